@@ -1,0 +1,39 @@
+# make run: set up, then a gateway with a demo game server. make test: set up, then all checks.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: run play test lint check bench clean
+
+$(BIN)/.runs: setup.cfg setup.py pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(BIN)/.tests: $(BIN)/.runs
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,lint]'
+	@touch $@
+
+run: $(BIN)/.runs
+	@mkdir -p run
+	@exec $(BIN)/fastway demo --run-dir run
+
+play: $(BIN)/.runs
+	@exec $(BIN)/fastway play
+
+lint: $(BIN)/.tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: $(BIN)/.tests
+	$(BIN)/pytest
+
+test: lint check
+
+bench: $(BIN)/.tests
+	$(BIN)/python bench/forward.py
+
+clean:
+	rm -rf $(VENV) run build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,110 @@
+"""The console command: `fastway [options]` runs a gateway in the foreground.
+
+    fastway [options]         a gateway, until Ctrl-C
+    fastway demo [options]    a gateway on loopback with a demo game server behind it
+    fastway play [options]    type lines to a game server through a gateway
+
+Rule: what an operator did wrong is one line on standard error and exit status 1.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fastway.errors import LocalError
+
+if TYPE_CHECKING:
+    from fastway.service import GatewayService
+
+
+def run_gateway(
+    arguments: Sequence[str],
+    *,
+    prepare: Callable[[GatewayService], None] | None = None,
+    name: str = "fastway",
+) -> int:
+    """Run a gateway until a signal stops it; returns the exit status.
+
+    Args:
+        prepare: Called once the gateway runs.
+    """
+    from twisted.internet import reactor
+
+    from fastway import logs
+    from fastway.options import GatewayOptions
+    from fastway.service import GatewayService
+
+    errors: list[str] = []
+
+    def failed(error: LocalError) -> None:
+        errors.append(str(error))
+        reactor.stop()
+
+    try:
+        options = GatewayOptions()
+        options.parseOptions(list(arguments))
+        service = GatewayService(options, reactor)
+        service.failed = failed
+        service.check()
+        logs.begin(None if options["logfile"] else logs.console(options["log-format"]))
+        service.privilegedStartService()
+        service.startService()
+        if prepare is not None:
+            prepare(service)
+    except LocalError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.run()
+    for line in errors:
+        print(f"{name}: {line}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def demo(arguments: Sequence[str]) -> int:
+    """`fastway demo`: a gateway and, behind it over TCP, the demo game server."""
+    from twisted.internet import reactor
+
+    from fastway.demo import CLIENT_ADDR, SERVER_ADDR, SERVER_ID, demo_server
+    from fastway.gateway import address_name
+
+    def prepare(service: GatewayService) -> None:
+        key = service.options["server-auth-password"].encode("utf-8", "surrogateescape")
+        server_port: Any = service.ports["server"].getHost()
+        server = demo_server(reactor, "127.0.0.1", server_port.port, key)
+        server.startService()
+        reactor.addSystemEventTrigger("before", "shutdown", server.stopService)
+        client_addr = address_name(service.ports["client"].getHost())
+        print(
+            f"\nfastway gateway: clients connect to {client_addr}, "
+            f"game servers to {address_name(server_port)}\n"
+            f"demo game server: id {SERVER_ID}, echo and a small chat room\n"
+            f"talk to it from another terminal: make play, "
+            f"or: fastway play --gateway {client_addr}\n"
+            "Ctrl-C stops it\n",
+            flush=True,
+        )
+
+    defaults = [
+        *("--client-addr", CLIENT_ADDR),
+        *("--server-addr", SERVER_ADDR),
+    ]
+    return run_gateway([*defaults, *arguments], prepare=prepare, name="fastway demo")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] == "demo":
+        return demo(arguments[1:])
+    if arguments and arguments[0] == "play":
+        from fastway.demo import play
+
+        return play(arguments[1:])
+    return run_gateway(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

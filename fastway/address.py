@@ -1,0 +1,201 @@
+"""Where a port listens: `host:port`, `:port`, `[v6]:port`, or a Twisted endpoint string.
+
+Rule: an address is understood before anything is started, and what is wrong with it is said with
+the option's name.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import re
+import socket
+from dataclasses import dataclass
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.python.failure import Failure
+
+from fastway.errors import ConfigError, StartError
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted: a whole city reconnects at once."""
+
+_PLAIN = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]*)):(\d+)")
+_INTERFACE = re.compile(r"(?:^|:)interface=((?:\\.|[^:\\])*)")
+
+
+@dataclass(frozen=True)
+class Address:
+    """One parsed address option.
+
+    Attributes:
+        option: The option that gave it, for messages.
+        text: As the operator wrote it.
+        host: "" for all interfaces; None when `text` is an endpoint string.
+    """
+
+    option: str
+    text: str
+    host: str | None
+    port: int
+
+    @property
+    def loopback(self) -> bool:
+        """Only this machine can reach it."""
+        host = self.host
+        if host is None:
+            if self.text.startswith("unix:"):
+                return True
+            given = _INTERFACE.search(self.text)
+            host = "" if given is None else re.sub(r"\\(.)", r"\1", given[1])
+        if host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return False
+
+    def check(self, reactor: Any, reuse_port: bool) -> None:
+        """See that it can be listened on, as far as that shows without doing so.
+
+        Raises:
+            ConfigError: the text is wrong.
+            StartError: the port is in use or may not be had.
+        """
+        if self.host is None:
+            if reuse_port:
+                raise ConfigError(
+                    self.option,
+                    "reuse-port goes with host:port or :port, not with an endpoint string",
+                )
+            self._endpoint(reactor)
+        else:
+            self.bind(reuse_port).close()
+
+    def listen(
+        self, reactor: Any, factory: IProtocolFactory, reuse_port: bool
+    ) -> Deferred[IListeningPort]:
+        """Listen. Fails with StartError."""
+        try:
+            if self.host is None:
+                listening = cast(
+                    "Deferred[IListeningPort]", self._endpoint(reactor).listen(factory)
+                )
+            else:
+                with self.bind(reuse_port) as bound:
+                    bound.listen(BACKLOG)
+                    port = reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
+                listening = Deferred()
+                listening.callback(port)
+        except (StartError, ConfigError, OSError, CannotListenError) as error:
+            listening = Deferred()
+            listening.errback(Failure(error))
+        return listening.addErrback(self._explain)
+
+    def bind(self, reuse_port: bool) -> socket.socket:
+        """A bound, non-blocking TCP socket.
+
+        Raises:
+            StartError: it cannot be bound.
+        """
+        if not self.host:
+            # As in Go, `:9000` is IPv4 and IPv6 both; a kernel without the latter says so.
+            try:
+                return self._bind(socket.AF_INET6, ("::", self.port), reuse_port)
+            except OSError as error:
+                if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                    raise self._start_error(error) from None
+            family: int = socket.AF_INET
+            where: Any = ("0.0.0.0", self.port)
+        else:
+            try:
+                found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            except OSError as error:
+                raise StartError(
+                    f"{self.option}: {self.text}: {error.strerror}; "
+                    "give an address of this machine"
+                ) from None
+            family, _, _, _, where = found[0]
+        try:
+            return self._bind(family, where, reuse_port)
+        except OSError as error:
+            raise self._start_error(error) from None
+
+    @staticmethod
+    def _bind(family: int, where: Any, reuse_port: bool) -> socket.socket:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6 and where[0] == "::":
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            sock.bind(where)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _endpoint(self, reactor: Any) -> Any:
+        try:
+            return serverFromString(reactor, self.text)
+        except Exception as error:  # each endpoint parser raises what it likes
+            problem = " ".join(str(error).split()) or type(error).__name__
+            raise ConfigError(
+                self.option,
+                f"{self.text!r} is neither host:port nor an endpoint string: {problem}",
+            ) from None
+
+    def _explain(self, failure: Failure) -> Failure:
+        error = failure.value
+        if isinstance(error, CannotListenError):
+            error = error.socketError
+        if isinstance(error, OSError):
+            return Failure(self._start_error(error))
+        if isinstance(error, (StartError, ConfigError)):
+            return failure
+        return Failure(StartError(f"{self.option}: {self.text}: {error}"))
+
+    def _start_error(self, error: OSError) -> StartError:
+        mend = {
+            errno.EADDRINUSE: "stop what listens there, or choose another port",
+            errno.EACCES: "choose a port above 1023, or start as root",
+            errno.EADDRNOTAVAIL: "give an address of this machine",
+        }.get(error.errno or 0, "choose another address")
+        problem = os.strerror(error.errno) if error.errno else str(error)
+        return StartError(f"{self.option}: cannot listen on {self.text}: {problem}; {mend}")
+
+
+def parse_address(option: str, text: str) -> Address:
+    """Understand an address option.
+
+    Raises:
+        ConfigError: it is neither form.
+    """
+    text = text.strip()
+    plain = _PLAIN.fullmatch(text)
+    if plain is not None:
+        host = plain[1] if plain[1] is not None else plain[2]
+        port = int(plain[3])
+        if port > 65535:
+            raise ConfigError(option, f"{text!r}: a port is at most 65535")
+        if plain[1] is not None:
+            try:
+                ipaddress.IPv6Address(host.partition("%")[0])
+            except ValueError:
+                raise ConfigError(option, f"{text!r}: [{host}] is not an IPv6 address") from None
+        # `tcp:9000` is an endpoint string, `game1:9000` a host: the names of the former win.
+        if host not in ("tcp", "tcp4", "tcp6", "ssl", "tls", "unix"):
+            return Address(option, text, host, port)
+    if re.match(r"[a-zA-Z][\w]*:", text) is None:
+        raise ConfigError(
+            option,
+            f"{text!r} is not an address: give host:port, :port, [v6]:port, or tcp:..., ssl:...",
+        )
+    return Address(option, text, None, 0)

@@ -1,0 +1,129 @@
+"""Where log events go and how they look: text or JSON, one line each.
+
+Rule: what is below the level is dropped before an event is made, so that a gateway at `warn`
+pays nothing for its connects.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import IO, Any, cast
+
+from twisted.logger import (
+    FileLogObserver,
+    ILogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    formatEvent,
+    formatEventAsClassicLogText,
+    globalLogBeginner,
+    globalLogPublisher,
+)
+from twisted.python.logfile import LogFile
+from zope.interface import implementer
+
+from fastway.errors import ConfigError
+
+_ORDER = {level: order for order, level in enumerate(LogLevel.iterconstants())}
+
+
+class Threshold:
+    """The least level that fastway's own loggers emit; one for the process."""
+
+    def __init__(self) -> None:
+        self.level = LogLevel.info
+
+    def set(self, name: str) -> None:
+        """Set it by name: debug, info, warn, error or critical."""
+        self.level = LogLevel.lookupByName(name)
+
+
+threshold = Threshold()
+
+
+class LevelLogger(Logger):
+    """A Logger that asks the threshold first."""
+
+    def emit(self, level: Any, format: str | None = None, **kwargs: object) -> None:
+        if _ORDER[level] >= _ORDER[threshold.level]:
+            super().emit(level, format, **kwargs)
+
+
+def make_logger(namespace: str) -> LevelLogger:
+    """The logger of a module."""
+    return LevelLogger(namespace)
+
+
+def json_line(event: LogEvent) -> str:
+    """An event as one line of JSON: time, level, source, text, and the event's plain fields."""
+    when = datetime.fromtimestamp(cast(float, event.get("log_time", 0.0)), timezone.utc)
+    level = event.get("log_level")
+    line: dict[str, Any] = {
+        "time": when.isoformat(timespec="milliseconds"),
+        "level": getattr(level, "name", "info"),
+        "source": event.get("log_namespace", ""),
+        "text": formatEvent(event),
+    }
+    failure = event.get("log_failure")
+    if failure is not None:
+        line["traceback"] = cast(Any, failure).getTraceback()
+    for name, value in event.items():
+        plain = isinstance(value, (str, int, float, bool))
+        if plain and not name.startswith("log_") and name not in line:
+            line[name] = value
+    return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def make_observer(stream: IO[str] | LogFile, kind: str) -> ILogObserver:
+    """An observer that writes lines of `kind`, text or json, to a stream."""
+    formats: dict[str, Callable[[LogEvent], str | None]] = {
+        "text": formatEventAsClassicLogText,
+        "json": json_line,
+    }
+    write = FileLogObserver(cast(IO[str], stream), formats[kind])
+
+    @implementer(ILogObserver)
+    def observer(event: LogEvent) -> None:
+        level = cast(Any, event.get("log_level", LogLevel.info))
+        if _ORDER[level] >= _ORDER[threshold.level] or event.get("always"):
+            write(event)
+
+    return cast(ILogObserver, observer)
+
+
+def open_logfile(path: str) -> LogFile:
+    """A log file to append to, mode 0640, that `reopen` opens anew after a rotation.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    path = os.path.abspath(path)
+    try:
+        file: LogFile = LogFile.fromFullPath(path, rotateLength=None, defaultMode=0o640)
+        return file
+    except OSError as error:
+        raise ConfigError("--logfile", f"cannot write {path}: {error.strerror}") from None
+
+
+def begin(observer: ILogObserver | None) -> None:
+    """Make `observer`, or nothing yet, the log of a process that is not under twistd."""
+    observers = [] if observer is None else [observer]
+    globalLogBeginner.beginLoggingTo(observers, redirectStandardIO=False)
+
+
+def add(observer: ILogObserver) -> None:
+    globalLogPublisher.addObserver(observer)
+
+
+def remove(observer: ILogObserver) -> None:
+    globalLogPublisher.removeObserver(observer)
+
+
+def console(kind: str) -> ILogObserver:
+    """An observer on standard error, where the original logs too."""
+    return make_observer(sys.stderr, kind)

@@ -1,0 +1,344 @@
+"""The gateway as one service: options in, ports, pid file, commands and signals wired together.
+
+Rule: this is the only place that reads options. What an operator did wrong is one line and exit
+status 1, under twistd and without it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.logger import ILogObserver
+from twisted.python.failure import Failure
+
+from fastway import logs
+from fastway.address import Address, parse_address
+from fastway.errors import ConfigError, LocalError, StartError
+from fastway.options import GatewayOptions
+from fastway.pidfile import PidFile
+
+log = logs.make_logger(__name__)
+
+
+class GatewayService(Service):
+    """A whole gateway.
+
+    Args:
+        options: Parsed options.
+        reactor: What it runs on.
+
+    Raises:
+        ConfigError, StartError: it cannot be started like this.
+
+    Attributes:
+        router_service: What both ports share.
+        ports: side -> the listening port, while it runs.
+        failed: Called with a StartError when a port fails after startService has returned.
+    """
+
+    name = "fastway"
+
+    def __init__(self, options: GatewayOptions, reactor: Any) -> None:
+        # Imported here so that `twistd --help` loads none of it.
+        from fastway.commands import Commands
+        from fastway.gateway import ClientFactory, PortConfig, RouterService, ServerFactory
+        from fastway.router import IdConflict, Limits
+
+        self.options = options
+        self.reactor = reactor
+        self.failed: Callable[[StartError], None] = lambda _: reactor.stop()
+        self.run_dir = options["run-dir"]
+        self.router_service = RouterService(
+            reactor,
+            Limits(
+                client_max_conn=options["client-max-conn"],
+                client_max_total=options["client-max-total"],
+                server_id_conflict=IdConflict(options["server-id-conflict"]),
+            ),
+        )
+
+        def config(side: str) -> PortConfig:
+            return PortConfig(
+                max_links=options[f"max-{side}s"],
+                max_packet=options["max-packet"],
+                read_size=options[f"{side}-buffer-size"],
+                idle_timeout=options[f"{side}-idle-timeout"],
+                queue_packets=options[f"{side}-send-chan-size"],
+                queue_bytes=options[f"{side}-send-buffer"],
+                write_timeout=options["write-timeout"],
+            )
+
+        key = os.fsencode(options["server-auth-password"])
+        self.addresses: dict[str, Address] = {
+            side: parse_address(self._where(f"{side}-addr"), options[f"{side}-addr"])
+            for side in ("client", "server")
+        }
+        self.factories: dict[str, IProtocolFactory] = {
+            "client": ClientFactory(self.router_service, config("client")),
+            "server": ServerFactory(self.router_service, key, config("server")),
+        }
+        if not key and not options["allow-empty-key"] and not self.addresses["server"].loopback:
+            raise ConfigError(
+                self._where("server-auth-password"),
+                "it is empty, so anybody who reaches the server port could be a server; set it, "
+                "or listen on loopback only (--server-addr 127.0.0.1:PORT), "
+                "or say --allow-empty-key",
+            )
+        self.pid_file = PidFile(self._path("pid-file")) if options["pid-file"] else None
+        self.commands = Commands(
+            self.router_service,
+            reactor,
+            self.run_dir,
+            self._path("command-file") if options["command-file"] else "",
+        )
+        if options["commands-module"]:
+            if "" not in sys.path:
+                sys.path.insert(0, "")
+            self.commands.load(options["commands-module"])
+        self.ports: dict[str, IListeningPort] = {}
+        self._listening: list[Deferred[Any]] = []
+        self._observer: ILogObserver | None = None
+        self._logfile: Any = None
+        self._old_signals: dict[int, Any] = {}
+
+    def _where(self, name: str) -> str:
+        """How the operator spelled an option."""
+        return self.options.given.get(name, (f"--{name}", ""))[0]
+
+    def _path(self, name: str) -> str:
+        return os.path.join(str(self.run_dir), str(self.options[name]))
+
+    def check(self, working_dir: str = "") -> None:
+        """See, without leaving a trace, that starting should work.
+
+        Args:
+            working_dir: Where the process will be when it starts, if not where it is.
+
+        Raises:
+            ConfigError, StartError: it would not; the text is one line for the operator.
+        """
+        run_dir = os.path.abspath(os.path.join(working_dir, self.run_dir))
+        if not os.path.isdir(run_dir):
+            raise ConfigError(
+                self._where("run-dir"), f"{run_dir} is not a directory; make it, or give another"
+            )
+        if not os.access(run_dir, os.W_OK | os.X_OK):
+            raise ConfigError(
+                self._where("run-dir"),
+                f"cannot write to {run_dir}; give a directory that this user may write",
+            )
+        if self.pid_file is not None:
+            PidFile(os.path.join(working_dir, self.pid_file.path)).check()
+        for address in self.addresses.values():
+            address.check(self.reactor, self.options["reuse-port"])
+
+    def privilegedStartService(self) -> None:
+        """Open both ports, as root if need be.
+
+        Raises:
+            StartError: a port cannot be had.
+        """
+        super().privilegedStartService()
+        self._open_ports()
+
+    def startService(self) -> None:
+        """Write the pid file, open the ports if that is not done, and listen to signals.
+
+        Raises:
+            StartError: the pid file or a port cannot be had.
+        """
+        # Twisted's own order is privilegedStartService, then this; a second start has only this.
+        if self.pid_file is not None:
+            try:
+                self.pid_file.write()
+            except StartError:
+                self._close_ports()
+                raise
+        try:
+            if not self._listening:
+                self._open_ports()
+        except StartError:
+            if self.pid_file is not None:
+                self.pid_file.remove()
+            raise
+        super().startService()
+        self._start_log()
+        self.router_service.startService()
+        self.commands.start()
+        if self.options["allow-empty-key"] and not self.options["server-auth-password"]:
+            log.warn("the server key is empty: whoever reaches the server port can be a server")
+        self._catch_signals()
+        log.info("fastway runs as process {pid}", pid=os.getpid())
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop listening, lose every link, leave nothing behind; fires within seconds."""
+        super().stopService()
+        log.info("fastway stops")
+        self._restore_signals()
+        stopping = [
+            *self._close_ports(),
+            maybeDeferred(self.router_service.stopService),
+        ]
+        return DeferredList(stopping).addCallback(self._stopped)
+
+    def _stopped(self, _: object) -> None:
+        self.commands.stop()
+        if self.pid_file is not None:
+            self.pid_file.remove()
+        log.info("fastway stopped")
+        if self._observer is not None:
+            logs.remove(self._observer)
+            self._logfile.close()
+            self._observer = self._logfile = None
+
+    # Ports.
+
+    def _open_ports(self) -> None:
+        for side, address in self.addresses.items():
+            listening = address.listen(
+                self.reactor, self.factories[side], self.options["reuse-port"]
+            )
+            listening.addCallback(self._port_open, side)
+            errors: list[StartError] = []
+            listening.addErrback(self._port_failed, errors)
+            self._listening.append(listening)
+            if errors:
+                self._close_ports()
+                raise errors[0]
+            errors.append(StartError(""))  # from now on a failure comes too late to be raised
+
+    def _port_open(self, port: IListeningPort, side: str) -> None:
+        from fastway.gateway import address_name
+
+        self.ports[side] = port
+        log.info(
+            "{side} port listens on {addr}",
+            side=side,
+            addr=address_name(port.getHost()),
+            given=self.addresses[side].text,
+        )
+
+    def _port_failed(self, failure: Failure, errors: list[StartError]) -> None:
+        error = StartError(str(failure.value))
+        late = bool(errors)
+        errors.append(error)
+        if late:
+            log.critical("{problem}", problem=str(error))
+            self.failed(error)
+
+    def _close_ports(self) -> list[Deferred[Any]]:
+        for listening in self._listening:
+            listening.cancel()
+        self._listening.clear()
+        ports, self.ports = self.ports, {}
+        return [maybeDeferred(port.stopListening) for port in ports.values()]
+
+    # The log.
+
+    def _start_log(self) -> None:
+        logs.threshold.set(self.options["log-level"])
+        if self.options["logfile"]:
+            self._logfile = logs.open_logfile(self.options["logfile"])
+            self._observer = logs.make_observer(self._logfile, self.options["log-format"])
+            logs.add(self._observer)
+
+    def reopen_log(self) -> None:
+        """Open the log file anew, after logrotate moved it."""
+        if self._logfile is None:
+            log.info("there is no --logfile to reopen")
+            return
+        try:
+            self._logfile.reopen()
+        except OSError as error:
+            log.error("cannot reopen the log file: {problem}", problem=error.strerror)
+        else:
+            log.info("log file reopened")
+
+    # Signals.
+
+    def _catch_signals(self) -> None:
+        wanted = {}
+        if self.options["command-file"]:
+            wanted["SIGUSR1"] = self.commands.obey
+        wanted["SIGHUP"] = self.reopen_log
+        for name, action in wanted.items():
+            number = getattr(signal, name, None)
+            if number is None:
+                continue
+            if name == "SIGHUP" and self._logfile is None and not self.options.daemon:
+                continue  # a gateway on a terminal ends with it, as the original does
+
+            def caught(_: int, __: object, action: Callable[[], None] = action) -> None:
+                self.reactor.callFromThread(action)
+
+            with suppress(ValueError):  # not the main thread: an embedded gateway has no signals
+                self._old_signals[number] = signal.signal(number, caught)
+
+    def _restore_signals(self) -> None:
+        old, self._old_signals = self._old_signals, {}
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+class Options(GatewayOptions):
+    """`twistd fastway`'s options: what is wrong with them is one line and exit status 1."""
+
+    daemon = True
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        try:
+            super().parseOptions(options)
+        except ConfigError as error:
+            raise SystemExit(f"fastway: {error}") from None
+
+
+class TwistdService(GatewayService):
+    """A gateway under twistd, whose ways to fail are SystemExit and the daemon's status pipe."""
+
+    def privilegedStartService(self) -> None:
+        try:
+            super().privilegedStartService()
+        except StartError as error:
+            raise self._exit(error) from None
+
+    def startService(self) -> None:
+        try:
+            super().startService()
+        except LocalError as error:
+            raise self._exit(error) from None
+
+    def _exit(self, error: LocalError) -> BaseException:
+        log.critical("{problem}", problem=str(error))
+        # A daemon's standard error is the null device; twistd hands an Exception's text to the
+        # waiting parent. In the foreground that would be a traceback.
+        null = os.stat(os.devnull)
+        if os.path.samestat(os.fstat(2), null):
+            return error
+        return SystemExit(f"fastway: {error}")
+
+
+def makeService(options: Options) -> GatewayService:
+    """A service of parsed options, for twistd's plugin and for `fastway.tac`.
+
+    Raises:
+        SystemExit: it cannot be started like this; the text is one line for the operator.
+    """
+    from twisted.internet import reactor
+
+    try:
+        if options["log-format"] != "text" and not options["logfile"]:
+            raise ConfigError("--log-format", "under twistd it goes with --logfile; give that too")
+        service = TwistdService(options, reactor)
+        # twistd changes to its --rundir later.
+        service.check("" if options.parent is None else options.parent["rundir"])
+    except LocalError as error:
+        raise SystemExit(f"fastway: {error}") from None
+    return service

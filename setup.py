@@ -1,0 +1,5 @@
+"""Everything is in setup.cfg; this file lets old tools and extension modules in."""
+
+from setuptools import setup
+
+setup()

@@ -1,0 +1,1 @@
+"""Trial cases; pytest runs them too."""
