@@ -320,7 +320,7 @@ OPTIONS: list[Option] = [
         "",
         str,
         "python module",
-        "its register(commands, gateway) adds commands of your own",
+        "its register(commands) adds commands of your own",
     ),
     Option("logfile", "", str, "path", "log there instead of the console; SIGHUP reopens it"),
     Option("log-format", "text", one_of("text", "json"), "text or json", "one line an event"),

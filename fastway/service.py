@@ -7,6 +7,7 @@ status 1, under twistd and without it.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -114,7 +115,7 @@ class GatewayService(Service):
         return self.options.given.get(name, (f"--{name}", ""))[0]
 
     def _path(self, name: str) -> str:
-        return os.path.join(str(self.run_dir), str(self.options[name]))
+        return os.path.normpath(os.path.join(str(self.run_dir), str(self.options[name])))
 
     def check(self, working_dir: str = "") -> None:
         """See, without leaving a trace, that starting should work.
@@ -176,7 +177,11 @@ class GatewayService(Service):
         if self.options["allow-empty-key"] and not self.options["server-auth-password"]:
             log.warn("the server key is empty: whoever reaches the server port can be a server")
         self._catch_signals()
-        log.info("fastway runs as process {pid}", pid=os.getpid())
+        log.info(
+            "fastway runs as process {pid}; {files} files may be open",
+            pid=os.getpid(),
+            files=raise_file_limit(),
+        )
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening, lose every link, leave nothing behind; fires within seconds."""
@@ -300,29 +305,40 @@ class Options(GatewayOptions):
             raise SystemExit(f"fastway: {error}") from None
 
 
+def raise_file_limit() -> int:
+    """Let this process open as many files as it may, as Go does; returns how many that is."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+class StartExit(StartError, SystemExit):
+    """A StartError that ends the process with its text and status 1, without a traceback.
+
+    twistd catches it as an Exception, so it removes its own pid file and, when it is a daemon,
+    tells the parent that waits; the interpreter then sees a SystemExit.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.code = f"fastway: {problem}"
+
+
 class TwistdService(GatewayService):
-    """A gateway under twistd, whose ways to fail are SystemExit and the daemon's status pipe."""
+    """A gateway under twistd, which ends with one line when it cannot start."""
 
     def privilegedStartService(self) -> None:
         try:
             super().privilegedStartService()
-        except StartError as error:
-            raise self._exit(error) from None
+        except LocalError as error:
+            raise StartExit(str(error)) from None
 
     def startService(self) -> None:
         try:
             super().startService()
         except LocalError as error:
-            raise self._exit(error) from None
-
-    def _exit(self, error: LocalError) -> BaseException:
-        log.critical("{problem}", problem=str(error))
-        # A daemon's standard error is the null device; twistd hands an Exception's text to the
-        # waiting parent. In the foreground that would be a traceback.
-        null = os.stat(os.devnull)
-        if os.path.samestat(os.fstat(2), null):
-            return error
-        return SystemExit(f"fastway: {error}")
+            raise StartExit(str(error)) from None
 
 
 def makeService(options: Options) -> GatewayService:
