@@ -51,8 +51,8 @@ class Address:
         if host is None:
             if self.text.startswith("unix:"):
                 return True
-            given = _INTERFACE.search(self.text)
-            host = "" if given is None else re.sub(r"\\(.)", r"\1", given[1])
+            given = _INTERFACE.findall(self.text)  # of several the last counts
+            host = re.sub(r"\\(.)", r"\1", given[-1]) if given else ""
         if host == "localhost":
             return True
         try:
@@ -115,10 +115,10 @@ class Address:
         else:
             try:
                 found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-            except OSError as error:
+            except (OSError, UnicodeError) as error:
+                problem = getattr(error, "strerror", None) or "it cannot be a host's name"
                 raise StartError(
-                    f"{self.option}: {self.text}: {error.strerror}; "
-                    "give an address of this machine"
+                    f"{self.option}: {self.text}: {problem}; give an address of this machine"
                 ) from None
             family, _, _, _, where = found[0]
         try:

@@ -70,6 +70,7 @@ class Commands:
         self.run_dir = run_dir
         self.command_file = command_file
         self.turns = TurnWatch(reactor)
+        self.threads = ThreadWatch()
         self._table: list[tuple[re.Pattern[str], str, Callback]] = []
         self._profile: cProfile.Profile | None = None
         for pattern, description, callback in (
@@ -140,18 +141,17 @@ class Commands:
         try:
             importlib.import_module(module).register(self)
         except Exception as error:
-            raise ConfigError(
-                "--commands-module", f"{module}: {type(error).__name__}: {error}"
-            ) from None
+            raise ConfigError("--commands-module", f"{module}: {_problem(error)}") from None
 
     def start(self) -> None:
         """Begin to watch the reactor's turns and where threads are made."""
         self.turns.start()
-        watch_threads()
+        self.threads.start()
 
     def stop(self) -> None:
         """End what was begun: the watch, a profile, memory tracing."""
         self.turns.stop()
+        self.threads.stop()
         if self._profile is not None:
             self._profile.disable()
             self._profile = None
@@ -163,7 +163,7 @@ class Commands:
         try:
             line = self.read_command_file()
         except CommandError as error:
-            log.error("no command run: {problem}", problem=str(error))
+            answers.error("no command run: {problem}", problem=str(error), always=True)
         else:
             self.run(line)
 
@@ -176,10 +176,12 @@ class Commands:
         path = self.command_file
         try:
             flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(path, flags), "rb") as file:
-                about = os.fstat(file.fileno())
-                if not stat.S_ISREG(about.st_mode):
-                    raise CommandError(f"{path} is not a regular file")
+            descriptor = os.open(path, flags)
+            about = os.fstat(descriptor)
+            if not stat.S_ISREG(about.st_mode):
+                os.close(descriptor)
+                raise CommandError(f"{path} is not a regular file")
+            with open(descriptor, "rb") as file:
                 if about.st_uid not in (0, os.geteuid()):
                     raise CommandError(
                         f"{path} belongs to user {about.st_uid}, "
@@ -211,17 +213,20 @@ class Commands:
                 answer = callback(*match.groups())
                 self.service.flush()
                 text = "done" if answer is None else str(answer)
-            except Exception as error:
-                log.error(
+            except (Exception, SystemExit) as error:
+                answers.error(
                     "command {command!r} failed: {problem}",
                     command=line,
-                    problem=f"{type(error).__name__}: {error}",
+                    problem=_problem(error),
+                    always=True,
                 )
                 return
             for row in text.splitlines():
                 answers.info("{command}: {row}", command=line, row=row, always=True)
             return
-        log.error("unknown command {command!r}; help lists them", command=line[:200])
+        answers.error(
+            "unknown command {command!r}; help lists them", command=line[:200], always=True
+        )
 
     # The commands.
 
@@ -300,8 +305,9 @@ class Commands:
         if verb == "start":
             if self._profile is not None:
                 raise CommandError("a profile is being taken already")
-            self._profile = cProfile.Profile()
-            self._profile.enable()
+            started = cProfile.Profile()
+            started.enable()
+            self._profile = started
             return "profiling; cpuprof stop writes the profile"
         profile, self._profile = self._profile, None
         if profile is None:
@@ -393,8 +399,9 @@ class Commands:
         for thread in threads[:rows]:
             kind = "daemon" if thread.daemon else "not daemon"
             out.write(f"{thread.name} ({thread.native_id}, {kind})\n")
-        out.write(f"\nmade since the start: {sum(_thread_sites.values())}\n")
-        for site, count in _thread_sites.most_common(rows):
+        sites = self.threads.sites
+        out.write(f"\nmade since the start: {sum(sites.values())}\n")
+        for site, count in sites.most_common(rows):
             out.write(f"\n{count} made here:\n{site}")
         path = self._report("threadcreate.prof", out.getvalue())
         return f"{len(threads)} threads, written to {path}"
@@ -415,6 +422,11 @@ class Commands:
                 os.unlink(new)
             raise CommandError(f"cannot write {path}: {error.strerror}") from None
         return path
+
+
+def _problem(error: BaseException) -> str:
+    """An error's name and text in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _rows(level: str | None) -> int:
@@ -518,21 +530,28 @@ class TurnWatch:
             self.dropped += 1
 
 
-_thread_sites: Counter[str] = Counter()
-_watching_threads = False
+class ThreadWatch:
+    """Notes where threads are made: it stands in front of `threading.Thread.start`."""
 
+    def __init__(self) -> None:
+        self.sites: Counter[str] = Counter()
+        """Stack -> threads made there; TurnWatch.MAX_STACKS different ones at most."""
+        self._original: Callable[[threading.Thread], None] | None = None
 
-def watch_threads() -> None:
-    """Note from now on where threads are made. An audit hook, so it is for the process's life."""
-    global _watching_threads
-    if _watching_threads:
-        return
-    _watching_threads = True
+    def start(self) -> None:
+        if self._original is not None:
+            return
+        original = self._original = threading.Thread.start
 
-    def note(event: str, _: tuple[Any, ...]) -> None:
-        if event == "_thread.start_new_thread":
+        def start(thread: threading.Thread) -> None:
             stack = "".join(traceback.format_stack(sys._getframe(1), 12))
-            if stack in _thread_sites or len(_thread_sites) < TurnWatch.MAX_STACKS:
-                _thread_sites[stack] += 1
+            if stack in self.sites or len(self.sites) < TurnWatch.MAX_STACKS:
+                self.sites[stack] += 1
+            original(thread)
 
-    sys.addaudithook(note)
+        threading.Thread.start = start  # type: ignore[assignment, method-assign]
+
+    def stop(self) -> None:
+        if self._original is not None:
+            threading.Thread.start = self._original  # type: ignore[assignment, method-assign]
+            self._original = None

@@ -261,7 +261,7 @@ def play(arguments: Sequence[str]) -> int:
     try:
         options.parseOptions(list(arguments))
         host, _, port = options["gateway"].rpartition(":")
-        if not port.isdecimal():
+        if not port.isdecimal() or int(port) > 65535:
             raise UsageError(f"--gateway: {options['gateway']!r} is not host:port")
         if not options["dial"].isdecimal() or int(options["dial"]) > 0xFFFFFFFF:
             raise UsageError(f"--dial: {options['dial']!r} is not a server id")

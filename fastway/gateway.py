@@ -8,8 +8,8 @@ only collect -> `RouterService.flush`: one write for each touched link. A link w
 says that its buffer is full (pauseProducing) keeps what comes next in its own queue, where
 packets and bytes are counted. Over the bounds
 
-* a client is lost (`Reason.SLOW_READER`), after its socket has been offered to the kernel once
-  more, so that a burst within one turn never costs a client that reads;
+* a client is lost (`Reason.SLOW_READER`), unless its transport ran empty within the next two
+  turns: neither a burst nor several fast servers cost a client that reads;
 * for a server, those who send to it are not read from until it has drained below half of both
   bounds; it is lost only when it takes nothing at all for the write timeout.
 """
@@ -45,8 +45,8 @@ from fastway.wire import MAX_PACKET, FrameReader
 
 log = make_logger(__name__)
 
-WRITE_PIECE = 128 * 1024
-"""Bytes handed to a transport at once from a queue: what Twisted's doWrite sends at most."""
+WRITE_PIECE = 256 * 1024
+"""Bytes handed to a transport at once from a queue: several servers' reads of one turn."""
 
 LINGER = 5.0
 """Seconds that a lost link gets to take what was already on its way to it."""
@@ -115,6 +115,8 @@ class GatewayLink(Protocol, Link):
         self._full_since: float | None = None
         self._taken: int | None = None
         self._judging = False
+        self._drained = False
+        """The transport ran empty since the last judgement."""
         self._held_by: set[GatewayLink] | None = None
         self._holding: set[GatewayLink] | None = None
         self._gone = False
@@ -270,6 +272,7 @@ class GatewayLink(Protocol, Link):
     def resumeProducing(self) -> None:
         """The transport's buffer is empty."""
         self._full_since = None
+        self._drained = True
         if self.lost is not None:
             return
         queue = self._queue
@@ -397,7 +400,7 @@ class GatewayLink(Protocol, Link):
 
     def _log_lost(self, reason: Reason, detail: str) -> None:
         log.info(
-            "{side} {id} {addr} lost: {reason}{detail} "
+            "{side} {id} {addr} lost: {reason}{colon}{detail} "
             "(after {seconds:.1f} s; in {packets_in} packets, {bytes_in} bytes; "
             "out {packets_out} packets, {bytes_out} bytes)",
             side=self.side.value,
@@ -405,8 +408,9 @@ class GatewayLink(Protocol, Link):
             addr=self.peer_name(),
             reason=reason.value,
             reason_code=reason.name.lower(),
-            detail=f": {detail}" if detail else "",
-            seconds=self.service.wheel.seconds() - self.since,
+            colon=": " if detail else "",
+            detail=detail,
+            seconds=round(self.service.wheel.seconds() - self.since, 3),
             packets_in=self.packets_in,
             bytes_in=self.bytes_in,
             packets_out=self.packets_out,
@@ -437,11 +441,17 @@ class ClientLink(GatewayLink):
         service.router.add_client(self)
         if self.config.idle_timeout:
             service.wheel.watch(self, self.since + self.config.idle_timeout)
-        log.info("client {id} {addr} connected", id=self.link_id, addr=self.peer_name())
+        log.info(
+            "{side} {id} {addr} connected",
+            side=self.side.value,
+            id=self.link_id,
+            addr=self.peer_name(),
+        )
 
     def over_bounds(self, source: GatewayLink | None) -> None:
         if not self._judging:
             self._judging = True
+            self._drained = False
             # Two turns: the first begins before the socket is offered what waits, the second
             # after it.
             later = self.service.clock.callLater
@@ -450,6 +460,9 @@ class ClientLink(GatewayLink):
     def _judge(self) -> None:
         self._judging = False
         if self.lost is None and self._over_bounds():
+            if self._drained and self.waiting_bytes <= self.config.queue_bytes:
+                self.over_bounds(None)  # it reads; what waits came since: judge again
+                return
             detail = f"{self.waiting_packets} packets, {self.waiting_bytes} bytes"
             self.service.router.lose(self, Reason.SLOW_READER, detail)
             self.service.flush()
@@ -469,7 +482,7 @@ class ServerLink(GatewayLink):
         assert self._handshake is not None
         cast(Any, self.transport).write(self._handshake.challenge)
         self.service.wheel.watch(self, self.since + HANDSHAKE_TIMEOUT)
-        log.info("server ? {addr} connected", addr=self.peer_name())
+        log.info("{side} ? {addr} connected", side=self.side.value, addr=self.peer_name())
 
     def dataReceived(self, data: bytes) -> None:
         if self._handshake is None:
@@ -491,7 +504,12 @@ class ServerLink(GatewayLink):
         self.last_packet = service.wheel.seconds()
         if self.config.idle_timeout:
             service.wheel.watch(self, self.last_packet + self.config.idle_timeout)
-        log.info("server {id} {addr} logged in", id=server_id, addr=self.peer_name())
+        log.info(
+            "{side} {id} {addr} logged in",
+            side=self.side.value,
+            id=server_id,
+            addr=self.peer_name(),
+        )
         service.router.add_server(self, server_id)
         self.bytes_in -= len(rest)
         super().dataReceived(rest)
@@ -536,7 +554,9 @@ class GatewayFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
         limit = self.config.max_links
-        if self.service.stopping or (limit and self.links >= limit):
+        if self.service.stopping:
+            return TurnedAway()
+        if limit and self.links >= limit:
             self.service.turned_away += 1
             log.warn(
                 "{side} ? {addr} turned away: "
@@ -634,7 +654,8 @@ class RouterService(Service):
         if not self.connected:
             self.wheel.stop()
             return None
-        self._stopped = Deferred()
+        if self._stopped is None:
+            self._stopped = Deferred()
         return self._stopped
 
     def link_gone(self) -> None:

@@ -85,7 +85,13 @@ def make_observer(stream: IO[str] | LogFile, kind: str) -> ILogObserver:
         "text": formatEventAsClassicLogText,
         "json": json_line,
     }
-    write = FileLogObserver(cast(IO[str], stream), formats[kind])
+
+    def line(event: LogEvent) -> str | None:
+        text = formats[kind](event)
+        # A file name of the operator's may hold bytes that are no UTF-8.
+        return text and text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+    write = FileLogObserver(cast(IO[str], stream), line)
 
     @implementer(ILogObserver)
     def observer(event: LogEvent) -> None:
@@ -108,6 +114,24 @@ def open_logfile(path: str) -> LogFile:
         return file
     except OSError as error:
         raise ConfigError("--logfile", f"cannot write {path}: {error.strerror}") from None
+
+
+def check_logfile(path: str) -> None:
+    """See that a log file can be written, without making one.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    directory = os.path.dirname(os.path.abspath(path))
+    problem = ""
+    if os.path.isdir(path):
+        problem = "it is a directory"
+    elif not os.path.isdir(directory):
+        problem = f"{directory} is not a directory; make it"
+    elif not os.access(path if os.path.exists(path) else directory, os.W_OK):
+        problem = "this user may not"
+    if problem:
+        raise ConfigError("--logfile", f"cannot write {path}: {problem}")
 
 
 def begin(observer: ILogObserver | None) -> None:

@@ -52,11 +52,14 @@ def parse_duration(text: str) -> float:
     """
     text = text.strip()
     if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text):
-        return float(text)
+        text += "s"
     pieces = _DURATION.findall(text)
     if not pieces or "".join(number + unit for number, unit in pieces) != text:
         raise ValueError(f"{text!r} is not a duration: give seconds, or 30s, 1m30s, 500ms")
-    return float(sum(float(number) * _DURATION_UNITS[unit] for number, unit in pieces))
+    seconds = float(sum(float(number) * _DURATION_UNITS[unit] for number, unit in pieces))
+    if seconds == float("inf"):
+        raise ValueError(f"{text[:20]!r}... is too long a duration")
+    return seconds
 
 
 def parse_bool(text: str) -> bool:
@@ -361,18 +364,23 @@ def normalise(arguments: Iterable[str]) -> tuple[list[str], set[str]]:
     Raises:
         ConfigError: a flag's value is neither true nor false.
     """
-    result = []
+    result: list[str] = []
     off: set[str] = set()
     for argument in arguments:
         original = _ORIGINAL.fullmatch(argument)
         if original is not None and resolve_name(kebab(original[1])) is not None:
             value = "" if original[2] is None else f"={original[2]}"
             argument = f"--{kebab(original[1])}{value}"
+        elif original is not None and argument[1] != "-" and len(original[1]) > 1:
+            # Not a heap of short flags: say it as it was typed.
+            near = closest(kebab(original[1]), BY_NAME)
+            raise ConfigError(f"-{original[1]}", f"no such option{near}; --help lists them")
         name, equals, value = argument[2:].partition("=")
         option = resolve_name(name) if argument.startswith("--") and equals else None
         if option is not None and option.is_flag:
             if not _flag(f"--{name}", value):
                 off.add(option.name)
+                result = [other for other in result if other != f"--{option.name}"]
                 continue
             off.discard(option.name)
             argument = f"--{option.name}"
@@ -489,7 +497,9 @@ class GatewayOptions(Options):
         """another name of --server-auth-password"""
         self.opts["server-auth-password"] = text
 
-    opt_server_auth_key.__doc__ = "another name of --server-auth-password"
+    def opt_log_file(self, text: str) -> None:
+        """another name of --logfile"""
+        self.opts["logfile"] = text
 
     def opt_version(self) -> None:
         """print the version and exit"""

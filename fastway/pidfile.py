@@ -33,7 +33,7 @@ class PidFile:
             return None
         try:
             os.kill(pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):
             return None
         except OSError:
             pass  # it lives, and belongs to somebody else
@@ -54,8 +54,8 @@ class PidFile:
         directory = os.path.dirname(self.path) or "."
         if not os.access(directory, os.W_OK | os.X_OK):
             raise StartError(
-                f"run-dir: cannot write to {os.path.abspath(directory)}; "
-                "give a --run-dir that exists and that this user may write"
+                f"pid-file: cannot write to {os.path.abspath(directory)}; "
+                "give a --pid-file or --run-dir that exists and that this user may write"
             )
 
     def write(self) -> None:
@@ -81,6 +81,10 @@ class PidFile:
                 os.replace(new, self.path)
             else:
                 os.unlink(new)
+        except StartError:
+            with suppress(OSError):
+                os.unlink(new)
+            raise
         except OSError as error:
             with suppress(OSError):
                 os.unlink(new)

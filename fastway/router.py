@@ -207,6 +207,8 @@ class Router:
 
         A link that breaks the rules is lost, and the rest of its packets with it.
         """
+        if link.lost is not None:
+            return
         peers = link.peers
         packets = size = 0
         for conn_id, data, count in runs:

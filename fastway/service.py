@@ -10,8 +10,8 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from twisted.application.service import Service
@@ -82,6 +82,10 @@ class GatewayService(Service):
             side: parse_address(self._where(f"{side}-addr"), options[f"{side}-addr"])
             for side in ("client", "server")
         }
+        client, server = self.addresses["client"], self.addresses["server"]
+        if client.port and (client.host, client.port) == (server.host, server.port):
+            # With reuse-port the kernel would deal connections to either side.
+            raise ConfigError(server.option, f"{server.text} is the client-addr too; give another")
         self.factories: dict[str, IProtocolFactory] = {
             "client": ClientFactory(self.router_service, config("client")),
             "server": ServerFactory(self.router_service, key, config("server")),
@@ -93,7 +97,9 @@ class GatewayService(Service):
                 "or listen on loopback only (--server-addr 127.0.0.1:PORT), "
                 "or say --allow-empty-key",
             )
-        self.pid_file = PidFile(self._path("pid-file")) if options["pid-file"] else None
+        # Process 1 of a container needs none, and the original writes none.
+        wanted = options["pid-file"] and os.getpid() != 1
+        self.pid_file = PidFile(self._path("pid-file")) if wanted else None
         self.commands = Commands(
             self.router_service,
             reactor,
@@ -136,42 +142,38 @@ class GatewayService(Service):
                 self._where("run-dir"),
                 f"cannot write to {run_dir}; give a directory that this user may write",
             )
+        if self.options["logfile"]:
+            logs.check_logfile(os.path.join(working_dir, self.options["logfile"]))
         if self.pid_file is not None:
             PidFile(os.path.join(working_dir, self.pid_file.path)).check()
         for address in self.addresses.values():
             address.check(self.reactor, self.options["reuse-port"])
 
     def privilegedStartService(self) -> None:
-        """Open both ports, as root if need be.
+        """Open the log and both ports, as root if need be.
 
         Raises:
-            StartError: a port cannot be had.
+            StartError, ConfigError: a port or the log file cannot be had.
         """
         super().privilegedStartService()
-        self._open_ports()
+        with self._undone_if_it_fails():
+            self._start_log()
+            self._open_ports()
 
     def startService(self) -> None:
-        """Write the pid file, open the ports if that is not done, and listen to signals.
+        """Write the pid file, open log and ports if that is not done, and listen to signals.
 
         Raises:
-            StartError: the pid file or a port cannot be had.
+            StartError, ConfigError: the pid file, a port or the log file cannot be had.
         """
         # Twisted's own order is privilegedStartService, then this; a second start has only this.
-        if self.pid_file is not None:
-            try:
+        with self._undone_if_it_fails():
+            self._start_log()
+            if self.pid_file is not None:
                 self.pid_file.write()
-            except StartError:
-                self._close_ports()
-                raise
-        try:
             if not self._listening:
                 self._open_ports()
-        except StartError:
-            if self.pid_file is not None:
-                self.pid_file.remove()
-            raise
         super().startService()
-        self._start_log()
         self.router_service.startService()
         self.commands.start()
         if self.options["allow-empty-key"] and not self.options["server-auth-password"]:
@@ -182,6 +184,17 @@ class GatewayService(Service):
             pid=os.getpid(),
             files=raise_file_limit(),
         )
+
+    @contextmanager
+    def _undone_if_it_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except LocalError:
+            self._close_ports()
+            if self.pid_file is not None:
+                self.pid_file.remove()
+            self._stop_log()
+            raise
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening, lose every link, leave nothing behind; fires within seconds."""
@@ -199,10 +212,7 @@ class GatewayService(Service):
         if self.pid_file is not None:
             self.pid_file.remove()
         log.info("fastway stopped")
-        if self._observer is not None:
-            logs.remove(self._observer)
-            self._logfile.close()
-            self._observer = self._logfile = None
+        self._stop_log()
 
     # Ports.
 
@@ -235,20 +245,28 @@ class GatewayService(Service):
         error = StartError(str(failure.value))
         late = bool(errors)
         errors.append(error)
-        if late:
+        if late and self._listening:  # else it was cancelled by a stop
             log.critical("{problem}", problem=str(error))
             self.failed(error)
 
     def _close_ports(self) -> list[Deferred[Any]]:
-        for listening in self._listening:
+        pending, self._listening = self._listening, []
+        for listening in pending:
             listening.cancel()
-        self._listening.clear()
         ports, self.ports = self.ports, {}
         return [maybeDeferred(port.stopListening) for port in ports.values()]
 
     # The log.
 
+    def _stop_log(self) -> None:
+        if self._observer is not None:
+            logs.remove(self._observer)
+            self._logfile.close()
+            self._observer = self._logfile = None
+
     def _start_log(self) -> None:
+        if self._logfile is not None:
+            return
         logs.threshold.set(self.options["log-level"])
         if self.options["logfile"]:
             self._logfile = logs.open_logfile(self.options["logfile"])

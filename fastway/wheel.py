@@ -15,6 +15,10 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from fastway.logs import make_logger
+
+log = make_logger(__name__)
+
 TICK = 0.1
 """Seconds between slots: deadlines are kept to within one tick, never early."""
 
@@ -43,8 +47,10 @@ class Wheel:
         self._tick = tick
         self._slots: dict[int, set[Watched]] = {}
         self._reached = 0
+        """The last slot whose items were asked."""
         self._stalled = 0.0
         self._expected = 0.0
+        self._turning = False
         self._call: IDelayedCall | None = None
 
     def seconds(self) -> float:
@@ -61,7 +67,7 @@ class Wheel:
             if item.slot <= slot:
                 return
             self.forget(item)
-        if self._call is None:
+        if self._call is None and not self._turning:
             self._reached = int(self.seconds() / self._tick)
             self._schedule()
         slot = max(slot, self._reached + 1)
@@ -71,11 +77,10 @@ class Wheel:
     def forget(self, item: Watched) -> None:
         """The item is gone: never ask it again."""
         if item.slot >= 0:
-            items = self._slots.get(item.slot)
-            if items is not None:
-                items.discard(item)
-                if not items:
-                    del self._slots[item.slot]
+            items = self._slots[item.slot]
+            items.discard(item)
+            if not items:
+                del self._slots[item.slot]
             item.slot = -1
 
     def stop(self) -> None:
@@ -89,28 +94,43 @@ class Wheel:
             self._call = None
 
     def _schedule(self) -> None:
-        self._expected = self._clock.seconds() + self._tick
-        self._call = self._clock.callLater(self._tick, self._turn)
+        # At the edge of the next slot, so that an item waits one tick too long at the most.
+        now = self._clock.seconds()
+        edge = (self._reached + 1) * self._tick + self._stalled
+        delay = max(edge - now, self._tick / 64)
+        self._expected = now + delay
+        self._call = self._clock.callLater(delay, self._turn)
 
     def _turn(self) -> None:
-        late = self._clock.seconds() - self._expected
-        if late > STALL:
-            self._stalled += late
+        began = self._clock.seconds()
+        if began - self._expected > STALL:
+            self._stalled += began - self._expected
         now = self.seconds()
         reached = int(now / self._tick)
         if reached - self._reached > len(self._slots):
             due = sorted(slot for slot in self._slots if slot <= reached)
         else:
             due = [slot for slot in range(self._reached + 1, reached + 1) if slot in self._slots]
-        self._reached = reached
+        self._reached = max(reached, self._reached)
         self._call = None
+        self._turning = True
         for slot in due:
-            for item in self._slots.pop(slot, ()):
-                if item.slot != slot:
-                    continue  # an earlier item's check removed it
+            # Looked up anew each time: a check may forget any item, or stop the wheel.
+            while items := self._slots.get(slot):
+                item = items.pop()
+                if not items:
+                    del self._slots[slot]
                 item.slot = -1
-                again = item.check(now)
+                try:
+                    again = item.check(now)
+                except Exception:  # a bug, and no reason to stop everybody's time
+                    log.failure("the check of {item!r} failed", item=item)
+                    continue
                 if again is not None:
                     self.watch(item, again)
-        if self._slots and self._call is None:
+        self._turning = False
+        took = self._clock.seconds() - began
+        if took > STALL:
+            self._stalled += took
+        if self._slots:
             self._schedule()

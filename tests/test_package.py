@@ -1,0 +1,134 @@
+"""What is in the packages that are built from a checkout."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib.util import find_spec
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.test_options import scratch
+
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+IN_CHECKOUT = os.path.exists(os.path.join(CHECKOUT, "setup.cfg"))
+LEFT_OUT = shutil.ignore_patterns(
+    ".*", "_trial_temp*", "*.egg-info", "build", "dist", "run", "__pycache__", "dropin.cache"
+)
+
+
+def can_build_wheels() -> bool:
+    """setuptools is here and makes wheels itself (70.1), or finds the wheel package."""
+    if find_spec("setuptools") is None:
+        return False
+    return (
+        find_spec("setuptools.command.bdist_wheel") is not None or find_spec("wheel") is not None
+    )
+
+
+class PackageTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        """Build in a copy: the checkout stays as it is."""
+        self.directory = scratch(self)
+        self.tree = os.path.join(self.directory, "tree")
+        shutil.copytree(CHECKOUT, self.tree, ignore=LEFT_OUT)
+
+    def run_python(self, *arguments: str) -> str:
+        """What a Python in the copy says."""
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.tree,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        return done.stdout.strip()
+
+    def check(self, names: set[str]) -> None:
+        """An installation has these files and not those."""
+        self.assertIn("fastway/py.typed", names)
+        self.assertIn("twisted/plugins/fastway_plugin.py", names)
+        for module in os.listdir(os.path.join(CHECKOUT, "fastway")):
+            if module.endswith(".py"):
+                self.assertIn(f"fastway/{module}", names)
+        # Either would hide Twisted itself, or its plugins.
+        self.assertNotIn("twisted/__init__.py", names)
+        self.assertNotIn("twisted/plugins/__init__.py", names)
+        tops = {name.partition("/")[0] for name in names}
+        self.assertEqual({top for top in tops if ".dist-info" not in top}, {"fastway", "twisted"})
+
+    def check_entry_points(self, text: str) -> None:
+        """The console command is there."""
+        points = configparser.ConfigParser()
+        points.read_string(text)
+        self.assertEqual(points["console_scripts"]["fastway"], "fastway.__main__:main")
+
+    def test_build(self) -> None:
+        """What setup.py installs is the package, its types, and the plugin, with the command."""
+        self.run_python("setup.py", "-q", "build", "--build-lib", "../lib")
+        lib = os.path.join(self.directory, "lib")
+        self.check(
+            {
+                os.path.relpath(os.path.join(place, file), lib)
+                for place, _, files in os.walk(lib)
+                for file in files
+            }
+        )
+        self.run_python("setup.py", "-q", "egg_info", "--egg-base", "..")
+        path = os.path.join(self.directory, "fastway.egg-info", "entry_points.txt")
+        with open(path, encoding="utf-8") as file:
+            self.check_entry_points(file.read())
+
+    def test_wheel(self) -> None:
+        """A wheel has the package, its types, the plugin, the command and the licence."""
+        script = "from setuptools.build_meta import build_wheel; print(build_wheel('..'))"
+        name = self.run_python("-c", script).splitlines()[-1]
+        with zipfile.ZipFile(os.path.join(self.directory, name)) as wheel:
+            names = set(wheel.namelist())
+            self.check(names)
+            (points,) = [name for name in names if name.endswith("entry_points.txt")]
+            self.check_entry_points(wheel.read(points).decode())
+            self.assertTrue(any(name.endswith("LICENSE") for name in names))
+
+    def test_source(self) -> None:
+        """A source distribution has what a checkout has: the tac file, README, tests, Makefile."""
+        script = "from setuptools.build_meta import build_sdist; print(build_sdist('..'))"
+        name = self.run_python("-c", script).splitlines()[-1]
+        with tarfile.open(os.path.join(self.directory, name)) as archive:
+            names = {name.partition("/")[2] for name in archive.getnames()}
+        for wanted in (
+            "README.md",
+            "LICENSE",
+            "Makefile",
+            "fastway.tac",
+            "setup.py",
+            "setup.cfg",
+            "pyproject.toml",
+            "fastway/py.typed",
+            "twisted/plugins/fastway_plugin.py",
+            "tests/__init__.py",
+            "tests/harness.py",
+            "tests/test_package.py",
+        ):
+            self.assertIn(wanted, names)
+        dirt = [name for name in names if name.endswith((".pyc", ".log", ".pid", "dropin.cache"))]
+        self.assertEqual(dirt, [])
+
+    if not os.path.exists(os.path.join(CHECKOUT, "MANIFEST.in")):
+        test_source.skip = "there is no MANIFEST.in"  # type: ignore[attr-defined]
+    if not can_build_wheels():
+        test_wheel.skip = "setuptools below 70.1 needs wheel"  # type: ignore[attr-defined]
+
+
+if not IN_CHECKOUT:
+    PackageTests.skip = "not in a checkout"
+elif find_spec("setuptools") is None:
+    PackageTests.skip = "there is no setuptools"

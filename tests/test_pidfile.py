@@ -1,0 +1,237 @@
+"""The pid file: whose it is, what is in it, and when it goes."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from fastway.errors import StartError
+from fastway.pidfile import PidFile
+from tests.harness import LogLines
+from tests.test_options import raised, scratch
+
+
+class PidFileTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = scratch(self)
+        self.path = os.path.join(self.directory, "fastway.pid")
+        self.pid_file = PidFile(self.path)
+
+    def holding(self, content: bytes) -> None:
+        """Somebody else's file with `content` is there."""
+        with open(self.path, "wb") as file:
+            file.write(content)
+
+    def content(self) -> bytes:
+        with open(self.path, "rb") as file:
+            return file.read()
+
+    def refused(self) -> str:
+        """Why it cannot be written: one line, the same from check and write, nothing changed."""
+        before = sorted(os.listdir(self.directory))
+        problem = str(raised(StartError, self.pid_file.check))
+        self.assertEqual(str(raised(StartError, self.pid_file.write)), problem)
+        self.assertNotIn("\n", problem)
+        self.assertEqual(sorted(os.listdir(self.directory)), before)
+        return problem
+
+    def dead_pid(self) -> int:
+        """The id of a process that is gone."""
+        with subprocess.Popen([sys.executable, "-c", ""]) as child:
+            child.wait()
+        return child.pid
+
+    def test_content(self) -> None:
+        """It holds this process's id and a newline, and no other file is left."""
+        self.pid_file.check()
+        self.assertEqual(os.listdir(self.directory), [])
+        self.pid_file.write()
+        self.assertEqual(self.content(), b"%d\n" % os.getpid())
+        self.assertEqual(os.listdir(self.directory), ["fastway.pid"])
+
+    def test_mode(self) -> None:
+        """Its mode is 0644 whatever the umask: others may read it, nobody else may write it."""
+        for umask in (0o077, 0o000, 0o022):
+            self.addCleanup(os.umask, os.umask(umask))
+            self.pid_file.write()
+            self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o644)
+            self.pid_file.remove()
+
+    def test_mode_of_a_stale_file(self) -> None:
+        """A world-writable file that is stale is replaced, not written into."""
+        self.holding(b"%d\n" % self.dead_pid())
+        os.chmod(self.path, 0o666)
+        old = os.stat(self.path).st_ino
+        os.link(self.path, f"{self.path}.old")
+        self.pid_file.write()
+        self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o644)
+        self.assertNotEqual(os.stat(self.path).st_ino, old)
+
+    def test_whole(self) -> None:
+        """It appears with its content: it is linked into place when it is written already."""
+        seen = []
+        link = os.link
+
+        def look(source: str, target: str) -> None:
+            with open(source, "rb") as file:
+                seen.append((file.read(), os.path.exists(target)))
+            link(source, target)
+
+        self.patch(os, "link", look)
+        self.pid_file.write()
+        self.assertEqual(seen, [(b"%d\n" % os.getpid(), False)])
+
+    def test_stale(self) -> None:
+        """The file of a process that is gone is replaced, and the log says so."""
+        self.holding(b"%d\n" % self.dead_pid())
+        self.assertIsNone(self.pid_file.holder())
+        with LogLines() as log:
+            self.pid_file.write()
+        self.assertEqual(self.content(), b"%d\n" % os.getpid())
+        self.assertEqual(len(log.lines), 1)
+        self.assertIn(f"{self.path} was stale", log.lines[0])
+        self.assertEqual(os.listdir(self.directory), ["fastway.pid"])
+
+    def test_live(self) -> None:
+        """The file of a live process is left alone; the refusal names file, process and mend."""
+        self.holding(b"%d\n" % os.getppid())
+        self.assertEqual(self.pid_file.holder(), os.getppid())
+        problem = self.refused()
+        self.assertTrue(problem.startswith("pid-file: "))
+        self.assertIn(self.path, problem)
+        self.assertIn(f"process {os.getppid()}, which is running", problem)
+        self.assertIn("--pid-file or --run-dir", problem)
+        self.assertEqual(self.content(), b"%d\n" % os.getppid())
+
+    def test_live_and_not_ours(self) -> None:
+        """A live process of another user counts as live."""
+
+        def forbidden(pid: int, number: int) -> None:
+            raise PermissionError
+
+        self.holding(b"%d\n" % os.getppid())
+        self.patch(os, "kill", forbidden)
+        self.assertIn("is running", self.refused())
+
+    def test_our_own_number(self) -> None:
+        """A file with this process's id is stale: in a container every gateway is process 1."""
+        self.holding(b"%d\n" % os.getpid())
+        self.assertIsNone(self.pid_file.holder())
+        self.pid_file.write()
+        self.assertEqual(self.content(), b"%d\n" % os.getpid())
+
+    def test_garbage(self) -> None:
+        """A file that names no process is replaced, whatever is in it."""
+        for content in (
+            b"",
+            b"\n",
+            b"fastway\n",
+            b"-1\n",
+            b"0\n",
+            b"1.5",
+            b"\xff\x00",
+            b"x" * 100_000,
+            b"9" * 20,
+            b"9" * 10_000,
+        ):
+            self.holding(content)
+            with self.subTest(content=content[:20]):
+                self.assertIsNone(self.pid_file.holder())
+                self.pid_file.write()
+                self.assertEqual(self.content(), b"%d\n" % os.getpid())
+
+    def test_lost_race(self) -> None:
+        """A gateway that takes the file between check and write keeps it, and nothing is left."""
+
+        def taken(source: str, target: str) -> None:
+            self.holding(b"%d\n" % os.getppid())
+            raise FileExistsError
+
+        self.patch(os, "link", taken)
+        problem = str(raised(StartError, self.pid_file.write))
+        self.assertIn("is running", problem)
+        self.assertEqual(self.content(), b"%d\n" % os.getppid())
+        self.assertEqual(os.listdir(self.directory), ["fastway.pid"])
+
+    def test_leftover(self) -> None:
+        """What a crash left under the temporary name is in nobody's way."""
+        with open(f"{self.path}.{os.getpid()}", "wb") as file:
+            file.write(b"old")
+        self.pid_file.write()
+        self.assertEqual(self.content(), b"%d\n" % os.getpid())
+        self.assertEqual(os.listdir(self.directory), ["fastway.pid"])
+
+    def test_symlink(self) -> None:
+        """A symbolic link in its place is replaced; what it points to is not written."""
+        other = os.path.join(self.directory, "other")
+        with open(other, "wb") as file:
+            file.write(b"precious")
+        os.symlink(other, self.path)
+        self.pid_file.write()
+        self.assertFalse(os.path.islink(self.path))
+        with open(other, "rb") as file:
+            self.assertEqual(file.read(), b"precious")
+
+    def test_directory(self) -> None:
+        """A directory in its place is refused with the path."""
+        os.mkdir(self.path)
+        self.assertIn(f"pid-file: cannot read {self.path}: Is a directory", self.refused())
+
+    def test_no_directory(self) -> None:
+        """A directory that is not there is refused with the path and the mend, as pid-file's."""
+        self.pid_file = PidFile(os.path.join(self.directory, "missing", "fastway.pid"))
+        problem = self.refused()
+        self.assertIn(os.path.join(self.directory, "missing"), problem)
+        self.assertIn("--run-dir", problem)
+        self.assertIn("pid-file", problem)
+
+    def test_under_a_file(self) -> None:
+        """A path through something that is no directory is refused with the path."""
+        self.holding(b"")
+        self.pid_file = PidFile(os.path.join(self.path, "fastway.pid"))
+        self.assertIn(self.path, self.refused())
+
+    def test_forbidden(self) -> None:
+        """A directory that this user may not write is refused with the mend."""
+        os.chmod(self.directory, 0o500)
+        self.addCleanup(os.chmod, self.directory, 0o700)
+        self.assertIn("this user may write", self.refused())
+
+    if os.geteuid() == 0:
+        test_forbidden.skip = "root may write everywhere"  # type: ignore[attr-defined]
+
+    def test_full_disk(self) -> None:
+        """A disk that takes no more is one line, and nothing is left."""
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        self.patch(os, "link", full)
+        problem = str(raised(StartError, self.pid_file.write))
+        self.assertIn(f"pid-file: cannot write {self.path}: No space left on device", problem)
+        self.assertEqual(os.listdir(self.directory), [])
+
+    def test_relative(self) -> None:
+        """A name without a directory is in the working directory."""
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.directory)
+        PidFile("fastway.pid").write()
+        self.assertEqual(self.content(), b"%d\n" % os.getpid())
+
+    def test_remove(self) -> None:
+        """It is removed if it is ours; once more is no error."""
+        self.pid_file.write()
+        self.pid_file.remove()
+        self.assertEqual(os.listdir(self.directory), [])
+        self.pid_file.remove()
+
+    def test_remove_only_ours(self) -> None:
+        """A file that names another process, or none, stays."""
+        for content in (b"%d\n" % os.getppid(), b"%d\n" % self.dead_pid(), b"garbage", b""):
+            self.holding(content)
+            self.pid_file.remove()
+            self.assertEqual(self.content(), content)

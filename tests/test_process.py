@@ -1,0 +1,350 @@
+"""The gateway as a process, started in the three ways: fastway, twistd fastway, the tac file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.harness import PING, prove
+from tests.test_options import scratch
+
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TAC = os.path.join(CHECKOUT, "fastway.tac")
+CONSOLE = [sys.executable, "-m", "fastway"]
+PATIENCE = 20.0
+"""Seconds for what takes well under one on an idle machine."""
+
+LOOPBACK = {"FASTWAY_CLIENT_ADDR": "127.0.0.1:0", "FASTWAY_SERVER_ADDR": "127.0.0.1:0"}
+
+
+def environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with FASTWAY_ `settings` and none but those."""
+    plain = {name: text for name, text in os.environ.items() if not name.startswith("FASTWAY_")}
+    return {**plain, "PYTHONPATH": CHECKOUT, **settings}
+
+
+def wait_for(what: str, condition: Callable[[], object]) -> None:
+    """Look every few milliseconds: other processes' files have no events of ours."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {PATIENCE} s: {what}")
+        select.select([], [], [], 0.01)
+
+
+def twistd(*arguments: str) -> list[str]:
+    """The command line of twistd, found beside this Python or run by it."""
+    beside = os.path.join(os.path.dirname(sys.executable), "twistd")
+    start = [sys.executable, beside] if os.path.exists(beside) else ["twistd"]
+    return [*start, *arguments]
+
+
+def alive(pid: int) -> bool:
+    """The process is there and is no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+class ProcessTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = scratch(self)
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.directory, name)
+
+    def read(self, name: str) -> str:
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open(self.path(name), encoding="utf-8") as file,
+        ):
+            return file.read()
+        return ""
+
+    def spawn(
+        self, command: Sequence[str], settings: Mapping[str, str], output: str = "output"
+    ) -> subprocess.Popen[bytes]:
+        """Start a process whose output goes to a file; it is killed at the end of the test."""
+        with open(self.path(output), "wb") as file:
+            process = subprocess.Popen(
+                command,
+                cwd=self.directory,
+                env=environment(settings),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
+
+        def end() -> None:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+        self.addCleanup(end)
+        return process
+
+    def ports(self, log: str) -> tuple[int, int]:
+        """The ports that a gateway's log names, once it runs."""
+        wait_for(f"the start, in {log}", lambda: "fastway runs as process" in self.read(log))
+        found = []
+        for side in ("client", "server"):
+            line = self.read(log).partition(f"{side} port listens on 127.0.0.1:")[2]
+            found.append(int(line.split()[0]))
+        return found[0], found[1]
+
+    def connect(self, port: int) -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self.addCleanup(sock.close)
+        return sock
+
+    def serves(self, ports: tuple[int, int]) -> tuple[socket.socket, socket.socket]:
+        """A client and a server that the gateway answers."""
+        client, server = self.connect(ports[0]), self.connect(ports[1])
+        client.sendall(PING)
+        self.assertEqual(client.recv(len(PING), socket.MSG_WAITALL), PING)
+        challenge = server.recv(8, socket.MSG_WAITALL)
+        server.sendall(prove(challenge, 1, b"") + PING)
+        self.assertEqual(server.recv(len(PING), socket.MSG_WAITALL), PING)
+        return client, server
+
+    def command(self, text: str) -> None:
+        """Write the command file, its mode independent of the umask."""
+        with open(self.path("fastway.cmd"), "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(self.path("fastway.cmd"), 0o600)
+
+
+class ConsoleTests(ProcessTestCase):
+    def test_life(self) -> None:
+        """`fastway` listens, says where, obeys SIGUSR1, and SIGTERM ends it with status 0."""
+        process = self.spawn(CONSOLE, LOOPBACK)
+        peers = self.serves(self.ports("output"))
+        self.assertEqual(int(self.read("fastway.pid")), process.pid)
+        self.command("lookup gc")
+        process.send_signal(signal.SIGUSR1)
+        wait_for("the answer", lambda: "lookup gc: generation 2: " in self.read("output"))
+        self.command("reboot")
+        process.send_signal(signal.SIGUSR1)
+        wait_for("the refusal", lambda: "unknown command 'reboot'" in self.read("output"))
+        process.send_signal(signal.SIGTERM)
+        for peer in peers:
+            self.assertEqual(peer.recv(1), b"")
+        self.assertEqual(process.wait(PATIENCE), 0)
+        self.assertEqual(sorted(os.listdir(self.directory)), ["fastway.cmd", "output"])
+        self.assertNotIn("Traceback", self.read("output"))
+
+    def test_logfile(self) -> None:
+        """With --logfile the console stays silent, and SIGHUP opens the file anew."""
+        settings = {**LOOPBACK, "FASTWAY_LOGFILE": "a.log"}
+        process = self.spawn([*CONSOLE, "--log-format=json"], settings)
+        wait_for("the start", lambda: "fastway runs as" in self.read("a.log"))
+        os.rename(self.path("a.log"), self.path("a.log.1"))
+        process.send_signal(signal.SIGHUP)
+        wait_for("the new file", lambda: "log file reopened" in self.read("a.log"))
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(PATIENCE), 0)
+        self.assertIn("fastway stopped", self.read("a.log"))
+        self.assertEqual(self.read("output"), "")
+        self.assertFalse(os.path.exists(self.path("fastway.pid")))
+
+    def test_two_on_one_directory(self) -> None:
+        """A second gateway on the same directory is refused, and the first goes on; after a
+        kill -9 the next one replaces the stale pid file."""
+        first = self.spawn(CONSOLE, LOOPBACK, "first")
+        ports = self.ports("first")
+        second = self.spawn(CONSOLE, LOOPBACK, "second")
+        self.assertEqual(second.wait(PATIENCE), 1)
+        self.assertIn(f"names process {first.pid}, which is running", self.read("second"))
+        self.assertEqual(len(self.read("second").splitlines()), 1)
+        self.serves(ports)
+        self.assertEqual(int(self.read("fastway.pid")), first.pid)
+        first.kill()
+        first.wait()
+        third = self.spawn(CONSOLE, LOOPBACK, "third")
+        self.ports("third")
+        self.assertIn("was stale", self.read("third"))
+        self.assertEqual(int(self.read("fastway.pid")), third.pid)
+
+
+class TwistdTests(ProcessTestCase):
+    def test_daemon(self) -> None:
+        """`twistd fastway` daemonizes; the process in fastway.pid serves until it is killed."""
+        process = self.spawn(twistd("fastway"), LOOPBACK)
+        self.assertEqual(process.wait(PATIENCE), 0, self.read("output"))
+        wait_for("the pid file", lambda: self.read("fastway.pid").endswith("\n"))
+        pid = int(self.read("fastway.pid"))
+        self.addCleanup(self.end, pid)
+        self.assertNotEqual(pid, process.pid)
+        peers = self.serves(self.ports("twistd.log"))
+        self.assertEqual(os.stat(self.path("fastway.pid")).st_mode & 0o777, 0o644)
+        self.command("status")
+        os.kill(pid, signal.SIGUSR1)
+        wait_for("the answer", lambda: "clients: 1 connected" in self.read("twistd.log"))
+        os.kill(pid, signal.SIGTERM)
+        for peer in peers:
+            self.assertEqual(peer.recv(1), b"")
+        wait_for("its end", lambda: not alive(pid))
+        self.assertEqual(
+            sorted(os.listdir(self.directory)), ["fastway.cmd", "output", "twistd.log"]
+        )
+        self.assertNotIn("Traceback", self.read("twistd.log"))
+        self.assertEqual(self.read("output"), "")
+
+    def end(self, pid: int) -> None:
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+
+    def test_tac(self) -> None:
+        """`twistd -ny fastway.tac` takes FASTWAY_* and fastway.toml in the working directory."""
+        with open(self.path("fastway.toml"), "w", encoding="utf-8") as file:
+            file.write('[client]\naddr = "127.0.0.1:0"\n')
+        settings = {"FASTWAY_SERVER_ADDR": "127.0.0.1:0", "FASTWAY_RUN_DIR": "run"}
+        os.mkdir(self.path("run"))
+        process = self.spawn(twistd("-ny", TAC), settings)
+        client, _ = self.serves(self.ports("output"))
+        self.assertEqual(int(self.read("run/fastway.pid")), process.pid)
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(client.recv(1), b"")
+        # twistd ends as the signal would have ended it, which systemd takes for a clean end.
+        self.assertIn(process.wait(PATIENCE), (0, -signal.SIGTERM))
+        self.assertEqual(os.listdir(self.path("run")), [])
+        self.assertNotIn("Traceback", self.read("output"))
+
+
+class OperatorErrorTests(ProcessTestCase):
+    """Whatever is wrong, each of the three ways to start says it in one line of standard error."""
+
+    def starts(self) -> list[tuple[str, list[str]]]:
+        return [
+            ("fastway", CONSOLE),
+            ("twistd -n fastway", twistd("-n", "--pidfile=", "fastway")),
+            ("twistd -ny fastway.tac", twistd("-n", "--pidfile=", "-y", TAC)),
+        ]
+
+    def check(self, *cases: tuple[Mapping[str, str], Sequence[str]]) -> None:
+        """Each case's settings end each start with status 1 and one line that has the words.
+
+        All run at once, each in a directory of its own.
+        """
+        running = []
+        for place, (settings, words) in enumerate(cases):
+            for name, command in self.starts():
+                cwd = self.path(f"{place} {name}")
+                os.mkdir(cwd)
+                process = subprocess.Popen(
+                    command,
+                    cwd=cwd,
+                    env=environment({**LOOPBACK, **settings}),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+                self.addCleanup(process.kill)
+                running.append((name, settings, words, process, cwd))
+        problems = []
+        for name, settings, words, process, cwd in running:
+            output, errors = process.communicate(timeout=PATIENCE)
+            wrong = {
+                "status 0": process.returncode == 0,
+                "a traceback": "Traceback" in output + errors,
+                "not one line": len(errors.splitlines()) != 1,
+                "not by fastway": not errors.startswith("fastway: "),
+                f"not all of {words}": not all(word in errors for word in words),
+                "left behind": os.listdir(cwd) != [],
+            }
+            found = [problem for problem, here in wrong.items() if here]
+            if found:
+                problems.append(f"{name} with {settings}: {', '.join(found)}:\n{errors[-400:]}")
+        self.assertEqual(problems, [], "\n".join(problems))
+
+    def test_options(self) -> None:
+        """A bad value, an unknown name, a missing file: the variable or option, and the mend."""
+        self.check(
+            ({"FASTWAY_MAX_PACKET": "big"}, ["FASTWAY_MAX_PACKET: 'big'", "K, M or G"]),
+            ({"FASTWAY_CLIENT_ADR": ":1"}, ["FASTWAY_CLIENT_ADR", "did you mean"]),
+            ({"FASTWAY_CONFIG": "missing.toml"}, ["cannot read missing.toml"]),
+            ({"FASTWAY_CLIENT_SNET_ENABLE": "1"}, ["FASTWAY_CLIENT_SNET_ENABLE", "leave it out"]),
+        )
+
+    def test_place(self) -> None:
+        """A busy port, an open port without a key, a bad run directory, a live pid file."""
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            sock.listen()
+            busy = f"127.0.0.1:{sock.getsockname()[1]}"
+            file, held = self.path("file"), self.path("held")
+            with open(file, "wb"):
+                pass
+            os.mkdir(held)
+            with open(os.path.join(held, "fastway.pid"), "w", encoding="utf-8") as pid_file:
+                pid_file.write(f"{os.getpid()}\n")
+            self.check(
+                ({"FASTWAY_CLIENT_ADDR": busy}, ["FASTWAY_CLIENT_ADDR", busy, "another port"]),
+                ({"FASTWAY_SERVER_ADDR": ":0"}, ["server-auth-password", "--allow-empty-key"]),
+                ({"FASTWAY_RUN_DIR": file}, ["FASTWAY_RUN_DIR", file, "make it"]),
+                (
+                    {"FASTWAY_RUN_DIR": held},
+                    [f"process {os.getpid()}, which is running", "--pid-file or --run-dir"],
+                ),
+            )
+
+    def test_files(self) -> None:
+        """A log file that cannot be written, garbage for a pid file, a host that cannot be."""
+        garbage = self.path("garbage")
+        os.mkdir(garbage)
+        os.mkdir(os.path.join(garbage, "fastway.pid"))
+        self.check(
+            ({"FASTWAY_LOGFILE": "missing/a.log"}, ["logfile", "missing/a.log"]),
+            ({"FASTWAY_RUN_DIR": garbage}, ["pid-file", "Is a directory"]),
+            ({"FASTWAY_CLIENT_ADDR": "a..b:1"}, ["FASTWAY_CLIENT_ADDR", "a..b:1"]),
+        )
+
+    def test_command_line(self) -> None:
+        """What is wrong on the command line is said with the option as it was typed."""
+        for arguments, word in (
+            (["--client-adr=:1"], "--client-adr: no such option (did you mean --client-addr?)"),
+            (["--max-packet"], "--max-packet: needs a value"),
+        ):
+            for start in (CONSOLE, twistd("-n", "--pidfile=", "fastway")):
+                done = subprocess.run(
+                    [*start, *arguments],
+                    cwd=self.directory,
+                    env=environment(LOOPBACK),
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    text=True,
+                    timeout=PATIENCE,
+                    check=False,
+                )
+                self.assertEqual(done.returncode, 1)
+                self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+                self.assertIn(word, done.stderr)
+
+    def test_daemon(self) -> None:
+        """A daemon that fails after it left the terminal still ends its starter with the line."""
+        done = subprocess.run(
+            [*twistd("fastway"), "--logfile=missing/a.log"],
+            cwd=self.directory,
+            env=environment(LOOPBACK),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("missing/a.log", done.stderr + done.stdout)
+        self.assertNotIn("Traceback", done.stderr + done.stdout)
+        self.assertFalse(os.path.exists(self.path("fastway.pid")))
