@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fastway.errors import LocalError
+from fastway.errors import ConfigError, LocalError
 
 if TYPE_CHECKING:
     from fastway.service import GatewayService
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 def run_gateway(
     arguments: Sequence[str],
     *,
+    check: Callable[[GatewayService], None] | None = None,
     prepare: Callable[[GatewayService], None] | None = None,
     name: str = "fastway",
 ) -> int:
     """Run a gateway until a signal stops it; returns the exit status.
 
     Args:
+        check: Called before anything starts; may raise a LocalError.
         prepare: Called once the gateway runs.
     """
     from twisted.internet import reactor
@@ -47,6 +49,8 @@ def run_gateway(
         options.parseOptions(list(arguments))
         service = GatewayService(options, reactor)
         service.failed = failed
+        if check is not None:
+            check(service)
         service.check()
         logs.begin(None if options["logfile"] else logs.console(options["log-format"]))
         service.privilegedStartService()
@@ -70,6 +74,10 @@ def demo(arguments: Sequence[str]) -> int:
     from fastway.demo import CLIENT_ADDR, SERVER_ADDR, SERVER_ID, demo_server
     from fastway.gateway import address_name
 
+    def check(service: GatewayService) -> None:
+        if service.addresses["server"].host is None:
+            raise ConfigError("--server-addr", "the demo server speaks plain TCP: give host:port")
+
     def prepare(service: GatewayService) -> None:
         key = service.options["server-auth-password"].encode("utf-8", "surrogateescape")
         server_port: Any = service.ports["server"].getHost()
@@ -91,7 +99,7 @@ def demo(arguments: Sequence[str]) -> int:
         *("--client-addr", CLIENT_ADDR),
         *("--server-addr", SERVER_ADDR),
     ]
-    return run_gateway([*defaults, *arguments], prepare=prepare, name="fastway demo")
+    return run_gateway([*defaults, *arguments], check=check, prepare=prepare, name="fastway demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

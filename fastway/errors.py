@@ -114,8 +114,6 @@ class FrameTooShort(RemoteError):
 class BadCommand(RemoteError):
     """A command without a type, with short arguments, or of a type that is not allowed."""
 
-    reason = Reason.BAD_COMMAND
-
     def __init__(self, kind: int | None, size: int) -> None:
         what = "no type" if kind is None else f"type {kind}"
         super().__init__(f"command with {what} in {size} bytes")

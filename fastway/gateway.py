@@ -8,8 +8,9 @@ only collect -> `RouterService.flush`: one write for each touched link. A link w
 says that its buffer is full (pauseProducing) keeps what comes next in its own queue, where
 packets and bytes are counted. Over the bounds
 
-* a client is lost (`Reason.SLOW_READER`), unless its transport ran empty within the next two
-  turns: neither a burst nor several fast servers cost a client that reads;
+* a client is lost (`Reason.SLOW_READER`), unless within the next two turns it fell below them, or
+  its transport ran empty and only the packets are over: neither a burst nor several fast servers
+  cost a client that reads;
 * for a server, those who send to it are not read from until it has drained below half of both
   bounds; it is lost only when it takes nothing at all for the write timeout.
 """
@@ -30,6 +31,7 @@ from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IPushProducer,
     IReactorTime,
+    ISSLTransport,
     ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -50,6 +52,12 @@ WRITE_PIECE = 256 * 1024
 
 LINGER = 5.0
 """Seconds that a lost link gets to take what was already on its way to it."""
+
+OURS = (Reason.EVICTED, Reason.ID_IN_USE, Reason.KICKED, Reason.SHUTDOWN)
+"""Reasons of the gateway's own: the peer did no wrong and may be sending."""
+
+ABORTED = (Reason.SLOW_READER, Reason.WRITE_TIMEOUT, Reason.HANDSHAKE_TIMEOUT)
+"""Reasons for which a link gets nothing more: it took too little, or nothing is on its way."""
 
 
 @dataclass(slots=True)
@@ -151,6 +159,9 @@ class GatewayLink(Protocol, Link):
 
     def readConnectionLost(self) -> None:
         """The peer sent its FIN: all that came before has been forwarded."""
+        if self.lost is not None:
+            cast(Any, self.transport).loseConnection()
+            return
         self.service.router.lose(self, Reason.PEER_CLOSED)
         self.service.flush()
 
@@ -191,12 +202,16 @@ class GatewayLink(Protocol, Link):
                 if holder._holding is not None:
                     holder._holding.discard(self)
             self._held_by = None
+            if not self._gone:
+                # TLS reads the peer's close_notify before it closes.
+                cast(Any, self.transport).resumeProducing()
+        transport = cast(Any, self.transport)
+        # Also of a transport that is gone: a TLS one would keep this link in a cycle.
+        transport.unregisterProducer()
         if self._gone:
             self._drop_queue()
             return
-        transport = cast(Any, self.transport)
-        transport.unregisterProducer()
-        if reason in (Reason.SLOW_READER, Reason.WRITE_TIMEOUT):
+        if reason in ABORTED:
             self._drop_queue()
             transport.abortConnection()
             return
@@ -205,9 +220,14 @@ class GatewayLink(Protocol, Link):
         self._drop_queue()
         if waiting:
             transport.write(b"".join(waiting))
-        transport.loseConnection()
         self.service.wheel.forget(self)
         self.service.wheel.watch(self, self.service.wheel.seconds() + LINGER)
+        if reason in OURS and self._plain_tcp():
+            # Its bytes that nobody read would make close() a reset, which drops what is on its
+            # way to it: read on, into nothing, until its FIN.
+            transport.loseWriteConnection()
+        else:
+            transport.loseConnection()
 
     @property
     def saturated(self) -> bool:
@@ -241,9 +261,9 @@ class GatewayLink(Protocol, Link):
         self.waiting_packets += packets
         self.waiting_bytes += len(data)
         if self._over_bounds():
-            self.over_bounds(source)
+            self.went_over_bounds(source)
 
-    def over_bounds(self, source: GatewayLink | None) -> None:
+    def went_over_bounds(self, source: GatewayLink | None) -> None:
         """More waits for this link than its port allows."""
         raise NotImplementedError
 
@@ -272,6 +292,7 @@ class GatewayLink(Protocol, Link):
     def resumeProducing(self) -> None:
         """The transport's buffer is empty."""
         self._full_since = None
+        self._renew_producer()
         self._drained = True
         if self.lost is not None:
             return
@@ -292,8 +313,24 @@ class GatewayLink(Protocol, Link):
         if self._holding and self._below_half():
             self._release_held()
 
+    def _plain_tcp(self) -> bool:
+        # A TLS transport provides ITCPTransport too; it reads on by itself.
+        transport = self.transport
+        return ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport)
+
+    def _renew_producer(self) -> None:
+        """Let a TLS transport whose peer ended TLS meanwhile notice that nothing waits any more.
+
+        Twisted then closes the TCP connection only when it has no producer, which it does not
+        tell the producer (twisted.protocols.tls, 26.10); registering anew calls stopProducing.
+        """
+        if ISSLTransport.providedBy(self.transport):
+            transport = cast(Any, self.transport)
+            transport.unregisterProducer()
+            transport.registerProducer(self, True)
+
     def stopProducing(self) -> None:
-        """The connection is gone; connectionLost follows."""
+        """The connection is gone, or TLS is over; connectionLost follows."""
 
     def _below_half(self) -> bool:
         config = self.config
@@ -448,7 +485,7 @@ class ClientLink(GatewayLink):
             addr=self.peer_name(),
         )
 
-    def over_bounds(self, source: GatewayLink | None) -> None:
+    def went_over_bounds(self, source: GatewayLink | None) -> None:
         if not self._judging:
             self._judging = True
             self._drained = False
@@ -461,7 +498,7 @@ class ClientLink(GatewayLink):
         self._judging = False
         if self.lost is None and self._over_bounds():
             if self._drained and self.waiting_bytes <= self.config.queue_bytes:
-                self.over_bounds(None)  # it reads; what waits came since: judge again
+                self.went_over_bounds(None)  # it reads; what waits came since: judge again
                 return
             detail = f"{self.waiting_packets} packets, {self.waiting_bytes} bytes"
             self.service.router.lose(self, Reason.SLOW_READER, detail)
@@ -513,14 +550,13 @@ class ServerLink(GatewayLink):
         service.router.add_server(self, server_id)
         self.bytes_in -= len(rest)
         super().dataReceived(rest)
-        service.flush()
 
     def silence_deadline(self) -> tuple[float, Reason] | None:
         if self._handshake is not None:
             return self.since + HANDSHAKE_TIMEOUT, Reason.HANDSHAKE_TIMEOUT
         return super().silence_deadline()
 
-    def over_bounds(self, source: GatewayLink | None) -> None:
+    def went_over_bounds(self, source: GatewayLink | None) -> None:
         if source is not None:
             self.hold(source)
 
@@ -629,10 +665,7 @@ class RouterService(Service):
         self._stopped: Deferred[None] | None = None
 
     def flush(self, source: GatewayLink | None = None) -> None:
-        """End a batch: one write for each link that was sent to.
-
-        A link that is lost on the way lets others be sent to; they are served in the same call.
-        """
+        """End a batch: one write for each link that was sent to."""
         touched = self.touched
         if touched:
             for link in touched:

@@ -109,8 +109,10 @@ def open_logfile(path: str) -> LogFile:
         ConfigError: it cannot be written.
     """
     path = os.path.abspath(path)
+    # LogFile gives the mode to whatever is there; /dev/null must keep its own.
+    mode = 0o640 if os.path.isfile(path) or not os.path.exists(path) else None
     try:
-        file: LogFile = LogFile.fromFullPath(path, rotateLength=None, defaultMode=0o640)
+        file: LogFile = LogFile.fromFullPath(path, rotateLength=None, defaultMode=mode)
         return file
     except OSError as error:
         raise ConfigError("--logfile", f"cannot write {path}: {error.strerror}") from None

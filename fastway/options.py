@@ -366,7 +366,13 @@ def normalise(arguments: Iterable[str]) -> tuple[list[str], set[str]]:
     """
     result: list[str] = []
     off: set[str] = set()
+    value_of: Option | None = None
+    """The option whose value the argument is, whatever it looks like."""
     for argument in arguments:
+        if value_of is not None:
+            value_of = None
+            result.append(argument)
+            continue
         original = _ORIGINAL.fullmatch(argument)
         if original is not None and resolve_name(kebab(original[1])) is not None:
             value = "" if original[2] is None else f"={original[2]}"
@@ -384,6 +390,9 @@ def normalise(arguments: Iterable[str]) -> tuple[list[str], set[str]]:
                 continue
             off.discard(option.name)
             argument = f"--{option.name}"
+        elif argument.startswith("--") and not equals:
+            named = resolve_name(name)
+            value_of = named if named is not None and not named.is_flag else None
         result.append(argument)
     return result, off
 

@@ -1,7 +1,7 @@
 """The gateway as one service: options in, ports, pid file, commands and signals wired together.
 
 Rule: this is the only place that reads options. What an operator did wrong is one line and exit
-status 1, under twistd and without it.
+status 1, under twistd (where it must show before the reactor runs) and without it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.application.service import Service
@@ -27,6 +28,14 @@ from fastway.options import GatewayOptions
 from fastway.pidfile import PidFile
 
 log = logs.make_logger(__name__)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """To listen: once it is `late`, an error cannot be raised to the starter any more."""
+
+    error: StartError | None = None
+    late: bool = False
 
 
 class GatewayService(Service):
@@ -200,7 +209,6 @@ class GatewayService(Service):
         """Stop listening, lose every link, leave nothing behind; fires within seconds."""
         super().stopService()
         log.info("fastway stops")
-        self._restore_signals()
         stopping = [
             *self._close_ports(),
             maybeDeferred(self.router_service.stopService),
@@ -211,6 +219,8 @@ class GatewayService(Service):
         self.commands.stop()
         if self.pid_file is not None:
             self.pid_file.remove()
+        # Not before: until the pid file is gone, a SIGUSR1 that is not caught would kill.
+        self._restore_signals()
         log.info("fastway stopped")
         self._stop_log()
 
@@ -222,13 +232,12 @@ class GatewayService(Service):
                 self.reactor, self.factories[side], self.options["reuse-port"]
             )
             listening.addCallback(self._port_open, side)
-            errors: list[StartError] = []
-            listening.addErrback(self._port_failed, errors)
+            attempt = Attempt()
+            listening.addErrback(self._port_failed, attempt)
             self._listening.append(listening)
-            if errors:
-                self._close_ports()
-                raise errors[0]
-            errors.append(StartError(""))  # from now on a failure comes too late to be raised
+            if attempt.error is not None:
+                raise attempt.error
+            attempt.late = True
 
     def _port_open(self, port: IListeningPort, side: str) -> None:
         from fastway.gateway import address_name
@@ -241,13 +250,11 @@ class GatewayService(Service):
             given=self.addresses[side].text,
         )
 
-    def _port_failed(self, failure: Failure, errors: list[StartError]) -> None:
-        error = StartError(str(failure.value))
-        late = bool(errors)
-        errors.append(error)
-        if late and self._listening:  # else it was cancelled by a stop
-            log.critical("{problem}", problem=str(error))
-            self.failed(error)
+    def _port_failed(self, failure: Failure, attempt: Attempt) -> None:
+        attempt.error = StartError(str(failure.value))
+        if attempt.late and self._listening:  # else it was cancelled by a stop
+            log.critical("{problem}", problem=str(attempt.error))
+            self.failed(attempt.error)
 
     def _close_ports(self) -> list[Deferred[Any]]:
         pending, self._listening = self._listening, []
@@ -279,11 +286,15 @@ class GatewayService(Service):
             log.info("there is no --logfile to reopen")
             return
         try:
-            self._logfile.reopen()
-        except OSError as error:
-            log.error("cannot reopen the log file: {problem}", problem=error.strerror)
-        else:
-            log.info("log file reopened")
+            logfile = logs.open_logfile(self._logfile.path)
+        except ConfigError as error:
+            log.error("the old log file stays open: {problem}", problem=str(error))
+            return
+        observer = logs.make_observer(logfile, self.options["log-format"])
+        logs.add(observer)
+        self._stop_log()
+        self._logfile, self._observer = logfile, observer
+        log.info("log file reopened")
 
     # Signals.
 

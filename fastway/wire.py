@@ -27,12 +27,10 @@ HEAD = 8
 MAX_ID = 0xFFFFFFFF
 
 _HEAD = Struct("<II")
-_LENGTH = Struct("<I")
 _COMMAND = Struct("<IIB")
 _COMMAND_1 = Struct("<IIBI")
 _COMMAND_2 = Struct("<IIBII")
 _ID = Struct("<I")
-_TWO_IDS = Struct("<II")
 
 
 class CommandType(IntEnum):
@@ -113,7 +111,7 @@ def decode_command(frame: bytes) -> Command:
         return Command(kind, conn_id=_ID.unpack_from(frame, HEAD + 1)[0])
     if kind in (CommandType.DIAL, CommandType.REFUSE):
         return Command(kind, remote_id=_ID.unpack_from(frame, HEAD + 1)[0])
-    return Command(kind, *_TWO_IDS.unpack_from(frame, HEAD + 1))
+    return Command(kind, *_HEAD.unpack_from(frame, HEAD + 1))
 
 
 Run = tuple[int, bytes, int]
@@ -179,7 +177,7 @@ class FrameReader:
         current = -1
         while position <= last_head:
             length, conn_id = unpack(data, position)
-            if not 4 <= length <= limit:
+            if not MIN_LENGTH <= length <= limit:
                 break
             following = position + 4 + length
             if following > end:
@@ -200,7 +198,7 @@ class FrameReader:
         if rest:
             need = 4
             if rest >= 4:
-                (length,) = _LENGTH.unpack_from(data, position)
+                (length,) = _ID.unpack_from(data, position)
                 if length > limit:
                     self.error = FrameTooLarge(length, limit)
                     return runs

@@ -1136,7 +1136,7 @@ class EndTests(SynchronousTestCase):
         with pytest.raises(NotImplementedError):
             factory.make_link()
         with pytest.raises(NotImplementedError):
-            GatewayLink(harness.clients).over_bounds(None)
+            GatewayLink(harness.clients).went_over_bounds(None)
 
 
 class StopTests(SynchronousTestCase):

@@ -248,6 +248,14 @@ class LogFileTests(LogTestCase):
         self.assertRegex(self.read(self.path), r"\A\S+ \S+ three\n\Z")
         self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o640)
 
+    def test_mode_of_a_device(self) -> None:
+        """What is no file, such as /dev/null, keeps its mode."""
+        mode = stat.S_IMODE(os.stat(os.devnull).st_mode)
+        modes = {mode}
+        self.patch(os, "chmod", lambda _, changed: modes.add(changed))
+        logs.open_logfile(os.devnull).close()
+        self.assertEqual(modes, {mode})
+
     def test_never_rotates(self) -> None:
         """Rotation is logrotate's: no size makes it rename the file."""
         file = logs.open_logfile(self.path)

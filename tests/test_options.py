@@ -406,9 +406,15 @@ class CommandLineTests(SynchronousTestCase):
         self.assertIn("ClientAdr", error.option)
 
     def test_value_is_no_option(self) -> None:
-        """A value that looks like one of the original's options is left alone with `=`."""
+        """A value that looks like an option is left alone, with `=` and without."""
+        for arguments in (
+            ("--server-auth-key=-ReusePort=true",),
+            ("--server-auth-key", "-ReusePort=true"),
+            ("-ServerAuthKey", "-ReusePort=true"),
+        ):
+            self.assertEqual(parsed(*arguments)["server-auth-password"], "-ReusePort=true")
         self.assertEqual(
-            parsed("--server-auth-key=-ReusePort=true")["server-auth-password"], "-ReusePort=true"
+            parsed("--server-auth-password", "-Secret")["server-auth-password"], "-Secret"
         )
 
     def test_unknown(self) -> None:

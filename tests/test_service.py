@@ -299,6 +299,20 @@ class SignalTests(ServiceTestCase):
         await service.stopService()
         self.assertIs(signal.getsignal(signal.SIGUSR1), before)
 
+    async def test_during_a_stop(self) -> None:
+        """A signal that comes while links still linger does not kill the gateway."""
+        before = signal.getsignal(signal.SIGUSR1)
+        service = self.start()
+        client = await reach(self, number(service, "client"))
+        while not service.router_service.connected:
+            await turns(1)
+        caught = signal.getsignal(signal.SIGUSR1)
+        stopping = service.stopService()
+        self.assertIs(signal.getsignal(signal.SIGUSR1), caught)
+        await stopping
+        await client.ended
+        self.assertIs(signal.getsignal(signal.SIGUSR1), before)
+
     async def test_no_hangup_on_a_terminal(self) -> None:
         """Without a log file SIGHUP stays what it was: a gateway ends with its terminal."""
         before = signal.getsignal(signal.SIGHUP)
@@ -316,6 +330,20 @@ class SignalTests(ServiceTestCase):
         await service.stopService()
         with open(path, encoding="utf-8") as file:
             self.assertIn("log file reopened", file.read())
+
+    async def test_reopen_fails(self) -> None:
+        """When the log file cannot be opened anew, the old one goes on, and says so."""
+        path = os.path.join(self.directory, "logs", "fastway.log")
+        os.mkdir(os.path.dirname(path))
+        service = self.start(f"--logfile={path}")
+        os.rename(os.path.dirname(path), os.path.join(self.directory, "moved"))
+        service.reopen_log()
+        service.commands.run("nonsense")
+        await service.stopService()
+        with open(os.path.join(self.directory, "moved", "fastway.log"), encoding="utf-8") as file:
+            text = file.read()
+        self.assertIn("the old log file stays open", text)
+        self.assertIn("unknown command 'nonsense'", text)
 
 
 class LogTests(ServiceTestCase):

@@ -6,10 +6,15 @@ Rule: a test waits for what must come, never for a time to pass, except where a 
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import socket
+import ssl as pyssl
+import weakref
+from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,7 +24,7 @@ from twisted.internet.protocol import Factory
 from twisted.trial.unittest import TestCase
 
 from fastway.errors import Reason
-from fastway.gateway import PortConfig
+from fastway.gateway import LINGER, GatewayLink, PortConfig
 from fastway.router import Limits, Side
 from tests.harness import (
     ACCEPTED,
@@ -511,6 +516,53 @@ def make_certificate() -> ssl.PrivateCertificate:
     return cast(ssl.PrivateCertificate, ssl.PrivateCertificate.loadPEM(whole))
 
 
+class KickTests(SocketTestCase):
+    async def test_what_is_on_its_way_reaches_one_who_sends(self) -> None:
+        """A kicked client that goes on sending still gets what was on its way to it."""
+        sockets = self.listen()
+        client, server = await sockets.client(), await sockets.server()
+        conn_id = await sockets.pair(client, server)
+        client.wire.pauseProducing()
+        data = packet(conn_id, bytes(400_000)) * 4
+        server.send(data)
+        await server.was_read()
+        sockets.service.router.lose(client.link, Reason.KICKED)
+        client.send(PING * 10_000)
+        client.wire.resumeProducing()
+        await client.expect(data)
+        await until("the end", lambda: client.ended)
+        self.assertEqual(client.received, b"")
+
+
+class TlsByHand:
+    """The client end of TLS over a peer's plain socket, that does no more than it is told."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._incoming, self._outgoing = pyssl.MemoryBIO(), pyssl.MemoryBIO()
+        context = pyssl.SSLContext(pyssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = pyssl.CERT_NONE
+        self.end = context.wrap_bio(self._incoming, self._outgoing)
+
+    def flush(self) -> None:
+        self._peer.wire.write(self._outgoing.read())
+
+    async def do(self, step: Callable[[], object]) -> None:
+        """Carry out a step that has to read."""
+        while True:
+            try:
+                step()
+            except pyssl.SSLWantReadError:
+                self.flush()
+                await until("bytes", lambda: self._peer.received)
+                self._incoming.write(bytes(self._peer.received))
+                self._peer.received.clear()
+            else:
+                self.flush()
+                return
+
+
 class TlsTests(SocketTestCase):
     """Both ports behind TLS: the same bytes."""
 
@@ -559,6 +611,59 @@ class TlsTests(SocketTestCase):
         await server.expect(close(other_id))
         await other.expect_end()
         self.assertIs(other.link.lost, Reason.BAD_COMMAND)
+
+    async def test_ends_while_much_waits(self) -> None:
+        """A peer that ends TLS while its buffer is full is lost as soon as that has drained."""
+        sockets = self.listen_tls(client=PortConfig(idle_timeout=0))
+        server = await sockets.server()
+        plain = Sockets._connect_tcp
+        peer = await plain(sockets, Factory.forProtocol(Peer), sockets.client_port.getHost().port)
+        sockets.peers.append(peer)
+        tls = TlsByHand(peer)
+        await tls.do(tls.end.do_handshake)
+        tls.end.write(dial(1))
+        await tls.do(lambda: tls.end.read(17))
+        await server.expect(CONNECTED)
+        link = cast(GatewayLink, sockets.service.router.clients[1])
+        peer.wire.pauseProducing()
+        for _ in range(20):
+            server.send(packet(FIRST, bytes(500_000)))
+        await until("a full transport", lambda: link.waiting_bytes)
+        with pytest.raises(pyssl.SSLWantReadError):
+            tls.end.unwrap()  # close_notify, and no FIN
+        tls.flush()
+        await until(
+            "the gateway to see it", lambda: cast(Any, link.transport).transport.disconnecting
+        )
+        peer.wire.resumeProducing()
+        await server.expect(close(FIRST))
+        self.assertIs(link.lost, Reason.PEER_CLOSED)
+
+    async def test_kicked_while_held(self) -> None:
+        """A held link that is lost ends at once: its transport is read from again."""
+        sockets = self.listen_tls(server=PortConfig(queue_bytes=300_000))
+        client, server = await sockets.client(), await sockets.server()
+        conn_id = await sockets.pair(client, server)
+        server.wire.pauseProducing()
+        client.send(b"".join(packet(conn_id, bytes(200_000)) for _ in range(60)))
+        await until("the hold", lambda: client.link.held)
+        began = reactor.seconds()
+        sockets.service.router.lose(client.link, Reason.KICKED)
+        await until("the end", lambda: client.ended)
+        self.assertLess(reactor.seconds() - began, LINGER / 2)
+
+    async def test_lost_links_are_let_go(self) -> None:
+        """Nothing keeps a lost link alive, not even a cycle."""
+        sockets = self.listen_tls()
+        client = await sockets.client()
+        link = weakref.ref(client.link)
+        client.link = cast(Any, None)
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        client.wire.loseConnection()
+        await until("the end", lambda: client.ended and not sockets.service.connected)
+        await until("the link to go", lambda: link() is None)
 
     async def test_no_tls_at_all(self) -> None:
         """A peer that speaks no TLS is a broken connection in one line, no traceback."""
