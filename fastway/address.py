@@ -147,6 +147,10 @@ class Address:
             return serverFromString(reactor, self.text)
         except Exception as error:  # each endpoint parser raises what it likes
             problem = " ".join(str(error).split()) or type(error).__name__
+            if isinstance(error, ImportError):
+                raise ConfigError(
+                    self.option, f"{self.text!r}: {problem}; TLS needs: pip install 'fastway[tls]'"
+                ) from None
             raise ConfigError(
                 self.option,
                 f"{self.text!r} is neither host:port nor an endpoint string: {problem}",

@@ -14,6 +14,7 @@ own in a module named by `--commands-module`:
 from __future__ import annotations
 
 import cProfile
+import errno
 import gc
 import importlib
 import io
@@ -191,7 +192,8 @@ class Commands:
                     raise CommandError(f"{path} can be written by others; chmod go-w {path}")
                 data = file.read(MAX_COMMAND + 1)
         except OSError as error:
-            raise CommandError(f"cannot read {path}: {error.strerror}") from None
+            problem = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+            raise CommandError(f"cannot read {path}: {problem}") from None
         if len(data) > MAX_COMMAND:
             raise CommandError(f"{path} is over {MAX_COMMAND} bytes")
         try:
@@ -425,7 +427,9 @@ class Commands:
 
 
 def _problem(error: BaseException) -> str:
-    """An error's name and text in one line."""
+    """An error's text in one line, and its name where the text alone says little."""
+    if isinstance(error, CommandError):
+        return str(error)
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 

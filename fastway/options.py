@@ -473,7 +473,6 @@ class GatewayOptions(Options):
     line and exit status 1.
     """
 
-    synopsis = "[options]"
     longdesc = (
         "A game gateway: clients connect to one port, game servers to the other, and either "
         "dials the other by id. Sizes: 512K, 1M or bytes. Durations: 30s, 1m30s, 500ms or "
