@@ -8,11 +8,26 @@ different classes; an error carries its values, not only a text.
      |    +-- ConfigError       an option has a value that cannot be used
      |    +-- StartError        the gateway cannot start: a port, a file
      |    +-- CommandError      an operator's command cannot be carried out
+     |    +-- NotOpen           that virtual connection is not open
+     |    +-- MessageTooLarge   a message does not fit a packet
+     |    +-- SendQueueFull     a sender that does not wait
+     |    +-- GatewayDown       that gateway is not connected
      +-- RemoteError            the peer broke the protocol; its link must be lost
-          +-- FrameTooLarge
-          +-- FrameTooShort
-          +-- BadCommand
-          +-- AuthFailed
+     |    +-- FrameTooLarge
+     |    +-- FrameTooShort
+     |    +-- BadCommand
+     |    +-- AuthFailed
+     |    +-- Unexpected        an answer to nothing, a packet for a stranger
+     |    +-- Truncated         the stream ends inside a packet
+     +-- DialFailed             a dial got no connection
+     |    +-- DialRefused       also a ConnectionRefusedError
+     |    +-- DialTimeout       also a TimeoutError
+     +-- ConnectionEnded        a virtual connection is closed; `cause` is None if orderly
+     |    +-- BadMessage        a message did not decode
+     |    +-- ReceiveQueueFull  too many messages unread
+     +-- EndpointEnded          an endpoint is over; `cause` is None if orderly
+          +-- PingTimeout
+          +-- LoginFailed
 """
 
 from __future__ import annotations
@@ -22,15 +37,30 @@ from enum import Enum
 __all__ = [
     "AuthFailed",
     "BadCommand",
+    "BadMessage",
     "CommandError",
     "ConfigError",
+    "ConnectionEnded",
+    "DialFailed",
+    "DialRefused",
+    "DialTimeout",
+    "EndpointEnded",
     "FastwayError",
     "FrameTooLarge",
     "FrameTooShort",
+    "GatewayDown",
     "LocalError",
+    "LoginFailed",
+    "MessageTooLarge",
+    "NotOpen",
+    "PingTimeout",
     "Reason",
+    "ReceiveQueueFull",
     "RemoteError",
+    "SendQueueFull",
     "StartError",
+    "Truncated",
+    "Unexpected",
 ]
 
 
@@ -84,6 +114,40 @@ class CommandError(LocalError):
     """An operator's command cannot be carried out. The text is one line."""
 
 
+class NotOpen(LocalError):
+    """A virtual connection that is not open was written to."""
+
+    def __init__(self, conn_id: int) -> None:
+        super().__init__(f"virtual connection {conn_id} is not open")
+        self.conn_id = conn_id
+
+
+class MessageTooLarge(LocalError):
+    """A message of `size` bytes does not fit a packet; `limit` would."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"a message of {size} bytes is over {limit}")
+        self.size = size
+        self.limit = limit
+
+
+class SendQueueFull(LocalError):
+    """`waiting` bytes wait to be sent, and `limit` may; wait for what `send` returns."""
+
+    def __init__(self, waiting: int, limit: int) -> None:
+        super().__init__(f"{waiting} bytes wait to be sent, over {limit} may not")
+        self.waiting = waiting
+        self.limit = limit
+
+
+class GatewayDown(LocalError):
+    """There is no connection to that gateway now."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"gateway {name} is not connected")
+        self.name = name
+
+
 class RemoteError(FastwayError):
     """The peer broke the protocol. `reason` is why its link must be lost."""
 
@@ -128,3 +192,94 @@ class AuthFailed(RemoteError):
 
     def __init__(self) -> None:
         super().__init__("wrong proof of the server key")
+
+
+class Unexpected(RemoteError):
+    """Something that a peer in its senses does not say at this point."""
+
+
+class Truncated(RemoteError):
+    """The stream ended with `size` bytes of a packet that is not whole."""
+
+    reason = Reason.CONNECTION_LOST
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the stream ended {size} bytes into a packet")
+        self.size = size
+
+
+class DialFailed(FastwayError):
+    """A dial got no virtual connection."""
+
+    def __init__(self, remote_id: int, problem: str) -> None:
+        super().__init__(f"dial of {remote_id}: {problem}")
+        self.remote_id = remote_id
+
+
+class DialRefused(DialFailed, ConnectionRefusedError):
+    """The gateway refused: nobody has that id, or a limit is reached."""
+
+    def __init__(self, remote_id: int) -> None:
+        super().__init__(remote_id, "refused by the gateway")
+
+
+class DialTimeout(DialFailed, TimeoutError):
+    """The gateway did not answer in time."""
+
+    def __init__(self, remote_id: int, seconds: float) -> None:
+        super().__init__(remote_id, f"no answer within {seconds:g} s")
+        self.seconds = seconds
+
+
+class ConnectionEnded(FastwayError):
+    """A virtual connection is closed.
+
+    Attributes:
+        cause: What went wrong; None for an orderly close, by either end.
+    """
+
+    def __init__(self, problem: str, cause: Exception | None = None) -> None:
+        super().__init__(problem)
+        self.cause = cause
+
+
+class BadMessage(ConnectionEnded):
+    """A message did not decode; `cause` is what the message format raised."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(f"a message did not decode: {type(cause).__name__}: {cause}", cause)
+
+
+class ReceiveQueueFull(ConnectionEnded):
+    """More than `limit` messages were unread."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"more than {limit} messages were unread", self)
+        self.limit = limit
+
+
+class EndpointEnded(FastwayError):
+    """An endpoint is over: its connection to the gateway is gone.
+
+    Attributes:
+        cause: What went wrong; None when it was closed, by either end.
+    """
+
+    def __init__(self, problem: str, cause: Exception | None = None) -> None:
+        super().__init__(problem)
+        self.cause = cause
+
+
+class PingTimeout(EndpointEnded):
+    """The gateway did not answer a ping within `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the gateway did not answer a ping within {seconds:g} s", self)
+        self.seconds = seconds
+
+
+class LoginFailed(EndpointEnded):
+    """The gateway did not take a server's login."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem, self)

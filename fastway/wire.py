@@ -114,6 +114,18 @@ def decode_command(frame: bytes) -> Command:
     return Command(kind, *_HEAD.unpack_from(frame, HEAD + 1))
 
 
+def split_packets(frames: bytes) -> list[bytes]:
+    """The messages of consecutive whole packets, as a FrameReader returns them."""
+    messages = []
+    position, end = 0, len(frames)
+    while position < end:
+        (length,) = _ID.unpack_from(frames, position)
+        following = position + 4 + length
+        messages.append(frames[position + HEAD : following])
+        position = following
+    return messages
+
+
 Run = tuple[int, bytes, int]
 """Consecutive whole packets of one connection id: (conn_id, their bytes, how many).
 

@@ -1,0 +1,57 @@
+"""The library for clients and game servers: one connection to a gateway, many virtual ones on it.
+
+    from fastway.endpoint import connect_client, connect_server
+
+`core` is the wire state, `connection` the endpoint on Twisted, `formats` what messages are,
+`stream` virtual connections as Twisted transports, `pool` many gateways.
+"""
+
+from fastway.endpoint.connection import (
+    Endpoint,
+    EndpointConfig,
+    EndpointFactory,
+    Overflow,
+    VirtualConnection,
+    connect_client,
+    connect_server,
+)
+from fastway.endpoint.formats import (
+    Bytes,
+    Json,
+    MessageFormat,
+    MessagePack,
+    ProtocolBuffers,
+    Text,
+)
+from fastway.endpoint.pool import AnyOf, GatewayClient, GatewayPool
+from fastway.endpoint.stream import (
+    AcceptEndpoint,
+    DialEndpoint,
+    FastwayAddress,
+    GatewayDialEndpoint,
+    VirtualTransport,
+)
+
+__all__ = [
+    "AcceptEndpoint",
+    "AnyOf",
+    "Bytes",
+    "DialEndpoint",
+    "Endpoint",
+    "EndpointConfig",
+    "EndpointFactory",
+    "FastwayAddress",
+    "GatewayClient",
+    "GatewayDialEndpoint",
+    "GatewayPool",
+    "Json",
+    "MessageFormat",
+    "MessagePack",
+    "Overflow",
+    "ProtocolBuffers",
+    "Text",
+    "VirtualConnection",
+    "VirtualTransport",
+    "connect_client",
+    "connect_server",
+]

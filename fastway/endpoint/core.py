@@ -1,0 +1,294 @@
+"""The wire state of one endpoint: what a client or a game server says to its gateway.
+
+Rule: bytes and calls in, bytes and events out; no transport, no clock, and nothing of the gateway
+but the formats of `wire` and `auth`. After an error it stays broken and says so.
+
+The four verbs: `receive_data` takes what the gateway sent and returns events; `receive_eof` says
+that nothing more comes; every request (`dial`, `send`, `close`, `ping`) returns the bytes to
+write; `error` tells why the link must be lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from operator import index
+
+from fastway.auth import CHALLENGE_SIZE, answer_challenge
+from fastway.errors import (
+    BadCommand,
+    MessageTooLarge,
+    NotOpen,
+    RemoteError,
+    Truncated,
+    Unexpected,
+)
+from fastway.wire import (
+    HEAD,
+    MAX_ID,
+    MAX_PACKET,
+    PING,
+    CommandType,
+    FrameReader,
+    decode_command,
+    encode_close,
+    encode_dial,
+    encode_packet,
+    split_packets,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A virtual connection is open.
+
+    Attributes:
+        dial: The dial that this answers; None when the other end dialled.
+    """
+
+    conn_id: int
+    remote_id: int
+    dial: Dial | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The gateway refused a dial."""
+
+    dial: Dial
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message came over a virtual connection that is open."""
+
+    conn_id: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A virtual connection is closed, by the other end or because this one asked."""
+
+    conn_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The gateway answered a ping."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """A server answered the gateway's challenge; the gateway says nothing when it agrees."""
+
+
+Event = Opened | Refused | Message | Closed | Pong | LoggedIn
+
+
+class Dial:
+    """A dial that is not answered yet. Compared by identity."""
+
+    __slots__ = ("abandoned", "remote_id")
+
+    def __init__(self, remote_id: int) -> None:
+        self.remote_id = remote_id
+        self.abandoned = False
+        """Nobody waits for it any more: the connection is closed as soon as it is open."""
+
+
+class ConnState(Enum):
+    OPEN = "open"
+    CLOSING = "closing"  # this end asked; what still comes is dropped until the gateway agrees
+
+
+class EndpointCore:
+    """One endpoint's side of the protocol.
+
+    Args:
+        max_packet: The largest legal length field, both ways, in bytes.
+        server_id: A server's id; None for a client, which has no handshake.
+        key: The server key.
+
+    Attributes:
+        error: Why the gateway cannot be understood any more, or None.
+        conns: conn_id -> state of each virtual connection.
+    """
+
+    def __init__(
+        self, max_packet: int = MAX_PACKET, server_id: int | None = None, key: bytes = b""
+    ) -> None:
+        if server_id is not None and not 0 <= server_id <= MAX_ID:
+            raise ValueError(f"a server id is 0 to {MAX_ID}, not {server_id}")
+        self.max_message = max_packet - 4
+        self.error: RemoteError | None = None
+        self.conns: dict[int, ConnState] = {}
+        self._reader = FrameReader(max_packet)
+        self.server_id = server_id
+        self._key = key
+        self._challenge: bytes | None = None if server_id is None else b""
+        self._dials: list[Dial] = []
+        self._pings = 0
+        self._highest = 0
+        """The highest connection id seen; ids below may be of connections long closed."""
+        self._out: list[bytes] = []
+
+    @property
+    def is_server(self) -> bool:
+        return self.server_id is not None
+
+    @property
+    def logged_in(self) -> bool:
+        """It may speak: a client at once, a server when it has answered the challenge."""
+        return self._challenge is None
+
+    @property
+    def pinging(self) -> bool:
+        """A ping is not answered yet."""
+        return self._pings > 0
+
+    # What the gateway said.
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        """Feed bytes from the gateway. Afterwards write `data_to_send` and look at `error`.
+
+        Raises nothing; the events before an error are returned by the call that meets it.
+        """
+        events: list[Event] = []
+        if self.error is not None:
+            return events
+        if self._challenge is not None:
+            self._challenge += data
+            if len(self._challenge) < CHALLENGE_SIZE:
+                return events
+            challenge, data = self._challenge[:CHALLENGE_SIZE], self._challenge[CHALLENGE_SIZE:]
+            self._challenge = None
+            assert self.server_id is not None
+            self._out.append(answer_challenge(challenge, self._key, self.server_id))
+            events.append(LoggedIn())
+        conns = self.conns
+        try:
+            for conn_id, frames, count in self._reader.feed(data):
+                if conn_id:
+                    if conns.get(conn_id) is ConnState.OPEN:
+                        if count == 1:
+                            events.append(Message(conn_id, frames[HEAD:]))
+                        else:
+                            for message in split_packets(frames):
+                                events.append(Message(conn_id, message))
+                    elif conn_id not in conns:
+                        self._stranger("a packet", conn_id)
+                else:
+                    self._command(frames, events)
+        except RemoteError as error:
+            self.error = error
+        if self.error is None:
+            self.error = self._reader.error
+        return events
+
+    def receive_eof(self) -> None:
+        """Nothing more comes: an error if that cuts a packet or the challenge in two."""
+        if self.error is None and (self._reader.pending or self._challenge):
+            self.error = Truncated(self._reader.pending or len(self._challenge or b""))
+
+    def data_to_send(self) -> bytes:
+        """What must be written because of what was received."""
+        out, self._out = b"".join(self._out), []
+        return out
+
+    def _command(self, frame: bytes, events: list[Event]) -> None:
+        command = decode_command(frame)
+        kind, conn_id, remote_id = command
+        if kind is CommandType.ACCEPT:
+            dial = self._answered("an Accept", remote_id)
+            self._open(conn_id)
+            if dial.abandoned:
+                self._out.append(self.close(conn_id))
+            else:
+                events.append(Opened(conn_id, remote_id, dial))
+        elif kind is CommandType.REFUSE:
+            dial = self._answered("a Refuse", remote_id)
+            if not dial.abandoned:
+                events.append(Refused(dial))
+        elif kind is CommandType.CONNECT:
+            self._open(conn_id)
+            events.append(Opened(conn_id, remote_id, None))
+        elif kind is CommandType.CLOSE:
+            state = self.conns.pop(conn_id, None)
+            if state is None:
+                self._stranger("a Close", conn_id)
+            else:
+                events.append(Closed(conn_id))
+        elif kind is CommandType.PING:
+            if self._pings:
+                self._pings -= 1
+                events.append(Pong())
+        else:
+            raise BadCommand(kind, len(frame) - HEAD)
+
+    def _open(self, conn_id: int) -> None:
+        if conn_id == 0 or conn_id in self.conns:
+            raise Unexpected(f"virtual connection {conn_id} opened, which is open or reserved")
+        self.conns[conn_id] = ConnState.OPEN
+        # A counter that fell back has wrapped: from then on any id may be an old one.
+        wrapped = conn_id < self._highest // 2
+        self._highest = MAX_ID if wrapped else max(self._highest, conn_id)
+
+    def _answered(self, what: str, remote_id: int) -> Dial:
+        # In order; the remote id tells them apart should a gateway answer out of order.
+        for position, dial in enumerate(self._dials):
+            if dial.remote_id == remote_id:
+                del self._dials[position]
+                return dial
+        raise Unexpected(f"{what} of {remote_id}, which was not dialled")
+
+    def _stranger(self, what: str, conn_id: int) -> None:
+        # A gateway may still speak of a connection that is closed here: packets crossed.
+        if conn_id > self._highest:
+            raise Unexpected(f"{what} for virtual connection {conn_id}, which never was here")
+
+    # Requests: each returns the bytes to write.
+
+    def dial(self, remote_id: int) -> tuple[Dial, bytes]:
+        """Ask for a virtual connection to `remote_id`.
+
+        Raises:
+            ValueError: that is no id.
+            TypeError: that is no number at all.
+        """
+        data = encode_dial(_checked_id(remote_id))
+        dial = Dial(remote_id)
+        self._dials.append(dial)
+        return dial, data
+
+    def send(self, conn_id: int, message: bytes) -> bytes:
+        """Send a message over an open virtual connection.
+
+        Raises:
+            NotOpen: it is not open.
+            MessageTooLarge: the message does not fit a packet.
+        """
+        if self.conns.get(conn_id) is not ConnState.OPEN:
+            raise NotOpen(conn_id)
+        if len(message) > self.max_message:
+            raise MessageTooLarge(len(message), self.max_message)
+        return encode_packet(conn_id, message)
+
+    def close(self, conn_id: int) -> bytes:
+        """Close a virtual connection; a second time, nothing is to be written."""
+        if self.conns.get(conn_id) is not ConnState.OPEN:
+            return b""
+        self.conns[conn_id] = ConnState.CLOSING
+        return encode_close(conn_id)
+
+    def ping(self) -> bytes:
+        """Ask the gateway for a sign of life."""
+        self._pings += 1
+        return PING
+
+
+def _checked_id(number: int) -> int:
+    number = index(number)
+    if not 0 <= number <= MAX_ID:
+        raise ValueError(f"an id is 0 to {MAX_ID}, not {number}")
+    return number

@@ -1,0 +1,177 @@
+"""The gateway's side of an endpoint in memory, on a Clock, in golden bytes.
+
+Rule: it shares no code with fastway; a test either speaks for the gateway itself (`say`, `heard`)
+or lets it answer as spec section 4 says (`answer`), with one far end that only knows bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from fastway.endpoint import Endpoint, EndpointConfig, EndpointFactory
+from tests.harness import (
+    FIRST,
+    KEY,
+    PING,
+    LinkTransport,
+    accept,
+    close,
+    connect,
+    packet,
+    prove,
+    refuse,
+    split,
+)
+
+CHALLENGE = bytes.fromhex("0102030405060708")
+"""The challenge of the spec's vectors."""
+
+FAR = 1
+"""The id of the one far end that there is."""
+
+
+class ScriptedFar:
+    """The far end: what it got, and what it says."""
+
+    def __init__(self, gateway: ScriptedGateway) -> None:
+        self._gateway = gateway
+        self.received = bytearray()
+
+    def send(self, data: bytes) -> None:
+        for conn_id, message in split(data):
+            self._gateway.far_said(conn_id, message)
+
+    async def expect(self, data: bytes) -> None:
+        """These bytes come next."""
+        self._gateway.answer()
+        got = bytes(self.received[: len(data)])
+        del self.received[: len(data)]
+        if got != data:
+            raise AssertionError(f"expected {data[:80]!r}, got {got[:80]!r}")
+
+
+class ScriptedGateway:
+    """An endpoint on a fake transport, and the gateway that it talks to.
+
+    Args:
+        config: The endpoint's.
+        server_id: The endpoint's, if it is a server; the challenge is not sent yet.
+
+    Attributes:
+        endpoint: The endpoint under test, connected.
+        clock: What its timers run on.
+        far: The one end that can be dialled.
+    """
+
+    def __init__(
+        self, config: EndpointConfig | None = None, server_id: int | None = None, key: bytes = KEY
+    ) -> None:
+        self.clock = Clock()
+        self.far = ScriptedFar(self)
+        self.transport = LinkTransport(peerAddress=IPv4Address("TCP", "192.0.2.9", 9010))
+        self.endpoint: Endpoint = EndpointFactory(
+            config, server_id, key, self.clock
+        ).buildProtocol(None)
+        self._me = 1 if server_id is None else server_id
+        self._last = FIRST - 1
+        self._open: set[int] = set()
+        self._held = b""
+        self.endpoint.makeConnection(cast(Any, self.transport))
+
+    # Speaking for it.
+
+    @property
+    def paused(self) -> bool:
+        return self.transport.producerState == "paused"
+
+    def say(self, data: bytes) -> None:
+        """The endpoint reads `data` in one read, as soon as it reads at all."""
+        self._held += data
+        if self._held and not self.paused and self.transport.connected:
+            data, self._held = self._held, b""
+            self.endpoint.dataReceived(data)
+
+    def heard(self) -> bytes:
+        """What the endpoint wrote since the last call."""
+        data = cast(bytes, self.transport.value())
+        self.transport.clear()
+        return data
+
+    def log_in(self) -> None:
+        """Challenge a server and take its answer; it takes the ping behind it too."""
+        self.say(CHALLENGE)
+        heard = self.heard()
+        expected = prove(CHALLENGE, self._me) + PING
+        if heard != expected:
+            raise AssertionError(f"expected {expected.hex()}, got {heard.hex()}")
+        self.say(PING)
+
+    def gone(self, error: Exception | None = None) -> None:
+        """Its connection is gone: `error` tells how, an orderly close when it is None."""
+        self.transport.connected = False
+        self.endpoint.connectionLost(Failure(ConnectionDone() if error is None else error))
+
+    # Letting it answer.
+
+    def answer(self) -> None:
+        """Answer all that was heard, as spec section 4 says."""
+        while True:
+            self.say(b"")
+            heard = self.heard()
+            if not heard:
+                return
+            for conn_id, message in split(heard):
+                self._endpoint_said(conn_id, message)
+
+    def _both(self, data: bytes) -> None:
+        self.far.received += data
+        self.say(data)
+
+    def _next(self) -> int:
+        self._last += 1
+        self._open.add(self._last)
+        return self._last
+
+    def _endpoint_said(self, conn_id: int, message: bytes) -> None:
+        if conn_id:
+            if conn_id in self._open:
+                self.far.received += packet(conn_id, message)
+            else:
+                self.say(close(conn_id))
+            return
+        number = int.from_bytes(message[1:], "little")
+        if message[0] == 0 and number == FAR:
+            opened = self._next()
+            self.far.received += connect(opened, self._me)
+            self.say(accept(opened, FAR))
+        elif message[0] == 0:
+            self.say(refuse(number))
+        elif message[0] == 4:
+            self._close(number)
+        elif message == b"\5":
+            self.say(PING)
+        else:
+            raise AssertionError(f"an endpoint never sends {message.hex()}")
+
+    def _close(self, conn_id: int) -> None:
+        if conn_id in self._open:
+            self._open.discard(conn_id)
+            self._both(close(conn_id))
+
+    def far_said(self, conn_id: int, message: bytes) -> None:
+        """The far end sent a packet: a message, a Close, or a Dial of the endpoint."""
+        self.answer()
+        if conn_id:
+            if conn_id in self._open:
+                self.say(packet(conn_id, message))
+        elif message[0] == 4:
+            self._close(int.from_bytes(message[1:], "little"))
+        else:
+            opened = self._next()
+            self.far.received += accept(opened, self._me)
+            self.say(connect(opened, FAR))
