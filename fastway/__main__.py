@@ -2,7 +2,9 @@
 
     fastway [options]         a gateway, until Ctrl-C
     fastway demo [options]    a gateway on loopback with a demo game server behind it
-    fastway play [options]    type lines to a game server through a gateway
+    fastway client [options]  type lines to a game server through a gateway; also `fastway play`
+    fastway ping [options]    round trips to a gateway
+    fastway serve-echo        a game server that sends everything back
 
 Rule: what an operator did wrong is one line on standard error and exit status 1.
 """
@@ -71,7 +73,8 @@ def demo(arguments: Sequence[str]) -> int:
     """`fastway demo`: a gateway and, behind it over TCP, the demo game server."""
     from twisted.internet import reactor
 
-    from fastway.demo import CLIENT_ADDR, SERVER_ADDR, SERVER_ID, demo_server
+    from fastway.cli import CLIENT_ADDR, SERVER_ADDR
+    from fastway.demo import SERVER_ID, DemoServer
     from fastway.gateway import address_name
 
     def check(service: GatewayService) -> None:
@@ -81,7 +84,7 @@ def demo(arguments: Sequence[str]) -> int:
     def prepare(service: GatewayService) -> None:
         key = service.options["server-auth-password"].encode("utf-8", "surrogateescape")
         server_port: Any = service.ports["server"].getHost()
-        server = demo_server(reactor, "127.0.0.1", server_port.port, key)
+        server = DemoServer(reactor, "127.0.0.1", server_port.port, key)
         server.startService()
         reactor.addSystemEventTrigger("before", "shutdown", server.stopService)
         client_addr = address_name(service.ports["client"].getHost())
@@ -107,10 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] == "demo":
         return demo(arguments[1:])
-    if arguments and arguments[0] == "play":
-        from fastway.demo import play
+    if arguments and arguments[0] in ("client", "play", "ping", "serve-echo"):
+        from fastway import cli
 
-        return play(arguments[1:])
+        return cli.main(arguments[0], arguments[1:])
     return run_gateway(arguments)
 
 
