@@ -2,9 +2,10 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+PYDOCTOR := --quiet --quiet --warnings-as-errors --docformat=plaintext --project-name=fastway
 BIN := $(VENV)/bin
 
-.PHONY: run play test lint check bench clean
+.PHONY: run play test lint check docs bench clean
 
 $(BIN)/.runs: setup.cfg setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -30,10 +31,14 @@ lint: $(BIN)/.tests
 check: $(BIN)/.tests
 	$(BIN)/pytest
 
-test: lint check
+test: lint docs check
+
+docs: $(BIN)/.tests
+	$(BIN)/pydoctor $(PYDOCTOR) --html-output=build/api fastway
 
 bench: $(BIN)/.tests
-	$(BIN)/python bench/forward.py
+	$(BIN)/python -m bench.forward
+	$(BIN)/python -m bench.endpoint
 
 clean:
 	rm -rf $(VENV) run build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

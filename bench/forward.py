@@ -1,6 +1,6 @@
 """What the gateway costs for each forwarded message, over real sockets; TSV.
 
-    python bench/forward.py [--quick] [--profile SCENARIO FILE]
+    python -m bench.forward [--quick] [--profile SCENARIO FILE]
 
 The gateway runs in a process pinned to the first core, this load to the second. CPU is the
 gateway process's own, from /proc; `forwards/CPU s` is what one core spent on nothing else would

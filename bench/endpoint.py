@@ -1,0 +1,124 @@
+"""What the endpoint library costs for each message, and for each idle virtual connection; TSV.
+
+    python -m bench.endpoint
+
+The endpoint runs in this process, pinned to the last core; the gateway and a raw echo server run
+on the first. CPU is this process's own. `ratio` compares with the first row of the same run.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.task import react
+
+from bench.forward import SERVER_ID, Process, gateway
+from fastway.endpoint import Endpoint, EndpointConfig, VirtualConnection, connect_client
+
+ECHO_SERVER = """
+import os, sys
+from bench.forward import login
+from fastway.wire import FrameReader
+os.sched_setaffinity(0, {0})
+server = login(int(sys.argv[1]))
+reader = FrameReader()
+print("ready", flush=True)
+while True:
+    data = server.recv(1 << 20)
+    if not data:
+        break
+    packets = [frames for conn_id, frames, _ in reader.feed(data) if conn_id]
+    if packets:
+        server.sendall(b"".join(packets))
+"""
+
+
+async def echo(conn: VirtualConnection, messages: int, size: int, window: int) -> None:
+    """Send and receive, `window` messages in flight."""
+    message = bytes(size)
+    for _ in range(messages // window):
+        for _ in range(window):
+            conn.send(message)
+        for _ in range(window):
+            if len(await conn.receive()) != size:
+                raise SystemExit("a message came back changed")
+
+
+async def run(reactor: Any, process: Process) -> None:
+    config = EndpointConfig(receive_queue=100_000)
+    where = clientFromString(reactor, f"tcp:127.0.0.1:{process.ports[0]}")
+    endpoint = await connect_client(where, config, reactor)
+    conn = await endpoint.dial(SERVER_ID)
+    print("scenario\tmessages\tmessages/s\tus CPU/message\tratio")
+    first = 0.0
+
+    async def measured(name: str, messages: int, work: Callable[[], Awaitable[Any]]) -> None:
+        nonlocal first
+        wall, cpu = time.perf_counter(), time.process_time()
+        await work()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        per = cpu / messages * 1e6
+        first = first or per
+        print(f"{name}\t{messages}\t{messages / wall:.0f}\t{per:.2f}\t{per / first:.2f}")
+
+    for size in (64, 1024):
+        for window, messages in ((1, 10_000), (100, 200_000)):
+            await measured(
+                f"echo, {size} B, {window} in flight",
+                2 * messages,
+                lambda m=messages, s=size, w=window: echo(conn, m, s, w),  # type: ignore[misc]
+            )
+    thousand = await dial_many(endpoint, 1000)
+    await measured(
+        "echo, 64 B, 1000 connections x 1",
+        2 * 100_000,
+        lambda: gatherResults([ensureDeferred(echo(one, 100, 64, 1)) for one in thousand]),
+    )
+    for one in thousand:
+        one.close()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    many = await dial_many(endpoint, 10_000)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    print(f"# an idle virtual connection: {(after - before) / len(many):.0f} bytes")
+    endpoint.close()
+
+
+async def dial_many(endpoint: Endpoint, count: int) -> list[VirtualConnection]:
+    made: list[VirtualConnection] = []
+    while len(made) < count:
+        dialling: list[Deferred[VirtualConnection]] = [
+            endpoint.dial(SERVER_ID) for _ in range(min(500, count - len(made)))
+        ]
+        made += await gatherResults(dialling)
+    return made
+
+
+def main() -> None:
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    print(f"# CPython {platform.python_version()} on {platform.machine()}")
+    process = gateway()
+    server = subprocess.Popen(
+        [sys.executable, "-c", ECHO_SERVER, str(process.ports[1])], stdout=subprocess.PIPE
+    )
+    assert server.stdout is not None
+    server.stdout.readline()
+    try:
+        react(lambda reactor: ensureDeferred(run(reactor, process)))
+    finally:
+        server.kill()
+        process.stop()
+
+
+if __name__ == "__main__":
+    main()

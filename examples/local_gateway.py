@@ -1,0 +1,55 @@
+"""A gateway inside the example's own process, on free ports of 127.0.0.1.
+
+It keeps the examples short. A real one runs by itself: `fastway --help`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.endpoints import HostnameEndpoint
+
+from fastway.gateway import ClientFactory, RouterService, ServerFactory
+
+KEY = b"secret"
+
+
+class LocalGateway:
+    """`async with LocalGateway(reactor) as gateway:` runs one until the end of the block.
+
+    Attributes:
+        client: Where clients connect, a Twisted client endpoint.
+        server: Where game servers connect.
+        server_port: The number of that port.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        self.client_port = 0
+        self.server_port = 0
+
+    def start(self) -> None:
+        """A second start takes the same ports."""
+        self.service = RouterService(self.reactor)
+        self.service.startService()
+        listen = self.reactor.listenTCP
+        clients = listen(self.client_port, ClientFactory(self.service), interface="127.0.0.1")
+        servers = listen(self.server_port, ServerFactory(self.service, KEY), interface="127.0.0.1")
+        self.ports = [clients, servers]
+        self.client_port, self.server_port = [port.getHost().port for port in self.ports]
+        self.client = HostnameEndpoint(self.reactor, "127.0.0.1", self.client_port)
+        self.server = HostnameEndpoint(self.reactor, "127.0.0.1", self.server_port)
+
+    async def stop(self) -> None:
+        """All its connections end."""
+        for port in self.ports:
+            await maybeDeferred(port.stopListening)
+        await maybeDeferred(self.service.stopService)
+
+    async def __aenter__(self) -> LocalGateway:
+        self.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.stop()

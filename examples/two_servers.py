@@ -1,0 +1,70 @@
+"""One client talks to two game servers over one connection to the gateway.
+
+python examples/two_servers.py
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from local_gateway import KEY, LocalGateway
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.task import react
+
+from fastway.endpoint import (
+    Endpoint,
+    EndpointConfig,
+    Text,
+    VirtualConnection,
+    connect_client,
+    connect_server,
+)
+from fastway.errors import ConnectionEnded, DialRefused
+
+LOBBY_ID = 1
+BATTLE_ID = 2
+TEXT = EndpointConfig(message_format=Text())
+
+
+async def answer(conn: VirtualConnection, name: str) -> None:
+    try:
+        async for text in conn:
+            await conn.send(f"the {name} heard {text!r}")
+    except ConnectionEnded:
+        pass
+
+
+async def serve(server: Endpoint, name: str) -> None:
+    async for conn in server:
+        ensureDeferred(answer(conn, name))
+
+
+async def main(reactor: Any) -> None:
+    async with LocalGateway(reactor) as gateway:
+        lobby = await connect_server(gateway.server, LOBBY_ID, KEY, TEXT)
+        ensureDeferred(serve(lobby, "lobby"))
+        battle = await connect_server(gateway.server, BATTLE_ID, KEY, TEXT)
+        ensureDeferred(serve(battle, "battle"))
+
+        client = await connect_client(gateway.client, TEXT)
+        chat = await client.dial(LOBBY_ID)
+        fight = await client.dial(BATTLE_ID)
+        print(f"{len(client.connections)} virtual connections over one")
+        await chat.send("hello")
+        await fight.send("attack")
+        print(await chat.receive())
+        print(await fight.receive())
+
+        # One server goes; what runs over the other notices nothing.
+        battle.close()
+        print(f"battle: {await fight.when_closed()}")
+        await chat.send("still there?")
+        print(await chat.receive())
+        try:
+            await client.dial(BATTLE_ID)
+        except DialRefused as error:
+            print(error)
+
+
+if __name__ == "__main__":
+    react(main)

@@ -1,0 +1,144 @@
+"""Every example runs as written, says what it should, and ends by itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import ClassVar
+
+from twisted.trial.unittest import SynchronousTestCase
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "examples"
+SHARED = {"local_gateway.py"}
+
+PATIENCE = 60.0
+"""Seconds for all of them together."""
+
+EXPECTED = {
+    "amp_push.py": [
+        "client: the server heals me by 25",
+        "server: its health is 65",
+        "client: the server heals me by 50",
+        "server: its health is 100",
+    ],
+    "chat.py": [
+        "Ann hears: * Cem is here",
+        "Bob hears: * Cem is here",
+        "Cem hears: * Cem is here",
+        "Ann hears: <Ann> hello",
+        "Bob hears: <Ann> hello",
+        "Cem hears: <Ann> hello",
+        "Bob hears: * Ann left",
+        "Cem hears: * Ann left",
+    ],
+    "echo.py": [
+        "server: client 1 is here",
+        "client: sent 5 bytes, got 5 back",
+        "client: sent 0 bytes, got 0 back",
+        "client: sent 100000 bytes, got 100000 back",
+        "server: client 1 left",
+    ],
+    "push.py": [
+        "server: Ann is client 1",
+        "client: server 1 says {'event': 'rain', 'in': 'Berlin'}",
+        "server: the answer is {'ok': True}",
+        "server: dial of 1: refused by the gateway",
+    ],
+    "reconnect.py": [
+        "server: up at ['east', 'west']",
+        "client: hello came back over one gateway",
+        "client: hello came back over the other; server: up at 1",
+        "server: up at ['east', 'west'] again",
+    ],
+    "two_servers.py": [
+        "2 virtual connections over one",
+        "the lobby heard 'hello'",
+        "the battle heard 'attack'",
+        "battle: closed by the far end",
+        "the lobby heard 'still there?'",
+        "dial of 2: refused by the gateway",
+    ],
+    "web_site.py": ["200: you asked for /index.html"],
+    "with_asyncio.py": ["client: HELLO", "server: closed by the far end"],
+}
+
+
+class ExampleTests(SynchronousTestCase):
+    running: ClassVar[dict[str, subprocess.Popen[str]]] = {}
+    scratch: ClassVar[tempfile.TemporaryDirectory[str]]
+    deadline: ClassVar[float]
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        """All start at once; each test collects one."""
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        cls.scratch = tempfile.TemporaryDirectory()
+        cls.deadline = time.monotonic() + PATIENCE
+        for name in EXPECTED:
+            cls.running[name] = subprocess.Popen(
+                [sys.executable, str(EXAMPLES / name)],
+                cwd=cls.scratch.name,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        for process in cls.running.values():
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+        cls.running.clear()
+        cls.scratch.cleanup()
+
+    def check(self, name: str) -> None:
+        """It prints the expected lines in that order, among others, and nothing is wrong."""
+        process = self.running[name]
+        out, errors = process.communicate(timeout=max(1.0, self.deadline - time.monotonic()))
+        self.assertEqual(errors, "")
+        self.assertNotIn("Traceback", out)
+        self.assertEqual(process.returncode, 0)
+        printed = iter(out.splitlines())
+        for line in EXPECTED[name]:
+            self.assertIn(line, printed, f"{name} printed:\n{out}")
+
+    def test_amp_push(self) -> None:
+        self.check("amp_push.py")
+
+    def test_chat(self) -> None:
+        self.check("chat.py")
+
+    def test_echo(self) -> None:
+        self.check("echo.py")
+
+    def test_push(self) -> None:
+        self.check("push.py")
+
+    def test_reconnect(self) -> None:
+        self.check("reconnect.py")
+
+    def test_two_servers(self) -> None:
+        self.check("two_servers.py")
+
+    def test_web_site(self) -> None:
+        self.check("web_site.py")
+
+    def test_with_asyncio(self) -> None:
+        self.check("with_asyncio.py")
+
+    def test_none_left_out(self) -> None:
+        """Each file has its expected lines, a test, and a line in the README."""
+        names = {path.name for path in EXAMPLES.glob("*.py")} - SHARED
+        self.assertEqual(names, set(EXPECTED))
+        readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+        for name in names:
+            self.assertTrue(hasattr(self, f"test_{Path(name).stem}"), name)
+            self.assertIn(f"({name})", readme)
