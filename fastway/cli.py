@@ -15,17 +15,23 @@ from typing import Any, ClassVar, cast
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IPushProducer,
+    IStreamClientEndpoint,
+)
 from twisted.internet.protocol import connectionDone
 from twisted.internet.stdio import StandardIO
 from twisted.internet.task import deferLater
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from twisted.python.usage import Options, UsageError
+from zope.interface import implementer
 
 from fastway.endpoint import (
     EndpointConfig,
     GatewayPool,
+    Overflow,
     VirtualConnection,
     connect_client,
 )
@@ -146,8 +152,37 @@ class EchoOptions(ToolOptions):
     opt_g = opt_gateway
 
 
+@implementer(IPushProducer)
+class Room:
+    """Whether standard output takes more."""
+
+    def __init__(self) -> None:
+        self._full: Deferred[None] | None = None
+
+    async def wait(self) -> None:
+        """Until it does."""
+        if self._full is not None:
+            await self._full
+
+    def pauseProducing(self) -> None:
+        if self._full is None:
+            self._full = Deferred()
+
+    def resumeProducing(self) -> None:
+        full, self._full = self._full, None
+        if full is not None:
+            full.callback(None)
+
+    def stopProducing(self) -> None:
+        """The output is closed; writeConnectionLost tells."""
+
+
+@implementer(IHalfCloseableProtocol)
 class Lines(LineReceiver):
-    """Standard input, line by line, no longer than MAX_LINE bytes."""
+    """Standard input line by line, no longer than MAX_LINE bytes, and standard output.
+
+    StandardIO makes both non-blocking, where `print` would lose what a slow reader leaves.
+    """
 
     delimiter = b"\n"
     MAX_LENGTH = MAX_LINE
@@ -155,6 +190,19 @@ class Lines(LineReceiver):
     def __init__(self, line: Callable[[bytes], None], over: Callable[[str], None]) -> None:
         self._line = line
         self._over = over
+        self.room = Room()
+        self.gone: Deferred[None] = Deferred()
+        """Fires when all output is written and closed."""
+
+    def connectionMade(self) -> None:
+        cast(Any, self.transport).registerProducer(self.room, True)
+
+    def finish(self) -> Deferred[None]:
+        """Write what is left and close; fires when that is done."""
+        transport = cast(Any, self.transport)
+        transport.unregisterProducer()
+        transport.loseConnection()
+        return self.gone
 
     def lineReceived(self, line: bytes) -> None:
         self._line(line.removesuffix(b"\r"))
@@ -162,10 +210,20 @@ class Lines(LineReceiver):
     def lineLengthExceeded(self, line: bytes) -> None:
         self._over(f"a line is longer than {MAX_LINE} bytes")
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
+    def readConnectionLost(self) -> None:
         if self._buffer:  # the last line has no end
             self._line(self._buffer)
         self._over("")
+
+    def writeConnectionLost(self) -> None:
+        self._over("nobody reads the output")
+        cast(Any, self.transport).loseConnection()
+        if not self.gone.called:
+            self.gone.callback(None)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self.gone.called:
+            self.gone.callback(None)
 
 
 class LineClient:
@@ -177,8 +235,9 @@ class LineClient:
         self._done: Deferred[str] = Deferred()
         self._quiet: Any = None
         self._over = False
+        self._blocked = False
         self._typed = 0
-        self._last: Deferred[None] | None = None
+        self._lines = Lines(self._line, self._input_over)
         self._conn: VirtualConnection | None = None
 
     async def run(self) -> int:
@@ -186,16 +245,18 @@ class LineClient:
         gateway = gateway_endpoint(self._reactor, "gateway", options["gateway"])
         remote_id = _id("dial", options["dial"])
         timeout = _seconds("timeout", options["timeout"])
-        endpoint = await connect_client(gateway, clock=self._reactor)
+        config = EndpointConfig(overflow=Overflow.PAUSE)
+        endpoint = await connect_client(gateway, config, self._reactor)
         try:
             conn = self._conn = await endpoint.dial(remote_id, timeout)
             print(
                 f"connected to {options['gateway']}, dialled server {remote_id}", file=sys.stderr
             )
+            StandardIO(self._lines, reactor=self._reactor)
             printing = ensureDeferred(self._print_messages(conn))
-            self._input = StandardIO(Lines(self._line, self._input_over), reactor=self._reactor)
             problem = await self._done
             printing.cancel()
+            await self._lines.finish()
         finally:
             endpoint.close()
         if problem:
@@ -222,7 +283,7 @@ class LineClient:
         sending.addErrback(lambda _: None)  # the connection's end is told by the reader
         if not sending.called:
             # The gateway does not take more: nor do we, of the input.
-            transport = cast(Any, self._input)
+            transport = cast(Any, self._lines.transport)
             transport.pauseProducing()
             sending.addCallback(lambda _: transport.resumeProducing())
         self._rest()
@@ -238,6 +299,10 @@ class LineClient:
         try:
             async for message in conn:
                 self._print(message)
+                # A reader that takes its time is no silence of the server.
+                self._blocked = True
+                await self._lines.room.wait()
+                self._blocked = False
                 self._rest()
             self._finish("" if self._over else "closed by the server")
         except CancelledError:
@@ -247,12 +312,10 @@ class LineClient:
 
     def _print(self, message: bytes) -> None:
         if self._options["hex"]:
-            text = message.hex()
+            message = message.hex().encode()
         elif self._options["json"]:
-            text = json.dumps(json.loads(message), ensure_ascii=False)
-        else:
-            text = message.decode("utf-8", "replace")
-        print(text, flush=True)
+            message = json.dumps(json.loads(message), ensure_ascii=False).encode()
+        cast(Any, self._lines.transport).write(message + b"\n")
 
     def _input_over(self, problem: str) -> None:
         if problem:
@@ -261,10 +324,17 @@ class LineClient:
         self._rest()
 
     def _rest(self) -> None:
+        """Begin to wait for the silence in which it may end."""
+        if self._quiet is not None and self._quiet.active():
+            self._quiet.cancel()
         if self._over:
-            if self._quiet is not None and self._quiet.active():
-                self._quiet.cancel()
-            self._quiet = self._reactor.callLater(QUIET, self._finish, "")
+            self._quiet = self._reactor.callLater(QUIET, self._silence)
+
+    def _silence(self) -> None:
+        if self._blocked:
+            self._rest()
+        else:
+            self._finish("")
 
 
 class ToolError(Exception):

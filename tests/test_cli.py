@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
@@ -176,8 +177,6 @@ class ClientTests(ToolTestCase):
         self.assertEqual(len(tool.out), len(typed), tool.err)
         self.assertEqual(tool.out, typed)
 
-    cast(Any, test_slow_output).skip = "open: now and then output is lost, with status 0"
-
     async def test_problems(self) -> None:
         """A refused dial, a gateway that is not there, a bad line, a server that closes: a line
         that says so, and status 1."""
@@ -290,3 +289,18 @@ class FunctionTests(SynchronousTestCase):
         self.assertEqual(json.loads(client._message(b' {"a": [1] } ')), {"a": [1]})
         raised(ValueError, client._message, b"{")
         raised(ValueError, client._message, b"\xff")
+
+
+class SilenceTests(SynchronousTestCase):
+    def test_blocked_output_is_no_silence(self) -> None:
+        """The end of the input ends the client after a silence, not while its output waits."""
+        clock = Clock()
+        client = cli.LineClient(clock, cli.ClientOptions())
+        client._blocked = True
+        client._input_over("")
+        clock.advance(cli.QUIET)
+        clock.advance(cli.QUIET)
+        self.assertNoResult(client._done)
+        client._blocked = False
+        clock.advance(cli.QUIET)
+        self.assertEqual(self.successResultOf(client._done), "")
