@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -298,8 +298,70 @@ class VirtualConnection:
             closers.callback(reason)
 
 
+class Acceptor:
+    """Where the virtual connections that the other side dials are taken: an endpoint, a pool.
+
+    Args:
+        limit: Connections that may wait to be accepted; further ones are closed.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._accept_limit = limit
+        self._accepted: deque[VirtualConnection] = deque()
+        self._acceptors = Waiters()
+        self._listener: Listener | None = None
+        self._no_more: EndpointEnded | None = None
+
+    def accept(self) -> Deferred[VirtualConnection]:
+        """The next virtual connection that the other side dialled.
+
+        A pool's come over whichever gateway; `conn.endpoint.name` tells which. Fails with
+        EndpointEnded when this is over.
+        """
+        if self._accepted:
+            return succeed(self._accepted.popleft())
+        if self._no_more is not None:
+            return fail(self._no_more)
+        return cast("Deferred[VirtualConnection]", self._acceptors.wait())
+
+    def __aiter__(self) -> AsyncIterator[VirtualConnection]:
+        return self
+
+    async def __anext__(self) -> VirtualConnection:
+        try:
+            return await self.accept()
+        except EndpointEnded:
+            raise StopAsyncIteration from None
+
+    def listen(self, listener: Listener | None) -> None:
+        """Hand each connection that the other side dials to `listener`, not to `accept`.
+
+        What it raises is logged, and closes that connection only.
+        """
+        self._listener = listener
+        while self._listener is not None and self._accepted:
+            hand_over(self._listener, self._accepted.popleft())
+
+    def _to_accept(self, conn: VirtualConnection) -> None:
+        if self._listener is not None:
+            hand_over(self._listener, conn)
+            return
+        acceptor = self._acceptors.first()
+        if acceptor is not None:
+            acceptor.callback(conn)
+        elif len(self._accepted) >= self._accept_limit:
+            conn.endpoint._close(conn, ConnectionEnded("too many wait to be accepted"))
+        else:
+            self._accepted.append(conn)
+
+    def _end_accepting(self, reason: EndpointEnded) -> None:
+        self._no_more = reason
+        self._accepted.clear()
+        self._acceptors.errback(reason)
+
+
 @implementer(IPushProducer)
-class Endpoint(Protocol):
+class Endpoint(Protocol, Acceptor):
     """One connection to a gateway, as a client or as a server.
 
     Made by `connect_client` and `connect_server`, or by an `EndpointFactory`.
@@ -316,6 +378,7 @@ class Endpoint(Protocol):
     """
 
     def __init__(self, core: EndpointCore, config: EndpointConfig, clock: IReactorTime) -> None:
+        Acceptor.__init__(self, config.accept_queue)
         self.config = config
         self.ended: FastwayError | None = None
         self.round_trip: float | None = None
@@ -323,8 +386,6 @@ class Endpoint(Protocol):
         self.clock = clock
         self._conns: dict[int, VirtualConnection] = {}
         self._dials: dict[Dial, Deferred[VirtualConnection]] = {}
-        self._accepted: deque[VirtualConnection] = deque()
-        self._acceptors = Waiters()
         self._closers = Waiters()
         self._senders = Waiters()
         self._pongs = Waiters()
@@ -336,7 +397,6 @@ class Endpoint(Protocol):
         self._ping_call: Any = None
         self._pings_sent: deque[float] = deque()
         self._unready = Waiters()
-        self._listener: Listener | None = None
         self._leavers = Waiters()
         self._gone = False
         self._linger: Any = None
@@ -389,23 +449,6 @@ class Endpoint(Protocol):
         self._write(data)
         return answer
 
-    def accept(self) -> Deferred[VirtualConnection]:
-        """The next virtual connection that the other side dialled."""
-        if self._accepted:
-            return succeed(self._accepted.popleft())
-        if self.ended is not None:
-            return fail(self.ended)
-        return cast("Deferred[VirtualConnection]", self._acceptors.wait())
-
-    def __aiter__(self) -> Endpoint:
-        return self
-
-    async def __anext__(self) -> VirtualConnection:
-        try:
-            return await self.accept()
-        except EndpointEnded:
-            raise StopAsyncIteration from None
-
     def connection(self, conn_id: int) -> VirtualConnection | None:
         """The open virtual connection with that number, or None."""
         return self._conns.get(conn_id)
@@ -414,15 +457,6 @@ class Endpoint(Protocol):
     def connections(self) -> list[VirtualConnection]:
         """All open virtual connections."""
         return list(self._conns.values())
-
-    def listen(self, listener: Listener | None) -> None:
-        """Hand each connection that the other side dials to `listener`, not to `accept`.
-
-        What it raises is logged, and closes that connection only.
-        """
-        self._listener = listener
-        while self._listener is not None and self._accepted:
-            hand_over(self._listener, self._accepted.popleft())
 
     @property
     def server_id(self) -> int | None:
@@ -631,16 +665,7 @@ class Endpoint(Protocol):
             else:  # given up by a callback of what came in the same read
                 self._close(conn, ConnectionEnded("its dial was given up"))
             return
-        if self._listener is not None:
-            hand_over(self._listener, conn)
-            return
-        acceptor = self._acceptors.first()
-        if acceptor is not None:
-            acceptor.callback(conn)
-        elif len(self._accepted) >= self.config.accept_queue:
-            self._close(conn, ConnectionEnded("too many wait to be accepted"))
-        else:
-            self._accepted.append(conn)
+        self._to_accept(conn)
 
     def write_message(self, conn: VirtualConnection, data: bytes) -> None:
         """Send bytes as one message, whatever the format, and however much waits already.
@@ -720,8 +745,7 @@ class Endpoint(Protocol):
             conn._end(ConnectionEnded(f"its endpoint ended: {reason}", reason))
         for answer in dials:
             answer.errback(reason)
-        self._accepted.clear()
-        self._acceptors.errback(reason)
+        self._end_accepting(reason)
         self._pongs.errback(reason)
         self._senders.errback(reason)
         self._unready.errback(reason)

@@ -7,7 +7,6 @@ it is told of, reconnecting with backoff and jitter, and hands out what comes ov
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -33,14 +32,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fastway.endpoint.connection import (
+    Acceptor,
     Endpoint,
     EndpointConfig,
-    Listener,
     VirtualConnection,
     Waiters,
     connect_client,
     connect_server,
-    hand_over,
 )
 from fastway.errors import DialTimeout, EndpointEnded, GatewayDown
 from fastway.logs import make_logger
@@ -161,7 +159,7 @@ class Keeper:
             self._changed()
 
 
-class GatewayPool(Service):
+class GatewayPool(Service, Acceptor):
     """One game server's connections to every gateway.
 
     Args:
@@ -184,16 +182,13 @@ class GatewayPool(Service):
     ) -> None:
         self.server_id = server_id
         self.config = EndpointConfig() if config is None else config
+        Acceptor.__init__(self, self.config.accept_queue)
         self._key = key
         self._clock = _the_reactor() if clock is None else clock
         self._backoff = default_backoff() if backoff is None else backoff
         self._wanted: dict[str, IStreamClientEndpoint] = dict(gateways)
         self._keepers: dict[str, Keeper] = {}
-        self._accepted: deque[VirtualConnection] = deque()
-        self._acceptors = Waiters()
-        self._listener: Listener | None = None
         self._changes = Waiters()
-        self._ended: EndpointEnded | None = None
 
     # The gateways.
 
@@ -246,8 +241,8 @@ class GatewayPool(Service):
 
         Fails with EndpointEnded when the pool is stopped.
         """
-        if self._ended is not None:
-            return fail(self._ended)
+        if self._no_more is not None:
+            return fail(self._no_more)
         return cast("Deferred[dict[str, Endpoint]]", self._changes.wait())
 
     async def when_up(self, count: int = 1) -> dict[str, Endpoint]:
@@ -257,33 +252,6 @@ class GatewayPool(Service):
         return self.up
 
     # Virtual connections.
-
-    def accept(self) -> Deferred[VirtualConnection]:
-        """The next virtual connection that a client dialled, over whichever gateway.
-
-        `conn.endpoint.name` tells which. It does not fail while gateways come and go; it fails
-        with EndpointEnded when the pool is stopped.
-        """
-        if self._accepted:
-            return succeed(self._accepted.popleft())
-        if self._ended is not None:
-            return fail(self._ended)
-        return cast("Deferred[VirtualConnection]", self._acceptors.wait())
-
-    def __aiter__(self) -> GatewayPool:
-        return self
-
-    async def __anext__(self) -> VirtualConnection:
-        try:
-            return await self.accept()
-        except EndpointEnded:
-            raise StopAsyncIteration from None
-
-    def listen(self, listener: Listener | None) -> None:
-        """Hand each accepted connection to `listener` instead of `accept`."""
-        self._listener = listener
-        while self._listener is not None and self._accepted:
-            self._opened(self._accepted.popleft())
 
     def dial(
         self, gateway: str, client_id: int, timeout: float | None = None
@@ -301,18 +269,17 @@ class GatewayPool(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._ended = None
+        self._no_more = None
         for name in self._wanted:
             self._keep(name)
 
     def stopService(self) -> Deferred[Any]:
         """Leave all gateways; fires when all connections are gone."""
         super().stopService()
-        ended = self._ended = EndpointEnded("the pool is stopped")
+        ended = EndpointEnded("the pool is stopped")
         keepers, self._keepers = self._keepers, {}
         stopping = [keeper.stop() for keeper in keepers.values()]
-        self._accepted.clear()
-        self._acceptors.errback(ended)
+        self._end_accepting(ended)
         self._changes.errback(ended)
         return DeferredList(stopping)
 
@@ -324,7 +291,7 @@ class GatewayPool(Service):
         def connect(made: Callable[[Endpoint], None]) -> Deferred[Endpoint]:
             def ours(endpoint: Endpoint) -> None:
                 endpoint.name = name
-                endpoint.listen(self._opened)
+                endpoint.listen(self._to_accept)
                 made(endpoint)
 
             return connect_server(
@@ -339,18 +306,6 @@ class GatewayPool(Service):
             self._clock,
         )
         keeper.start()
-
-    def _opened(self, conn: VirtualConnection) -> None:
-        if self._listener is not None:
-            hand_over(self._listener, conn)
-            return
-        acceptor = self._acceptors.first()
-        if acceptor is not None:
-            acceptor.callback(conn)
-        elif len(self._accepted) >= self.config.accept_queue:
-            conn.close()
-        else:
-            self._accepted.append(conn)
 
 
 @implementer(IStreamClientEndpoint)
