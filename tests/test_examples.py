@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
@@ -73,14 +74,17 @@ class ExampleTests(SynchronousTestCase):
     scratch: ClassVar[tempfile.TemporaryDirectory[str]]
     deadline: ClassVar[float]
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        """All start at once; each test collects one."""
+    def setUp(self) -> None:
+        """All start at once, with the first test; each test collects one."""
+        # Not in setUpClass, which trial does not call.
+        if self.running:
+            return
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        cls = type(self)
         cls.scratch = tempfile.TemporaryDirectory()
         cls.deadline = time.monotonic() + PATIENCE
         for name in EXPECTED:
-            cls.running[name] = subprocess.Popen(
+            self.running[name] = subprocess.Popen(
                 [sys.executable, str(EXAMPLES / name)],
                 cwd=cls.scratch.name,
                 env=environment,
@@ -89,15 +93,7 @@ class ExampleTests(SynchronousTestCase):
                 stderr=subprocess.PIPE,
                 text=True,
             )
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        for process in cls.running.values():
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
-        cls.running.clear()
-        cls.scratch.cleanup()
+            atexit.register(self.running[name].kill)
 
     def check(self, name: str) -> None:
         """It prints the expected lines in that order, among others, and nothing is wrong."""
