@@ -172,18 +172,29 @@ def stream(sender: socket.socket, receiver: socket.socket, block: bytes, count: 
         raise SystemExit("the stream arrived changed")
 
 
-def pipelined(process: Process, messages: int, size: int) -> Figures:
-    """One client sends to one server as fast as it is read."""
-    server, client = login(process.ports[1]), connect(process.ports[0])
-    packet = encode_packet(dial(client, server), bytes(size))
+def measure_stream(
+    process: Process,
+    sender: socket.socket,
+    receiver: socket.socket,
+    packet: bytes,
+    messages: int,
+) -> Figures:
+    """`packet` over and over, in blocks of 64 KiB, as fast as it is read."""
     per_block = max(1, 65536 // len(packet))
     count = messages // per_block
 
     def run() -> list[float]:
-        stream(client, server, packet * per_block, count)
+        stream(sender, receiver, packet * per_block, count)
         return []
 
     return measure(process, count * per_block, run)
+
+
+def pipelined(process: Process, messages: int, size: int) -> Figures:
+    """One client sends to one server as fast as it is read."""
+    server, client = login(process.ports[1]), connect(process.ports[0])
+    packet = encode_packet(dial(client, server), bytes(size))
+    return measure_stream(process, client, server, packet, messages)
 
 
 def floor(messages: int, size: int) -> Figures:
@@ -195,14 +206,7 @@ def floor(messages: int, size: int) -> Figures:
             client = connect(process.ports[0])
             server, _ = listening.accept()
             packet = encode_packet(1, bytes(size))
-            per_block = max(1, 65536 // len(packet))
-            count = messages // per_block
-
-            def run() -> list[float]:
-                stream(client, server, packet * per_block, count)
-                return []
-
-            return measure(process, count * per_block, run)
+            return measure_stream(process, client, server, packet, messages)
         finally:
             process.stop()
 

@@ -25,7 +25,7 @@ from twisted.internet.stdio import StandardIO
 from twisted.internet.task import deferLater
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
-from twisted.python.usage import Options, UsageError
+from twisted.python.usage import UsageError
 from zope.interface import implementer
 
 from fastway.endpoint import (
@@ -36,7 +36,7 @@ from fastway.endpoint import (
     connect_client,
 )
 from fastway.errors import ConnectionEnded, FastwayError
-from fastway.options import parse_duration
+from fastway.options import CommandOptions, parse_duration
 
 CLIENT_ADDR = "127.0.0.1:9010"
 SERVER_ADDR = "127.0.0.1:9020"
@@ -46,7 +46,12 @@ QUIET = 1.0
 
 MAX_LINE = 512 * 1024
 
-GATEWAY_HELP = "the gateway's client port: host:port or an endpoint string"
+GATEWAY_ROW = [
+    "gateway",
+    "g",
+    CLIENT_ADDR,
+    "the gateway's client port: host:port or an endpoint string",
+]
 
 
 def gateway_endpoint(reactor: Any, option: str, text: str) -> IStreamClientEndpoint:
@@ -81,34 +86,14 @@ def _seconds(option: str, text: str) -> float:
         raise UsageError(f"--{option}: {error}") from None
 
 
-class ToolOptions(Options):
-    """What the tools have in common."""
-
-    def parseArgs(self, *arguments: str) -> None:
-        if arguments:
-            raise UsageError(f"{arguments[0]!r} is not an option")
-
-    def opt_version(self) -> None:
-        """print the version and exit"""
-        from fastway import __version__
-
-        print(f"fastway {__version__}")
-        raise SystemExit(0)
-
-
-class ClientOptions(ToolOptions):
+class ClientOptions(CommandOptions):
     synopsis = "[--gateway host:port] [--dial ID] [--hex | --json]"
     longdesc = (
         "Dials a game server through a gateway. Each line typed is a message; each message that "
         "comes is a line. At the end of the input it waits until nothing came for a second."
     )
     optParameters: ClassVar[list[list[Any]]] = [
-        [
-            "gateway",
-            "g",
-            CLIENT_ADDR,
-            "the gateway's client port: host:port or an endpoint string",
-        ],
+        GATEWAY_ROW,
         ["dial", "d", "1", "the server id to dial"],
         ["timeout", "t", "10s", "how long the dial may take"],
     ]
@@ -118,22 +103,17 @@ class ClientOptions(ToolOptions):
     ]
 
 
-class PingOptions(ToolOptions):
+class PingOptions(CommandOptions):
     synopsis = "[--gateway host:port] [--count N] [--interval SECONDS]"
     longdesc = "Measures round trips to a gateway; Ctrl-C ends it with a summary."
     optParameters: ClassVar[list[list[Any]]] = [
-        [
-            "gateway",
-            "g",
-            CLIENT_ADDR,
-            "the gateway's client port: host:port or an endpoint string",
-        ],
+        GATEWAY_ROW,
         ["count", "c", "0", "how many; 0 = until Ctrl-C"],
         ["interval", "i", "1s", "between one and the next"],
     ]
 
 
-class EchoOptions(ToolOptions):
+class EchoOptions(CommandOptions):
     synopsis = "[--gateway host:port]... [--id ID] [--key KEY]"
     longdesc = "A game server that sends every message back, over one or several gateways."
     optParameters: ClassVar[list[list[Any]]] = [
@@ -413,7 +393,7 @@ async def serve_echo(reactor: Any, options: EchoOptions) -> int:
 
 def run_tool(
     name: str,
-    options: ToolOptions,
+    options: CommandOptions,
     arguments: Sequence[str],
     tool: Callable[[Any], Coroutine[Any, Any, int]],
 ) -> int:

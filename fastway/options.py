@@ -465,7 +465,22 @@ def from_file(path: str) -> dict[str, tuple[str, str]]:
     return settings
 
 
-class GatewayOptions(Options):
+class CommandOptions(Options):
+    """What all commands of this package have in common: a version, and options only."""
+
+    def opt_version(self) -> None:
+        """print the version and exit"""
+        from fastway import __version__
+
+        print(f"fastway {__version__}")
+        raise SystemExit(0)
+
+    def parseArgs(self, *arguments: str) -> None:
+        if arguments:
+            raise UsageError(f"{arguments[0]!r} is not an option")
+
+
+class GatewayOptions(CommandOptions):
     """The options of `twistd fastway` and of the console command.
 
     After parsing, `options["client-idle-timeout"]` and so on are values (bytes, seconds, ...).
@@ -509,13 +524,6 @@ class GatewayOptions(Options):
         """another name of --logfile"""
         self.opts["logfile"] = text
 
-    def opt_version(self) -> None:
-        """print the version and exit"""
-        from fastway import __version__
-
-        print(f"fastway {__version__}")
-        raise SystemExit(0)
-
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse a command line, then the environment and the file behind it.
 
@@ -548,10 +556,6 @@ class GatewayOptions(Options):
             if option.not_built and option.name in given and value is not False:
                 raise ConfigError(where, option.not_built)
             self.opts[option.name] = value
-
-    def parseArgs(self, *arguments: str) -> None:
-        if arguments:
-            raise UsageError(f"{arguments[0]!r} is not an option")
 
     @staticmethod
     def _unknown(error: UsageError) -> ConfigError:

@@ -557,6 +557,7 @@ class Endpoint(Protocol, Acceptor):
             self._end(EndpointEnded(f"the gateway broke the protocol: {core.error}", core.error))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._gone = True
         self._core.receive_eof()
         error = self._core.error
         if error is not None:
@@ -568,7 +569,6 @@ class Endpoint(Protocol, Acceptor):
         else:
             cause = cast(Exception, reason.value)
             self._end(EndpointEnded("the connection to the gateway broke", cause))
-        self._gone = True
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         self._leavers.callback(None)
@@ -761,6 +761,13 @@ def hand_over(listener: Listener, conn: VirtualConnection) -> None:
         conn.close()
 
 
+def the_reactor() -> IReactorTime:
+    """The global reactor, imported when it is first needed: importing installs it."""
+    from twisted.internet import reactor
+
+    return cast(IReactorTime, reactor)
+
+
 class EndpointFactory(Factory):
     """Makes an Endpoint of each connection to a gateway.
 
@@ -782,14 +789,10 @@ class EndpointFactory(Factory):
         clock: IReactorTime | None = None,
         made: Callable[[Endpoint], None] | None = None,
     ) -> None:
-        if clock is None:
-            from twisted.internet import reactor
-
-            clock = cast(IReactorTime, reactor)
         self.config = EndpointConfig() if config is None else config
         self.server_id = server_id
         self.key = key
-        self.clock = clock
+        self.clock = the_reactor() if clock is None else clock
         self.made = made
 
     def buildProtocol(self, addr: object) -> Endpoint:

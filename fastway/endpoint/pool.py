@@ -39,6 +39,7 @@ from fastway.endpoint.connection import (
     Waiters,
     connect_client,
     connect_server,
+    the_reactor,
 )
 from fastway.errors import DialTimeout, EndpointEnded, GatewayDown
 from fastway.logs import make_logger
@@ -184,7 +185,7 @@ class GatewayPool(Service, Acceptor):
         self.config = EndpointConfig() if config is None else config
         Acceptor.__init__(self, self.config.accept_queue)
         self._key = key
-        self._clock = _the_reactor() if clock is None else clock
+        self._clock = the_reactor() if clock is None else clock
         self._backoff = default_backoff() if backoff is None else backoff
         self._wanted: dict[str, IStreamClientEndpoint] = dict(gateways)
         self._keepers: dict[str, Keeper] = {}
@@ -349,7 +350,7 @@ class GatewayClient(Service):
         backoff: Backoff | None = None,
     ) -> None:
         self.any_of = AnyOf(gateways)
-        self._clock = _the_reactor() if clock is None else clock
+        self._clock = the_reactor() if clock is None else clock
         self._changes = Waiters()
         self._ended: EndpointEnded | None = None
         self._keeper = Keeper(
@@ -415,9 +416,3 @@ class GatewayClient(Service):
     async def _dial(self, remote_id: int) -> VirtualConnection:
         endpoint = await self.when_connected()
         return await endpoint.dial(remote_id)
-
-
-def _the_reactor() -> IReactorTime:
-    from twisted.internet import reactor
-
-    return cast(IReactorTime, reactor)
