@@ -19,6 +19,8 @@ different classes; an error carries its values, not only a text.
      |    +-- AuthFailed
      |    +-- Unexpected        an answer to nothing, a packet for a stranger
      |    +-- Truncated         the stream ends inside a packet
+     |    +-- HandshakeFailed   of snet (fastway.snet.session)
+     |    +-- StreamLost        a resumable stream could not be resumed
      +-- DialFailed             a dial got no connection
      |    +-- DialRefused       also a ConnectionRefusedError
      |    +-- DialTimeout       also a TimeoutError
@@ -59,6 +61,7 @@ __all__ = [
     "RemoteError",
     "SendQueueFull",
     "StartError",
+    "StreamLost",
     "Truncated",
     "Unexpected",
 ]
@@ -82,6 +85,10 @@ class Reason(Enum):
     EVICTED = "a newer server took its id"
     KICKED = "kicked by the operator"
     SHUTDOWN = "the gateway stops"
+    NOT_RESUMED = "its snet stream was cut, and did not come back in time"
+    RESUME_REFUSED = "its snet stream was cut, and the peer refused to resume it"
+    RESUME_IMPOSSIBLE = "its snet stream was cut, and what was lost cannot be sent again"
+    CROWDED_OUT = "its snet stream was cut longest when too many were"
 
 
 class FastwayError(Exception):
@@ -206,6 +213,20 @@ class Truncated(RemoteError):
     def __init__(self, size: int) -> None:
         super().__init__(f"the stream ended {size} bytes into a packet")
         self.size = size
+
+
+class StreamLost(RemoteError):
+    """A resumable stream is over: bytes may be missing, in either direction.
+
+    Args:
+        reason: Why it could not go on.
+        detail: More about it, one line.
+    """
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
+        self.reason = reason
+        self.detail = detail
 
 
 class DialFailed(FastwayError):

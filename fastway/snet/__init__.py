@@ -1,0 +1,26 @@
+"""snet: byte streams that survive broken connections (docs/snet.md).
+
+    from fastway.snet import SnetClientEndpoint, SnetServerEndpoint
+
+Needs the `cryptography` package: pip install 'fastway[snet]'. Imported when first asked for, so
+that a gateway without snet does without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastway.snet.transport import SnetClientEndpoint as SnetClientEndpoint
+    from fastway.snet.transport import SnetConfig as SnetConfig
+    from fastway.snet.transport import SnetServerEndpoint as SnetServerEndpoint
+
+__all__ = ["SnetClientEndpoint", "SnetConfig", "SnetServerEndpoint"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fastway.snet import transport
+
+    return getattr(transport, name)
