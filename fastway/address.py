@@ -17,7 +17,7 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
 
 from fastway.errors import ConfigError, StartError
@@ -26,7 +26,7 @@ BACKLOG = 1024
 """Connections that may wait to be accepted: a whole city reconnects at once."""
 
 _PLAIN = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]*)):(\d+)")
-_INTERFACE = re.compile(r"(?:^|:)interface=((?:\\.|[^:\\])*)")
+_INTERFACE = re.compile(r"(?:^|:)interface\\?=((?:\\.|[^:\\])*)")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Address:
         """Only this machine can reach it."""
         host = self.host
         if host is None:
-            if self.text.startswith("unix:"):
+            if self.text.startswith(("unix:", "snet:unix\\:")):
                 return True
             given = _INTERFACE.findall(self.text)  # of several the last counts
             host = re.sub(r"\\(.)", r"\1", given[-1]) if given else ""
@@ -148,8 +148,10 @@ class Address:
         except Exception as error:  # each endpoint parser raises what it likes
             problem = " ".join(str(error).split()) or type(error).__name__
             if isinstance(error, ImportError):
+                kind = "snet" if self.text.startswith("snet:") else "tls"
                 raise ConfigError(
-                    self.option, f"{self.text!r}: {problem}; TLS needs: pip install 'fastway[tls]'"
+                    self.option,
+                    f"{self.text!r}: {problem}; it needs: pip install 'fastway[{kind}]'",
                 ) from None
             raise ConfigError(
                 self.option,
@@ -203,3 +205,15 @@ def parse_address(option: str, text: str) -> Address:
             f"{text!r} is not an address: give host:port, :port, [v6]:port, or tcp:..., ssl:...",
         )
     return Address(option, text, None, 0)
+
+
+def address_name(address: IAddress) -> str:
+    """`host:port`, `[v6]:port`, or the path of a unix socket."""
+    host = getattr(address, "host", None)
+    if host is None:
+        name = getattr(address, "name", None)
+        return name.decode("utf-8", "replace") if isinstance(name, bytes) else "local"
+    if host.startswith("::ffff:") and "." in host:
+        host = host[len("::ffff:") :]  # an IPv4 peer of a port that listens on both
+    port = getattr(address, "port", 0)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

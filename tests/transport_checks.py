@@ -47,14 +47,16 @@ class Tape(Protocol):
         losses: Why the connection was lost; one entry is right.
         faults: Broken promises.
         on_data: Called with each piece, within dataReceived.
+        told: What it is told when its peer closes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, told: type[Exception] = ConnectionDone) -> None:
         self.received = bytearray()
         self.reads = 0
         self.losses: list[Failure] = []
         self.faults: list[str] = []
         self.on_data: Callable[[bytes], object] | None = None
+        self.told = told
         self._within = ""
 
     @property
@@ -254,14 +256,14 @@ async def echo_from_data(case: TestCase, one: Tape, two: Tape) -> None:
 
 
 async def lose_delivers(case: TestCase, one: Tape, two: Tape) -> None:
-    """loseConnection delivers all that was written; both ends are told ConnectionDone, once."""
+    """loseConnection delivers all that was written; both ends are told, once."""
     one.within("write", noise(1 << 20))
     one.within("loseConnection")
     await ends(one, two)
     await arrival(two, noise(1 << 20))
     await turns()
-    for tape in (one, two):
-        case.assertEqual([loss.type for loss in tape.losses], [ConnectionDone])
+    case.assertEqual([loss.type for loss in one.losses], [ConnectionDone])
+    case.assertEqual([loss.type for loss in two.losses], [two.told])
 
 
 async def lose_twice(case: TestCase, one: Tape, two: Tape) -> None:
@@ -413,7 +415,9 @@ async def lose_waits_for_push(case: TestCase, one: Tape, two: Tape) -> None:
     one.within("loseConnection")
     await ends(one, two)
     await arrival(two, noise(50_000) * 10)
-    case.assertEqual([loss.type for loss in (*one.losses, *two.losses)], [ConnectionDone] * 2)
+    case.assertEqual(
+        [loss.type for loss in (*one.losses, *two.losses)], [ConnectionDone, two.told]
+    )
     case.assertEqual(producer.stopped, 0)
 
 
@@ -498,7 +502,7 @@ async def loss_behind_a_pause(case: TestCase, one: Tape, two: Tape) -> None:
     two.within("resumeProducing")
     await ends(one, two)
     await arrival(two, noise(10_000) * 5)
-    case.assertEqual([loss.type for loss in two.losses], [ConnectionDone])
+    case.assertEqual([loss.type for loss in two.losses], [two.told])
 
 
 async def stop_producing_closes(case: TestCase, one: Tape, two: Tape) -> None:
@@ -548,19 +552,23 @@ not paused."""
 
 
 async def check_transport(
-    case: TestCase, make_pair: MakePair, without: Collection[Check] = ()
+    case: TestCase,
+    make_pair: MakePair,
+    without: Collection[Check] = (),
+    told: type[Exception] = ConnectionDone,
 ) -> None:
     """Run every check over a pair of its own, and report all that fail.
 
     Args:
         make_pair: Connects two protocols to each other; done when both are connected.
         without: Checks to leave out.
+        told: What the peer of one that closes is told.
     """
     problems = []
     for check in CHECKS:
         if check in without:
             continue
-        one, two = Tape(), Tape()
+        one, two = Tape(told), Tape(told)
         await make_pair(one, two)
         try:
             await check(case, one, two)

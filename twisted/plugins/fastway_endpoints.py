@@ -1,6 +1,9 @@
-"""Makes the endpoint strings `fastway:...` known, for clients and for servers."""
+"""Makes the endpoint strings `fastway:...` and `snet:...` known, for clients and for servers."""
 
-from fastway.endpoint.strings import ClientParser, ServerParser
+from fastway.endpoint import strings as endpoint_strings
+from fastway.snet import strings as snet_strings
 
-fastway_client = ClientParser()
-fastway_server = ServerParser()
+fastway_client = endpoint_strings.ClientParser()
+fastway_server = endpoint_strings.ServerParser()
+snet_client = snet_strings.ClientParser()
+snet_server = snet_strings.ServerParser()

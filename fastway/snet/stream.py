@@ -1,0 +1,755 @@
+"""The stream as a Twisted transport: it lives on while its TCP connections come and go.
+
+Rule: a `SnetStream` is an honest ITransport; a `Carrier` is one connection, which first shakes
+hands and then carries a stream until one of the two is over. Who makes carriers and how long a
+cut stream may wait is the owner's to say (`transport`).
+
+What is written is handed to the carrier only as long as the peer's host lacks no more of it than
+the replay buffer holds (where the kernel tells: plain TCP on Linux); the rest waits here. So a
+stream with much on its way can be resumed too, unless its peer does not read what has arrived.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
+from typing import Protocol as TypingProtocol
+
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IHalfCloseableProtocol,
+    IProducer,
+    IProtocol,
+    IPushProducer,
+    IReactorTime,
+    ITransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from fastway.errors import Reason, StreamLost
+from fastway.logs import make_logger
+from fastway.snet.interfaces import IResumableProtocol, IResumableTransport
+from fastway.snet.session import (
+    DialHandshake,
+    Fault,
+    HandshakeFailed,
+    ListenHandshake,
+    Made,
+    Resumed,
+    Session,
+)
+from fastway.tcp import acked_bytes, is_plain_tcp, notice_death, renew_producer, round_trip
+from fastway.wheel import Wheel
+
+if TYPE_CHECKING:
+    from fastway.snet.transport import SnetConfig
+
+log = make_logger(__name__)
+
+LINGER = 5.0
+"""Seconds that the peer of a closed stream gets to take what was written to it."""
+
+PIECE = 64 * 1024
+"""Bytes handed to a carrier at once from what waits."""
+
+NO_LIMIT = sys.maxsize
+
+
+class CarrierOwner(TypingProtocol):
+    """Who makes carriers."""
+
+    config: SnetConfig
+
+    def shaken(self, carrier: Carrier, result: Made | Resumed) -> None:
+        """Its handshake is done."""
+
+    def not_shaken(self, carrier: Carrier, error: HandshakeFailed) -> None:
+        """Its handshake failed, or the connection went in the middle of it."""
+
+    def carrier_leaves(self, carrier: Carrier) -> None:
+        """Its connection is closing; it is to be aborted after LINGER seconds."""
+
+    def carrier_gone(self, carrier: Carrier) -> None:
+        """Its connection is gone."""
+
+
+class StreamOwner(TypingProtocol):
+    """Who keeps a stream: the listening or the dialling side."""
+
+    clock: IReactorTime
+    wheel: Wheel
+
+    def stream_cut(self, stream: SnetStream) -> None:
+        """It has no carrier any more, and should get another."""
+
+    def stream_resumed(self, stream: SnetStream, seconds: float, replayed: int) -> None:
+        """It has a carrier again."""
+
+    def stream_gone(self, stream: SnetStream) -> None:
+        """It is over."""
+
+    def hurry(self, stream: SnetStream) -> None:
+        """It should not wait for its next carrier."""
+
+    def wait_timeout(self, stream: SnetStream) -> float:
+        """Seconds that it may be without a carrier."""
+
+
+class StreamConnectionLost(StreamLost, ConnectionLost):
+    """A StreamLost as Twisted's protocols know it."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class Carrier(Protocol):
+    """One connection: first its handshake, then a stream's bytes.
+
+    Attributes:
+        stream: The stream that it carries; None before and after.
+        full: The transport's buffer is full.
+        slot: The wheel's note.
+    """
+
+    def __init__(
+        self, owner: CarrierOwner, handshake: ListenHandshake | DialHandshake | None
+    ) -> None:
+        self.owner = owner
+        self.handshake = handshake
+        self.stream: SnetStream | None = None
+        self.full = False
+        self.gone = False
+        self.slot = -1
+        self._wrote = 0
+        self._acked_before: int | None = None
+
+    # What Twisted calls.
+
+    def connectionMade(self) -> None:
+        transport = cast(Any, self.transport)
+        if is_plain_tcp(transport):
+            transport.setTcpNoDelay(True)
+            notice_death(transport, self.owner.config.dead_after)
+            # Not of the stream: a dialled connection's SYN counts as a byte.
+            self._acked_before = acked_bytes(transport)
+        transport.registerProducer(self, True)
+        if isinstance(self.handshake, DialHandshake):
+            self.write(self.handshake.begin())
+
+    def dataReceived(self, data: bytes) -> None:
+        stream = self.stream
+        if stream is not None:
+            stream.carried(data)
+            return
+        handshake = self.handshake
+        if handshake is None:
+            return
+        try:
+            answer, result = handshake.feed(data)
+        except HandshakeFailed as error:
+            if error.answer:
+                self.write(error.answer)
+            self.fail(error)
+            return
+        if answer:
+            self.write(answer)
+        if result is not None:
+            self.handshake = None
+            self.owner.shaken(self, result)
+
+    def readConnectionLost(self) -> None:
+        # The peer's FIN: a cut, unless this side has closed already. It gets a FIN for it: a reset
+        # could cost it what is on its way.
+        if self.stream is not None:
+            self.stream.carrier_ended(self, self.unacked(), True)
+        self.owner.carrier_leaves(self)
+        transport = cast(Any, self.transport)
+        transport.unregisterProducer()
+        transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """This side has closed; its peer's close follows."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.gone = True
+        # A TLS transport would keep this in a cycle.
+        cast(Any, self.transport).unregisterProducer()
+        if self.handshake is not None:
+            self.handshake = None
+            plain = reason.check(ConnectionDone, ConnectionLost)
+            detail = "" if plain else reason.getErrorMessage()  # TLS has things to say
+            self.owner.not_shaken(self, HandshakeFailed(Fault.CLOSED, detail=detail))
+        self.owner.carrier_gone(self)
+        if self.stream is not None:
+            self.stream.carrier_ended(self, None, bool(reason.check(ConnectionDone)))
+
+    def pauseProducing(self) -> None:
+        self.full = True
+        if self.stream is not None:
+            self.stream.carrier_full()
+
+    def resumeProducing(self) -> None:
+        self.full = False
+        renew_producer(self.transport, self)
+        if self.stream is not None:
+            self.stream.pump()
+
+    def stopProducing(self) -> None:
+        """The connection is gone; connectionLost follows."""
+
+    def check(self, now: float) -> float | None:
+        """The time for its handshake, or for its goodbye, is over."""
+        if self.handshake is not None:
+            self.fail(HandshakeFailed(Fault.TIMEOUT))
+        self.abort()
+        return None
+
+    # What the owner and the stream call.
+
+    def write(self, data: bytes) -> None:
+        self._wrote += len(data)
+        cast(Any, self.transport).write(data)
+
+    def unacked(self) -> int | None:
+        """Bytes that the peer's host has not acknowledged; None where nobody tells."""
+        if self._acked_before is None:
+            return None
+        acked = acked_bytes(self.transport)
+        return None if acked is None else self._wrote - (acked - self._acked_before)
+
+    def fail(self, error: HandshakeFailed) -> None:
+        """Give up the handshake: disconnect after what was answered."""
+        self.handshake = None
+        self.half_close()
+        self.owner.not_shaken(self, error)
+
+    def half_close(self) -> None:
+        """Disconnect once the peer has taken all and closed too; the owner sets the time."""
+        transport = cast(Any, self.transport)
+        transport.unregisterProducer()
+        # Read on, into nothing: unread bytes would make close() a reset, which drops what is on
+        # its way; and TLS reads the peer's end before it closes.
+        transport.resumeProducing()
+        if is_plain_tcp(transport):
+            transport.loseWriteConnection()
+        else:
+            transport.loseConnection()
+
+    def abort(self) -> None:
+        """Disconnect now."""
+        if not self.gone:
+            cast(Any, self.transport).abortConnection()
+
+
+@implementer(ITransport, IConsumer, IPushProducer, IResumableTransport)
+class SnetStream:
+    """A byte stream that survives its connections.
+
+    `getPeer` and `getHost` are those of the connection in use, or of the last one. There is no
+    half-close, because snet has no word for it; nor for a close: to the peer it is a cut that
+    cannot be resumed. `loseConnection` delivers what was written all the same, over another
+    connection if this one breaks before the peer's host has it, for LINGER seconds.
+
+    While it is cut, writes wait here and the producer is paused; without a producer the bytes
+    wait in memory, as with any Twisted transport.
+
+    Attributes:
+        cut_since: When its carrier went, in the owner's wheel's seconds; None while it has one.
+        carrier: The connection in use; None while it is cut.
+        lost: Why it is over; None while it lives.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_buffer_size",
+        "_close_by",
+        "_closing",
+        "_handing_over",
+        "_host",
+        "_paused",
+        "_peer",
+        "_pending",
+        "_pending_size",
+        "_producer",
+        "_producer_paused",
+        "_protocol",
+        "_pulling",
+        "_room",
+        "_room_call",
+        "_room_delay",
+        "_settled",
+        "_streaming",
+        "_unread",
+        "carrier",
+        "cut_since",
+        "disconnecting",
+        "lost",
+        "owner",
+        "session",
+        "slot",
+    )
+
+    def __init__(self, owner: StreamOwner, session: Session) -> None:
+        self.owner = owner
+        self.session = session
+        self.carrier: Carrier | None = None
+        self.cut_since: float | None = None
+        self.lost: Exception | None = None
+        self.disconnecting = False
+        self.slot = -1
+        self._peer: Any = None
+        self._host: Any = None
+        self._protocol: IProtocol | None = None
+        self._buffer_size = 0
+        self._closing = False
+        """This side has closed its half of the carrier, and waits for the peer to do so."""
+        self._close_by: float | None = None
+        """When waiting for the peer to take what was written ends, in the wheel's seconds."""
+        self._producer: Any = None
+        self._producer_paused = False
+        self._streaming = False
+        self._pulling = False
+        self._paused = False
+        self._unread: bytes | None = None
+        self._handing_over = False
+        self._pending: deque[bytes] | None = None
+        self._pending_size = 0
+        self._room = 0
+        self._room_call: Any = None
+        self._room_delay = 0.0
+        self._settled = False
+        """The peer's host had all that was written when the carrier went."""
+
+    def __repr__(self) -> str:
+        state = "lost" if self.lost else "live" if self.cut_since is None else "cut"
+        return f"<SnetStream {self.session.conn_id}, {state}>"
+
+    @property
+    def replayable(self) -> int:
+        """Bytes kept to be sent again."""
+        return self.session.replayable
+
+    @property
+    def acked(self) -> int | None:
+        """Bytes of the stream that the peer's host has; None where nobody tells."""
+        unacked = None if self.carrier is None else self.carrier.unacked()
+        return None if unacked is None else self.session.wrote - unacked
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait for a connection, or for room in it."""
+        return self._pending_size
+
+    @property
+    def bufferSize(self) -> int:
+        """Bytes read at once, and those that make a connection's buffer full, as Twisted's."""
+        return self._buffer_size
+
+    @bufferSize.setter
+    def bufferSize(self, size: int) -> None:
+        self._buffer_size = size
+        if self.carrier is not None and hasattr(self.carrier.transport, "bufferSize"):
+            cast(Any, self.carrier.transport).bufferSize = size
+
+    # What the owner calls.
+
+    def begin(self, carrier: Carrier, protocol: IProtocol, rest: bytes) -> None:
+        """Let the protocol run over this stream, which `carrier` carries first."""
+        self._protocol = protocol
+        self._use(carrier)
+        try:
+            protocol.makeConnection(self)
+        except Exception:
+            log.failure("unhandled error in {protocol}", protocol=protocol)
+            self.abortConnection()
+        if rest:
+            self.carried(rest)
+
+    def resume(self, carrier: Carrier, resumed: Resumed) -> None:
+        """Go on over another connection; the one in use, if there is one, is closed.
+
+        Raises:
+            HandshakeFailed: it cannot be; nothing has changed.
+        """
+        replay = self.session.resume(resumed)
+        now = self.owner.wheel.seconds()
+        if self.carrier is not None:
+            self._drop_carrier()
+            self.cut_since = now
+            self._tell("stream_cut")
+            if self.lost is not None:  # its protocol would not have it
+                carrier.abort()
+                return
+        seconds = 0.0 if self.cut_since is None else now - self.cut_since
+        self.cut_since = None
+        self._closing = False
+        if self._close_by is None:
+            self.owner.wheel.forget(self)
+        elif resumed.read == self.session.wrote:  # the peer has all
+            carrier.abort()
+            self._finish(ConnectionDone())
+            return
+        self._use(carrier)
+        if replay:
+            self._room -= len(replay)
+            carrier.write(replay)
+        self.owner.stream_resumed(self, seconds, len(replay))
+        self._tell("stream_resumed", seconds, len(replay))
+        if resumed.rest and self.carrier is carrier:
+            self.carried(resumed.rest)
+        self.pump()
+
+    def lose(self, reason: Reason, detail: str = "") -> None:
+        """It cannot go on."""
+        # What was written before this side closed it was still to be delivered, if it could be.
+        closed = self.disconnecting and not self._pending_size
+        self._finish(ConnectionDone() if closed else StreamConnectionLost(reason, detail))
+
+    def check(self, now: float) -> float | None:
+        """Act if a deadline has passed; otherwise return the next one."""
+        if self.lost is not None:
+            return None
+        due = self._close_by
+        if due is None:
+            if self.cut_since is None:
+                return None
+            due = self.cut_since + self.owner.wait_timeout(self)
+        if now < due:
+            return due
+        self.lose(Reason.NOT_RESUMED)
+        return None
+
+    # What a carrier calls.
+
+    def carried(self, data: bytes) -> None:
+        """Bytes came over the carrier in use."""
+        data = self.session.receive(data)
+        if not data or self.disconnecting or self.lost is not None:
+            return
+        if self._paused or self._unread is not None:
+            self._unread = data if self._unread is None else self._unread + data
+            return
+        self._hand_over(data)
+
+    def carrier_ended(self, carrier: Carrier, unacked: int | None, orderly: bool) -> None:
+        """The carrier's connection is over.
+
+        Args:
+            unacked: Bytes that its peer's host had not acknowledged; None where nobody tells.
+            orderly: The peer closed it.
+        """
+        if carrier is not self.carrier:
+            return
+        if unacked is None:
+            self._settled = orderly and self._closing
+        else:
+            self._settled = unacked <= 0  # an acknowledged FIN counts as a byte
+        self._drop_carrier(abort=False)
+        if self.disconnecting and self._settled and not self._pending_size:
+            self._finish(ConnectionDone())
+            return
+        self._now_cut()
+
+    def carrier_full(self) -> None:
+        """The carrier's buffer is full."""
+        self._tell_full()
+
+    def pump(self) -> None:
+        """Hand what waits to the carrier as far as it goes."""
+        carrier = self.carrier
+        while self._pending and carrier is not None and not carrier.full:
+            wanted = min(self._pending_size, PIECE)
+            if self._room < wanted and not self._find_room(carrier):
+                return
+            piece = self._take_pending(min(self._room, wanted))
+            self._room -= len(piece)
+            carrier.write(self.session.send(piece))
+        if carrier is None or carrier.full or self.lost is not None:
+            return
+        self._pending = None
+        self._drained()
+
+    # ITransport
+
+    def write(self, data: bytes) -> None:
+        if not isinstance(data, bytes):
+            if not isinstance(data, (bytearray, memoryview)):
+                raise TypeError(f"data must be bytes, not {type(data).__name__}")
+            data = bytes(data)
+        if not data or self._closing or self.lost is not None:
+            return
+        carrier = self.carrier
+        size = len(data)
+        if (
+            self._pending is None
+            and carrier is not None
+            and size <= self._room
+            and not carrier.full
+        ):
+            self._room -= size
+            carrier.write(self.session.send(data))
+            return
+        if self._pending is None:
+            self._pending = deque()
+        self._pending.append(data)
+        self._pending_size += size
+        self.pump()
+        if self._pending:
+            self._tell_full()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        """Close it after what was written, and when the producer is done."""
+        if self.disconnecting or self.lost is not None:
+            return
+        self.disconnecting = True
+        # As with Twisted's own transports nothing is delivered any more.
+        self._unread = None
+        self._close_if_done()
+
+    def abortConnection(self) -> None:
+        """Close it now; what waits is dropped."""
+        self.disconnecting = True
+        self._finish(ConnectionAborted())
+
+    def getPeer(self) -> IAddress:
+        return cast(IAddress, self._peer)
+
+    def getHost(self) -> IAddress:
+        return cast(IAddress, self._host)
+
+    # IResumableTransport
+
+    def resume_now(self) -> None:
+        """Give up the connection in use and get a new one at once (the dialling side only)."""
+        if self.lost is not None:
+            return
+        if self.carrier is not None:
+            self._drop_carrier()
+            self._now_cut()
+        self.owner.hurry(self)
+
+    # IConsumer
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        if self._producer is not None:
+            raise RuntimeError(f"{self._producer!r} is registered already")
+        if self.lost is not None:
+            producer.stopProducing()
+            return
+        self._producer = producer
+        self._streaming = streaming
+        self._producer_paused = False
+        if not streaming:
+            self._pull()
+        elif self._pending or self.carrier is None or self.carrier.full:
+            self._tell_full()
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+        if self.disconnecting:
+            self._close_if_done()
+
+    # IPushProducer
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+        if self.carrier is not None and not self.disconnecting:
+            cast(Any, self.carrier.transport).pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        if self._unread is None:
+            self._read_on()
+        elif not self._handing_over:
+            # Never within the call that resumed: that may be the protocol's, amid its last data.
+            self._handing_over = True
+            self.owner.clock.callLater(0, self._hand_over_unread)
+
+    def stopProducing(self) -> None:
+        self.loseConnection()
+
+    # Reading.
+
+    def _read_on(self) -> None:
+        if self.carrier is not None and not self._closing:
+            cast(Any, self.carrier.transport).resumeProducing()
+
+    def _hand_over_unread(self) -> None:
+        self._handing_over = False
+        unread = self._unread
+        if unread is None or self._paused or self.lost is not None:
+            return
+        self._unread = None
+        self._hand_over(unread)
+        if not self._paused and self.lost is None:
+            self._read_on()
+
+    def _hand_over(self, data: bytes) -> None:
+        try:
+            cast(Any, self._protocol).dataReceived(data)
+        except Exception:
+            # As Twisted's own transports do: the protocol's fault ends its connection.
+            log.failure("unhandled error in {protocol}", protocol=self._protocol)
+            self.abortConnection()
+
+    # Carriers.
+
+    def _use(self, carrier: Carrier) -> None:
+        self.carrier = carrier
+        carrier.stream = self
+        transport = cast(Any, carrier.transport)
+        self._peer, self._host = transport.getPeer(), transport.getHost()
+        self._room = NO_LIMIT if carrier.unacked() is None else self.session.buffer
+        if self._buffer_size:
+            self.bufferSize = self._buffer_size
+        if self._paused and not self.disconnecting:
+            transport.pauseProducing()
+
+    def _drop_carrier(self, abort: bool = True) -> None:
+        carrier, self.carrier = self.carrier, None
+        if self._room_call is not None:
+            self._room_call.cancel()
+            self._room_call = None
+        if carrier is not None:
+            carrier.stream = None
+            if abort:
+                carrier.abort()
+
+    def _now_cut(self) -> None:
+        self.cut_since = self.owner.wheel.seconds()
+        self._tell_full()
+        if self.lost is not None:  # its producer would not have it
+            return
+        self.owner.stream_cut(self)
+        self._tell("stream_cut")
+
+    def _tell(self, event: str, *args: object) -> None:
+        if self.lost is None and IResumableProtocol.providedBy(self._protocol):
+            try:
+                getattr(self._protocol, event)(*args)
+            except Exception:
+                log.failure("unhandled error in {protocol}", protocol=self._protocol)
+                self.abortConnection()
+
+    # Writing.
+
+    def _find_room(self, carrier: Carrier) -> bool:
+        """Ask how much the peer's host lacks; without room, ask again soon."""
+        unacked = carrier.unacked()
+        if unacked is None:
+            self._room = NO_LIMIT
+            return True
+        self._room = self.session.buffer - unacked
+        if self._room >= min(self._pending_size, max(1, self.session.buffer // 4)):
+            self._room_delay = 0.0
+            return True
+        if self._room_call is None:
+            # Nobody tells when there is room. A peer that takes nothing is asked ever less often.
+            if self._room_delay:
+                self._room_delay = min(2 * self._room_delay, 0.5)
+            else:
+                trip = round_trip(carrier.transport) or 0.0
+                self._room_delay = min(max(trip / 2, 0.001), 0.05)
+            self._room_call = self.owner.clock.callLater(self._room_delay, self._ask_again)
+        self._room = 0
+        return False
+
+    def _ask_again(self) -> None:
+        self._room_call = None
+        self.pump()
+
+    def _take_pending(self, most: int) -> bytes:
+        pending = cast("deque[bytes]", self._pending)
+        pieces = []
+        size = 0
+        while pending and size < most:
+            piece = pending.popleft()
+            if len(piece) > most - size:
+                pending.appendleft(piece[most - size :])
+                piece = piece[: most - size]
+            pieces.append(piece)
+            size += len(piece)
+        self._pending_size -= size
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _tell_full(self) -> None:
+        # Once only: a producer may count (twisted.web's do).
+        if self._producer is not None and self._streaming and not self._producer_paused:
+            self._producer_paused = True
+            self._producer.pauseProducing()
+
+    def _drained(self) -> None:
+        if self._producer is not None:
+            if not self._streaming:
+                self._pull()
+            elif self._producer_paused:
+                self._producer_paused = False
+                self._producer.resumeProducing()
+        if self.disconnecting:
+            self._close_if_done()
+
+    def _pull(self) -> None:
+        """Ask a pull producer for more, a piece a turn, while there is room."""
+        if not self._pulling:
+            self._pulling = True
+            self.owner.clock.callLater(0, self._pull_one)
+
+    def _pull_one(self) -> None:
+        self._pulling = False
+        carrier = self.carrier
+        if self._producer is None or self._streaming or self._pending:
+            return
+        if carrier is None or carrier.full or self.lost is not None:
+            return
+        self._producer.resumeProducing()
+        self._pull()
+
+    # Closing.
+
+    def _close_if_done(self) -> None:
+        if self._closing or self.lost is not None or self._pending_size:
+            return
+        if self._producer is not None:
+            return
+        carrier = self.carrier
+        if carrier is None:
+            # Cut: with nothing to send again there is nothing to wait for.
+            if self._settled or self.session.replayable == 0:
+                self._finish(ConnectionDone())
+            return
+        self._closing = True
+        if self._close_by is None:
+            wheel = self.owner.wheel
+            self._close_by = wheel.seconds() + LINGER
+            wheel.watch(self, self._close_by)
+        carrier.half_close()
+
+    def _finish(self, error: Exception) -> None:
+        if self.lost is not None:
+            return
+        self.lost = error
+        self.owner.wheel.forget(self)
+        self._pending = None
+        self._pending_size = 0
+        self._drop_carrier()
+        self.owner.stream_gone(self)
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.stopProducing()
+        # Never within the call that closed it, as with Twisted's own transports.
+        self.owner.clock.callLater(0, self._tell_lost)
+
+    def _tell_lost(self) -> None:
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            protocol.connectionLost(Failure(cast(Exception, self.lost)))
