@@ -73,9 +73,9 @@ def demo(arguments: Sequence[str]) -> int:
     """`fastway demo`: a gateway and, behind it over TCP, the demo game server."""
     from twisted.internet import reactor
 
+    from fastway.address import address_name
     from fastway.cli import CLIENT_ADDR, SERVER_ADDR
     from fastway.demo import SERVER_ID, DemoServer
-    from fastway.gateway import address_name
 
     def check(service: GatewayService) -> None:
         if service.addresses["server"].host is None:

@@ -17,11 +17,9 @@ packets and bytes are counted. Over the bounds
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -31,19 +29,24 @@ from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IPushProducer,
     IReactorTime,
-    ISSLTransport,
     ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from fastway.address import address_name
 from fastway.auth import HANDSHAKE_TIMEOUT, Handshake
-from fastway.errors import AuthFailed, Reason
+from fastway.errors import AuthFailed, Reason, StreamLost
 from fastway.logs import make_logger
 from fastway.router import Limits, Link, Router, Side
+from fastway.snet.interfaces import IResumableProtocol, IResumableTransport
+from fastway.tcp import acked_bytes, is_plain_tcp, renew_producer
 from fastway.wheel import Wheel
 from fastway.wire import MAX_PACKET, FrameReader
+
+if TYPE_CHECKING:
+    from fastway.snet.transport import SnetFactory
 
 log = make_logger(__name__)
 
@@ -92,7 +95,7 @@ def server_port_config() -> PortConfig:
     )
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer)
+@implementer(IHalfCloseableProtocol, IPushProducer, IResumableProtocol)
 class GatewayLink(Protocol, Link):
     """One physical connection: Twisted's protocol and the router's link in one object.
 
@@ -128,6 +131,8 @@ class GatewayLink(Protocol, Link):
         self._held_by: set[GatewayLink] | None = None
         self._holding: set[GatewayLink] | None = None
         self._gone = False
+        self.cut_since: float | None = None
+        """When its resumable transport was cut, in the wheel's time; time stands still since."""
 
     # What Twisted calls.
 
@@ -174,7 +179,10 @@ class GatewayLink(Protocol, Link):
         service.wheel.forget(self)
         service.connected.discard(self)
         self.factory.links -= 1
-        if reason.check(ConnectionDone):
+        error = reason.value
+        if isinstance(error, StreamLost):
+            service.router.lose(self, error.reason, error.detail)
+        elif reason.check(ConnectionDone):
             service.router.lose(self, Reason.PEER_CLOSED)
         else:
             detail = "" if reason.check(ConnectionLost) else reason.getErrorMessage()
@@ -222,7 +230,7 @@ class GatewayLink(Protocol, Link):
             transport.write(b"".join(waiting))
         self.service.wheel.forget(self)
         self.service.wheel.watch(self, self.service.wheel.seconds() + LINGER)
-        if reason in OURS and self._plain_tcp():
+        if reason in OURS and is_plain_tcp(self.transport):
             # Its bytes that nobody read would make close() a reset, which drops what is on its
             # way to it: read on, into nothing, until its FIN.
             transport.loseWriteConnection()
@@ -292,7 +300,7 @@ class GatewayLink(Protocol, Link):
     def resumeProducing(self) -> None:
         """The transport's buffer is empty."""
         self._full_since = None
-        self._renew_producer()
+        renew_producer(self.transport, self)
         self._drained = True
         if self.lost is not None:
             return
@@ -312,22 +320,6 @@ class GatewayLink(Protocol, Link):
             self._queue = None
         if self._holding and self._below_half():
             self._release_held()
-
-    def _plain_tcp(self) -> bool:
-        # A TLS transport provides ITCPTransport too; it reads on by itself.
-        transport = self.transport
-        return ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport)
-
-    def _renew_producer(self) -> None:
-        """Let a TLS transport whose peer ended TLS meanwhile notice that nothing waits any more.
-
-        Twisted then closes the TCP connection only when it has no producer, which it does not
-        tell the producer (twisted.protocols.tls, 26.10); registering anew calls stopProducing.
-        """
-        if ISSLTransport.providedBy(self.transport):
-            transport = cast(Any, self.transport)
-            transport.unregisterProducer()
-            transport.registerProducer(self, True)
 
     def stopProducing(self) -> None:
         """The connection is gone, or TLS is over; connectionLost follows."""
@@ -374,6 +366,39 @@ class GatewayLink(Protocol, Link):
                 if source.lost is None:
                     cast(Any, source.transport).resumeProducing()
 
+    # A resumable transport, as IResumableProtocol.
+
+    def stream_cut(self) -> None:
+        if self.lost is not None:
+            return  # what is on its way to it may still be taken
+        self.cut_since = self.service.wheel.seconds()
+        log.info(
+            "{side} {id} {addr} cut: it may come back",
+            side=self.side.value,
+            id=self.link_id if self.known else "?",
+            addr=self.peer_name(),
+        )
+
+    def stream_resumed(self, seconds: float, replayed: int) -> None:
+        if self.cut_since is None or self.lost is not None:
+            return
+        wheel = self.service.wheel
+        cut = wheel.seconds() - self.cut_since
+        self.cut_since = None
+        # Only the transport's wait timeout counts this time; every other goes on where it was.
+        self.last_packet += cut
+        if self._full_since is not None:
+            self._full_since += cut
+        wheel.watch(self, wheel.seconds())
+        log.info(
+            "{side} {id} {addr} resumed after {seconds:.1f} s, {replayed} bytes sent again",
+            side=self.side.value,
+            id=self.link_id if self.known else "?",
+            addr=self.peer_name(),
+            seconds=seconds,
+            replayed=replayed,
+        )
+
     # Time.
 
     def check(self, now: float) -> float | None:
@@ -382,6 +407,8 @@ class GatewayLink(Protocol, Link):
         if self.lost is not None:
             cast(Any, self.transport).abortConnection()
             return None
+        if self.cut_since is not None and self.known:
+            return None  # stream_resumed asks again
         deadlines = []
         if self._full_since is not None and self.config.write_timeout:
             taken = self._bytes_taken()
@@ -413,21 +440,10 @@ class GatewayLink(Protocol, Link):
         return self.last_packet + self.config.idle_timeout, Reason.IDLE_TIMEOUT
 
     def _bytes_taken(self) -> int | None:
-        """Bytes that the peer's host has acknowledged, where the kernel tells (Linux).
-
-        Elsewhere, and over TLS, a peer is seen to take something when the transport's buffer
-        runs empty.
-        """
-        get_handle = getattr(self.transport, "getHandle", None)
-        handle = get_handle() if get_handle is not None else None
-        if not isinstance(handle, socket.socket) or not hasattr(socket, "TCP_INFO"):
-            return None
-        try:
-            # struct tcp_info of linux/tcp.h: tcpi_bytes_acked, a u64 at offset 120.
-            info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
-            return cast(int, struct.unpack_from("=Q", info, 120)[0])
-        except (OSError, struct.error):
-            return None
+        transport = self.transport
+        if IResumableTransport.providedBy(transport):
+            return cast("int | None", cast(Any, transport).acked)
+        return acked_bytes(transport)
 
     # The log.
 
@@ -453,18 +469,6 @@ class GatewayLink(Protocol, Link):
             packets_out=self.packets_out,
             bytes_out=self.bytes_out,
         )
-
-
-def address_name(address: IAddress) -> str:
-    """`host:port`, `[v6]:port`, or the path of a unix socket."""
-    host = getattr(address, "host", None)
-    if host is None:
-        name = getattr(address, "name", None)
-        return name.decode("utf-8", "replace") if isinstance(name, bytes) else "local"
-    if host.startswith("::ffff:") and "." in host:
-        host = host[len("::ffff:") :]  # an IPv4 peer of a port that listens on both
-    port = getattr(address, "port", 0)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class ClientLink(GatewayLink):
@@ -660,6 +664,8 @@ class RouterService(Service):
         """How often a link was not read from because a server had to drain."""
         self.turned_away = 0
         """Connections closed at once because of max_links."""
+        self.snet: dict[str, SnetFactory] = {}
+        """side -> the streams of its port, where it speaks snet."""
         self.started = clock.seconds()
         self.stopping = False
         self._stopped: Deferred[None] | None = None

@@ -135,13 +135,11 @@ class Option:
         return self.parse is parse_bool
 
 
-_SNET = "snet is not built yet; leave it out and use TLS (--{side}-addr ssl:...) meanwhile"
 _POOL = "the memory pool comes with the native fast path, which is not built yet; leave it out"
 
 
 def _port_options(side: str, queue: str, read: str, queue_bytes: str) -> list[Option]:
     snet_buffer = "32K" if side == "client" else "1M"
-    snet = _SNET.format(side=side)
     count = at_least(parse_int, 1)
     size = at_least(parse_size, 1)
     return [
@@ -178,40 +176,49 @@ def _port_options(side: str, queue: str, read: str, queue_bytes: str) -> list[Op
             "false",
             parse_bool,
             "flag",
-            f"speak snet on the {side} port",
-            snet,
+            f"speak snet on the {side} port: connections that survive broken networks",
         ),
         Option(
             f"{side}-snet-encrypt",
             "false",
             parse_bool,
             "flag",
-            f"encrypt snet on the {side} port",
-            snet,
+            f"encrypt snet on the {side} port; weak, see docs/snet.md",
         ),
         Option(
             f"{side}-snet-buffer",
             snet_buffer,
             size,
             "size",
-            "replay buffer of one connection",
-            snet,
+            "bytes kept for one connection, to be sent again",
         ),
         Option(
             f"{side}-snet-init-timeout",
             "10s",
             at_least(parse_duration, 0.1),
             "duration",
-            "snet handshake timeout",
-            snet,
+            "how long an snet handshake may take",
         ),
         Option(
             f"{side}-snet-wait-timeout",
             "60s",
             at_least(parse_duration, 0.1),
             "duration",
-            "how long a cut connection may come back",
-            snet,
+            "how long a cut connection may take to come back",
+        ),
+        Option(
+            f"{side}-snet-max-waiting",
+            "10000" if side == "client" else "1000",
+            count,
+            "number",
+            "connections that may be cut at a time; past that the one cut longest is lost",
+        ),
+        Option(
+            f"{side}-snet-max-handshakes",
+            "1000",
+            count,
+            "number",
+            "snet handshakes at a time; past that the oldest is dropped",
         ),
     ]
 

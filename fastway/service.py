@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -22,10 +22,13 @@ from twisted.logger import ILogObserver
 from twisted.python.failure import Failure
 
 from fastway import logs
-from fastway.address import Address, parse_address
+from fastway.address import Address, address_name, parse_address
 from fastway.errors import ConfigError, LocalError, StartError
 from fastway.options import GatewayOptions
 from fastway.pidfile import PidFile
+
+if TYPE_CHECKING:
+    from fastway.snet.transport import SnetConfig
 
 log = logs.make_logger(__name__)
 
@@ -99,6 +102,13 @@ class GatewayService(Service):
             "client": ClientFactory(self.router_service, config("client")),
             "server": ServerFactory(self.router_service, key, config("server")),
         }
+        for side, factory in self.factories.items():
+            snet = self._snet_config(side)
+            if snet is not None:
+                from fastway.snet.transport import SnetFactory
+
+                streams = SnetFactory(factory, reactor, snet)
+                self.factories[side] = self.router_service.snet[side] = streams
         if not key and not options["allow-empty-key"] and not self.addresses["server"].loopback:
             raise ConfigError(
                 self._where("server-auth-password"),
@@ -124,6 +134,37 @@ class GatewayService(Service):
         self._observer: ILogObserver | None = None
         self._logfile: Any = None
         self._old_signals: dict[int, Any] = {}
+
+    def _snet_config(self, side: str) -> SnetConfig | None:
+        """How that port speaks snet, if its options make it."""
+        options = self.options
+        if not options[f"{side}-snet-enable"]:
+            if options[f"{side}-snet-encrypt"]:
+                raise ConfigError(
+                    self._where(f"{side}-snet-encrypt"),
+                    f"nothing would be encrypted without --{side}-snet-enable; give that too",
+                )
+            return None
+        enabled = self._where(f"{side}-snet-enable")
+        if self.addresses[side].text.startswith("snet:"):
+            raise ConfigError(enabled, f"--{side}-addr speaks snet already; give one of the two")
+        try:
+            from fastway.snet.transport import SnetConfig
+        except ImportError as error:
+            raise ConfigError(
+                enabled, f"{error}; snet needs: pip install 'fastway[snet]'"
+            ) from None
+        idle = options[f"{side}-idle-timeout"]
+        return SnetConfig(
+            encrypt=options[f"{side}-snet-encrypt"],
+            buffer=options[f"{side}-snet-buffer"],
+            init_timeout=options[f"{side}-snet-init-timeout"],
+            wait_timeout=options[f"{side}-snet-wait-timeout"],
+            max_waiting=options[f"{side}-snet-max-waiting"],
+            max_handshakes=options[f"{side}-snet-max-handshakes"],
+            # A dead connection is to be noticed as a cut before its client counts as idle.
+            dead_after=min(20.0, idle * 2 / 3) if idle else 20.0,
+        )
 
     def _where(self, name: str) -> str:
         """How the operator spelled an option."""
@@ -240,13 +281,15 @@ class GatewayService(Service):
             attempt.late = True
 
     def _port_open(self, port: IListeningPort, side: str) -> None:
-        from fastway.gateway import address_name
-
         self.ports[side] = port
+        streams = getattr(port, "snet", None)
+        if streams is not None:
+            self.router_service.snet[side] = streams
         log.info(
-            "{side} port listens on {addr}",
+            "{side} port listens on {addr}{with_snet}",
             side=side,
             addr=address_name(port.getHost()),
+            with_snet=", with snet" if side in self.router_service.snet else "",
             given=self.addresses[side].text,
         )
 

@@ -19,6 +19,7 @@ from twisted.logger import LogEvent, LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from fastway.address import address_name
 from fastway.errors import Reason
 from fastway.gateway import (
     LINGER,
@@ -29,7 +30,6 @@ from fastway.gateway import (
     PortConfig,
     RouterService,
     TurnedAway,
-    address_name,
     server_port_config,
 )
 from fastway.router import IdConflict, Limits, Refusal, Side

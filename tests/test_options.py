@@ -75,12 +75,7 @@ ADDED: dict[str, Any] = {
     "run-dir": ".",
 }
 NOT_BUILT = [
-    *(f"mem-pool-{name}" for name in ("type", "factor", "min-chunk", "max-chunk", "page-size")),
-    *(
-        f"{side}-snet-{name}"
-        for side in ("client", "server")
-        for name in ("enable", "encrypt", "buffer", "init-timeout", "wait-timeout")
-    ),
+    f"mem-pool-{name}" for name in ("type", "factor", "min-chunk", "max-chunk", "page-size")
 ]
 
 
@@ -254,6 +249,10 @@ class TableTests(SynchronousTestCase):
         options = parsed()
         expected = {
             "client-max-total": 1024,
+            "client-snet-max-waiting": 10_000,
+            "server-snet-max-waiting": 1000,
+            "client-snet-max-handshakes": 1000,
+            "server-snet-max-handshakes": 1000,
             "max-clients": 0,
             "max-servers": 0,
             "commands-module": "",
@@ -484,16 +483,14 @@ class CommandLineTests(SynchronousTestCase):
 
 
 class NotBuiltTests(SynchronousTestCase):
-    VALUES = {"enable": "true", "encrypt": "true", "type": "atom", "factor": "2"}
+    VALUES = {"type": "atom", "factor": "2"}
 
     def good(self, name: str) -> str:
         """A legal value."""
-        if name.endswith("timeout"):
-            return "10s"
         return self.VALUES.get(name.rsplit("-", 1)[1], "64K")
 
     def test_refused(self) -> None:
-        """Each option of snet and of the memory pool is refused by name and tells what to do."""
+        """Each option of the memory pool is refused by name and tells what to do."""
         self.assertEqual(sorted(NOT_BUILT), sorted(o.name for o in OPTIONS if o.not_built))
         for name in NOT_BUILT:
             error = raised(ConfigError, parsed, f"--{name}={self.good(name)}")
@@ -504,21 +501,45 @@ class NotBuiltTests(SynchronousTestCase):
 
     def test_refused_in_the_environment(self) -> None:
         """The environment is refused as the command line is, under its own name."""
-        error = raised(ConfigError, parsed, environment={"FASTWAY_CLIENT_SNET_ENABLE": "1"})
-        self.assertEqual(error.option, "FASTWAY_CLIENT_SNET_ENABLE")
+        error = raised(ConfigError, parsed, environment={"FASTWAY_MEM_POOL_TYPE": "atom"})
+        self.assertEqual(error.option, "FASTWAY_MEM_POOL_TYPE")
 
     def test_checked_first(self) -> None:
         """A value that would be wrong anyway is refused as wrong."""
         for name, bad in (
             ("mem-pool-type", "slab"),
             ("mem-pool-factor", "1"),
-            ("client-snet-buffer", "0"),
-            ("server-snet-init-timeout", "soon"),
-            ("server-snet-enable", "maybe"),
         ):
             error = raised(ConfigError, parsed, f"--{name}={bad}")
             self.assertEqual(error.option, f"--{name}")
             self.assertNotIn("not built", error.problem)
+
+
+class SnetTests(SynchronousTestCase):
+    def test_bad_values(self) -> None:
+        """A value that cannot be is refused by name."""
+        for name, bad in (
+            ("client-snet-buffer", "0"),
+            ("client-snet-max-waiting", "0"),
+            ("server-snet-init-timeout", "soon"),
+            ("server-snet-wait-timeout", "0"),
+            ("server-snet-enable", "maybe"),
+        ):
+            error = raised(ConfigError, parsed, f"--{name}={bad}")
+            self.assertEqual(error.option, f"--{name}")
+
+    def test_on(self) -> None:
+        """The original's spelling of all ten is understood."""
+        options = parsed(
+            "-ClientSnetEnable",
+            "-ClientSnetEncrypt=true",
+            "-ClientSnetBuffer=64K",
+            "-ClientSnetInitTimeout=5s",
+            "-ClientSnetWaitTimeout=2m",
+        )
+        names = ("enable", "encrypt", "buffer", "init-timeout", "wait-timeout")
+        values = [options[f"client-snet-{name}"] for name in names]
+        self.assertEqual(values, [True, True, 65536, 5.0, 120.0])
 
     def test_off_is_accepted(self) -> None:
         """Saying that snet is off is accepted in every spelling and place."""
@@ -636,7 +657,7 @@ class FileTests(SynchronousTestCase):
 
     def test_not_built(self) -> None:
         """What is not built is refused in a file too."""
-        self.assertIn("not built yet", str(self.refused("[server.snet]\nenable = true")))
+        self.assertIn("not built yet", str(self.refused('[mem.pool]\ntype = "atom"')))
 
     def test_not_toml(self) -> None:
         """A file that is not TOML is refused as that, with the place."""
