@@ -18,14 +18,18 @@ KEY = b"secret"
 class LocalGateway:
     """`async with LocalGateway(reactor) as gateway:` runs one until the end of the block.
 
+    Args:
+        snet: Speak snet on the client port.
+
     Attributes:
         client: Where clients connect, a Twisted client endpoint.
         server: Where game servers connect.
         server_port: The number of that port.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, snet: bool = False) -> None:
         self.reactor = reactor
+        self.snet = snet
         self.client_port = 0
         self.server_port = 0
 
@@ -34,7 +38,12 @@ class LocalGateway:
         self.service = RouterService(self.reactor)
         self.service.startService()
         listen = self.reactor.listenTCP
-        clients = listen(self.client_port, ClientFactory(self.service), interface="127.0.0.1")
+        factory: Any = ClientFactory(self.service)
+        if self.snet:
+            from fastway.snet.transport import SnetFactory  # needs fastway[snet]
+
+            factory = SnetFactory(factory, self.reactor)
+        clients = listen(self.client_port, factory, interface="127.0.0.1")
         servers = listen(self.server_port, ServerFactory(self.service, KEY), interface="127.0.0.1")
         self.ports = [clients, servers]
         self.client_port, self.server_port = [port.getHost().port for port in self.ports]

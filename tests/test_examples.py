@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import builtins
+import importlib
 import os
 import subprocess
 import sys
@@ -11,7 +13,10 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.task import Clock, LoopingCall
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.harness import reactor
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
@@ -67,6 +72,13 @@ EXPECTED = {
     "web_site.py": ["200: you asked for /index.html"],
     "with_asyncio.py": ["client: HELLO", "server: closed by the far end"],
 }
+TURNED = {
+    "bad_network.py": [
+        *["the network broke; the connection was resumed"] * 5,
+        "cut 5 times; every line was heard and answered, in order",
+    ],
+}
+"""Run here, with a clock that the test turns."""
 
 
 class ExampleTests(SynchronousTestCase):
@@ -133,8 +145,32 @@ class ExampleTests(SynchronousTestCase):
     def test_none_left_out(self) -> None:
         """Each file has its expected lines, a test, and a line in the README."""
         names = {path.name for path in EXAMPLES.glob("*.py")} - SHARED
-        self.assertEqual(names, set(EXPECTED))
+        self.assertEqual(names, {*EXPECTED, *TURNED})
         readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
         for name in names:
-            self.assertTrue(hasattr(self, f"test_{Path(name).stem}"), name)
+            case = self if name in EXPECTED else TurnedTests
+            self.assertTrue(hasattr(case, f"test_{Path(name).stem}"), name)
             self.assertIn(f"({name})", readme)
+
+
+class TurnedTests(TestCase):
+    timeout = 20
+
+    async def run_turned(self, name: str, call: str) -> list[str]:
+        """What a function of an example prints, given the reactor and a clock that runs ahead."""
+        self.patch(sys, "path", [str(EXAMPLES), *sys.path])
+        example = importlib.import_module(Path(name).stem)
+        printed: list[str] = []
+        self.patch(builtins, "print", lambda *texts: printed.append(" ".join(texts)))
+        clock = Clock()
+        turning = LoopingCall(clock.advance, 0.05)
+        turning.start(0.002)
+        try:
+            await getattr(example, call)(reactor, clock)
+        finally:
+            turning.stop()
+        return printed
+
+    async def test_bad_network(self) -> None:
+        printed = await self.run_turned("bad_network.py", "chat")
+        self.assertEqual(printed, TURNED["bad_network.py"])

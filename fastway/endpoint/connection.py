@@ -58,8 +58,10 @@ from fastway.errors import (
     PingTimeout,
     ReceiveQueueFull,
     SendQueueFull,
+    StreamLost,
 )
 from fastway.logs import make_logger
+from fastway.snet.interfaces import IResumableProtocol, IResumableTransport
 from fastway.wire import MAX_PACKET
 
 ANSWER_TIMEOUT = 5.0
@@ -73,6 +75,38 @@ log = make_logger(__name__)
 
 Listener = Callable[["VirtualConnection"], object]
 """What takes the virtual connections that the other side dials; its result is not looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkCut:
+    """The connection to the gateway broke; snet tries to resume it. What is sent waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkResumed:
+    """The connection was resumed, and nothing is missing.
+
+    Attributes:
+        seconds: How long there was none.
+        replayed: Bytes that were sent again.
+    """
+
+    seconds: float
+    replayed: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkLost:
+    """The connection could not be resumed: the endpoint ends.
+
+    Attributes:
+        cause: Why.
+    """
+
+    cause: Exception
+
+
+NetworkEvent = NetworkCut | NetworkResumed | NetworkLost
 
 
 class Overflow(Enum):
@@ -100,7 +134,9 @@ class EndpointConfig:
             idle timeout (30 s by default).
         ping_timeout: Seconds within which a ping must be answered.
         timeout_callback: Called with the endpoint when it was not; returns whether to go on.
-            None: the endpoint ends with PingTimeout.
+            None: the endpoint ends with PingTimeout. Over snet a resume is tried first.
+        network_callback: Called with the endpoint and what happened to its connection, where
+            that is one that can be resumed (snet).
     """
 
     max_packet: int = MAX_PACKET
@@ -112,6 +148,7 @@ class EndpointConfig:
     ping_interval: float = 10.0
     ping_timeout: float = 10.0
     timeout_callback: Callable[[Endpoint], bool] | None = None
+    network_callback: Callable[[Endpoint, NetworkEvent], object] | None = None
 
     def __post_init__(self) -> None:
         if self.ping_interval < 0 or self.ping_interval > 1800:
@@ -360,7 +397,7 @@ class Acceptor:
         self._acceptors.errback(reason)
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IResumableProtocol)
 class Endpoint(Protocol, Acceptor):
     """One connection to a gateway, as a client or as a server.
 
@@ -400,6 +437,10 @@ class Endpoint(Protocol, Acceptor):
         self._leavers = Waiters()
         self._gone = False
         self._linger: Any = None
+        self._cut = False
+        """Over snet: there is no connection now, and no ping is late."""
+        self._resume_tried = False
+        """Over snet: a resume was forced since the last answered ping."""
         self.name = ""
         self.ready = False
 
@@ -476,6 +517,10 @@ class Endpoint(Protocol, Acceptor):
     def close(self) -> None:
         """End it: what was sent is still written. A second time does nothing."""
         if self.ended is None:
+            if IResumableTransport.providedBy(self.transport):
+                # To the gateway it is a cut; nobody should wait for the end of that.
+                for conn_id in list(self._conns):
+                    self._write(self._core.close(conn_id))
             self._end(EndpointEnded("closed here"))
 
     def when_closed(self) -> Deferred[FastwayError]:
@@ -566,12 +611,42 @@ class Endpoint(Protocol, Acceptor):
             self._end(LoginFailed("the gateway did not take the login: is the key right?"))
         elif reason.check(ConnectionDone):
             self._end(EndpointEnded("closed by the gateway"))
+        elif isinstance(reason.value, StreamLost):
+            self._network(NetworkLost(reason.value))
+            self._end(
+                EndpointEnded(f"the connection to the gateway broke: {reason.value}", reason.value)
+            )
         else:
             cause = cast(Exception, reason.value)
             self._end(EndpointEnded("the connection to the gateway broke", cause))
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         self._leavers.callback(None)
+
+    # A resumable transport, as IResumableProtocol.
+
+    def stream_cut(self) -> None:
+        self._cut = True
+        self._stop_ping_call()
+        self._network(NetworkCut())
+
+    def stream_resumed(self, seconds: float, replayed: int) -> None:
+        self._cut = False
+        if self.ended is not None:
+            return
+        if self._core.pinging or not self.ready:
+            self._ping_call = self.clock.callLater(self._answer_timeout, self._ping_late)
+        else:
+            self._begin()
+        self._network(NetworkResumed(seconds, replayed))
+
+    def _network(self, event: NetworkEvent) -> None:
+        callback = self.config.network_callback
+        if callback is not None and self.ended is None:
+            try:
+                callback(self, event)
+            except Exception:
+                log.failure("{callback} failed", callback=callback)
 
     # The transport's buffer, as IPushProducer.
 
@@ -619,7 +694,8 @@ class Endpoint(Protocol, Acceptor):
         self._stop_ping_call()
         self._pings_sent.append(self.clock.seconds())
         self._write(self._core.ping())
-        self._ping_call = self.clock.callLater(self._answer_timeout, self._ping_late)
+        if not self._cut:
+            self._ping_call = self.clock.callLater(self._answer_timeout, self._ping_late)
 
     @property
     def _answer_timeout(self) -> float:
@@ -633,6 +709,10 @@ class Endpoint(Protocol, Acceptor):
             return
         if not self.ready:
             self._end(LoginFailed("the gateway did not answer the login in time"))
+            return
+        if IResumableTransport.providedBy(self.transport) and not self._resume_tried:
+            self._resume_tried = True
+            cast(Any, self.transport).resume_now()
             return
         if self._asked_to_go_on():
             if self.ended is None:
@@ -650,6 +730,7 @@ class Endpoint(Protocol, Acceptor):
 
     def _ponged(self) -> None:
         self.round_trip = self.clock.seconds() - self._pings_sent.popleft()
+        self._resume_tried = False
         self._stop_ping_call()
         self._begin()
         self._now_ready()
