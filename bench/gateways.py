@@ -1,0 +1,404 @@
+"""What gateways cost, side by side: fastway, a floor in C, and any other; one table, TSV, a plot.
+
+    python -m bench.gateways [--runs N] [--seconds S] [--only TEXT] [--options "..."] [--key KEY]
+                             [--peer "COMMAND {client} {server}"]... [--base NAME]
+                             [--tsv FILE] [--plot FILE.svg] [--build DIRECTORY]
+
+`load.c` makes the load and `floor.c` is the least that a gateway must do; both are built here.
+Every measurement has a gateway process of its own, alone on the first core; the load is alone on
+the last. The gateways take turns: case by case, run by run.
+
+Law: figures are compared within one run only. The table has the median of the runs, and in
+brackets the median of each run's ratio to the base.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import random
+import resource
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.plot import bars, digits
+
+ROOT = Path(__file__).resolve().parent.parent
+CONSOLE = [sys.executable, "-m", "fastway"]
+FASTWAY = [*CONSOLE, "--client-addr", "{client}", "--server-addr", "{server}"]
+CORES = os.sched_getaffinity(0) if sys.platform == "linux" else {0}
+FIRST_CORE, LAST_CORE = min(CORES), max(CORES)
+PATIENCE = 20.0
+"""Seconds for a gateway to start, and to stop."""
+
+
+class Failure(Exception):
+    """Why there are no figures."""
+
+
+Result = dict[str, Any]
+"""The line of `load`."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A row of the table: `field` of a result, divided by `scale`."""
+
+    label: str
+    field: str
+    scale: float = 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """A load, and what is shown of it. The name of an echo is clients x connections x window."""
+
+    name: str
+    load: str
+    figures: tuple[Figure, ...]
+
+
+CPU = (Figure("µs of CPU a forward", "cpu_us"),)
+TRIP = (Figure("round trip, p50, µs", "p50_us"), Figure("round trip, p99, µs", "p99_us"))
+CASES = [
+    Case("echo 1 x 1 x 1", "echo -c 1", TRIP + CPU),
+    Case("echo 100 x 1 x 1", "echo -c 100", CPU),
+    Case("echo 1000 x 1 x 1", "echo -c 1000", CPU),
+    Case("echo 100 x 1 x 16", "echo -c 100 -w 16", CPU),
+    Case("echo 10 x 16 x 64", "echo -c 10 -v 16 -w 64", CPU),
+    Case("fan-in 1 x 1 x 900", "fan-in -c 1 -w 900", CPU),
+    Case("fan-out 1000 x 1 x 1", "fan-out -c 1000", CPU),
+    Case("fan-out 1000 x 1 x 8", "fan-out -c 1000 -w 8", CPU),
+    Case("dial+close, 100 at once", "dial -c 100", (Figure("µs of CPU each", "cpu_us"),)),
+    Case(
+        "10 000 connections",
+        "connect -c 10000 -w 32",
+        (
+            Figure("accepted, seconds", "seconds"),
+            Figure("accepted, µs of CPU each", "cpu_us"),
+            Figure("idle, KB of memory each", "idle_bytes", 1000),
+        ),
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A program; `{client}` and `{server}` in its command become the addresses of its ports."""
+
+    name: str
+    command: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Running:
+    pid: int
+    client: str
+    server: str
+
+
+def compiler() -> str | None:
+    """The system's C compiler, or CC."""
+    names = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
+    return next((name for name in names if name and shutil.which(name)), None)
+
+
+def build(directory: Path, *flags: str) -> tuple[Path, Path]:
+    """Compile load and floor.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        Failure: There is no compiler, or it refuses, or this is not Linux.
+    """
+    if sys.platform != "linux":
+        raise Failure("the bench needs Linux, for epoll and /proc")
+    found = compiler()
+    if found is None:
+        raise Failure("the bench needs a C compiler (cc, gcc or clang), and none is there")
+    directory.mkdir(parents=True, exist_ok=True)
+    made = directory.resolve() / "load", directory.resolve() / "floor"
+    for program in made:
+        source = ROOT / "bench" / f"{program.name}.c"
+        command = [found, "-std=c11", "-Wall", "-Wextra", *flags, "-o", str(program), str(source)]
+        if subprocess.run(command, check=False).returncode:
+            raise Failure(f"{source} does not compile")
+    return made
+
+
+def free_address() -> str:
+    """On loopback, outside the range from which outgoing connections take their ports."""
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return f"127.0.0.1:{port}"
+
+
+def listens(address: str) -> bool:
+    host, port = address.split(":")
+    try:
+        socket.create_connection((host, int(port))).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def running(gateway: Gateway, core: int = FIRST_CORE) -> Iterator[Running]:
+    """The gateway as a process of its own, in a directory of its own, pinned to `core`.
+
+    Raises:
+        Failure: It does not listen in time, or ends before it is stopped.
+    """
+    client, server = free_address(), free_address()
+    command = [word.replace("{client}", client) for word in gateway.command]
+    command = [word.replace("{server}", server) for word in command]
+    plain = {name: text for name, text in os.environ.items() if not name.startswith("FASTWAY_")}
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        open(os.path.join(directory, "output"), "w+b") as output,
+        subprocess.Popen(
+            command,
+            cwd=directory,
+            env={**plain, "PYTHONPATH": str(ROOT)},
+            stdout=output,
+            stderr=output,
+            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        ) as process,
+    ):
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not (listens(client) and listens(server)):
+                if process.poll() is not None:
+                    raise Failure(f"{gateway.name} does not start")
+                if time.monotonic() > deadline:
+                    raise Failure(f"{gateway.name} does not listen on {client} and {server}")
+                time.sleep(0.02)
+            yield Running(process.pid, client, server)
+            if process.poll() is not None:
+                raise Failure(f"{gateway.name} ended by itself")
+        except Failure as error:
+            output.seek(0)
+            said = output.read().decode(errors="replace").strip().rpartition("\n")[2]
+            raise Failure(f"{error}; its last line: {said}" if said else error) from None
+        finally:
+            process.terminate()
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def measure(
+    load: Path, arguments: Sequence[str], gateway: Running, core: int = LAST_CORE
+) -> Result:
+    """Run `load` once.
+
+    Raises:
+        Failure: A message was wrong or missing, or the gateway did not keep up its end; with
+            what `load` says.
+    """
+    command = [str(load), *arguments, "-p", str(gateway.pid), gateway.client, gateway.server]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    )
+    if done.returncode:
+        raise Failure(done.stderr.strip() or f"load ended with status {done.returncode}")
+    result: Result = json.loads(done.stdout)
+    return result
+
+
+def fastway_gateways(options: Sequence[str]) -> list[Gateway]:
+    """The relay and the Python path, or the Python path alone where there is no relay."""
+    command = [*FASTWAY, *options]
+    usage = subprocess.run([*CONSOLE, "--help"], capture_output=True, text=True, check=True)
+    if "--relay" not in usage.stdout:
+        print("# this fastway has no --relay: only its Python path is measured")
+        return [Gateway("python", command)]
+    relay = Gateway("relay", [*command, "--relay", "on"])
+    python = Gateway("python", [*command, "--relay", "off"])
+    try:
+        with running(relay):
+            return [relay, python]
+    except Failure as failure:
+        print(f"# only the Python path is measured: {failure}")
+        return [python]
+
+
+def value(result: Result, figure: Figure) -> float | None:
+    read = result[figure.field]
+    return None if read is None else read / figure.scale
+
+
+class Table:
+    """The results of all runs.
+
+    Attributes:
+        results: By case and gateway; one for each run.
+    """
+
+    def __init__(self, cases: Sequence[Case], names: Sequence[str], base: str) -> None:
+        self.cases = cases
+        self.names = names
+        self.base = base
+        self.results: dict[tuple[str, str], list[Result]] = {
+            (case.name, name): [] for case in cases for name in names
+        }
+
+    def median(self, case: Case, figure: Figure, name: str) -> float | None:
+        values = [value(result, figure) for result in self.results[case.name, name]]
+        known = [one for one in values if one is not None]
+        return median(known) if known else None
+
+    def ratio(self, case: Case, figure: Figure, name: str) -> float | None:
+        """To the base, the median of each run's."""
+        ratios = []
+        pairs = zip(self.results[case.name, name], self.results[case.name, self.base], strict=True)
+        for one, base in pairs:
+            above, below = value(one, figure), value(base, figure)
+            if above is not None and below:
+                ratios.append(above / below)
+        return median(ratios) if ratios else None
+
+    def cell(self, case: Case, figure: Figure, name: str) -> str:
+        middle, ratio = self.median(case, figure, name), self.ratio(case, figure, name)
+        text = "-" if middle is None else digits(middle)
+        return text if ratio is None or name == self.base else f"{text} ({digits(ratio)})"
+
+    def lines(self) -> Iterator[str]:
+        """Markdown, in columns."""
+        rows = [["case", "figure", *self.names]]
+        rows += [
+            [case.name, figure.label, *(self.cell(case, figure, name) for name in self.names)]
+            for case in self.cases
+            for figure in case.figures
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        rows.insert(1, ["-" * width for width in widths])
+        for row in rows:
+            yield f"| {' | '.join(map(str.ljust, row, widths))} |"
+
+    def plot(self) -> str:
+        """An SVG of the ratios."""
+        groups = [
+            (
+                f"{case.name}, {figure.label}",
+                {name: self.ratio(case, figure, name) for name in self.names},
+            )
+            for case in self.cases
+            for figure in case.figures
+        ]
+        return bars(f"times the {self.base}, median of the runs", groups)
+
+
+def write_row(file: Any, run: int, name: str, case: Case, result: Result) -> None:
+    named = {"run": run, "gateway": name, "name": case.name, **result}
+    if file.tell() == 0:
+        file.write("\t".join(named) + "\n")
+    file.write("\t".join("" if one is None else str(one) for one in named.values()) + "\n")
+    file.flush()
+
+
+def choose_cases(only: str) -> list[Case]:
+    """Those whose name has `only` in it, and that the limit of open files allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    chosen = [case for case in CASES if only in case.name]
+    for case in list(chosen):
+        if most != resource.RLIM_INFINITY and case.load.startswith("connect") and most < 10_100:
+            print(f"# left out: {case.name}; ulimit -n allows {most} open files")
+            chosen.remove(case)
+    if not chosen:
+        raise Failure(f"no case to run; there are: {', '.join(case.name for case in CASES)}")
+    return chosen
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    add = parser.add_argument
+    add("--runs", type=int, default=5, metavar="N")
+    add("--seconds", type=float, default=0.5, metavar="S", help="measured, for each case")
+    add("--only", default="", metavar="TEXT", help="the cases with this in their name")
+    add("--options", default="", metavar="TEXT", help="more options for fastway")
+    add("--key", default="", help="the server key; a peer must be given it in its command")
+    add("--peer", action="append", default=[], metavar="COMMAND", help="another gateway")
+    add("--base", default="floor", metavar="NAME", help="what the ratios are to")
+    add("--tsv", metavar="FILE", help="every result of every run")
+    add("--plot", metavar="FILE", help="the ratios, as SVG")
+    add("--build", type=Path, default=ROOT / "build" / "bench", metavar="DIRECTORY")
+    return parser.parse_args()
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Measure, and print the table."""
+    load, floor = build(arguments.build, "-O2")
+    options = shlex.split(arguments.options)
+    if arguments.key:
+        options += ["--server-auth-password", arguments.key]
+    gateways = [Gateway("floor", [str(floor), "{client}", "{server}"])]
+    gateways += fastway_gateways(options)
+    for program, *rest in map(shlex.split, arguments.peer):
+        found = shutil.which(program)
+        if found is None:
+            raise Failure(f"there is no program {program}")
+        gateways.append(Gateway(os.path.basename(program), [os.path.abspath(found), *rest]))
+    names = [gateway.name for gateway in gateways]
+    if len(set(names)) < len(names) or arguments.base not in names:
+        raise Failure(f"names must differ, and {arguments.base} be one: {', '.join(names)}")
+    cases = choose_cases(arguments.only)
+    table = Table(cases, names, arguments.base)
+    print(
+        f"# {platform.machine()}, {os.cpu_count()} cores, CPython {platform.python_version()}; "
+        f"{arguments.runs} runs, {arguments.seconds:g} s measured in each, 64-byte messages"
+    )
+    with contextlib.ExitStack() as stack:
+        file = arguments.tsv and stack.enter_context(open(arguments.tsv, "w", encoding="utf-8"))
+        for run in range(arguments.runs):
+            for case in cases:
+                timing = ["-k", arguments.key, "-d", str(arguments.seconds)]
+                turns = run % len(gateways)
+                for gateway in gateways[turns:] + gateways[:turns]:
+                    try:
+                        with running(gateway) as process:
+                            result = measure(load, [*case.load.split(), *timing], process)
+                    except Failure as error:
+                        raise Failure(f"{gateway.name}, {case.name}: {error}") from None
+                    table.results[case.name, gateway.name].append(result)
+                    if file:
+                        write_row(file, run + 1, gateway.name, case, result)
+    for line in table.lines():
+        print(line)
+    if arguments.plot:
+        Path(arguments.plot).write_text(table.plot(), encoding="utf-8")
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    try:
+        compare(parse_arguments())
+    except Failure as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
