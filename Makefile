@@ -36,8 +36,9 @@ test: lint docs check
 docs: $(BIN)/.tests
 	$(BIN)/pydoctor $(PYDOCTOR) --html-output=build/api fastway
 
-bench: $(BIN)/.tests
-	$(BIN)/python -m bench.forward
+# make bench BENCH='--peer "other-gateway {client} {server}"' measures another beside it.
+bench: $(BIN)/.runs
+	$(BIN)/python -m bench.gateways $(BENCH)
 	$(BIN)/python -m bench.endpoint
 
 clean:

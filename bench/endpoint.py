@@ -21,15 +21,20 @@ from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.task import react
 
-from bench.forward import SERVER_ID, Process, gateway
+from bench.gateways import FASTWAY, FIRST_CORE, LAST_CORE, Gateway, Running, running
 from fastway.endpoint import Endpoint, EndpointConfig, VirtualConnection, connect_client
 
+SERVER_ID = 1
 ECHO_SERVER = """
-import os, sys
-from bench.forward import login
+import os, socket, sys
+from fastway.auth import answer_challenge
 from fastway.wire import FrameReader
-os.sched_setaffinity(0, {0})
-server = login(int(sys.argv[1]))
+core, host, port, server_id = sys.argv[1:]
+os.sched_setaffinity(0, {int(core)})
+server = socket.create_connection((host, int(port)))
+server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+challenge = server.recv(8, socket.MSG_WAITALL)
+server.sendall(answer_challenge(challenge, b"", int(server_id)))
 reader = FrameReader()
 print("ready", flush=True)
 while True:
@@ -53,9 +58,9 @@ async def echo(conn: VirtualConnection, messages: int, size: int, window: int) -
                 raise SystemExit("a message came back changed")
 
 
-async def run(reactor: Any, process: Process) -> None:
+async def run(reactor: Any, gateway: Running) -> None:
     config = EndpointConfig(receive_queue=100_000)
-    where = clientFromString(reactor, f"tcp:127.0.0.1:{process.ports[0]}")
+    where = clientFromString(reactor, f"tcp:{gateway.client}")
     endpoint = await connect_client(where, config, reactor)
     conn = await endpoint.dial(SERVER_ID)
     print("scenario\tmessages\tmessages/s\tus CPU/message\tratio")
@@ -105,19 +110,20 @@ async def dial_many(endpoint: Endpoint, count: int) -> list[VirtualConnection]:
 
 
 def main() -> None:
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    os.sched_setaffinity(0, {LAST_CORE})
     print(f"# CPython {platform.python_version()} on {platform.machine()}")
-    process = gateway()
-    server = subprocess.Popen(
-        [sys.executable, "-c", ECHO_SERVER, str(process.ports[1])], stdout=subprocess.PIPE
-    )
-    assert server.stdout is not None
-    server.stdout.readline()
-    try:
-        react(lambda reactor: ensureDeferred(run(reactor, process)))
-    finally:
-        server.kill()
-        process.stop()
+    with running(Gateway("fastway", [*FASTWAY, "--client-max-conn", "0"])) as gateway:
+        where = [str(FIRST_CORE), *gateway.server.split(":"), str(SERVER_ID)]
+        server = subprocess.Popen(
+            [sys.executable, "-c", ECHO_SERVER, *where], stdout=subprocess.PIPE
+        )
+        assert server.stdout is not None
+        server.stdout.readline()
+        try:
+            react(lambda reactor: ensureDeferred(run(reactor, gateway)))
+        finally:
+            server.kill()
+            server.wait()
 
 
 if __name__ == "__main__":
