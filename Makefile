@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 
 $(BIN)/.runs: setup.cfg setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[snet]'
 	@touch $@
 
 $(BIN)/.tests: $(BIN)/.runs
@@ -40,6 +40,7 @@ docs: $(BIN)/.tests
 bench: $(BIN)/.runs
 	$(BIN)/python -m bench.gateways $(BENCH)
 	$(BIN)/python -m bench.endpoint
+	$(BIN)/python -m bench.snet
 
 clean:
 	rm -rf $(VENV) run build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
