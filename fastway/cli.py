@@ -68,6 +68,11 @@ def gateway_endpoint(reactor: Any, option: str, text: str) -> IStreamClientEndpo
         return cast(IStreamClientEndpoint, clientFromString(reactor, text))
     except Exception as error:  # each endpoint parser raises what it likes
         problem = " ".join(str(error).split())
+        if isinstance(error, ImportError):
+            kind = "snet" if text.startswith("snet:") else "tls"
+            raise UsageError(
+                f"--{option}: {text!r}: {problem}; it needs: pip install 'fastway[{kind}]'"
+            ) from None
         raise UsageError(
             f"--{option}: {text!r} is neither host:port nor an endpoint string: {problem}"
         ) from None

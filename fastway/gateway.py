@@ -26,6 +26,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
+    IDelayedCall,
     IHalfCloseableProtocol,
     IPushProducer,
     IReactorTime,
@@ -55,6 +56,10 @@ WRITE_PIECE = 256 * 1024
 
 LINGER = 5.0
 """Seconds that a lost link gets to take what was already on its way to it."""
+
+PATIENCE = 0.25
+"""Seconds in which a client over its bounds must take something, over a transport that hands on
+little at a time (snet)."""
 
 OURS = (Reason.EVICTED, Reason.ID_IN_USE, Reason.KICKED, Reason.SHUTDOWN)
 """Reasons of the gateway's own: the peer did no wrong and may be sending."""
@@ -125,7 +130,7 @@ class GatewayLink(Protocol, Link):
         self._queue: deque[tuple[bytes, int]] | None = None
         self._full_since: float | None = None
         self._taken: int | None = None
-        self._judging = False
+        self._judgement: IDelayedCall | None = None
         self._drained = False
         """The transport ran empty since the last judgement."""
         self._held_by: set[GatewayLink] | None = None
@@ -204,6 +209,9 @@ class GatewayLink(Protocol, Link):
 
     def disconnect(self, reason: Reason, detail: str) -> None:
         self._log_lost(reason, detail)
+        if self._judgement is not None:
+            self._judgement.cancel()
+            self._judgement = None
         self._release_held()
         if self._held_by:
             for holder in self._held_by:
@@ -371,6 +379,11 @@ class GatewayLink(Protocol, Link):
     def stream_cut(self) -> None:
         if self.lost is not None:
             return  # what is on its way to it may still be taken
+        if not self.known:
+            # Who has proved nothing does not take the place of one who may come back.
+            self.service.router.lose(self, Reason.CONNECTION_LOST)
+            cast(Any, self.transport).abortConnection()
+            return
         self.cut_since = self.service.wheel.seconds()
         log.info(
             "{side} {id} {addr} cut: it may come back",
@@ -407,7 +420,7 @@ class GatewayLink(Protocol, Link):
         if self.lost is not None:
             cast(Any, self.transport).abortConnection()
             return None
-        if self.cut_since is not None and self.known:
+        if self.cut_since is not None:
             return None  # stream_resumed asks again
         deadlines = []
         if self._full_since is not None and self.config.write_timeout:
@@ -490,19 +503,30 @@ class ClientLink(GatewayLink):
         )
 
     def went_over_bounds(self, source: GatewayLink | None) -> None:
-        if not self._judging:
-            self._judging = True
-            self._drained = False
+        if self._judgement is not None:
+            if self.waiting_bytes > self.config.queue_bytes:
+                self._judgement.reset(0)
+            return
+        self._drained = False
+        later = self.service.clock.callLater
+        taken = self._bytes_taken() if IResumableTransport.providedBy(self.transport) else None
+        if taken is None:
             # Two turns: the first begins before the socket is offered what waits, the second
             # after it.
-            later = self.service.clock.callLater
-            later(0, later, 0, self._judge)
+            self._judgement = later(0, self._judge_next_turn)
+        else:
+            # Little is on its way at a time: it takes round trips to see that it reads.
+            self._judgement = later(PATIENCE, self._judge, taken)
 
-    def _judge(self) -> None:
-        self._judging = False
+    def _judge_next_turn(self) -> None:
+        self._judgement = self.service.clock.callLater(0, self._judge)
+
+    def _judge(self, taken: int | None = None) -> None:
+        self._judgement = None
         if self.lost is None and self._over_bounds():
-            if self._drained and self.waiting_bytes <= self.config.queue_bytes:
-                self.went_over_bounds(None)  # it reads; what waits came since: judge again
+            reads = self._drained or (taken is not None and self._bytes_taken() != taken)
+            if reads and self.waiting_bytes <= self.config.queue_bytes:
+                self.went_over_bounds(None)  # what waits came since: judge again
                 return
             detail = f"{self.waiting_packets} packets, {self.waiting_bytes} bytes"
             self.service.router.lose(self, Reason.SLOW_READER, detail)

@@ -138,6 +138,12 @@ class GatewayService(Service):
     def _snet_config(self, side: str) -> SnetConfig | None:
         """How that port speaks snet, if its options make it."""
         options = self.options
+        if self.addresses[side].text.startswith("snet:"):
+            for name, (where, _) in options.given.items():
+                if name.startswith(f"{side}-snet-"):
+                    raise ConfigError(
+                        where, f"--{side}-addr has snet's settings itself; give it there"
+                    )
         if not options[f"{side}-snet-enable"]:
             if options[f"{side}-snet-encrypt"]:
                 raise ConfigError(
@@ -146,8 +152,6 @@ class GatewayService(Service):
                 )
             return None
         enabled = self._where(f"{side}-snet-enable")
-        if self.addresses[side].text.startswith("snet:"):
-            raise ConfigError(enabled, f"--{side}-addr speaks snet already; give one of the two")
         try:
             from fastway.snet.transport import SnetConfig
         except ImportError as error:

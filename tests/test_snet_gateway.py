@@ -27,7 +27,14 @@ from fastway.endpoint import (
     connect_client,
     connect_server,
 )
-from fastway.errors import ConfigError, ConnectionEnded, EndpointEnded, PingTimeout, Reason
+from fastway.errors import (
+    ConfigError,
+    ConnectionEnded,
+    EndpointEnded,
+    PingTimeout,
+    Reason,
+    StreamLost,
+)
 from fastway.gateway import ClientFactory, PortConfig, RouterService, ServerFactory
 from fastway.options import GatewayOptions
 from fastway.router import Side
@@ -249,14 +256,47 @@ class GatewayTests(SynchronousTestCase):
         self.assertEqual(gateway.lost, {(Side.CLIENT, Reason.WRITE_TIMEOUT): 1})
 
     def test_cut_in_the_server_handshake(self) -> None:
-        """Who has not proved the key gets no longer by being cut."""
-        gateway = Gateway()
-        _, wire = gateway.new(gateway.servers)
-        wire.broken()
-        gateway.pass_time(11)
+        """Who has not proved the key is lost when it is cut, and takes nobody's place."""
+        config = SnetConfig(max_waiting=1)
+        gateway = Gateway(config=config)
+        server, server_wire = gateway.server()
+        server_wire.broken()
+        for _ in range(3):
+            _, wire = gateway.new(gateway.servers)
+            wire.broken()
+        gateway.turn()
         away = gateway.service.router.stats.turned_away
-        self.assertEqual(dict(away), {Reason.HANDSHAKE_TIMEOUT: 1})
-        self.assertEqual(len(gateway.servers.streams), 0)
+        self.assertEqual(dict(away), {Reason.CONNECTION_LOST: 3})
+        self.assertEqual(len(gateway.servers.streams), 1)
+        gateway.resume(gateway.servers, server)
+        self.assertEqual(gateway.links(), "server 1")
+
+    def test_burst_for_one_that_reads(self) -> None:
+        """A client that takes a burst bit by bit is no slow reader; one that stops is."""
+        gateway = Gateway(PortConfig(queue_packets=10), config=SnetConfig(buffer=1000))
+        _, wire, server, server_wire, conn_id = gateway.pair()
+        wire.prompt = False
+        for _ in range(2):  # the first fills the stream, the second waits
+            server_wire.feed(server.send(packet(conn_id, bytes(92)) * 40))
+        for _ in range(3):
+            gateway.pass_time(0.125)
+            wire.ack(500)
+        gateway.pass_time(0.25)
+        self.assertEqual(gateway.links(), "client 1, server 1")
+        gateway.pass_time(1)
+        self.assertEqual(gateway.lost, {(Side.CLIENT, Reason.SLOW_READER): 1})
+
+    def test_burst_over_the_bytes(self) -> None:
+        """The bound in bytes is hard, however well it reads."""
+        gateway = Gateway(PortConfig(queue_bytes=5000), config=SnetConfig(buffer=1000))
+        _, wire, server, server_wire, conn_id = gateway.pair()
+        wire.prompt = False
+        for _ in range(2):
+            server_wire.feed(server.send(packet(conn_id, bytes(92)) * 60))
+            wire.ack(500)
+            gateway.turn()
+        gateway.pass_time(0.25)
+        self.assertEqual(gateway.lost, {(Side.CLIENT, Reason.SLOW_READER): 1})
 
     def test_kick_while_cut(self) -> None:
         """A cut link that is kicked is forgotten at once; coming back is refused."""
@@ -533,6 +573,21 @@ class EndpointTests(LiveTestCase):
         self.assertEqual([type(event) for event in heard], [NetworkCut, NetworkLost])
         self.assertIs(cast(NetworkLost, heard[1]).cause, cast(EndpointEnded, ended).cause)
 
+    async def test_lost_amid_a_packet(self) -> None:
+        """A stream that is lost within a packet is lost, not a fault of the gateway's."""
+        service = self.gateway(*LOOPBACK, "--client-snet-enable")
+        heard, config = self.events()
+        client = await self.known(self.dialler(service, "client", SnetConfig()), config)
+        (link,) = service.router_service.router.clients.values()
+        cast(Any, link).transport.write(packet(9, b"never whole")[:-1])
+        session = cast(Any, client.transport).session
+        before = session.read
+        await until("the piece", lambda: session.read > before)
+        cast(Any, link).transport.abortConnection()
+        ended = await client.when_closed()
+        self.assertIsInstance(cast(EndpointEnded, ended).cause, StreamLost)
+        self.assertEqual([type(event) for event in heard], [NetworkCut, NetworkLost])
+
     async def test_callback_fails(self) -> None:
         """A callback's fault is logged, and the endpoint goes on."""
         service = self.gateway(*LOOPBACK, "--client-snet-enable")
@@ -563,7 +618,8 @@ class EndpointTests(LiveTestCase):
         await until("the resume", lambda: len(heard) == 2, 5)
         self.assertEqual([type(event) for event in heard], [NetworkCut, NetworkResumed])
         stats = service.router_service.snet["client"].stats
-        self.assertEqual((stats.resumed, stats.taken_over), (1, 1))
+        await until("the take-over", lambda: stats.resumed == 1)
+        self.assertEqual(stats.taken_over, 1)
         await client.ping()
 
     async def test_ping_timeout_twice(self) -> None:
@@ -678,14 +734,14 @@ class OptionTests(SynchronousTestCase):
         self.assertIn("--server-snet-enable", error.problem)
 
     def test_twice(self) -> None:
-        """Snet in the address and by flag would be snet in snet."""
-        options = Options()
-        options.parseOptions(
-            ["--pid-file=", LOOPBACK[1], "--client-addr=snet:tcp\\:0", "--client-snet-enable"]
-        )
-        error = raised(ConfigError, GatewayService, options, Clock())
-        self.assertEqual(error.option, "--client-snet-enable")
-        self.assertIn("give one of the two", error.problem)
+        """Snet in the address and in flags would be snet in snet, or settings without effect."""
+        for flag in ("--client-snet-enable", "--client-snet-buffer=1K"):
+            options = Options()
+            address = "--client-addr=snet:tcp\\:0"
+            options.parseOptions(["--pid-file=", LOOPBACK[1], address, flag])
+            error = raised(ConfigError, GatewayService, options, Clock())
+            self.assertEqual(error.option, flag.partition("=")[0])
+            self.assertIn("give it there", error.problem)
 
     def test_no_cryptography(self) -> None:
         """Without the package that snet needs the operator is told what to install."""

@@ -699,6 +699,13 @@ class ClockCase(SynchronousTestCase):
         self.patch(stream_module, "round_trip", lambda transport: 0.002)
 
 
+def nobody() -> Script:
+    """Somebody whose stream is not here."""
+    script = Script()
+    script.conn_id, script.key = 99, b"k" * 8
+    return script
+
+
 class TimeTests(ClockCase):
     """Deadlines and bounds of the listening side, on a clock."""
 
@@ -751,8 +758,8 @@ class TimeTests(ClockCase):
         """One that is refused and does not close is dropped after LINGER seconds, and counts among
         the handshakes until then."""
         bench = Listening()
-        wire = bench.dial()
-        wire.feed(b"x")
+        wire, answer = bench.asks(nobody())
+        self.assertEqual(answer, REFUSED)
         self.assertTrue(wire.fin)
         self.assertEqual(len(bench.snet.handshakes), 1)
         wire.feed(b"more" * 100)
@@ -760,9 +767,23 @@ class TimeTests(ClockCase):
         self.assertFalse(wire.closed)
         bench.pass_time(1.0)
         self.assertEqual([wire.closed, bench.snet.handshakes], [True, {}])
-        self.assertEqual(bench.snet.stats.refused, {Fault.FIRST_BYTE: 1})
+        self.assertEqual(bench.snet.stats.refused, {Fault.UNKNOWN_STREAM: 1})
         bench.snet.doStop()
         self.assertEqual(bench.calls, [])
+
+    def test_refused_and_pushing(self) -> None:
+        """One that is refused is not read from without end; without an answer not at all."""
+        bench = Listening()
+        wire, _ = bench.asks(nobody())
+        wire.feed(bytes(60_000))
+        self.assertFalse(wire.closed)
+        wire.feed(bytes(6000))
+        self.assertTrue(wire.aborted)
+        wire = bench.dial()
+        wire.feed(b"x")
+        self.assertTrue(wire.aborted)
+        bench.turn()
+        self.assertEqual(bench.snet.handshakes, {})
 
     def test_max_handshakes(self) -> None:
         """Past the bound the oldest handshake is dropped, and the newcomer is served."""

@@ -603,7 +603,8 @@ class Endpoint(Protocol, Acceptor):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._gone = True
-        self._core.receive_eof()
+        if reason.check(ConnectionDone):
+            self._core.receive_eof()  # else it broke, wherever it was
         error = self._core.error
         if error is not None:
             self._end(EndpointEnded(f"the gateway broke the protocol: {error}", error))

@@ -55,6 +55,9 @@ log = make_logger(__name__)
 LINGER = 5.0
 """Seconds that the peer of a closed stream gets to take what was written to it."""
 
+MOST_DROPPED = 64 * 1024
+"""Bytes that are read into nothing from a connection that was refused."""
+
 PIECE = 64 * 1024
 """Bytes handed to a carrier at once from what waits."""
 
@@ -128,6 +131,7 @@ class Carrier(Protocol):
         self.gone = False
         self.slot = -1
         self._wrote = 0
+        self._dropped = 0
         self._acked_before: int | None = None
 
     # What Twisted calls.
@@ -150,6 +154,9 @@ class Carrier(Protocol):
             return
         handshake = self.handshake
         if handshake is None:
+            self._dropped += len(data)
+            if self._dropped > MOST_DROPPED:
+                self.abort()
             return
         try:
             answer, result = handshake.feed(data)
@@ -225,9 +232,12 @@ class Carrier(Protocol):
         return None if acked is None else self._wrote - (acked - self._acked_before)
 
     def fail(self, error: HandshakeFailed) -> None:
-        """Give up the handshake: disconnect after what was answered."""
+        """Give up the handshake: disconnect, after the answer if there is one."""
         self.handshake = None
-        self.half_close()
+        if error.answer:
+            self.half_close()
+        else:
+            self.abort()
         self.owner.not_shaken(self, error)
 
     def half_close(self) -> None:
@@ -628,10 +638,9 @@ class SnetStream:
     def _now_cut(self) -> None:
         self.cut_since = self.owner.wheel.seconds()
         self._tell_full()
-        if self.lost is not None:  # its producer would not have it
-            return
-        self.owner.stream_cut(self)
         self._tell("stream_cut")
+        if self.lost is None:  # its producer and its protocol would have it
+            self.owner.stream_cut(self)
 
     def _tell(self, event: str, *args: object) -> None:
         if self.lost is None and IResumableProtocol.providedBy(self._protocol):
