@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -78,9 +79,17 @@ class Address:
             self.bind(reuse_port).close()
 
     def listen(
-        self, reactor: Any, factory: IProtocolFactory, reuse_port: bool
+        self,
+        reactor: Any,
+        factory: IProtocolFactory,
+        reuse_port: bool,
+        adopt: Callable[[int, int, Any], IListeningPort] | None = None,
     ) -> Deferred[IListeningPort]:
-        """Listen. Fails with StartError."""
+        """Listen. Fails with StartError.
+
+        Args:
+            adopt: Makes the port of a `host:port`, as the reactor's adoptStreamPort would.
+        """
         try:
             if self.host is None:
                 listening = cast(
@@ -89,7 +98,8 @@ class Address:
             else:
                 with self.bind(reuse_port) as bound:
                     bound.listen(BACKLOG)
-                    port = reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
+                    adopt = adopt or reactor.adoptStreamPort
+                    port = adopt(bound.fileno(), bound.family, factory)
                 listening = Deferred()
                 listening.callback(port)
         except (StartError, ConfigError, OSError, CannotListenError) as error:

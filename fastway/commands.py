@@ -268,6 +268,8 @@ class Commands:
             + _counts({reason.value: count for reason, count in lost.items()}),
             f"memory: {resident_memory() // 1024} KiB resident",
         ]
+        if service.relay is not None:
+            rows += service.relay.status()
         return "\n".join(rows)
 
     def links(self) -> str:

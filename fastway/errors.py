@@ -76,6 +76,7 @@ class Reason(Enum):
     HANDSHAKE_TIMEOUT = "no complete handshake in time"
     WRITE_TIMEOUT = "took nothing that waits for it within the write timeout"
     SLOW_READER = "more waits for it than its bounds allow"
+    NO_MEMORY = "the memory pool has no room for it"
     FRAME_TOO_LARGE = "announced a packet over the limit"
     FRAME_TOO_SHORT = "announced a packet too short to be one"
     BAD_COMMAND = "sent a command that an end must not send"

@@ -64,7 +64,12 @@ little at a time (snet)."""
 OURS = (Reason.EVICTED, Reason.ID_IN_USE, Reason.KICKED, Reason.SHUTDOWN)
 """Reasons of the gateway's own: the peer did no wrong and may be sending."""
 
-ABORTED = (Reason.SLOW_READER, Reason.WRITE_TIMEOUT, Reason.HANDSHAKE_TIMEOUT)
+ABORTED = (
+    Reason.SLOW_READER,
+    Reason.WRITE_TIMEOUT,
+    Reason.HANDSHAKE_TIMEOUT,
+    Reason.NO_MEMORY,
+)
 """Reasons for which a link gets nothing more: it took too little, or nothing is on its way."""
 
 
@@ -613,6 +618,9 @@ class GatewayFactory(Factory):
         self.links = 0
         """Connections that are open, handshakes included."""
 
+    link_class: type[GatewayLink]
+    """What it makes; on a port of the relay a class of `fastway.relay.link`."""
+
     def make_link(self) -> GatewayLink:
         raise NotImplementedError
 
@@ -639,12 +647,13 @@ class ClientFactory(GatewayFactory):
     """The client port."""
 
     side = Side.CLIENT
+    link_class = ClientLink
 
     def __init__(self, service: RouterService, config: PortConfig | None = None) -> None:
         super().__init__(service, PortConfig() if config is None else config)
 
-    def make_link(self) -> ClientLink:
-        return ClientLink(self)
+    def make_link(self) -> GatewayLink:
+        return self.link_class(self)
 
 
 class ServerFactory(GatewayFactory):
@@ -655,6 +664,7 @@ class ServerFactory(GatewayFactory):
     """
 
     side = Side.SERVER
+    link_class = ServerLink
 
     def __init__(
         self, service: RouterService, key: bytes, config: PortConfig | None = None
@@ -662,8 +672,8 @@ class ServerFactory(GatewayFactory):
         super().__init__(service, server_port_config() if config is None else config)
         self.key = key
 
-    def make_link(self) -> ServerLink:
-        return ServerLink(self)
+    def make_link(self) -> GatewayLink:
+        return self.link_class(self)
 
 
 class RouterService(Service):
@@ -690,6 +700,8 @@ class RouterService(Service):
         """Connections closed at once because of max_links."""
         self.snet: dict[str, SnetFactory] = {}
         """side -> the streams of its port, where it speaks snet."""
+        self.relay: Any = None
+        """The native fast path (`fastway.relay.link.GatewayRelay`), if there is one."""
         self.started = clock.seconds()
         self.stopping = False
         self._stopped: Deferred[None] | None = None

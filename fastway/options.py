@@ -120,7 +120,6 @@ class Option:
         default: As an operator would write it.
         parse: Text to value; a ValueError's text tells the operator what would be right.
         unit: What the text is: size, duration, number, flag, or the words that are possible.
-        not_built: Until it is built it is checked, then refused with this sentence.
     """
 
     name: str
@@ -128,14 +127,12 @@ class Option:
     parse: Callable[[str], Any]
     unit: str
     help: str
-    not_built: str = ""
 
     @property
     def is_flag(self) -> bool:
         return self.parse is parse_bool
 
 
-_POOL = "the memory pool comes with the native fast path, which is not built yet; leave it out"
 
 
 def _port_options(side: str, queue: str, read: str, queue_bytes: str) -> list[Option]:
@@ -302,12 +299,18 @@ OPTIONS: list[Option] = [
         "an end that takes nothing for this long while data waits is lost; 0 = never",
     ),
     Option(
+        "relay",
+        "auto",
+        one_of("auto", "on", "off"),
+        "auto, on or off",
+        "forward packets in native code; auto: where it is built and runs",
+    ),
+    Option(
         "mem-pool-type",
         "atom",
         one_of("sync", "atom", "chan"),
         "sync, atom or chan",
-        "kind of slab pool",
-        _POOL,
+        "kind of slab pool from which the relay's queues are made",
     ),
     Option(
         "mem-pool-factor",
@@ -315,12 +318,16 @@ OPTIONS: list[Option] = [
         at_least(parse_int, 2),
         "number",
         "growth from one chunk size to the next",
-        _POOL,
     ),
-    Option("mem-pool-min-chunk", "64B", at_least(parse_size, 1), "size", "smallest chunk", _POOL),
-    Option("mem-pool-max-chunk", "64K", at_least(parse_size, 1), "size", "largest chunk", _POOL),
+    Option("mem-pool-min-chunk", "64B", at_least(parse_size, 1), "size", "smallest chunk"),
+    Option("mem-pool-max-chunk", "64K", at_least(parse_size, 1), "size", "largest chunk"),
+    Option("mem-pool-page-size", "1M", at_least(parse_size, 1), "size", "bytes of one slab"),
     Option(
-        "mem-pool-page-size", "1M", at_least(parse_size, 1), "size", "bytes of one slab", _POOL
+        "mem-pool-limit",
+        "0",
+        at_least(parse_size, 1, "no limit"),
+        "size",
+        "bytes of chunks in use; over it an end that needs one is lost; 0 = no limit",
     ),
     Option("run-dir", ".", str, "path", "where the pid file, command file and reports are"),
     Option("pid-file", "fastway.pid", str, "path", "holds the process id; empty = none"),
@@ -560,8 +567,6 @@ class GatewayOptions(CommandOptions):
                 value = option.parse(text)
             except ValueError as error:
                 raise ConfigError(where, str(error)) from None
-            if option.not_built and option.name in given and value is not False:
-                raise ConfigError(where, option.not_built)
             self.opts[option.name] = value
 
     @staticmethod

@@ -28,6 +28,7 @@ from fastway.options import GatewayOptions
 from fastway.pidfile import PidFile
 
 if TYPE_CHECKING:
+    from fastway.relay import PoolConfig
     from fastway.snet.transport import SnetConfig
 
 log = logs.make_logger(__name__)
@@ -63,6 +64,7 @@ class GatewayService(Service):
         # Imported here so that `twistd --help` loads none of it.
         from fastway.commands import Commands
         from fastway.gateway import ClientFactory, PortConfig, RouterService, ServerFactory
+        from fastway.relay import PoolConfig
         from fastway.router import IdConflict, Limits
 
         self.options = options
@@ -77,6 +79,17 @@ class GatewayService(Service):
                 server_id_conflict=IdConflict(options["server-id-conflict"]),
             ),
         )
+
+        pool = PoolConfig(
+            type=options["mem-pool-type"],
+            factor=options["mem-pool-factor"],
+            min_chunk=options["mem-pool-min-chunk"],
+            max_chunk=options["mem-pool-max-chunk"],
+            page_size=options["mem-pool-page-size"],
+            limit=options["mem-pool-limit"],
+        )
+        pool.check(self._where)
+        self.path = self._make_relay(pool)
 
         def config(side: str) -> PortConfig:
             return PortConfig(
@@ -170,6 +183,24 @@ class GatewayService(Service):
             dead_after=min(20.0, idle * 2 / 3) if idle else 20.0,
         )
 
+    def _make_relay(self, pool: PoolConfig) -> str:
+        """Make the native relay if it is wanted and can be had; returns the path of packets."""
+        from fastway import relay
+
+        wanted = self.options["relay"]
+        missing = "--relay off" if wanted == "off" else relay.missing()
+        if not missing:
+            from fastway.relay.link import GatewayRelay
+
+            self.router_service.relay = GatewayRelay(self.reactor, self.router_service, pool)
+            return f"the native relay; its memory pool is {pool.type}"
+        if wanted == "on":
+            raise ConfigError(
+                self._where("relay"),
+                f"{missing}; install fastway where a C compiler is, or give auto",
+            )
+        return f"Python: {missing}"
+
     def _where(self, name: str) -> str:
         """How the operator spelled an option."""
         return self.options.given.get(name, (f"--{name}", ""))[0]
@@ -233,6 +264,7 @@ class GatewayService(Service):
         if self.options["allow-empty-key"] and not self.options["server-auth-password"]:
             log.warn("the server key is empty: whoever reaches the server port can be a server")
         self._catch_signals()
+        log.info("packets on host:port addresses take the path of {path}", path=self.path)
         log.info(
             "fastway runs as process {pid}; {files} files may be open",
             pid=os.getpid(),
@@ -273,8 +305,12 @@ class GatewayService(Service):
 
     def _open_ports(self) -> None:
         for side, address in self.addresses.items():
+            relay = self.router_service.relay
             listening = address.listen(
-                self.reactor, self.factories[side], self.options["reuse-port"]
+                self.reactor,
+                self.factories[side],
+                self.options["reuse-port"],
+                None if relay is None or side in self.router_service.snet else relay.listen,
             )
             listening.addCallback(self._port_open, side)
             attempt = Attempt()

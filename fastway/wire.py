@@ -161,6 +161,12 @@ class FrameReader:
         """Bytes held of a packet that is not whole yet; at most max_packet + 3."""
         return 0 if self._buffer is None else len(self._buffer)
 
+    def take_pending(self) -> bytes:
+        """The bytes of a packet that is not whole yet; another reader goes on with them."""
+        data = b"" if self._buffer is None else bytes(self._buffer)
+        self._buffer = None
+        return data
+
     def feed(self, data: bytes) -> list[Run]:
         """Take bytes of the stream and return the packets that they complete, in order.
 

@@ -7,7 +7,9 @@ Rule: nothing here uses fastway's own encoders, so that a mistake in them cannot
 from __future__ import annotations
 
 import hashlib
+import socket
 import struct
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -36,6 +38,7 @@ from fastway.gateway import (
     ServerFactory,
     ServerLink,
 )
+from fastway.relay import PoolConfig, missing
 from fastway.router import Limits
 
 reactor = cast(Any, _reactor)
@@ -360,10 +363,32 @@ class Peer(Protocol):
         )
 
 
+def listen_by_relay(
+    service: RouterService, pool: PoolConfig | None = None, on: Any = reactor
+) -> Callable[[Any], Any]:
+    """What opens ports on 127.0.0.1 whose links are the native core's."""
+    from fastway.relay.link import GatewayRelay
+
+    service.relay = GatewayRelay(on, service, pool)
+
+    def listen(factory: Any) -> Any:
+        with socket.socket() as bound:
+            bound.setblocking(False)
+            bound.bind(("127.0.0.1", 0))
+            bound.listen(1024)
+            return service.relay.listen(bound.fileno(), bound.family, factory)
+
+    return listen
+
+
 class Sockets:
     """Both ports on 127.0.0.1, and the peers that were connected to them.
 
     `stop` must be among the test's cleanups.
+
+    Args:
+        relay: Links are the native core's, unless `listen` makes other ports.
+        pool: The core's.
     """
 
     def __init__(
@@ -374,12 +399,16 @@ class Sockets:
         server: PortConfig | None = None,
         listen: Callable[[Factory], Any] | None = None,
         connect: Callable[[Any, int], Awaitable[Peer]] | None = None,
+        relay: bool = False,
+        pool: PoolConfig | None = None,
     ) -> None:
         self.service = RouterService(reactor, limits)
         self.service.startService()
         self.service.router._last_conn_id = FIRST - 1
         self.clients = ClientFactory(self.service, client)
         self.servers = ServerFactory(self.service, KEY, server)
+        if relay:
+            listen = listen or listen_by_relay(self.service, pool)
         listen = listen or (lambda factory: reactor.listenTCP(0, factory, interface="127.0.0.1"))
         self._connect = connect or self._connect_tcp
         self.client_port = listen(self.clients)
@@ -842,6 +871,16 @@ ROWS = [
 ]
 
 TestClass = TypeVar("TestClass", bound=type[SynchronousTestCase])
+
+
+def on_both_paths(cls: TestClass) -> TestClass:
+    """Have a test case run a second time, as `...Relay`, with its `relay` True."""
+    names = {"__module__": cls.__module__, "__doc__": cls.__doc__, "relay": True}
+    if missing():
+        names["skip"] = missing()
+    twin = type(f"{cls.__name__}Relay", (cls,), names)
+    setattr(sys.modules[cls.__module__], twin.__name__, twin)
+    return cls
 
 
 def rows_as_tests(cls: TestClass) -> TestClass:

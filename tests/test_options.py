@@ -74,11 +74,6 @@ ADDED: dict[str, Any] = {
     "command-file": "fastway.cmd",
     "run-dir": ".",
 }
-NOT_BUILT = [
-    f"mem-pool-{name}" for name in ("type", "factor", "min-chunk", "max-chunk", "page-size")
-]
-
-
 def scratch(case: SynchronousTestCase) -> str:
     """A directory of its own for a test, outside the checkout, that goes with it."""
     path = tempfile.mkdtemp(prefix="fastway-test-")
@@ -259,6 +254,8 @@ class TableTests(SynchronousTestCase):
             "logfile": "",
             "log-format": "text",
             "log-level": "info",
+            "relay": "auto",
+            "mem-pool-limit": 0,
         }
         for name, default in expected.items():
             self.assertEqual(options[name], default, name)
@@ -482,37 +479,12 @@ class CommandLineTests(SynchronousTestCase):
         self.assertEqual(options["max-packet"], 1024)
 
 
-class NotBuiltTests(SynchronousTestCase):
-    VALUES = {"type": "atom", "factor": "2"}
-
-    def good(self, name: str) -> str:
-        """A legal value."""
-        return self.VALUES.get(name.rsplit("-", 1)[1], "64K")
-
-    def test_refused(self) -> None:
-        """Each option of the memory pool is refused by name and tells what to do."""
-        self.assertEqual(sorted(NOT_BUILT), sorted(o.name for o in OPTIONS if o.not_built))
-        for name in NOT_BUILT:
-            error = raised(ConfigError, parsed, f"--{name}={self.good(name)}")
-            self.assertEqual(error.option, f"--{name}")
-            self.assertIn("not built yet", error.problem)
-            self.assertIn("leave it out", error.problem)
-            self.assertNotIn("\n", str(error))
-
-    def test_refused_in_the_environment(self) -> None:
-        """The environment is refused as the command line is, under its own name."""
-        error = raised(ConfigError, parsed, environment={"FASTWAY_MEM_POOL_TYPE": "atom"})
-        self.assertEqual(error.option, "FASTWAY_MEM_POOL_TYPE")
-
-    def test_checked_first(self) -> None:
-        """A value that would be wrong anyway is refused as wrong."""
-        for name, bad in (
-            ("mem-pool-type", "slab"),
-            ("mem-pool-factor", "1"),
-        ):
+class PoolTests(SynchronousTestCase):
+    def test_bad_values(self) -> None:
+        """A value that cannot be is refused by name."""
+        for name, bad in (("mem-pool-type", "slab"), ("mem-pool-factor", "1")):
             error = raised(ConfigError, parsed, f"--{name}={bad}")
             self.assertEqual(error.option, f"--{name}")
-            self.assertNotIn("not built", error.problem)
 
 
 class SnetTests(SynchronousTestCase):
@@ -654,10 +626,6 @@ class FileTests(SynchronousTestCase):
         """A bad value is refused by file and name."""
         self.assertIn("client-max-conn: 'true'", str(self.refused("client-max-conn = true")))
         self.assertIn("max-packet: '1.5' is not a size", str(self.refused("max-packet = 1.5")))
-
-    def test_not_built(self) -> None:
-        """What is not built is refused in a file too."""
-        self.assertIn("not built yet", str(self.refused('[mem.pool]\ntype = "atom"')))
 
     def test_not_toml(self) -> None:
         """A file that is not TOML is refused as that, with the place."""

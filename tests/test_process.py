@@ -275,7 +275,7 @@ class OperatorErrorTests(ProcessTestCase):
             ({"FASTWAY_MAX_PACKET": "big"}, ["FASTWAY_MAX_PACKET: 'big'", "K, M or G"]),
             ({"FASTWAY_CLIENT_ADR": ":1"}, ["FASTWAY_CLIENT_ADR", "did you mean"]),
             ({"FASTWAY_CONFIG": "missing.toml"}, ["cannot read missing.toml"]),
-            ({"FASTWAY_MEM_POOL_TYPE": "atom"}, ["FASTWAY_MEM_POOL_TYPE", "leave it out"]),
+            ({"FASTWAY_MEM_POOL_TYPE": "slab"}, ["FASTWAY_MEM_POOL_TYPE", "sync, atom, chan"]),
             ({"FASTWAY_CLIENT_SNET_ENCRYPT": "1"}, ["FASTWAY_CLIENT_SNET_ENCRYPT", "enable"]),
         )
 

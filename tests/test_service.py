@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.application.service import IService
@@ -528,7 +529,11 @@ class SlowAddress(Address):
     listening: Deferred[IListeningPort]
 
     def listen(
-        self, reactor: Any, factory: IProtocolFactory, reuse_port: bool
+        self,
+        reactor: Any,
+        factory: IProtocolFactory,
+        reuse_port: bool,
+        adopt: Callable[[int, int, Any], IListeningPort] | None = None,
     ) -> Deferred[IListeningPort]:
         object.__setattr__(self, "listening", Deferred())
         return self.listening

@@ -1,0 +1,236 @@
+"""The gateway's links when their sockets are the core's.
+
+Rule: what a link is, who may do what and why it is lost stays in `gateway` and `router`; here is
+only what the core does in their place. A link hands over once it may talk, a client at once, a
+server after its handshake. From then on the core counts, queues, holds and watches the deadlines.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from fastway.errors import FrameTooLarge, FrameTooShort, Reason
+from fastway.gateway import (
+    ClientFactory,
+    ClientLink,
+    GatewayFactory,
+    GatewayLink,
+    RouterService,
+    ServerLink,
+)
+from fastway.relay import PoolConfig
+from fastway.relay.transport import Relay, RelayPort, RelayTransport
+from fastway.router import Link
+from fastway.wire import MIN_LENGTH, Run
+
+_ROUTED: Any = vars(Link)["packets_in"]
+
+
+class Counted:
+    """A counter of a link that the core keeps; `place` is where in `RelayTransport.counts`."""
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+    def __get__(self, link: Any, owner: Any = None) -> int:
+        transport: RelayTransport | None = link.transport
+        return 0 if transport is None else transport.counts[self.place]
+
+    def __set__(self, link: Any, value: int) -> None:
+        """The core has counted it."""
+
+
+class CountedPackets(Counted):
+    """Those that the core forwards, and those that come to the router."""
+
+    def __get__(self, link: Any, owner: Any = None) -> int:
+        return super().__get__(link) + cast(int, _ROUTED.__get__(link))
+
+    def __set__(self, link: Any, value: int) -> None:
+        _ROUTED.__set__(link, value - super().__get__(link))
+
+
+class Drained(Counted):
+    """GatewayLink._drained."""
+
+    def __set__(self, link: Any, value: int) -> None:
+        if link.transport is not None:
+            link.transport.forget_drained()
+
+
+class Relayed(GatewayLink):
+    """A link on a RelayTransport."""
+
+    packets_in = cast(int, CountedPackets(0))
+    bytes_in = cast(int, Counted(1))
+    packets_out = cast(int, Counted(2))
+    bytes_out = cast(int, Counted(3))
+    waiting_packets = cast(int, Counted(4))
+    waiting_bytes = cast(int, Counted(5))
+    _drained = cast(bool, Drained(7))
+    _touched = False
+
+    @property
+    def wire(self) -> RelayTransport:
+        return cast(RelayTransport, self.transport)
+
+    def hand_over(self) -> None:
+        """The link may talk: what comes from now on is the core's to forward."""
+        data = self.reader.take_pending()
+        self.reader = cast(Any, None)
+        self.service.wheel.forget(self)  # the core watches the deadlines
+        self.wire.start(data)
+
+    # What the core reports.
+
+    def packets_came(self, runs: list[Run]) -> None:
+        """Commands, strays, and packets for links outside of the core."""
+        service = self.service
+        service.router.receive(self, runs)
+        service.flush(self)
+
+    def bad_length(self, length: int) -> None:
+        limit = self.config.max_packet
+        error = FrameTooShort(length) if length < MIN_LENGTH else FrameTooLarge(length, limit)
+        self._lose(error.reason, str(error))
+
+    def went_idle(self) -> None:
+        self._lose(Reason.IDLE_TIMEOUT)
+
+    def got_stuck(self) -> None:
+        self._lose(Reason.WRITE_TIMEOUT)
+
+    def no_memory(self) -> None:
+        self._lose(Reason.NO_MEMORY)
+
+    def drained(self) -> None:
+        """It is below half of its bounds."""
+        self._release_held()
+
+    def _lose(self, reason: Reason, detail: str = "") -> None:
+        self.service.router.lose(self, reason, detail)
+        self.service.flush()
+
+    # What the router and the service call.
+
+    def send(self, data: bytes, packets: int) -> None:
+        self.wire.send(data, packets)
+        if not self._touched:
+            self._touched = True
+            self.service.touched.append(self)
+
+    def flush(self, source: GatewayLink | None) -> None:
+        """The core writes at the end of its turn; look at the bounds."""
+        self._touched = False
+        if self.lost is None and self.wire.over_bounds():
+            self.went_over_bounds(source)
+
+    @property
+    def saturated(self) -> bool:
+        *_, packets, size, _, _ = self.wire.counts
+        return packets > 2 * self.config.queue_packets or size > 2 * self.config.queue_bytes
+
+    @property
+    def held(self) -> bool:
+        return bool(self._held_by) or bool(self.wire.counts[6])
+
+    def hold(self, source: GatewayLink) -> None:
+        """Stop reading from `source`, which is not the core's or got here through the router."""
+        super().hold(source)
+        if self._holding:
+            self.wire.tell_drained()
+
+    def check(self, now: float) -> float | None:
+        if self.lost is None and self.wire.started:
+            return None
+        return super().check(now)
+
+
+class RelayedClient(Relayed, ClientLink):
+    """A client in the core."""
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.hand_over()
+
+    # Of the two ends of a virtual connection one is a client: it tells the core of the pair.
+
+    def pair(self, conn_id: int, peer: Link) -> None:
+        self.peers[conn_id] = peer
+        if isinstance(peer, Relayed):
+            self.wire.pair(conn_id, peer.wire)
+
+    def unpair(self, conn_id: int) -> None:
+        del self.peers[conn_id]
+        self.wire.unpair(conn_id)
+
+
+class RelayedServer(Relayed, ServerLink):
+    """A server in the core; its handshake and what came right behind it are Python's."""
+
+    def dataReceived(self, data: bytes) -> None:
+        super().dataReceived(data)
+        if self._handshake is None and self.lost is None and not self.wire.started:
+            self.hand_over()
+            for conn_id, peer in self.peers.items():
+                peer.pair(conn_id, self)
+
+
+class GatewayRelay(Relay):
+    """The relay of one RouterService.
+
+    Args:
+        reactor: What it runs on.
+        service: Whose links it carries.
+        pool: Where all queues come from.
+    """
+
+    def __init__(
+        self, reactor: Any, service: RouterService, pool: PoolConfig | None = None
+    ) -> None:
+        super().__init__(reactor, service.wheel, pool)
+        self.service = service
+        self.turned = self._count
+        self._counted = (0, 0, 0)
+        self._ports: dict[GatewayFactory, int] = {}
+
+    def listen(self, fd: int, family: int, factory: GatewayFactory) -> RelayPort:
+        """Listen with a bound, listening socket; the factory then makes links for the core."""
+        client = isinstance(factory, ClientFactory)
+        if factory not in self._ports:
+            config = factory.config
+            self._ports[factory] = self.core.port(
+                config.max_packet,
+                config.read_size,
+                config.idle_timeout,
+                config.queue_packets,
+                config.queue_bytes,
+                config.write_timeout,
+                not client,
+            )
+        factory.link_class = RelayedClient if client else RelayedServer
+        return self.adopt_port(fd, family, factory, self._ports[factory])
+
+    def status(self) -> list[str]:
+        """Rows for the operator: what the core carries, and its memory pool."""
+        _, _, _, links, pairs = self.core.totals()
+        used, plain, failed, classes = self.core.pool()
+        config = self.pool
+        limit = f" of {config.limit}" if config.limit else ""
+        rows = [
+            f"relay: {links} links, {pairs} virtual connections in native code",
+            f"memory pool: {config.type}, {used}{limit} bytes of chunks used, "
+            f"{plain} chunks outside of pages, {failed} requests failed",
+        ]
+        for size, pages, taken, free in classes:
+            if pages or taken or free:
+                rows.append(f"chunks of {size}: {pages} pages, {taken} used, {free} free")
+        return rows
+
+    def _count(self, totals: tuple[int, ...]) -> None:
+        packets, size, holds = self._counted
+        stats = self.service.router.stats
+        stats.packets += totals[0] - packets
+        stats.bytes += totals[1] - size
+        self.service.holds += totals[2] - holds
+        self._counted = totals[0], totals[1], totals[2]
