@@ -5,9 +5,13 @@ VENV ?= .venv
 PYDOCTOR := --quiet --quiet --warnings-as-errors --docformat=plaintext --project-name=fastway
 BIN := $(VENV)/bin
 
-.PHONY: run play test lint check docs bench clean
+CORE := fastway/relay
+SANITIZE := -std=c11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
+	-fno-omit-frame-pointer -Wall -Wextra -Werror -I$(CORE)
 
-$(BIN)/.runs: setup.cfg setup.py pyproject.toml
+.PHONY: run play test lint check relay-check relay-fuzz docs bench clean
+
+$(BIN)/.runs: setup.cfg setup.py pyproject.toml $(wildcard fastway/relay/*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[snet]'
 	@touch $@
@@ -31,7 +35,21 @@ lint: $(BIN)/.tests
 check: $(BIN)/.tests
 	$(BIN)/pytest
 
-test: lint docs check
+# The native core alone, under ASan and UBSan: its tests, then a few seconds of random days.
+relay-check:
+	@mkdir -p build
+	$(CC) $(SANITIZE) -o build/test-relay tests/relay/test_relay.c $(CORE)/pool.c
+	build/test-relay
+	$(CC) $(SANITIZE) -DSTANDALONE -o build/relay-fuzz tests/relay/fuzz.c $(CORE)/pool.c
+	build/relay-fuzz 8
+
+# The same days found by libFuzzer, where there is clang, until it is stopped.
+relay-fuzz:
+	@mkdir -p build/corpus
+	clang $(SANITIZE) -fsanitize=fuzzer -o build/relay-libfuzzer tests/relay/fuzz.c $(CORE)/pool.c
+	build/relay-libfuzzer build/corpus
+
+test: lint docs check $(if $(shell command -v $(CC)),relay-check)
 
 docs: $(BIN)/.tests
 	$(BIN)/pydoctor $(PYDOCTOR) --html-output=build/api fastway

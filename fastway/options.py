@@ -133,8 +133,6 @@ class Option:
         return self.parse is parse_bool
 
 
-
-
 def _port_options(side: str, queue: str, read: str, queue_bytes: str) -> list[Option]:
     snet_buffer = "32K" if side == "client" else "1M"
     count = at_least(parse_int, 1)

@@ -63,6 +63,7 @@ from tests.harness import (
     close,
     connect,
     dial,
+    on_both_paths,
     packet,
     prove,
     reactor,
@@ -614,9 +615,10 @@ class SocketTestCase(TestCase):
     """A test case with a real gateway, at whose end every endpoint is gone."""
 
     timeout = 10
+    relay = False
 
     def listen(self, **config: Any) -> Sockets:
-        sockets = Sockets(**config)
+        sockets = Sockets(relay=self.relay, **config)
         self.addCleanup(sockets.stop)
         return sockets
 
@@ -642,6 +644,7 @@ def many() -> Limits:
     return Limits(client_max_conn=0, client_max_total=0)
 
 
+@on_both_paths
 class SocketClientTests(EndpointBody, SocketTestCase):
     """A client of a real gateway."""
 
@@ -651,6 +654,7 @@ class SocketClientTests(EndpointBody, SocketTestCase):
         return SocketWorld(sockets, endpoint, await sockets.server(FAR), 1)
 
 
+@on_both_paths
 class SocketServerTests(EndpointBody, SocketTestCase):
     """A server of a real gateway."""
 
@@ -1232,6 +1236,7 @@ class ConfigTests(ClockTestCase):
         raised(ValueError, EndpointFactory(server_id=2**32).buildProtocol, None)
 
 
+@on_both_paths
 class SocketTests(SocketTestCase):
     """What takes a real gateway and a kernel."""
 

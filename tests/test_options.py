@@ -74,6 +74,8 @@ ADDED: dict[str, Any] = {
     "command-file": "fastway.cmd",
     "run-dir": ".",
 }
+
+
 def scratch(case: SynchronousTestCase) -> str:
     """A directory of its own for a test, outside the checkout, that goes with it."""
     path = tempfile.mkdtemp(prefix="fastway-test-")

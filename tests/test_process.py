@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.harness import PING, prove
+from tests.harness import PING, on_both_paths, prove
 from tests.test_options import scratch
 
 CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -58,6 +58,8 @@ def alive(pid: int) -> bool:
 
 
 class ProcessTestCase(SynchronousTestCase):
+    relay = False
+
     def setUp(self) -> None:
         self.directory = scratch(self)
 
@@ -80,7 +82,7 @@ class ProcessTestCase(SynchronousTestCase):
             process = subprocess.Popen(
                 command,
                 cwd=self.directory,
-                env=environment(settings),
+                env=environment({"FASTWAY_RELAY": "on" if self.relay else "off", **settings}),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
@@ -125,6 +127,7 @@ class ProcessTestCase(SynchronousTestCase):
         os.chmod(self.path("fastway.cmd"), 0o600)
 
 
+@on_both_paths
 class ConsoleTests(ProcessTestCase):
     def test_life(self) -> None:
         """`fastway` listens, says where, obeys SIGUSR1, and SIGTERM ends it with status 0."""
@@ -177,6 +180,7 @@ class ConsoleTests(ProcessTestCase):
         self.assertEqual(int(self.read("fastway.pid")), third.pid)
 
 
+@on_both_paths
 class TwistdTests(ProcessTestCase):
     def test_daemon(self) -> None:
         """`twistd fastway` daemonizes; the process in fastway.pid serves until it is killed."""

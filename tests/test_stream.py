@@ -47,7 +47,7 @@ from fastway.endpoint import (
 from fastway.endpoint.stream import PoolEndpoint
 from fastway.errors import DialFailed, DialRefused, DialTimeout, EndpointEnded
 from tests.fakes import raised
-from tests.harness import KEY, LogLines, Sockets, later, reactor, until
+from tests.harness import KEY, LogLines, Sockets, later, on_both_paths, reactor, until
 from tests.test_options import scratch
 from tests.transport_checks import (
     BEYOND_TCP,
@@ -99,9 +99,10 @@ class GatewayTestCase(TestCase):
     """Tests with gateways and endpoints in this process, which are gone at the end of each."""
 
     timeout = 12
+    relay = False
 
     def gateway(self) -> Sockets:
-        sockets = Sockets()
+        sockets = Sockets(relay=self.relay)
         self.addCleanup(sockets.stop)
         return sockets
 
@@ -148,6 +149,7 @@ class GatewayTestCase(TestCase):
         await until("no virtual connection", lambda: not sockets.service.router.conn_ids, SECONDS)
 
 
+@on_both_paths
 class TransportTests(GatewayTestCase):
     async def test_tcp(self) -> None:
         """Twisted's own TCP transport passes the checks: they ask for nothing special."""
@@ -632,6 +634,7 @@ class Adder(amp.AMP):
         self.lost = True
 
 
+@on_both_paths
 class ProtocolTests(GatewayTestCase):
     """Protocols of Twisted's own, unchanged, over a gateway."""
 

@@ -360,6 +360,31 @@ static PyObject *core_counts(PyObject *self, PyObject *number)
                          (int)counts.drained);
 }
 
+/* One of them, by its place. */
+static PyObject *core_count(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (!count_is(count, 2))
+        return NULL;
+    relay_handle handle = to_handle(args[0]);
+    uint32_t place = to_u32(args[1]);
+    struct relay_counts counts;
+    if (PyErr_Occurred())
+        return NULL;
+    if (!relay_counts(RELAY(self), handle, &counts)) {
+        PyErr_SetString(PyExc_LookupError, "no such link");
+        return NULL;
+    }
+    const uint64_t values[] = {
+        counts.packets_in,      counts.bytes_in,      counts.packets_out, counts.bytes_out,
+        counts.waiting_packets, counts.waiting_bytes, counts.held,        counts.drained,
+    };
+    if (place >= sizeof values / sizeof *values) {
+        PyErr_SetString(PyExc_IndexError, "no such count");
+        return NULL;
+    }
+    return PyLong_FromUnsignedLongLong(values[place]);
+}
+
 /* (host, port); ("", 0) for what is not IP. */
 static PyObject *make_address(const struct sockaddr_storage *address)
 {
@@ -518,6 +543,7 @@ static PyMethodDef core_methods[] = {
     ONE("forget_drained", core_forget_drained),
     FAST("close", core_close),
     ONE("counts", core_counts),
+    FAST("count", core_count),
     ONE("peer", core_peer),
     ONE("socket", core_socket),
     NONE("totals", core_totals),

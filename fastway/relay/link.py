@@ -34,7 +34,7 @@ class Counted:
 
     def __get__(self, link: Any, owner: Any = None) -> int:
         transport: RelayTransport | None = link.transport
-        return 0 if transport is None else transport.counts[self.place]
+        return 0 if transport is None else transport.count(self.place)
 
     def __set__(self, link: Any, value: int) -> None:
         """The core has counted it."""
@@ -132,7 +132,7 @@ class Relayed(GatewayLink):
 
     @property
     def held(self) -> bool:
-        return bool(self._held_by) or bool(self.wire.counts[6])
+        return bool(self._held_by) or bool(self.wire.count(6))
 
     def hold(self, source: GatewayLink) -> None:
         """Stop reading from `source`, which is not the core's or got here through the router."""

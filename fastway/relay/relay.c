@@ -409,8 +409,13 @@ static void die(struct relay *relay, struct link *link, int error)
 
 static void fail(struct relay *relay, struct link *link)
 {
-    if (link->failed || link->state != OPEN)
+    if (link->failed || link->state == DEAD)
         return;
+    if (link->state != OPEN) {
+        /* It is on its way out already. */
+        relay_close(relay, handle_of(link), RELAY_ABORT);
+        return;
+    }
     link->failed = link->broken = true;
     drop_input(relay, link);
     drop_output(relay, link);

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IReadDescriptor, ITCPTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReadDescriptor, ITCPTransport
 from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Port
 from twisted.python.failure import Failure
@@ -75,6 +75,12 @@ class RelayTransport:
         if self._ended is not None:
             return self._ended[0]
         return self.relay.core.counts(self.handle)
+
+    def count(self, place: int) -> int:
+        """One of `counts`."""
+        if self._ended is not None:
+            return self._ended[0][place]
+        return self.relay.core.count(self.handle, place)
 
     def over_bounds(self) -> bool:
         """More waits for it than its port allows."""
@@ -160,6 +166,13 @@ class RelayTransport:
 
     # What the relay calls.
 
+    def peer_ended(self) -> None:
+        """Its FIN came."""
+        if IHalfCloseableProtocol.providedBy(self.protocol):
+            self.protocol.readConnectionLost()
+        else:
+            self.loseConnection()
+
     def gone(self, error: int) -> None:
         """Its socket is closed: tell the protocol, then forget the link."""
         core, handle = self.relay.core, self.handle
@@ -206,7 +219,7 @@ class Relay:
         self._actions = {
             _core.PACKETS: lambda transport, runs: transport.protocol.packets_came(runs),
             _core.BYTES: lambda transport, data: transport.protocol.dataReceived(data),
-            _core.FIN: lambda transport, _: transport.protocol.readConnectionLost(),
+            _core.FIN: lambda transport, _: transport.peer_ended(),
             _core.GONE: lambda transport, error: transport.gone(error),
             _core.BROKEN: lambda transport, length: transport.protocol.bad_length(length),
             _core.IDLE: lambda transport, _: transport.protocol.went_idle(),
@@ -225,6 +238,7 @@ class Relay:
         listening = RelayPort.adopt(self, fd, family, factory)
         listening.core_port = port
         listening.startListening()
+        listening.socket.setblocking(False)
         return listening
 
     def accept(self, port: RelayPort) -> RelayTransport | int:

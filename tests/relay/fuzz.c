@@ -1,0 +1,428 @@
+/* Whatever peers do, and however the caller answers, the relay reads and writes nothing that is
+ * not its own, hands up whole packets only, and holds nothing once all links are gone.
+ *
+ * LLVMFuzzerTestOneInput takes a day as a string of bytes: each says who does what. With
+ * -DSTANDALONE a main makes random days for a number of seconds, so that any compiler's sanitizers
+ * can run it; with files as arguments it runs those.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "relay.h"
+
+/* The core with system calls that are interrupted, cut short and refused now and then. */
+static unsigned calls;
+
+static ssize_t faulty_recv(int fd, void *data, size_t size, int flags)
+{
+    calls++;
+    if (calls % 89 == 0 || calls % 7 == 0) {
+        errno = calls % 89 == 0 ? ECONNRESET : EINTR;
+        return -1;
+    }
+    return recv(fd, data, calls % 5 ? size : 1 + size / 3, flags);
+}
+
+static ssize_t faulty_send(int fd, const void *data, size_t size, int flags)
+{
+    calls++;
+    if (calls % 97 == 0 || calls % 11 == 0) {
+        errno = calls % 97 == 0 ? EPIPE : calls % 2 ? EINTR : ENOBUFS;
+        return -1;
+    }
+    return send(fd, data, calls % 5 ? size : 1 + size / 3, flags);
+}
+
+static ssize_t faulty_sendmsg(int fd, const struct msghdr *message, int flags)
+{
+    struct msghdr some = *message;
+    if (++calls % 11 == 0) {
+        errno = calls % 2 ? EINTR : EAGAIN;
+        return -1;
+    }
+    if (calls % 3 == 0)
+        some.msg_iovlen = 1;
+    return sendmsg(fd, &some, flags);
+}
+
+static int faulty_epoll_wait(int fd, struct epoll_event *events, int count, int timeout)
+{
+    if (++calls % 13 == 0) {
+        errno = EINTR;
+        return -1;
+    }
+    return epoll_wait(fd, events, calls % 5 ? count : 1, timeout);
+}
+
+#define recv faulty_recv
+#define send faulty_send
+#define sendmsg faulty_sendmsg
+#define epoll_wait faulty_epoll_wait
+#include "relay.c"
+#undef recv
+#undef send
+#undef sendmsg
+#undef epoll_wait
+#undef HEAD
+
+#define LINKS 6
+#define CONNS 8
+#define MAX_PACKET 3000
+#define CHECK(truth) \
+    do { \
+        if (!(truth)) { \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #truth); \
+            abort(); \
+        } \
+    } while (0)
+
+struct day {
+    const uint8_t *data;
+    size_t size, at;
+    struct relay *relay;
+    relay_handle handles[LINKS]; /* 0: none */
+    int peers[LINKS];            /* -1: the peer is gone */
+    bool sent_to[LINKS];
+    double now;
+    uint8_t answer; /* how the caller answers events */
+};
+
+static uint8_t next_byte(struct day *day) { return day->at < day->size ? day->data[day->at++] : 0; }
+
+static void put_u32(uint8_t *to, uint32_t value)
+{
+    for (int i = 0; i < 4; i++)
+        to[i] = (uint8_t)(value >> 8 * i);
+}
+
+static uint32_t get_u32(const uint8_t *from)
+{
+    return (uint32_t)from[0] | (uint32_t)from[1] << 8 | (uint32_t)from[2] << 16
+           | (uint32_t)from[3] << 24;
+}
+
+static void end_link(struct day *day, relay_handle handle, uint8_t how)
+{
+    relay_close(day->relay, handle, (enum relay_end)(how % 3));
+}
+
+static void handle_event(struct day *day, const struct relay_event *event, const uint8_t *data,
+                         size_t size)
+{
+    struct relay *relay = day->relay;
+    int *peer = event->owner;
+    long which = peer - day->peers;
+    CHECK(which >= 0 && which < LINKS && day->handles[which] == event->handle);
+    day->answer = (uint8_t)(day->answer * 5 + 3);
+    switch (event->kind) {
+    case RELAY_GONE:
+        CHECK(relay_release(relay, event->handle) == peer);
+        CHECK(relay_release(relay, event->handle) == NULL);
+        day->handles[which] = 0;
+        break;
+    case RELAY_PACKETS:
+        for (size_t at = 0; at < size;) {
+            CHECK(size - at >= 8);
+            uint32_t length = get_u32(data + at), conn_id = get_u32(data + at + 4);
+            CHECK(length >= 4 && length <= MAX_PACKET && size - at - 4 >= length);
+            if (conn_id == 0 && day->answer % 2)
+                relay_send(relay, event->handle, data + at, 4 + length, 1);
+            else if (conn_id <= CONNS && day->answer % 3 == 0)
+                relay_pair(relay, conn_id, event->handle, day->handles[day->answer % LINKS]);
+            else if (day->answer % 16 == 1)
+                end_link(day, event->handle, day->answer >> 4);
+            at += 4 + length;
+        }
+        break;
+    case RELAY_BYTES:
+        CHECK(size > 0);
+        relay_start(relay, event->handle, data, size, day->now);
+        break;
+    case RELAY_BROKEN:
+        CHECK(event->detail < 4 || event->detail > MAX_PACKET);
+        end_link(day, event->handle, RELAY_CLOSE);
+        break;
+    case RELAY_OVER:
+        if (day->answer % 4 == 0)
+            end_link(day, event->handle, RELAY_ABORT);
+        break;
+    case RELAY_DRAINED:
+        break;
+    default:
+        end_link(day, event->handle, day->answer);
+    }
+}
+
+static void handle_events(struct day *day, int count)
+{
+    struct relay *relay = day->relay;
+    while (count > 0) {
+        /* Copies of the exact size, so that a read past the end is one past an allocation. */
+        struct relay_event *events = malloc((size_t)count * sizeof *events);
+        uint8_t **data = calloc((size_t)count, sizeof *data);
+        size_t *sizes = calloc((size_t)count, sizeof *sizes);
+        memcpy(events, relay_events(relay), (size_t)count * sizeof *events);
+        for (int i = 0; i < count; i++) {
+            if (events[i].data == NULL)
+                continue;
+            sizes[i] = events[i].data->end;
+            data[i] = malloc(sizes[i]);
+            memcpy(data[i], chunk_bytes(events[i].data), sizes[i]);
+        }
+        relay_clear_events(relay);
+        for (int i = 0; i < count; i++)
+            handle_event(day, &events[i], data[i], sizes[i]);
+        for (int i = 0; i < count; i++)
+            free(data[i]);
+        free(data);
+        free(sizes);
+        free(events);
+        count = relay_continue(relay, day->now);
+    }
+}
+
+static void lose_peer(struct day *day, int which)
+{
+    if (day->peers[which] >= 0)
+        close(day->peers[which]);
+    day->peers[which] = -1;
+}
+
+static void make_link(struct day *day, int which)
+{
+    int pair[2], small = 1;
+    if (day->handles[which] != 0)
+        return;
+    lose_peer(day, which);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0)
+        return;
+    setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+    day->handles[which] = relay_adopt(day->relay, pair[0], which % 2, day->now);
+    CHECK(day->handles[which] != 0);
+    day->peers[which] = pair[1];
+    relay_set_owner(day->relay, day->handles[which], &day->peers[which]);
+    if (which != 5)
+        relay_start(day->relay, day->handles[which], NULL, 0, day->now);
+}
+
+static void say(struct day *day, int which, const uint8_t *data, size_t size)
+{
+    if (day->peers[which] >= 0 && size > 0)
+        (void)!send(day->peers[which], data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static void step(struct day *day)
+{
+    uint8_t buffer[2 * MAX_PACKET];
+    uint8_t verb = next_byte(day), which = next_byte(day) % LINKS, number = next_byte(day);
+    relay_handle handle = day->handles[which];
+    struct relay_counts counts;
+    switch (verb % 17) {
+    case 16: { /* much for an end that may not read */
+        uint32_t conn_id = next_byte(day) % CONNS;
+        put_u32(buffer, MAX_PACKET / 2);
+        put_u32(buffer + 4, conn_id);
+        memset(buffer + 8, number, MAX_PACKET);
+        for (int i = 0; i < number % 64; i++) {
+            say(day, which, buffer, 4 + MAX_PACKET / 2);
+            handle_events(day, relay_run(day->relay, day->now));
+        }
+        break;
+    }
+    case 0:
+        make_link(day, which);
+        break;
+    case 1:
+    case 2:
+    case 3: { /* some legal packets, the last perhaps cut off */
+        size_t size = 0, packets = 1 + number % 4;
+        for (size_t i = 0; i < packets; i++) {
+            uint8_t how = next_byte(day);
+            uint32_t length = 4 + (how < 200 ? how % 24u : (how - 200u) * 17u);
+            put_u32(buffer + size, length);
+            put_u32(buffer + size + 4, next_byte(day) % (CONNS + 2));
+            memset(buffer + size + 8, how, length - 4);
+            size += 4 + length;
+        }
+        if (number >= 128)
+            size -= next_byte(day) % size;
+        say(day, which, buffer, size);
+        break;
+    }
+    case 4: { /* anything */
+        size_t size = number % 32;
+        for (size_t i = 0; i < size; i++)
+            buffer[i] = next_byte(day);
+        say(day, which, buffer, size);
+        break;
+    }
+    case 5:
+        if (day->peers[which] >= 0)
+            for (int i = 0; i <= number; i++)
+                if (recv(day->peers[which], buffer, sizeof buffer, MSG_DONTWAIT) <= 0)
+                    break;
+        break;
+    case 6:
+        lose_peer(day, which);
+        break;
+    case 7:
+        if (day->peers[which] >= 0)
+            shutdown(day->peers[which], number % 2 ? SHUT_WR : SHUT_RDWR);
+        break;
+    case 8:
+        relay_pair(day->relay, number % (CONNS + 1), handle, day->handles[number / 16 % LINKS]);
+        break;
+    case 9:
+        relay_unpair(day->relay, number % (CONNS + 1));
+        break;
+    case 10:
+        end_link(day, handle, number);
+        break;
+    case 11:
+        if (number % 2)
+            relay_pause(day->relay, handle);
+        else
+            relay_resume(day->relay, handle, day->now);
+        break;
+    case 12:
+        day->now += number / 16.;
+        handle_events(day, relay_sweep(day->relay, day->now));
+        break;
+    case 13:
+        memset(buffer, number, sizeof buffer);
+        put_u32(buffer, 4u + number);
+        put_u32(buffer + 4, 1);
+        relay_send(day->relay, handle, buffer, 8u + number, 1);
+        if (relay_over(day->relay, handle))
+            relay_tell_drained(day->relay, handle);
+        break;
+    case 14:
+        relay_forget_drained(day->relay, handle);
+        CHECK(relay_counts(day->relay, handle, &counts) == (handle != 0));
+        break;
+    default:
+        handle_events(day, relay_run(day->relay, day->now));
+    }
+    if (verb >= 128)
+        handle_events(day, relay_run(day->relay, day->now));
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct day day = {.data = data, .size = size, .now = 1000};
+    struct pool_config pool = {
+        .type = (enum pool_type)(next_byte(&day) % 3),
+        .factor = 2u + next_byte(&day) % 3,
+        .min_chunk = 1u + next_byte(&day) % 80,
+        .max_chunk = 200u + next_byte(&day) * 8u,
+        .page_size = 4096,
+        .limit = next_byte(&day) % 4 ? 0 : 6000,
+    };
+    struct relay_port port = {
+        .max_packet = MAX_PACKET,
+        .read_size = 64u + next_byte(&day) * 8u,
+        .idle_timeout = next_byte(&day) % 2 ? 20 : 0,
+        .queue_packets = 1u + next_byte(&day) % 32,
+        .queue_bytes = 100u + next_byte(&day) * 64u,
+        .write_timeout = next_byte(&day) % 2 ? 10 : 0,
+    };
+    day.answer = next_byte(&day);
+    calls = next_byte(&day);
+    day.relay = relay_new(&pool);
+    CHECK(day.relay != NULL);
+    CHECK(relay_port(day.relay, &port) == 0);
+    port.holds = true;
+    CHECK(relay_port(day.relay, &port) == 1);
+    for (int which = 0; which < LINKS; which++) {
+        day.peers[which] = -1;
+        make_link(&day, which);
+    }
+    for (uint32_t conn_id = 1; conn_id <= 5; conn_id++)
+        relay_pair(day.relay, conn_id, day.handles[conn_id % 2 * 2], day.handles[conn_id]);
+    while (day.at < day.size)
+        step(&day);
+    bool leave = next_byte(&day) % 2 || size % 2;
+    if (leave) {
+        for (int which = 0; which < LINKS; which++)
+            relay_close(day.relay, day.handles[which], RELAY_ABORT);
+        for (int turn = 0; turn < 10; turn++)
+            handle_events(&day, relay_run(day.relay, day.now));
+        struct pool_stats stats;
+        struct relay_totals totals;
+        pool_stats(relay_pool(day.relay), &stats);
+        relay_totals(day.relay, &totals);
+        CHECK(stats.used_bytes == 0 && stats.plain == 0);
+        CHECK(totals.links == 0);
+        for (int which = 0; which < LINKS; which++)
+            CHECK(day.handles[which] == 0);
+    }
+    relay_free(day.relay);
+    for (int which = 0; which < LINKS; which++)
+        lose_peer(&day, which);
+    return 0;
+}
+
+#ifdef STANDALONE
+
+static uint64_t random_state;
+
+static uint8_t random_byte(void)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return (uint8_t)(random_state >> 32);
+}
+
+static int run_file(const char *name)
+{
+    static uint8_t data[1 << 20];
+    FILE *file = fopen(name, "rb");
+    if (file == NULL) {
+        perror(name);
+        return 1;
+    }
+    size_t size = fread(data, 1, sizeof data, file);
+    fclose(file);
+    return LLVMFuzzerTestOneInput(data, size);
+}
+
+/* fuzz SECONDS [SEED], or fuzz FILE... */
+int main(int count, char **arguments)
+{
+    double seconds = count > 1 ? atof(arguments[1]) : 5;
+    if (seconds == 0) {
+        for (int i = 1; i < count; i++)
+            if (run_file(arguments[i]))
+                return 1;
+        return 0;
+    }
+    uint64_t seed = count > 2 ? strtoull(arguments[2], NULL, 0) : (uint64_t)time(NULL);
+    struct timespec began, now;
+    unsigned long days = 0;
+    clock_gettime(CLOCK_MONOTONIC, &began);
+    printf("fuzz: seed %llu\n", (unsigned long long)seed);
+    fflush(stdout);
+    random_state = seed * 2654435769u + 1;
+    do {
+        uint8_t data[1500];
+        size_t size = 20u + random_byte() * 5u;
+        for (size_t i = 0; i < size; i++)
+            data[i] = random_byte();
+        LLVMFuzzerTestOneInput(data, size);
+        days++;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while ((double)(now.tv_sec - began.tv_sec) < seconds);
+    printf("fuzz: %lu days\n", days);
+    return 0;
+}
+
+#endif

@@ -1,0 +1,521 @@
+"""The native relay in the gateway: faults, links outside of the core, what operators see.
+
+Rule: what both paths must do alike is in test_sockets and test_relay_machine; the core alone is
+tested in tests/relay. Here is what only shows where the two meet.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import socket
+import sys
+import time
+from typing import Any, cast
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IReadDescriptor, ITCPTransport
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+import fastway.relay
+from fastway.commands import Commands
+from fastway.errors import ConfigError, Reason
+from fastway.gateway import PortConfig
+from fastway.relay import IRelayTransport, PoolConfig, missing
+from fastway.service import GatewayService
+from tests.harness import (
+    PING,
+    LogLines,
+    Sockets,
+    close,
+    later,
+    listen_by_relay,
+    on_both_paths,
+    packet,
+    until,
+)
+from tests.test_options import parsed, raised, scratch
+from tests.test_service import LOOPBACK, ServiceTestCase
+from tests.test_sockets import SocketTestCase
+
+reactor = cast(Any, _reactor)
+
+
+class RelayTestCase(SocketTestCase):
+    """A test case with both ports open on the native path."""
+
+    relay = True
+    if missing():
+        skip = missing()
+
+
+def counters(sockets: Sockets) -> tuple[int, int]:
+    """Bytes of chunks in use and pages mapped."""
+    used, _, _, classes = sockets.service.relay.core.pool()
+    return used, sum(pages for _, pages, _, _ in classes)
+
+
+class OutsideTests(SocketTestCase):
+    """One end in the core, the other on a plain Twisted transport."""
+
+    if missing():
+        skip = missing()
+
+    def listen_mixed(self, inside: str, **config: Any) -> Sockets:
+        """The ports of one side are the core's, those of the other are not."""
+
+        def listen(factory: Any) -> Any:
+            if factory.side.value != inside:
+                return reactor.listenTCP(0, factory, interface="127.0.0.1")
+            return listen_by_relay(factory.service)(factory)
+
+        return self.listen(listen=listen, **config)
+
+    async def check(self, inside: str) -> None:
+        sockets = self.listen_mixed(inside)
+        client, server = await sockets.client(), await sockets.server()
+        self.assertNotEqual(type(client.link.transport), type(server.link.transport))
+        conn_id = await sockets.pair(client, server)
+        up = b"".join(packet(conn_id, b"up %d" % n * 9) for n in range(3000))
+        down = b"".join(packet(conn_id, b"down %d" % n * 90) for n in range(300))
+        client.send(up)
+        server.send(down)
+        await server.expect(up)
+        await client.expect(down)
+        await client.expect_alive()
+        self.assertEqual(sockets.service.router.stats.packets, 3300)
+        self.assertEqual(client.link.packets_in, 3002)
+        client.send(close(conn_id))
+        await client.expect(close(conn_id))
+        await server.expect(close(conn_id))
+        await sockets.pair(server, client)
+        client.wire.loseConnection()
+        await server.expect(close(conn_id + 1))
+        self.assertEqual(sockets.service.relay.core.totals()[4], 0)
+
+    async def test_client_inside(self) -> None:
+        """A client in the core and a server outside talk both ways."""
+        await self.check("client")
+
+    async def test_server_inside(self) -> None:
+        """A server in the core and a client outside talk both ways."""
+        await self.check("server")
+
+    async def hold(self, inside: str) -> None:
+        sockets = self.listen_mixed(inside, server=PortConfig(queue_bytes=300_000))
+        client, server = await sockets.client(), await sockets.server()
+        conn_id = await sockets.pair(client, server)
+        server.wire.pauseProducing()
+        data = b"".join(packet(conn_id, bytes([n]) * 200_000) for n in range(60))
+        client.send(data)
+        await until("the hold", lambda: client.link.held)
+        await later(0.05)
+        self.assertTrue(client.link.held)
+        self.assertGreaterEqual(sockets.service.holds, 1)
+        server.wire.resumeProducing()
+        await server.expect(data)
+        self.assertFalse(client.link.held)
+        await client.expect_alive()
+
+    async def test_held_inside(self) -> None:
+        """A server outside that does not read holds its client in the core, until it reads."""
+        await self.hold("client")
+
+    async def test_held_outside(self) -> None:
+        """A server in the core that does not read holds its client outside, until it reads."""
+        await self.hold("server")
+
+    async def test_slow_client_inside(self) -> None:
+        """A client in the core that does not read is cut, whoever sends to it."""
+        sockets = self.listen_mixed("client", client=PortConfig(queue_bytes=300_000))
+        client, server = await sockets.client(), await sockets.server()
+        conn_id = await sockets.pair(client, server)
+        client.wire.pauseProducing()
+        for _ in range(300):
+            server.send(packet(conn_id, bytes(200_000)))
+            await server.was_read()
+            if client.link.lost:
+                break
+        self.assertIs(client.link.lost, Reason.SLOW_READER)
+        await server.expect(close(conn_id))
+
+
+@on_both_paths
+class FaultTests(SocketTestCase):
+    """What goes wrong around a gateway; both paths."""
+
+    async def test_both_ends_vanish_at_once(self) -> None:
+        """A client and its server that are reset before the gateway looks leave nothing."""
+        sockets = self.listen()
+        other = await sockets.client()
+        ends = [(await sockets.client(), await sockets.server(n)) for n in range(1, 6)]
+        for client, server in ends:
+            conn_id = await sockets.pair(client, server)
+            client.send(packet(conn_id, b"last") * 50)
+            server.send(packet(conn_id, b"last") * 50)
+        await later(0)
+        for client, server in ends:
+            client.wire.abortConnection()
+            server.wire.abortConnection()
+        await until("their ends", lambda: len(sockets.service.connected) == 1)
+        self.assertEqual(sockets.service.router.conn_ids, set())
+        for client, server in ends:
+            self.assertIs(client.link.lost, Reason.CONNECTION_LOST)
+            self.assertIs(server.link.lost, Reason.CONNECTION_LOST)
+        await other.expect_alive()
+
+    async def test_busy_reactor(self) -> None:
+        """A reactor that was kept busy for longer than the idle timeout loses nobody for it."""
+        sockets = self.listen(
+            client=PortConfig(idle_timeout=0.5), server=PortConfig(idle_timeout=0.5)
+        )
+        client, server = await sockets.client(), await sockets.server()
+        conn_id = await sockets.pair(client, server)
+        await later(0.15)
+        client.send(packet(conn_id, b"before"))
+        time.sleep(1.3)
+        await server.expect(packet(conn_id, b"before"))
+        await later(0.12)
+        self.assertIsNone(client.link.lost)
+        self.assertIsNone(server.link.lost)
+        await client.expect_alive()
+        await server.expect_alive()
+        await until("the idle timeout", lambda: client.link.lost and server.link.lost)
+
+    async def test_no_descriptors(self) -> None:
+        """Without descriptors a connection is closed and the others go on; later ones are taken.
+
+        The peers' sockets are made before, so that the gateway is the one that has none.
+        """
+        sockets = self.listen()
+        client = await sockets.client()
+        where = ("127.0.0.1", sockets.client_port.getHost().port)
+        waiting = [socket.socket() for _ in range(3)]
+        for sock in waiting:
+            self.addCleanup(sock.close)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        gc.collect()  # sockets of earlier tests
+        last = max(map(int, os.listdir("/proc/self/fd")))
+        taken = [os.dup(0)]
+        while taken[-1] < last:  # no number below the limit is to be free
+            taken.append(os.dup(0))
+        for fd in taken:
+            self.addCleanup(os.close, fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken[-1] + 1, hard))
+        try:
+            for sock in waiting:
+                sock.connect(where)
+                sock.setblocking(False)
+            closed: set[socket.socket] = set()
+
+            def all_closed() -> bool:
+                for sock in waiting:
+                    try:
+                        if sock.recv(1) == b"":
+                            closed.add(sock)
+                    except BlockingIOError:
+                        pass
+                    except ConnectionError:
+                        closed.add(sock)
+                return len(closed) == len(waiting)
+
+            await until("the refusals", all_closed)
+            await client.expect_alive()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await (await sockets.client()).expect_alive()
+
+    async def test_log_lines(self) -> None:
+        """What operators read about links is the same, whichever path its packets took."""
+        sockets = self.listen()
+        with LogLines() as log:
+            client, other = await sockets.client(), await sockets.client()
+            server = await sockets.server()
+            conn_id = await sockets.pair(client, server)
+            client.send(packet(conn_id, b"hello") * 3 + PING)
+            await client.expect(PING)
+            server.send(packet(conn_id, b"hi"))
+            await client.expect(packet(conn_id, b"hi"))
+            other.send((600_000).to_bytes(4, "little"))
+            await other.expect_end()
+            server.wire.loseConnection()
+            await until("the end", lambda: server.link not in sockets.service.connected)
+            sockets.service.router.lose(client.link, Reason.KICKED)
+        rows = [
+            (
+                *(event.get(name) for name in ("side", "id", "reason_code", "detail")),
+                *(event.get(f"packets_{way}") for way in ("in", "out")),
+                *(event.get(f"bytes_{way}") for way in ("in", "out")),
+            )
+            for event in log.events
+            if "reason_code" in event
+        ]
+        self.assertEqual(
+            rows,
+            [
+                ("client", 2, "frame_too_large", "length 600000 is over 524288", 0, 0, 4, 0),
+                ("server", 1, "peer_closed", "", 1, 4, 30, 56),
+                ("client", 1, "kicked", "", 5, 4, 61, 49),
+            ],
+        )
+        self.assertIn(f"client 1 127.0.0.1:{client.wire.getHost().port} connected", log.lines)
+
+
+class PoolTests(RelayTestCase):
+    """The slab pool behind a gateway."""
+
+    async def test_nothing_is_held_in_idleness(self) -> None:
+        """Links that do nothing hold no chunk, a packet that is not whole holds a small one."""
+        sockets = self.listen()
+        client, server = await sockets.client(), await sockets.server()
+        conn_id = await sockets.pair(client, server)
+        client.send(packet(conn_id, b"x"))
+        await server.expect(packet(conn_id, b"x"))
+        self.assertEqual(counters(sockets)[0], 0)
+        client.send(packet(conn_id, bytes(100_000))[:20])
+        await client.was_read()
+        self.assertEqual(counters(sockets)[0], 64)
+
+    async def flood(self, sockets: Sockets) -> None:
+        client, server = await sockets.client(), await sockets.server()
+        conn_id = await sockets.pair(client, server)
+        client.wire.pauseProducing()
+        while client.link.waiting_bytes < 500_000:
+            server.send(packet(conn_id, bytes(500_000)))
+            await server.was_read()
+        client.wire.resumeProducing()
+        await until("its end", lambda: client.total == server.sent - 20 + 17)
+
+    async def test_memory_goes_back(self) -> None:
+        """What a flood took is the system's again soon after it."""
+        for kind in ("atom", "sync"):
+            sockets = self.listen(pool=PoolConfig(kind), client=PortConfig(idle_timeout=0))
+            await self.flood(sockets)
+            self.assertEqual(counters(sockets)[0], 0)
+            core = sockets.service.relay.core
+            for seconds in (1.1, 2.2):
+                core.sweep(sockets.service.wheel.seconds() + seconds)
+            self.assertEqual(counters(sockets), (0, 0))
+            self.assertEqual(sum(row[3] for row in core.pool()[3]), 0)
+
+    async def test_limit(self) -> None:
+        """At the limit the link that needs a chunk is lost, with its reason; others go on."""
+        limited = PoolConfig(max_chunk=4096, limit=300_000)
+        sockets = self.listen(pool=limited, client=PortConfig(queue_packets=10_000))
+        slow, other = await sockets.client(), await sockets.client()
+        server = await sockets.server()
+        slow_id, other_id = await sockets.pair(slow, server), await sockets.pair(other, server)
+        slow.wire.pauseProducing()
+        for _ in range(3000):
+            server.send(packet(slow_id, bytes(5000)))
+            await server.was_read()
+            if slow.link.lost:
+                break
+        self.assertIs(slow.link.lost, Reason.NO_MEMORY)
+        await server.expect(close(slow_id))
+        server.send(packet(other_id, b"on"))
+        await other.expect(packet(other_id, b"on"))
+        self.assertGreater(sockets.service.relay.core.pool()[2], 0)
+
+    async def test_status(self) -> None:
+        """`status` shows the core's links and the pool's classes, pages and chunks."""
+        sockets = self.listen(pool=PoolConfig("chan", limit=1 << 20))
+        client, server = await sockets.client(), await sockets.server()
+        conn_id = await sockets.pair(client, server)
+        client.send(packet(conn_id, bytes(1000))[:200])
+        await client.was_read()
+        rows = Commands(sockets.service, reactor).status().splitlines()
+        self.assertIn("relay: 2 links, 1 virtual connections in native code", rows)
+        self.assertIn(
+            "memory pool: chan, 256 of 1048576 bytes of chunks used, "
+            "0 chunks outside of pages, 0 requests failed",
+            rows,
+        )
+        self.assertIn("chunks of 256: 1 pages, 1 used, 4095 free", rows)
+        self.assertIn("forwarded: 0 packets, 0 bytes", rows)
+
+    def test_nonsense(self) -> None:
+        """Sizes that do not fit together are one line that names the option."""
+        for arguments, option in (
+            (("--mem-pool-min-chunk=128K",), "--mem-pool-min-chunk"),
+            (("--mem-pool-max-chunk=2M",), "--mem-pool-page-size"),
+            (("--mem-pool-page-size=2G",), "--mem-pool-page-size"),
+            (("--mem-pool-limit=1K",), "--mem-pool-limit"),
+        ):
+            options = parsed(*LOOPBACK, f"--run-dir={scratch(self)}", *arguments)
+            error = raised(ConfigError, GatewayService, options, reactor)
+            self.assertEqual(error.option, option)
+            self.assertNotIn("\n", str(error))
+
+
+class TransportTests(RelayTestCase):
+    """The transport, apart from what the gateway's links do with it."""
+
+    async def test_interfaces(self) -> None:
+        """It is a TCP transport and the relay is a reader."""
+        sockets = self.listen()
+        client = await sockets.client()
+        transport = cast(Any, client.link.transport)
+        verifyObject(ITCPTransport, transport)
+        verifyObject(IRelayTransport, transport)
+        verifyObject(IReadDescriptor, sockets.service.relay)
+        self.assertEqual(transport.getPeer(), client.wire.getHost())
+        self.assertEqual(transport.getHost(), client.wire.getPeer())
+        transport.setTcpNoDelay(False)
+        self.assertFalse(transport.getTcpNoDelay())
+        transport.setTcpKeepAlive(True)
+        self.assertTrue(transport.getTcpKeepAlive())
+
+    async def test_gone(self) -> None:
+        """One that is gone still tells its peer and its counts, and takes every call."""
+        sockets = self.listen()
+        client = await sockets.client()
+        transport = cast(Any, client.link.transport)
+        client.send(PING)
+        await client.expect(PING)
+        peer = transport.getPeer()
+        client.wire.abortConnection()
+        await until("the end", lambda: not sockets.service.connected)
+        self.assertEqual(transport.getPeer(), peer)
+        self.assertEqual(transport.getHost(), sockets.client_port.getHost())
+        self.assertEqual(client.link.bytes_in, 9)
+        self.assertEqual(client.link.packets_in, 1)
+        transport.write(b"late")
+        transport.writeSequence([b"very", b"late"])
+        for call in (
+            transport.loseConnection,
+            transport.loseWriteConnection,
+            transport.abortConnection,
+            transport.pauseProducing,
+            transport.resumeProducing,
+        ):
+            call()
+
+    async def test_not_in_the_reactor_without_links(self) -> None:
+        """The relay is in the reactor and on the wheel only while it has links."""
+        sockets = self.listen()
+        relay = sockets.service.relay
+        self.assertNotIn(relay, reactor.getReaders())
+        client = await sockets.client()
+        self.assertIn(relay, reactor.getReaders())
+        client.wire.loseConnection()
+        await until("the end", lambda: relay not in reactor.getReaders())
+        self.assertEqual(len(sockets.service.wheel), 0)
+        await (await sockets.client()).expect_alive()
+
+    async def test_any_protocol(self) -> None:
+        """A protocol that never starts the link gets bytes and ends; one that fails is lost."""
+        ended: list[Failure] = []
+
+        class Echo(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                if data == b"fail":
+                    raise ValueError("it fails")
+                cast(Any, self.transport).write(data)
+
+            def connectionLost(self, reason: Failure = connectionDone) -> None:
+                ended.append(reason)
+
+        class Echoes(Factory):
+            wanted: Any = True
+
+            def buildProtocol(self, addr: object) -> Protocol | None:
+                if not self.wanted:
+                    return None
+                if self.wanted == "error":
+                    raise ValueError("no protocol")
+                return Echo()
+
+        sockets = self.listen()
+        relay = sockets.service.relay
+        factory = cast(Any, Echoes())
+        bounds = relay.core.port(1000, 64, 0.0, 10, 10, 0.0, False)
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            bound.listen()
+            port = relay.adopt_port(bound.fileno(), bound.family, factory, bounds)
+        self.addCleanup(port.stopListening)
+        first, second = await sockets.dial_port(port), await sockets.dial_port(port)
+        data = os.urandom(100_000)
+        first.send(data)
+        await first.expect(data)
+        first.wire.loseConnection()
+        await until("the end", lambda: ended)
+        second.send(b"fail")
+        await until("its end", lambda: second.ended)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        factory.wanted = False
+        third = await sockets.dial_port(port)
+        await until("its end", lambda: third.ended)
+        factory.wanted = "error"
+        last = await sockets.dial_port(port)
+        await until("the last end", lambda: last.ended)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertTrue(ended[0].check(ConnectionDone, ConnectionLost))
+
+
+class StartTests(ServiceTestCase):
+    """`--relay`, and what the log says about it."""
+
+    def lines(self, *arguments: str) -> list[str]:
+        with LogLines() as log:
+            self.start(*arguments)
+        return [line for line in log.lines if "take the path of" in line]
+
+    def test_native(self) -> None:
+        """Where it is built it runs, and the log says so."""
+        for choice in ("auto", "on"):
+            (line,) = self.lines(f"--relay={choice}", "--mem-pool-type=sync")
+            self.assertTrue(line.endswith("the native relay; its memory pool is sync"), line)
+
+    if missing():
+        test_native.skip = missing()  # type: ignore[attr-defined]
+
+    def test_off(self) -> None:
+        """`off` takes the Python path."""
+        (line,) = self.lines("--relay=off")
+        self.assertTrue(line.endswith("Python: --relay off"), line)
+
+    def test_not_built(self) -> None:
+        """Without the extension `auto` takes the Python path and says why; `on` is refused."""
+        self.patch(fastway.relay, "missing", lambda: "the native relay is not built")
+        (line,) = self.lines()
+        self.assertTrue(line.endswith("Python: the native relay is not built"), line)
+        error = raised(ConfigError, self.make, "--relay=on")
+        self.assertEqual(error.option, "--relay")
+        self.assertIn("not built", error.problem)
+        self.assertNotIn("\n", str(error))
+
+    async def test_restart(self) -> None:
+        """A gateway that is stopped and started again listens again."""
+        service = self.start()
+        for _ in range(20):
+            await service.stopService()
+            service.startService()
+        self.assertEqual(set(service.ports), {"client", "server"})
+
+
+class MissingTests(SynchronousTestCase):
+    def test_elsewhere(self) -> None:
+        """On other systems than Linux there is no native relay."""
+        self.patch(sys, "platform", "darwin")
+        self.assertIn("Linux", missing())
+
+    def test_no_extension(self) -> None:
+        """Without the extension that is said."""
+        name = "fastway.relay._core"
+        core = sys.modules.pop(name, None)
+        sys.modules[name] = cast(Any, None)
+        had = fastway.relay.__dict__.pop("_core", None)
+        try:
+            self.assertIn("not built", missing())
+        finally:
+            del sys.modules[name]
+            if had is not None and core is not None:
+                fastway.relay.__dict__["_core"] = had
+                sys.modules[name] = core

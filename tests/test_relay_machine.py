@@ -1,0 +1,310 @@
+"""Both paths side by side: random days over real sockets, one gateway in Python, one in the core.
+
+Rule: nothing here says what is right; whatever peers get and the router counts must be the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import socket
+import struct
+from typing import Any, cast
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from twisted.trial.unittest import SynchronousTestCase
+
+from fastway.errors import Reason
+from fastway.gateway import (
+    ClientFactory,
+    GatewayLink,
+    PortConfig,
+    RouterService,
+    ServerFactory,
+    server_port_config,
+)
+from fastway.relay import PoolConfig, missing
+from fastway.router import IdConflict, Limits
+from tests.fakes import DETERMINISTIC, cut
+from tests.harness import FIRST, KEY, close, command, dial, listen_by_relay, packet, prove
+
+PICKS = st.integers(0, 7)
+MAX_PACKET = 3000
+VERBS = st.sampled_from(
+    ["own", "own", "own", "own", "foreign", "unknown", "dial", "dial", "close", "ping", "break"]
+)
+BROKEN = [b"\3\0\0\0", (MAX_PACKET + 1).to_bytes(4, "little"), command(9), command(1, 1, 1)]
+
+
+class PeerSocket:
+    """One end that connected, and what it got."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.received = b""
+        self.sent = 0
+        self.ended = False
+        self.link: GatewayLink = cast(GatewayLink, None)
+
+    def send(self, data: bytes) -> None:
+        self.sent += len(data)
+        with contextlib.suppress(OSError):  # the gateway has closed it
+            self.sock.sendall(data)
+
+    def drain(self) -> None:
+        """Take what is there."""
+        while not self.ended:
+            try:
+                data = self.sock.recv(1 << 16, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            self.ended = not data
+            self.received += data
+
+
+class GatewayPath:
+    """One gateway, and its peers in the order in which they came."""
+
+    def __init__(self, reactor: Any, limits: Limits, relay: bool, pool: PoolConfig) -> None:
+        self.reactor = reactor
+        self.service = RouterService(reactor, limits)
+        self.service.startService()
+        self.service.router._last_conn_id = FIRST - 1
+        client = PortConfig(max_packet=MAX_PACKET, read_size=256)
+        server = server_port_config()
+        server.max_packet = MAX_PACKET
+        clients, servers = (
+            ClientFactory(self.service, client),
+            ServerFactory(self.service, KEY, server),
+        )
+        if relay:
+            listen = listen_by_relay(self.service, pool, reactor)
+        else:
+
+            def listen(factory: Any) -> Any:
+                return reactor.listenTCP(0, factory, interface="127.0.0.1")
+
+        self.ports = [listen(clients), listen(servers)]
+        self.peers: list[PeerSocket] = []
+
+    def connect(self, side: int) -> PeerSocket:
+        sock = socket.create_connection(("127.0.0.1", self.ports[side].getHost().port))
+        peer = PeerSocket(sock)
+        known = set(self.service.connected)
+        while not (made := self.service.connected - known):
+            self.reactor.iterate(0)
+        (peer.link,) = made
+        self.peers.append(peer)
+        return peer
+
+    def login(self, server_id: int, key: bytes) -> None:
+        peer = self.connect(1)
+        while len(peer.received) < 8:
+            self.reactor.iterate(0)
+            peer.drain()
+        challenge, peer.received = peer.received[:8], peer.received[8:]
+        peer.send(prove(challenge, server_id, key))
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that must be the same on both paths."""
+        router = self.service.router
+        for peer in self.peers:
+            peer.drain()
+        return {
+            "stats": dataclasses.asdict(router.stats),
+            "conns": sorted(router.conn_ids),
+            "read": all(
+                peer.link.lost is not None or peer.link.bytes_in == peer.sent
+                for peer in self.peers
+            ),
+            "peers": [
+                (peer.received, peer.ended, peer.link.lost, sorted(peer.link.peers))
+                for peer in self.peers
+            ],
+            "links": [
+                None
+                if peer.link.lost
+                else (
+                    peer.link.link_id,
+                    peer.link.packets_in,
+                    peer.link.packets_out,
+                    peer.link.bytes_out,
+                    peer.link.waiting_bytes,
+                    peer.link.held,
+                )
+                for peer in self.peers
+            ],
+        }
+
+    def stop(self) -> None:
+        for port in self.ports:
+            port.stopListening()
+        for peer in self.peers:
+            peer.sock.close()
+        self.service.stopService()
+        while self.service.connected:
+            self.reactor.iterate(0)
+
+
+class PathsMachine(RuleBasedStateMachine):
+    """Every step is done to both gateways; then they must have come to the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from twisted.internet.epollreactor import EPollReactor
+
+        self.reactor: Any = EPollReactor()
+        self.paths: list[GatewayPath] = []
+
+    @initialize(
+        policy=st.sampled_from(IdConflict),
+        limit=st.sampled_from([0, 2, 16]),
+        pool=st.sampled_from(["atom", "chan", "sync"]),
+    )
+    def start(self, policy: IdConflict, limit: int, pool: str) -> None:
+        for relay in (False, True):
+            limits = Limits(client_max_conn=limit, server_id_conflict=policy)
+            pools = PoolConfig(pool, factor=3, min_chunk=32, max_chunk=1024, page_size=4096)
+            self.paths.append(GatewayPath(self.reactor, limits, relay, pools))
+        for side in (0, 0, 1):
+            if side:
+                self.login(0, True)
+            else:
+                self.connect()
+        for which in (0, 1, 2):
+            self.talk(which, [("dial", 0, b"")], [])
+
+    def agree(self) -> None:
+        """Let the reactor run until both have read all, and compare."""
+        deadline = self.reactor.seconds() + 3
+        while True:
+            for _ in range(3):
+                self.reactor.iterate(0)
+            python, core = (path.snapshot() for path in self.paths)
+            if python["read"] and python == core:
+                return
+            if self.reactor.seconds() > deadline:
+                for name, value in python.items():
+                    assert value == core[name], name
+                raise AssertionError("not all was read")
+
+    @rule()
+    def connect(self) -> None:
+        for path in self.paths:
+            path.connect(0)
+        self.agree()
+
+    @rule(server_id=st.integers(0, 1), knows=st.sampled_from([True, True, True, False]))
+    def login(self, server_id: int, knows: bool) -> None:
+        for path in self.paths:
+            path.login(server_id, KEY if knows else b"guess")
+        self.agree()
+
+    def bytes_of(self, which: int, verb: str, pick: int, message: bytes) -> bytes:
+        """What a peer sends; ids are those of the Python path, and so of both."""
+        path = self.paths[0]
+        link = path.peers[which].link
+        own = sorted(link.peers)
+        foreign = sorted(path.service.router.conn_ids - set(own))
+        if verb == "dial":
+            remotes = [
+                peer.link.link_id
+                for peer in path.peers
+                if peer.link.side is not link.side and peer.link.known
+            ]
+            return dial(remotes[pick % len(remotes)] if remotes else pick)
+        if verb == "ping":
+            return packet(0, b"\5" + message)
+        if verb == "break":
+            return BROKEN[pick % len(BROKEN)]
+        if verb == "foreign" and foreign:
+            return packet(foreign[pick % len(foreign)], message)
+        if verb == "unknown" or not own:
+            return packet(FIRST + 1000 + pick, message)
+        conn_id = own[pick % len(own)]
+        return close(conn_id) if verb == "close" else packet(conn_id, message)
+
+    @precondition(lambda self: self.paths)
+    @rule(
+        which=PICKS,
+        acts=st.lists(
+            st.tuples(VERBS, PICKS, st.binary(max_size=40) | st.just(bytes(2900))),
+            min_size=1,
+            max_size=12,
+        ),
+        places=st.lists(st.integers(0, 4000), max_size=3),
+    )
+    def talk(self, which: int, acts: list[tuple[str, int, bytes]], places: list[int]) -> None:
+        which %= len(self.paths[0].peers)
+        data = b"".join(self.bytes_of(which, *act) for act in acts)
+        for piece in cut(data, places):
+            for path in self.paths:
+                path.peers[which].send(piece)
+            self.agree()
+
+    @rule(which=PICKS, reset=st.booleans(), pick=PICKS)
+    def leave(self, which: int, reset: bool, pick: int) -> None:
+        """A peer ends, with a last message on its way or none."""
+        which %= len(self.paths[0].peers)
+        data = self.bytes_of(which, "own", pick, b"last") if pick % 2 else b""
+        for path in self.paths:
+            peer = path.peers[which]
+            if data and not reset:
+                peer.send(data)
+            with contextlib.suppress(OSError):
+                if reset:
+                    linger = struct.pack("ii", 1, 0)
+                    peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    peer.sock.close()
+                    peer.ended = True
+                else:
+                    peer.sock.shutdown(socket.SHUT_WR)
+        for path in self.paths:
+            deadline = self.reactor.seconds() + 3
+            while path.peers[which].link.lost is None and self.reactor.seconds() < deadline:
+                self.reactor.iterate(0)
+        self.agree()
+
+    @rule(which=PICKS)
+    def kick(self, which: int) -> None:
+        which %= len(self.paths[0].peers)
+        for path in self.paths:
+            path.service.router.lose(path.peers[which].link, Reason.KICKED)
+            path.service.flush()
+        self.agree()
+
+    def teardown(self) -> None:
+        for path in self.paths:
+            path.stop()
+        if self.paths:
+            relay = self.paths[1].service.relay
+            used, plain, _, _ = relay.core.pool()
+            assert (used, plain) == (0, 0)
+            assert relay.core.totals()[3:] == (0, 0)
+        for reader in self.reactor.removeAll():
+            reader.connectionLost(None)
+        for reader in list(self.reactor._internalReaders):
+            reader.connectionLost(None)
+        self.reactor._poller.close()
+        gc.collect()
+
+
+class MachineTests(SynchronousTestCase):
+    settings = settings(DETERMINISTIC, max_examples=60, stateful_step_count=25)
+    if missing():
+        skip = missing()
+
+    def test_days(self) -> None:
+        """Whatever peers do, both paths send them the same bytes and count the same."""
+        run_state_machine_as_test(PathsMachine, settings=self.settings)
