@@ -110,10 +110,10 @@ class Link:
         peers: conn_id -> the link at the other end, for each virtual connection.
         known: It has its id, so the router knows it.
         lost: Why it was lost; None while it lives. Nothing is sent to a lost link.
-        packets_in: Whole packets that came from it, commands included.
+        routed: Whole packets of it that came to the router, commands included.
     """
 
-    __slots__ = ("known", "link_id", "lost", "packets_in", "peers")
+    __slots__ = ("known", "link_id", "lost", "peers", "routed")
 
     side: Side
 
@@ -122,7 +122,12 @@ class Link:
         self.known = False
         self.peers: dict[int, Link] = {}
         self.lost: Reason | None = None
-        self.packets_in = 0
+        self.routed = 0
+
+    @property
+    def packets_in(self) -> int:
+        """Whole packets that came from it, whoever forwarded them."""
+        return self.routed
 
     def send(self, data: bytes, packets: int) -> None:
         """Take `packets` whole packets for the peer; must not call back into the router."""
@@ -212,7 +217,7 @@ class Router:
         peers = link.peers
         packets = size = 0
         for conn_id, data, count in runs:
-            link.packets_in += count
+            link.routed += count
             peer = peers.get(conn_id)
             if peer is not None:
                 peer.send(data, count)

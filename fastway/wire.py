@@ -80,14 +80,18 @@ class Command(NamedTuple):
     remote_id: int = 0
 
 
-_ARGS = {
-    CommandType.DIAL: 4,
-    CommandType.ACCEPT: 8,
-    CommandType.CONNECT: 8,
-    CommandType.REFUSE: 4,
-    CommandType.CLOSE: 4,
-    CommandType.PING: 0,
+_KINDS = {
+    int(kind): (kind, 1 + args)
+    for kind, args in (
+        (CommandType.DIAL, 4),
+        (CommandType.ACCEPT, 8),
+        (CommandType.CONNECT, 8),
+        (CommandType.REFUSE, 4),
+        (CommandType.CLOSE, 4),
+        (CommandType.PING, 0),
+    )
 }
+"""Type byte -> the type, and how many bytes it takes with its arguments."""
 
 
 def decode_command(frame: bytes) -> Command:
@@ -101,16 +105,16 @@ def decode_command(frame: bytes) -> Command:
     size = len(frame) - HEAD
     if size < 1:
         raise BadCommand(None, size)
-    kind = frame[HEAD]
-    if kind > CommandType.PING or size < 1 + _ARGS[CommandType(kind)]:
-        raise BadCommand(kind, size)
-    kind = CommandType(kind)
+    known = _KINDS.get(frame[HEAD])
+    if known is None or size < known[1]:
+        raise BadCommand(frame[HEAD], size)
+    kind = known[0]
     if kind is CommandType.PING:
         return Command(kind)
     if kind is CommandType.CLOSE:
-        return Command(kind, conn_id=_ID.unpack_from(frame, HEAD + 1)[0])
-    if kind in (CommandType.DIAL, CommandType.REFUSE):
-        return Command(kind, remote_id=_ID.unpack_from(frame, HEAD + 1)[0])
+        return Command(kind, _ID.unpack_from(frame, HEAD + 1)[0])
+    if kind is CommandType.DIAL or kind is CommandType.REFUSE:
+        return Command(kind, 0, _ID.unpack_from(frame, HEAD + 1)[0])
     return Command(kind, *_HEAD.unpack_from(frame, HEAD + 1))
 
 

@@ -39,8 +39,12 @@ class IRelayTransport(Interface):
     def unpair(conn_id: int) -> None:
         """No longer."""
 
-    def send(data: bytes, packets: int) -> None:
-        """Queue `packets` whole packets; they are written at the end of the core's turn."""
+    def send(data: bytes, packets: int) -> bool:
+        """Queue `packets` whole packets, which are written at the end of the core's turn.
+
+        Returns:
+            Whether more waits for it than its port allows.
+        """
 
 
 @dataclass(slots=True)

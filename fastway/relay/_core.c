@@ -277,7 +277,7 @@ static PyObject *core_send(PyObject *self, PyObject *const *args, Py_ssize_t cou
     if (PyErr_Occurred() || PyBytes_AsStringAndSize(args[1], &data, &size) < 0)
         return NULL;
     relay_send(RELAY(self), handle, data, (size_t)size, packets);
-    Py_RETURN_NONE;
+    return PyBool_FromLong(relay_over(RELAY(self), handle));
 }
 
 static PyObject *core_over(PyObject *self, PyObject *number)

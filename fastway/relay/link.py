@@ -23,8 +23,6 @@ from fastway.relay.transport import Relay, RelayPort, RelayTransport
 from fastway.router import Link
 from fastway.wire import MIN_LENGTH, Run
 
-_ROUTED: Any = vars(Link)["packets_in"]
-
 
 class Counted:
     """A counter of a link that the core keeps; `place` is where in `RelayTransport.counts`."""
@@ -40,16 +38,6 @@ class Counted:
         """The core has counted it."""
 
 
-class CountedPackets(Counted):
-    """Those that the core forwards, and those that come to the router."""
-
-    def __get__(self, link: Any, owner: Any = None) -> int:
-        return super().__get__(link) + cast(int, _ROUTED.__get__(link))
-
-    def __set__(self, link: Any, value: int) -> None:
-        _ROUTED.__set__(link, value - super().__get__(link))
-
-
 class Drained(Counted):
     """GatewayLink._drained."""
 
@@ -61,7 +49,6 @@ class Drained(Counted):
 class Relayed(GatewayLink):
     """A link on a RelayTransport."""
 
-    packets_in = cast(int, CountedPackets(0))
     bytes_in = cast(int, Counted(1))
     packets_out = cast(int, Counted(2))
     bytes_out = cast(int, Counted(3))
@@ -70,9 +57,15 @@ class Relayed(GatewayLink):
     _drained = cast(bool, Drained(7))
     _touched = False
 
+    wire: RelayTransport
+
+    def makeConnection(self, transport: Any) -> None:
+        self.wire = transport
+        super().makeConnection(transport)
+
     @property
-    def wire(self) -> RelayTransport:
-        return cast(RelayTransport, self.transport)
+    def packets_in(self) -> int:
+        return self.wire.count(0) + self.routed
 
     def hand_over(self) -> None:
         """The link may talk: what comes from now on is the core's to forward."""
@@ -114,19 +107,20 @@ class Relayed(GatewayLink):
     # What the router and the service call.
 
     def send(self, data: bytes, packets: int) -> None:
-        self.wire.send(data, packets)
-        if not self._touched:
+        if self.wire.send(data, packets) and not self._touched:
             self._touched = True
             self.service.touched.append(self)
 
     def flush(self, source: GatewayLink | None) -> None:
-        """The core writes at the end of its turn; look at the bounds."""
+        """The core writes at the end of its turn; it said that this one is over its bounds."""
         self._touched = False
         if self.lost is None and self.wire.over_bounds():
             self.went_over_bounds(source)
 
     @property
     def saturated(self) -> bool:
+        if not self.wire.over_bounds():
+            return False
         *_, packets, size, _, _ = self.wire.counts
         return packets > 2 * self.config.queue_packets or size > 2 * self.config.queue_bytes
 
