@@ -470,6 +470,8 @@ class GatewayLink(Protocol, Link):
         return address_name(cast(Any, self.transport).getPeer())
 
     def _log_lost(self, reason: Reason, detail: str) -> None:
+        if not log.tells_info:
+            return
         log.info(
             "{side} {id} {addr} lost: {reason}{colon}{detail} "
             "(after {seconds:.1f} s; in {packets_in} packets, {bytes_in} bytes; "
@@ -500,12 +502,13 @@ class ClientLink(GatewayLink):
         service.router.add_client(self)
         if self.config.idle_timeout:
             service.wheel.watch(self, self.since + self.config.idle_timeout)
-        log.info(
-            "{side} {id} {addr} connected",
-            side=self.side.value,
-            id=self.link_id,
-            addr=self.peer_name(),
-        )
+        if log.tells_info:
+            log.info(
+                "{side} {id} {addr} connected",
+                side=self.side.value,
+                id=self.link_id,
+                addr=self.peer_name(),
+            )
 
     def went_over_bounds(self, source: GatewayLink | None) -> None:
         if self._judgement is not None:

@@ -53,6 +53,11 @@ class LevelLogger(Logger):
         if _ORDER[level] >= _ORDER[threshold.level]:
             super().emit(level, format, **kwargs)
 
+    @property
+    def tells_info(self) -> bool:
+        """What is logged at info is not dropped: for callers whose values cost something."""
+        return _ORDER[LogLevel.info] >= _ORDER[threshold.level]
+
 
 def make_logger(namespace: str) -> LevelLogger:
     """The logger of a module."""

@@ -63,8 +63,8 @@ class RelayTransport:
     def unpair(self, conn_id: int) -> None:
         self.relay.core.unpair(conn_id)
 
-    def send(self, data: bytes, packets: int) -> None:
-        self.relay.core.send(self.handle, data, packets)
+    def send(self, data: bytes, packets: int) -> bool:
+        return self.relay.core.send(self.handle, data, packets)
 
     # What the gateway's links also ask.
 
@@ -314,18 +314,27 @@ class RelayPort(Port):
     """A descriptor to give up when there are no others, so that a connection can be refused."""
 
     def doRead(self) -> None:
+        if self._accept():
+            # What they say first has often come by now: that saves a turn.
+            self.relay.doRead()
+
+    def _accept(self) -> bool:
+        """Take those that wait; returns whether there is one that may talk now."""
+        talks = False
         for _ in range(ACCEPTS):
             if self.disconnecting or not self.connected:
-                return
+                break
             transport = self.relay.accept(self)
             if isinstance(transport, RelayTransport):
                 self._made(transport)
+                talks = talks or transport.started
             elif -transport in (errno.EAGAIN, errno.EWOULDBLOCK):
-                return
+                break
             elif -transport in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 self._refuse(-transport)
-                return
+                break
             # Any other: one that went before it was accepted.
+        return talks
 
     def _made(self, transport: RelayTransport) -> None:
         try:
