@@ -120,6 +120,12 @@ class ProcessTestCase(SynchronousTestCase):
         self.assertEqual(server.recv(len(PING), socket.MSG_WAITALL), PING)
         return client, server
 
+    def leave(self, peers: Sequence[socket.socket]) -> None:
+        """The gateway has ended both, and they end too: nobody lingers for them."""
+        for peer in peers:
+            self.assertEqual(peer.recv(1), b"")
+            peer.close()
+
     def command(self, text: str) -> None:
         """Write the command file, its mode independent of the umask."""
         with open(self.path("fastway.cmd"), "w", encoding="utf-8") as file:
@@ -141,8 +147,7 @@ class ConsoleTests(ProcessTestCase):
         process.send_signal(signal.SIGUSR1)
         wait_for("the refusal", lambda: "unknown command 'reboot'" in self.read("output"))
         process.send_signal(signal.SIGTERM)
-        for peer in peers:
-            self.assertEqual(peer.recv(1), b"")
+        self.leave(peers)
         self.assertEqual(process.wait(PATIENCE), 0)
         self.assertEqual(sorted(os.listdir(self.directory)), ["fastway.cmd", "output"])
         self.assertNotIn("Traceback", self.read("output"))
@@ -196,8 +201,7 @@ class TwistdTests(ProcessTestCase):
         os.kill(pid, signal.SIGUSR1)
         wait_for("the answer", lambda: "clients: 1 connected" in self.read("twistd.log"))
         os.kill(pid, signal.SIGTERM)
-        for peer in peers:
-            self.assertEqual(peer.recv(1), b"")
+        self.leave(peers)
         wait_for("its end", lambda: not alive(pid))
         self.assertEqual(
             sorted(os.listdir(self.directory)), ["fastway.cmd", "output", "twistd.log"]
@@ -216,10 +220,10 @@ class TwistdTests(ProcessTestCase):
         settings = {"FASTWAY_SERVER_ADDR": "127.0.0.1:0", "FASTWAY_RUN_DIR": "run"}
         os.mkdir(self.path("run"))
         process = self.spawn(twistd("-ny", TAC), settings)
-        client, _ = self.serves(self.ports("output"))
+        peers = self.serves(self.ports("output"))
         self.assertEqual(int(self.read("run/fastway.pid")), process.pid)
         process.send_signal(signal.SIGTERM)
-        self.assertEqual(client.recv(1), b"")
+        self.leave(peers)
         # twistd ends as the signal would have ended it, which systemd takes for a clean end.
         self.assertIn(process.wait(PATIENCE), (0, -signal.SIGTERM))
         self.assertEqual(os.listdir(self.path("run")), [])

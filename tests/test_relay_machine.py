@@ -301,7 +301,7 @@ class PathsMachine(RuleBasedStateMachine):
 
 
 class MachineTests(SynchronousTestCase):
-    settings = settings(DETERMINISTIC, max_examples=60, stateful_step_count=25)
+    settings = settings(DETERMINISTIC, max_examples=30, stateful_step_count=25)
     if missing():
         skip = missing()
 

@@ -422,7 +422,7 @@ class WrappingMachine(RouterMachine):
 class MachineTests(SynchronousTestCase):
     """The state machines as trial cases; trial does not collect hypothesis's own TestCase."""
 
-    settings = settings(DETERMINISTIC, max_examples=250, stateful_step_count=50)
+    settings = settings(DETERMINISTIC, max_examples=120, stateful_step_count=50)
 
     def test_days(self) -> None:
         """Whatever ends do, the router does what the model says and its invariants hold."""
