@@ -9,7 +9,14 @@ import stat
 import sys
 from typing import Any, cast
 
-from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, globalLogPublisher
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    formatEventAsClassicLogText,
+    globalLogPublisher,
+)
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -151,6 +158,46 @@ class LineTests(LogTestCase):
         observer = logs.console("text")
         observer({"log_time": 0.0, "log_level": LogLevel.info, "log_format": "hello"})
         self.assertIn("hello\n", stream.getvalue())
+
+
+class TextLineTests(SynchronousTestCase):
+    def test_as_twisted(self) -> None:
+        """Each line is what Twisted's formatter makes of the event, byte for byte."""
+        line = logs.TextLine()
+        common: LogEvent = {"log_namespace": "fastway.x", "log_level": LogLevel.info}
+        rows: list[tuple[str | None, dict[str, Any]]] = [
+            ("plain", {}),
+            (
+                "{side} {id} {addr} lost (after {seconds:.1f} s; {n!r})",
+                {
+                    "side": "client",
+                    "id": 7,
+                    "addr": "[::1]:9",
+                    "seconds": 1.25,
+                    "n": "x",
+                },
+            ),
+            ("two\nlines {a}", {"a": "and\nmore"}),
+            ("{a.real} of {b[k]}", {"a": 5, "b": {"k": "v"}}),
+            ("{call()}", {"call": lambda: "called"}),
+            ("{missing}", {}),
+            ("{broken", {}),
+            ("legacy", {"log_system": "-"}),
+            ("failed", {"log_failure": Failure(ValueError("x"))}),
+            (None, {}),
+            ("", {}),
+            ("umlaut \u00e4 {{}}", {}),
+        ]
+        for number, (form, fields) in enumerate(rows):
+            for when in (1_700_000_000.5 + number, 1_700_000_000.9 + number):
+                event = {**common, **fields, "log_format": form, "log_time": when}
+                self.assertEqual(line(dict(event)), formatEventAsClassicLogText(dict(event)), form)
+
+    def test_foreign_events(self) -> None:
+        """Events without a level or a time are Twisted's to format."""
+        for event in ({"log_format": "x"}, {"log_text": "x"}, {}):
+            wanted = formatEventAsClassicLogText(cast(LogEvent, dict(event)))
+            self.assertEqual(logs.TextLine()(cast(LogEvent, dict(event))), wanted)
 
 
 class ThresholdTests(LogTestCase):
