@@ -5,7 +5,7 @@ stream, and how long a resume takes; TSV.
 
 The gateway is pinned to the first core; the players, in this process, and a raw echo server to
 the last. CPU is the gateway's. Each run measures every way once; `ratio` compares with plain TCP
-in the same run, and medians of all runs are printed.
+on the Python path in the same run, and medians of all runs are printed.
 """
 
 from __future__ import annotations
@@ -43,8 +43,10 @@ IDLE = 4000
 """Connections of which the memory is taken."""
 RESUMES = 200
 
+BASE = "plain TCP, Python path"
 WAYS = {
-    "plain TCP": None,
+    "plain TCP, relay": None,
+    BASE: None,
     "snet": SnetConfig(),
     "snet, encrypted": SnetConfig(encrypt=True),
 }
@@ -52,16 +54,17 @@ CASES = [(100, 1, 64, 100), (1, 100, 64, 200), (1, 100, 1024, 100)]
 """Players, messages in flight for each, bytes of a message, rounds."""
 
 
-def options(config: SnetConfig | None) -> list[str]:
+def options(name: str) -> list[str]:
+    config = WAYS[name]
     if config is None:
-        return []
+        return ["--relay=off" if name == BASE else "--relay=auto"]
     return ["--client-snet-enable", *["--client-snet-encrypt"] * config.encrypt]
 
 
 @contextmanager
 def gateway(name: str) -> Iterator[Running]:
     """A gateway that speaks one way, and an echo server behind it."""
-    with running(Gateway(name, [*FASTWAY, "--log-level=warn", *options(WAYS[name])])) as made:
+    with running(Gateway(name, [*FASTWAY, "--log-level=warn", *options(name)])) as made:
         where = [str(LAST_CORE), *made.server.split(":"), str(SERVER_ID)]
         with subprocess.Popen(
             [sys.executable, "-c", ECHO_SERVER, *where], stdout=subprocess.PIPE
@@ -174,7 +177,7 @@ async def run(reactor: Any) -> None:
         for name in WAYS:
             measured[name].append(await costs(reactor, name))
     for number, (players, window, size, _) in enumerate(CASES):
-        plain = [figures[number] for figures in measured["plain TCP"]]
+        plain = [figures[number] for figures in measured[BASE]]
         for name, runs in measured.items():
             own = [figures[number] for figures in runs]
             ratio = statistics.median(mine / base for mine, base in zip(own, plain, strict=True))
