@@ -390,7 +390,10 @@ class GatewaysTests(SynchronousTestCase):
 
     def test_no_relay(self) -> None:
         """Where the relay is an option but was not built, the Python path is measured alone."""
-        code = "import sys; print('--relay'); sys.exit('not built' if 'on' in sys.argv else 0)"
+        code = (
+            "import sys; print('--relay', flush=True); "
+            "sys.exit('not built' if 'on' in sys.argv else 0)"
+        )
         fastway = [sys.executable, "-c", code]
         self.patch(bench.gateways, "CONSOLE", fastway)
         self.patch(bench.gateways, "FASTWAY", fastway)
