@@ -54,6 +54,7 @@ from tests.harness import (
     LogLines,
     close,
     dial,
+    later,
     packet,
     prove,
     reactor,
@@ -441,6 +442,23 @@ class MixTests(LiveTestCase):
         self.assertEqual(
             snet["server"].config, SnetConfig(False, 1024 * 1024, 10.0, 60.0, 1000, 1000)
         )
+
+    async def test_7_idle_timeout(self) -> None:
+        """On real sockets: a cut longer than the idle timeout costs nothing, silence does."""
+        service = self.gateway(*LOOPBACK, "--client-snet-enable", "--client-idle-timeout=500ms")
+        proxy = self.proxy(service, "client")
+        silent = EndpointConfig(ping_interval=0)
+        await self.known(self.dialler(service, "client", SnetConfig(), proxy.port), silent)
+        (link,) = cast(Any, service.router_service.router.clients.values())
+        proxy.down = True
+        proxy.cut()
+        await until("the cut", lambda: link.cut_since is not None)
+        await later(0.8)
+        self.assertIsNone(link.lost)
+        proxy.down = False
+        await until("the resume", lambda: link.cut_since is None, 5)
+        await until("the idle timeout", lambda: link.lost is not None)
+        self.assertIs(link.lost, Reason.IDLE_TIMEOUT)
 
     async def test_dead_connections_become_cuts(self) -> None:
         """The kernel is told to break the connection of a dead host before its client is idle."""
