@@ -158,10 +158,8 @@ class Address:
         except Exception as error:  # each endpoint parser raises what it likes
             problem = " ".join(str(error).split()) or type(error).__name__
             if isinstance(error, ImportError):
-                kind = "snet" if self.text.startswith("snet:") else "tls"
                 raise ConfigError(
-                    self.option,
-                    f"{self.text!r}: {problem}; it needs: pip install 'fastway[{kind}]'",
+                    self.option, f"{self.text!r}: {problem}; {install_hint(self.text)}"
                 ) from None
             raise ConfigError(
                 self.option,
@@ -215,6 +213,12 @@ def parse_address(option: str, text: str) -> Address:
             f"{text!r} is not an address: give host:port, :port, [v6]:port, or tcp:..., ssl:...",
         )
     return Address(option, text, None, 0)
+
+
+def install_hint(text: str) -> str:
+    """What to install for an endpoint string whose parser lacks a package."""
+    kind = "snet" if text.startswith("snet:") else "tls"
+    return f"it needs: pip install 'fastway[{kind}]'"
 
 
 def address_name(address: IAddress) -> str:

@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 from zope.interface import implementer
 
+from fastway.address import install_hint
 from fastway.endpoint import (
     EndpointConfig,
     GatewayPool,
@@ -69,10 +70,7 @@ def gateway_endpoint(reactor: Any, option: str, text: str) -> IStreamClientEndpo
     except Exception as error:  # each endpoint parser raises what it likes
         problem = " ".join(str(error).split())
         if isinstance(error, ImportError):
-            kind = "snet" if text.startswith("snet:") else "tls"
-            raise UsageError(
-                f"--{option}: {text!r}: {problem}; it needs: pip install 'fastway[{kind}]'"
-            ) from None
+            raise UsageError(f"--{option}: {text!r}: {problem}; {install_hint(text)}") from None
         raise UsageError(
             f"--{option}: {text!r} is neither host:port nor an endpoint string: {problem}"
         ) from None

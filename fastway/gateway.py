@@ -393,7 +393,7 @@ class GatewayLink(Protocol, Link):
         log.info(
             "{side} {id} {addr} cut: it may come back",
             side=self.side.value,
-            id=self.link_id if self.known else "?",
+            id=self.link_id,
             addr=self.peer_name(),
         )
 
@@ -411,7 +411,7 @@ class GatewayLink(Protocol, Link):
         log.info(
             "{side} {id} {addr} resumed after {seconds:.1f} s, {replayed} bytes sent again",
             side=self.side.value,
-            id=self.link_id if self.known else "?",
+            id=self.link_id,
             addr=self.peer_name(),
             seconds=seconds,
             replayed=replayed,

@@ -108,7 +108,8 @@ static PyObject *take_events(struct relay *relay, int count)
     return list;
 }
 
-static PyObject *core_run(PyObject *self, PyObject *now)
+/* One step of a turn, and its events. */
+static PyObject *step(PyObject *self, PyObject *now, int (*take)(struct relay *, double))
 {
     struct relay *relay = RELAY(self);
     double seconds = PyFloat_AsDouble(now);
@@ -116,36 +117,19 @@ static PyObject *core_run(PyObject *self, PyObject *now)
         return NULL;
     int count;
     Py_BEGIN_ALLOW_THREADS
-    count = relay_run(relay, seconds);
+    count = take(relay, seconds);
     Py_END_ALLOW_THREADS
     return take_events(relay, count);
 }
+
+static PyObject *core_run(PyObject *self, PyObject *now) { return step(self, now, relay_run); }
 
 static PyObject *core_go_on(PyObject *self, PyObject *now)
 {
-    struct relay *relay = RELAY(self);
-    double seconds = PyFloat_AsDouble(now);
-    if (PyErr_Occurred())
-        return NULL;
-    int count;
-    Py_BEGIN_ALLOW_THREADS
-    count = relay_continue(relay, seconds);
-    Py_END_ALLOW_THREADS
-    return take_events(relay, count);
+    return step(self, now, relay_continue);
 }
 
-static PyObject *core_sweep(PyObject *self, PyObject *now)
-{
-    struct relay *relay = RELAY(self);
-    double seconds = PyFloat_AsDouble(now);
-    if (PyErr_Occurred())
-        return NULL;
-    int count;
-    Py_BEGIN_ALLOW_THREADS
-    count = relay_sweep(relay, seconds);
-    Py_END_ALLOW_THREADS
-    return take_events(relay, count);
-}
+static PyObject *core_sweep(PyObject *self, PyObject *now) { return step(self, now, relay_sweep); }
 
 /* Links. */
 

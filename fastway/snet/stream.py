@@ -86,6 +86,7 @@ class StreamOwner(TypingProtocol):
     """Who keeps a stream: the listening or the dialling side."""
 
     clock: IReactorTime
+    config: SnetConfig
     wheel: Wheel
 
     def stream_cut(self, stream: SnetStream) -> None:
@@ -99,9 +100,6 @@ class StreamOwner(TypingProtocol):
 
     def hurry(self, stream: SnetStream) -> None:
         """It should not wait for its next carrier."""
-
-    def wait_timeout(self, stream: SnetStream) -> float:
-        """Seconds that it may be without a carrier."""
 
 
 class StreamConnectionLost(StreamLost, ConnectionLost):
@@ -430,7 +428,7 @@ class SnetStream:
         if due is None:
             if self.cut_since is None:
                 return None
-            due = self.cut_since + self.owner.wait_timeout(self)
+            due = self.cut_since + self.owner.config.wait_timeout
         if now < due:
             return due
         self.lose(Reason.NOT_RESUMED)

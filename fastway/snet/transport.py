@@ -265,9 +265,6 @@ class SnetFactory(Factory):
     def hurry(self, stream: SnetStream) -> None:
         """Only the peer can come back."""
 
-    def wait_timeout(self, stream: SnetStream) -> float:
-        return self.config.wait_timeout
-
     def _settle(self) -> None:
         if self._stopped and not self.streams and not self.handshakes:
             self.wheel.stop()
@@ -478,9 +475,6 @@ class Dialler:
     def hurry(self, stream: SnetStream) -> None:
         if self._call is not None:
             self._call.reset(0)
-
-    def wait_timeout(self, stream: SnetStream) -> float:
-        return self.config.wait_timeout
 
     # Attempts to resume.
 
