@@ -23,7 +23,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from fastway.address import Address, parse_address
 from fastway.errors import ConfigError, StartError
-from tests.test_options import raised, scratch
+from tests.support.errors import raised
+from tests.support.files import scratch
 
 reactor = cast(Any, _reactor)
 

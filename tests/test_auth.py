@@ -18,7 +18,8 @@ from fastway.auth import (
     prove,
 )
 from fastway.errors import AuthFailed, Reason
-from tests.fakes import DETERMINISTIC, cut, raised
+from tests.support.core import DETERMINISTIC, cut
+from tests.support.errors import raised
 
 CHALLENGE = bytes.fromhex("0102030405060708")
 PROOF = bytes.fromhex("adcfa1211693e4374b111406c62170c5")

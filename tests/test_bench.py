@@ -44,8 +44,8 @@ from bench.gateways import (
     running,
 )
 from bench.plot import bars, digits
-from tests.harness import accept, close, packet
-from tests.test_options import scratch
+from tests.support.files import scratch
+from tests.support.golden import accept, close, packet
 
 SANITIZED = ["-Werror", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 KEY = "secret"

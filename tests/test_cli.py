@@ -21,12 +21,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fastway import cli
 from fastway.endpoint import VirtualConnection
-from tests.fakes import raised
-from tests.harness import KEY, Sockets, reactor, until
-from tests.test_options import scratch
-from tests.test_process import PATIENCE, environment
-from tests.test_stream import GatewayTestCase
-from tests.transport_checks import turns
+from tests.support.errors import raised
+from tests.support.files import scratch
+from tests.support.gateways import GatewayTestCase
+from tests.support.golden import KEY
+from tests.support.processes import PATIENCE, environment
+from tests.support.sockets import Sockets
+from tests.support.waits import reactor, turns, until
 
 
 class Tool(ProcessProtocol):

@@ -26,8 +26,11 @@ from fastway import commands as module
 from fastway import logs
 from fastway.commands import MAX_COMMAND, Commands, TurnWatch
 from fastway.errors import CommandError, ConfigError, Reason
-from tests.harness import Harness, LogLines, close, dial, packet
-from tests.test_options import raised, scratch
+from tests.support.ends import Harness
+from tests.support.errors import raised
+from tests.support.files import scratch
+from tests.support.golden import close, dial, packet
+from tests.support.logs import LogLines
 
 reactor = cast(Any, _reactor)
 

@@ -7,8 +7,10 @@ from twisted.internet.defer import maybeDeferred
 from fastway.demo import HELP, MAX_NAME, DemoServer
 from fastway.endpoint import EndpointConfig, Text, VirtualConnection
 from fastway.errors import ConnectionEnded, DialRefused
-from tests.harness import KEY, Sockets, reactor, until
-from tests.test_stream import GatewayTestCase
+from tests.support.gateways import GatewayTestCase
+from tests.support.golden import KEY
+from tests.support.sockets import Sockets
+from tests.support.waits import reactor, until
 
 
 class DemoTests(GatewayTestCase):

@@ -48,29 +48,24 @@ from fastway.errors import (
 )
 from fastway.gateway import PortConfig
 from fastway.router import Limits
-from tests.fakes import raised
-from tests.harness import (
-    ACCEPTED,
-    CLOSED,
-    CONNECTED,
+from tests.support.errors import raised
+from tests.support.golden import (
     FIRST,
-    HELLO,
     KEY,
     PING,
-    Peer,
-    Sockets,
     accept,
     close,
     connect,
     dial,
-    on_both_paths,
     packet,
     prove,
-    reactor,
     refuse,
-    until,
 )
-from tests.scripted import CHALLENGE, FAR, ScriptedFar, ScriptedGateway
+from tests.support.paths import on_both_paths
+from tests.support.rows import ACCEPTED, CLOSED, CONNECTED, HELLO
+from tests.support.scripted import CHALLENGE, FAR, ScriptedFar, ScriptedGateway
+from tests.support.sockets import Peer, Sockets
+from tests.support.waits import reactor, until
 
 SERVER_ID = 7
 """The id of an endpoint under test that is a server."""

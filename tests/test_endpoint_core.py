@@ -32,8 +32,9 @@ from fastway.errors import (
     Truncated,
     Unexpected,
 )
-from tests.fakes import DETERMINISTIC, cut, raised
-from tests.harness import (
+from tests.support.core import DETERMINISTIC, cut
+from tests.support.errors import raised
+from tests.support.golden import (
     FIRST,
     PING,
     accept,

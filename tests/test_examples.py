@@ -16,7 +16,7 @@ from typing import ClassVar
 from twisted.internet.task import Clock, LoopingCall
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.harness import reactor
+from tests.support.waits import reactor
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.endpoint import Bytes, Json, MessageFormat, MessagePack, ProtocolBuffers, Text
-from tests.fakes import DETERMINISTIC, raised
+from tests.support.core import DETERMINISTIC
+from tests.support.errors import raised
 
 StringValue: Any = importlib.import_module("google.protobuf.wrappers_pb2").StringValue
 Int32Value: Any = importlib.import_module("google.protobuf.wrappers_pb2").Int32Value

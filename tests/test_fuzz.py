@@ -15,18 +15,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.errors import Reason
-from tests.harness import (
-    FIRST,
-    PING,
-    End,
-    Harness,
-    close,
-    command,
-    dial,
-    packet,
-    prove,
-    split,
-)
+from tests.support.ends import End, Harness
+from tests.support.golden import FIRST, PING, close, command, dial, packet, prove, split
 
 steady = settings(derandomize=True, deadline=None, database=None, max_examples=150)
 

@@ -33,19 +33,11 @@ from fastway.gateway import (
     server_port_config,
 )
 from fastway.router import IdConflict, Limits, Refusal, Side
-from tests.harness import (
-    ACCEPTED,
-    CLOSED,
-    CONNECTED,
+from tests.support.ends import End, Harness
+from tests.support.golden import (
     FIRST,
-    HELLO,
     MAX_PACKET,
     PING,
-    Act,
-    End,
-    Harness,
-    LogLines,
-    Row,
     accept,
     close,
     command,
@@ -54,9 +46,10 @@ from tests.harness import (
     packet,
     prove,
     refuse,
-    rows_as_tests,
     split,
 )
+from tests.support.logs import LogLines
+from tests.support.rows import ACCEPTED, CLOSED, CONNECTED, HELLO, Act, Row, rows_as_tests
 
 AnyEnd = End[Any]
 

@@ -22,7 +22,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fastway import logs
 from fastway.errors import ConfigError
-from tests.test_options import raised, scratch
+from tests.support.errors import raised
+from tests.support.files import scratch
 
 
 class LogTestCase(SynchronousTestCase):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,8 +29,9 @@ from fastway.options import (
     parse_size,
     resolve_name,
 )
-
-AnyError = TypeVar("AnyError", bound=BaseException)
+from tests.support.errors import raised
+from tests.support.files import scratch
+from tests.support.options import parsed
 
 # Spec sections 5 and 8, and what the project adds beyond them: name -> value without any setting.
 ORIGINAL: dict[str, tuple[str, Any]] = {
@@ -74,36 +73,6 @@ ADDED: dict[str, Any] = {
     "command-file": "fastway.cmd",
     "run-dir": ".",
 }
-
-
-def scratch(case: SynchronousTestCase) -> str:
-    """A directory of its own for a test, outside the checkout, that goes with it."""
-    path = tempfile.mkdtemp(prefix="fastway-test-")
-    case.addCleanup(shutil.rmtree, path, ignore_errors=True)
-    return path
-
-
-def raised(
-    kind: type[AnyError], function: Callable[..., object], *args: Any, **kw: Any
-) -> AnyError:
-    """The error of this kind that a call raises.
-
-    Raises:
-        AssertionError: it raises none.
-    """
-    try:
-        result = function(*args, **kw)
-    except kind as error:
-        return error
-    raise AssertionError(f"no {kind.__name__} for {args}: {result!r}")
-
-
-def parsed(*arguments: str, environment: Mapping[str, str] | None = None) -> GatewayOptions:
-    """Options of a command line and an environment of their own."""
-    options = GatewayOptions()
-    options.environment = environment or {}
-    options.parseOptions(arguments)
-    return options
 
 
 class SizeTests(SynchronousTestCase):

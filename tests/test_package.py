@@ -1,9 +1,11 @@
-"""What is in the packages that are built from a checkout."""
+"""What is in the packages that are built from a checkout, and what its tests may import."""
 
 from __future__ import annotations
 
+import ast
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +15,8 @@ from importlib.util import find_spec
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.test_options import scratch
+from tests.support.files import CHECKOUT, scratch
 
-CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 IN_CHECKOUT = os.path.exists(os.path.join(CHECKOUT, "setup.cfg"))
 LEFT_OUT = shutil.ignore_patterns(
     ".*", "_trial_temp*", "*.egg-info", "build", "dist", "run", "__pycache__", "dropin.cache"
@@ -29,6 +30,31 @@ def can_build_wheels() -> bool:
     return (
         find_spec("setuptools.command.bdist_wheel") is not None or find_spec("wheel") is not None
     )
+
+
+def imported_tests(path: str) -> list[str]:
+    """The test modules, or parts of them, that a file imports, wherever in it that stands."""
+    with open(path, encoding="utf-8") as file:
+        tree = ast.parse(file.read(), path)
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [f"{node.module or ''}.{alias.name}" for alias in node.names]
+    return [name for name in names if re.search(r"\btest_", name)]
+
+
+class ImportTests(SynchronousTestCase):
+    def test_no_test_imports_another(self) -> None:
+        """No file of the tests imports a test module: what they share is in tests/support."""
+        found = {}
+        for place, _, files in os.walk(os.path.dirname(os.path.abspath(__file__))):
+            for file in files:
+                path = os.path.join(place, file)
+                if file.endswith(".py") and (names := imported_tests(path)):
+                    found[path] = names
+        self.assertEqual(found, {})
 
 
 class PackageTests(SynchronousTestCase):
@@ -115,7 +141,7 @@ class PackageTests(SynchronousTestCase):
             "fastway/py.typed",
             "twisted/plugins/fastway_plugin.py",
             "tests/__init__.py",
-            "tests/harness.py",
+            "tests/support/golden.py",
             "tests/test_package.py",
         ):
             self.assertIn(wanted, names)

@@ -11,8 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.errors import StartError
 from fastway.pidfile import PidFile
-from tests.harness import LogLines
-from tests.test_options import raised, scratch
+from tests.support.errors import raised
+from tests.support.files import scratch
+from tests.support.logs import LogLines
 
 
 class PidFileTests(SynchronousTestCase):

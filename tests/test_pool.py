@@ -24,9 +24,12 @@ from fastway.endpoint import (
 )
 from fastway.endpoint.pool import default_backoff
 from fastway.errors import ConnectionEnded, DialRefused, EndpointEnded, FastwayError, GatewayDown
-from tests.fakes import raised
-from tests.harness import KEY, LogLines, Sockets, later, reactor, until
-from tests.test_stream import GatewayTestCase
+from tests.support.errors import raised
+from tests.support.gateways import GatewayTestCase
+from tests.support.golden import KEY
+from tests.support.logs import LogLines
+from tests.support.sockets import Sockets
+from tests.support.waits import later, reactor, until
 
 SECONDS = 8.0
 

@@ -14,22 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.harness import PING, on_both_paths, prove
-from tests.test_options import scratch
+from tests.support.files import CHECKOUT, scratch
+from tests.support.golden import PING, prove
+from tests.support.paths import on_both_paths
+from tests.support.processes import PATIENCE, environment
 
-CHECKOUT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TAC = os.path.join(CHECKOUT, "fastway.tac")
 CONSOLE = [sys.executable, "-m", "fastway"]
-PATIENCE = 20.0
-"""Seconds for what takes well under one on an idle machine."""
 
 LOOPBACK = {"FASTWAY_CLIENT_ADDR": "127.0.0.1:0", "FASTWAY_SERVER_ADDR": "127.0.0.1:0"}
-
-
-def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment with FASTWAY_ `settings` and none but those."""
-    plain = {name: text for name, text in os.environ.items() if not name.startswith("FASTWAY_")}
-    return {**plain, "PYTHONPATH": CHECKOUT, **settings}
 
 
 def wait_for(what: str, condition: Callable[[], object]) -> None:

@@ -28,20 +28,15 @@ from fastway.errors import ConfigError, Reason
 from fastway.gateway import PortConfig
 from fastway.relay import IRelayTransport, PoolConfig, missing
 from fastway.service import GatewayService
-from tests.harness import (
-    PING,
-    LogLines,
-    Sockets,
-    close,
-    later,
-    listen_by_relay,
-    on_both_paths,
-    packet,
-    until,
-)
-from tests.test_options import parsed, raised, scratch
-from tests.test_service import LOOPBACK, ServiceTestCase
-from tests.test_sockets import SocketTestCase
+from tests.support.errors import raised
+from tests.support.files import scratch
+from tests.support.golden import PING, close, packet
+from tests.support.logs import LogLines
+from tests.support.options import LOOPBACK, parsed
+from tests.support.paths import on_both_paths
+from tests.support.service import ServiceTestCase
+from tests.support.sockets import Sockets, SocketTestCase, listen_by_relay
+from tests.support.waits import later, until
 
 reactor = cast(Any, _reactor)
 

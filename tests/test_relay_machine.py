@@ -34,8 +34,9 @@ from fastway.gateway import (
 )
 from fastway.relay import PoolConfig, missing
 from fastway.router import IdConflict, Limits
-from tests.fakes import DETERMINISTIC, cut
-from tests.harness import FIRST, KEY, close, command, dial, listen_by_relay, packet, prove
+from tests.support.core import DETERMINISTIC, cut
+from tests.support.golden import FIRST, KEY, close, command, dial, packet, prove
+from tests.support.sockets import listen_by_relay
 
 PICKS = st.integers(0, 7)
 MAX_PACKET = 3000

@@ -17,7 +17,8 @@ from fastway.wire import (
     encode_packet,
     encode_refuse,
 )
-from tests.fakes import ListLink, raised
+from tests.support.core import ListLink
+from tests.support.errors import raised
 
 # Spec section 1, so that our encoders and the router cannot agree on a mistake.
 DIAL_1 = bytes.fromhex("09000000000000000001000000")

@@ -33,7 +33,7 @@ from fastway.wire import (
     encode_packet,
     encode_refuse,
 )
-from tests.fakes import DETERMINISTIC, ListLink, cut
+from tests.support.core import DETERMINISTIC, ListLink, cut
 
 SERVER_IDS = st.integers(0, 2)
 PICKS = st.integers(0, 11)

@@ -19,12 +19,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from fastway import logs
 from fastway.address import Address
 from fastway.errors import ConfigError, LocalError, StartError
 from fastway.service import GatewayService, Options, TwistdService, makeService
-from tests.harness import LogLines, accept, close, connect, dial, packet, prove
-from tests.test_options import parsed, raised, scratch
+from tests.support.errors import raised
+from tests.support.golden import accept, close, connect, dial, packet, prove
+from tests.support.logs import LogLines
+from tests.support.options import LOOPBACK, parsed
+from tests.support.service import ServiceTestCase
 
 reactor = cast(Any, _reactor)
 
@@ -126,39 +128,6 @@ def turns(count: int = 3) -> Deferred[None]:
 
     turn(count)
     return done
-
-
-LOOPBACK = ("--client-addr=127.0.0.1:0", "--server-addr=127.0.0.1:0")
-
-
-class ServiceTestCase(TestCase):
-    timeout = 20
-
-    def setUp(self) -> None:
-        self.patch(logs.threshold, "level", LogLevel.info)
-        self.directory = scratch(self)
-
-    def make(self, *arguments: str) -> GatewayService:
-        """A gateway on loopback with its run directory in a scratch directory."""
-        options = parsed(*LOOPBACK, f"--run-dir={self.directory}", *arguments)
-        service = GatewayService(options, reactor)
-        self.addCleanup(self.stop, service)
-        return service
-
-    def start(self, *arguments: str) -> GatewayService:
-        """A gateway that was started as Twisted does it."""
-        service = self.make(*arguments)
-        service.check()
-        service.privilegedStartService()
-        service.startService()
-        return service
-
-    async def stop(self, service: GatewayService) -> None:
-        if service.running:
-            await service.stopService()
-
-    def files(self) -> list[str]:
-        return sorted(os.listdir(self.directory))
 
 
 class LifeTests(ServiceTestCase):

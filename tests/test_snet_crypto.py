@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import struct
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,16 +27,21 @@ from fastway.snet.crypto import (
     rc4,
     shared_key,
 )
-from tests.fakes import DETERMINISTIC, cut
-
-A = 0x0123456789ABCDEF
-A_PUBLIC = 0x445FEA74F4A7A181
-B = 0xFEDCBA9876543210
-B_PUBLIC = 0x8DDF32664B4A7109
-KEY = bytes.fromhex("e8ea37e5ecc7b6ee")
-STREAM = bytes.fromhex("dce0c3d2dad4a135da326bdeffe6d4c5e085069caef8306b")
-CHALLENGE = bytes.fromhex("0001020304050607")
-PROOF = bytes.fromhex("d14fda6770b5f5e01e973b75e6f72918")
+from tests.support.core import DETERMINISTIC, cut
+from tests.support.snet_golden import (
+    A_PUBLIC,
+    B_PUBLIC,
+    CHALLENGE,
+    CLAIM,
+    CLAIM_DIGEST,
+    DEGENERATE,
+    KEY,
+    PROOF,
+    STREAM,
+    A,
+    B,
+    keystream,
+)
 
 C = 3
 C_PUBLIC = 0x7D
@@ -46,30 +50,8 @@ D_PUBLIC = 0x9083BFBA7EDD2F64
 OTHER_KEY = bytes.fromhex("df3f88f3d068ac1b")
 OTHER_STREAM = bytes.fromhex("ee1b161b91d784b04e71cb5571fba02fb12d452679787955")
 
-CLAIM = struct.pack("<QQQ", 1, 100, 40)
-CLAIM_DIGEST = bytes.fromhex("92ad9710417f0211eceaa3c1a58f9773")
-
-DEGENERATE = [0, 1, PRIME - 1, PRIME, PRIME + 1, PRIME + 2, 2**64 - 2, 2**64 - 1]
-"""Public keys of 64 bits that keep no secret."""
 
 PRIVATE = st.integers(2, 2**64 - 1)
-
-
-def keystream(key: bytes, size: int) -> bytes:
-    """The first bytes of RC4's keystream, made without the code under test and its library."""
-    state = list(range(256))
-    j = 0
-    for i in range(256):
-        j = (j + state[i] + key[i % len(key)]) % 256
-        state[i], state[j] = state[j], state[i]
-    stream = bytearray()
-    j = 0
-    for count in range(1, size + 1):
-        i = count % 256
-        j = (j + state[i]) % 256
-        state[i], state[j] = state[j], state[i]
-        stream.append(state[(state[i] + state[j]) % 256])
-    return bytes(stream)
 
 
 class VectorTests(SynchronousTestCase):

@@ -48,20 +48,14 @@ from fastway.snet.transport import (
     SnetFactory,
     SnetServerEndpoint,
 )
-from tests.fakes import raised
-from tests.harness import (
-    KEY,
-    LogLines,
-    close,
-    dial,
-    later,
-    packet,
-    prove,
-    reactor,
-    until,
-)
-from tests.snet_network import Bench, Proxy, Script, Wire, acked_of, failure_of, raw_client
-from tests.test_options import scratch
+from tests.support.errors import failure_of, raised
+from tests.support.files import scratch
+from tests.support.golden import KEY, close, dial, packet, prove
+from tests.support.logs import LogLines
+from tests.support.snet import Bench, Wire, acked_of
+from tests.support.snet_golden import Script
+from tests.support.snet_sockets import Proxy, raw_client
+from tests.support.waits import later, reactor, until
 
 PING = b"\5\0\0\0" + b"\0\0\0\0" + b"\5"
 

@@ -29,7 +29,8 @@ from fastway.snet.session import (
     Resumed,
     Session,
 )
-from tests.fakes import DETERMINISTIC, cut, raised
+from tests.support.core import DETERMINISTIC, cut
+from tests.support.errors import raised
 
 RANDOM = random.Random()
 """What the operating system's random bytes and the data are; begun anew for each day."""

@@ -32,8 +32,9 @@ from fastway.snet.session import (
     Resumed,
     Session,
 )
-from tests.fakes import DETERMINISTIC, cut, raised
-from tests.test_snet_crypto import (
+from tests.support.core import DETERMINISTIC, cut
+from tests.support.errors import raised
+from tests.support.snet_golden import (
     A_PUBLIC,
     B_PUBLIC,
     CHALLENGE,

@@ -37,24 +37,13 @@ from fastway.snet.transport import (
     SnetPort,
     SnetServerEndpoint,
 )
-from tests.fakes import raised
-from tests.harness import later, reactor, until
-from tests.snet_network import (
-    PRIME,
-    REFUSED,
-    Dialling,
-    Listening,
-    Proxy,
-    RawClient,
-    Resumable,
-    Script,
-    acked_of,
-    failure_of,
-    raw_client,
-    u64,
-)
-from tests.test_stream import OneOf
-from tests.transport_checks import SECONDS, Tape, arrival, ends, noise, turns
+from tests.support.errors import failure_of, raised
+from tests.support.gateways import OneOf
+from tests.support.snet import Dialling, Listening, Resumable, acked_of
+from tests.support.snet_golden import PRIME, REFUSED, Script, u64
+from tests.support.snet_sockets import Proxy, RawClient, raw_client
+from tests.support.tapes import Tape, arrival, ends, noise
+from tests.support.waits import SECONDS, later, reactor, turns, until
 
 DEGENERATE = (0, 1, PRIME - 1, PRIME, PRIME + 1, 2**64 - 1)
 

@@ -33,20 +33,15 @@ from fastway.snet.session import Fault
 from fastway.snet.stream import LINGER, StreamConnectionLost
 from fastway.snet.transport import SnetClientEndpoint, SnetConfig, SnetServerEndpoint
 from fastway.wheel import Wheel
-from tests.harness import LogLines, reactor, until
-from tests.snet_network import (
-    Dialling,
-    Listening,
-    Resumable,
-    Script,
-    Wire,
-    acked_of,
-    linger,
-)
-from tests.test_options import scratch
-from tests.test_sockets import make_certificate
-from tests.test_stream import OneOf
-from tests.transport_checks import Pull, Tape, check_transport, noise
+from tests.support.checks import check_transport
+from tests.support.files import scratch
+from tests.support.gateways import OneOf
+from tests.support.logs import LogLines
+from tests.support.snet import Dialling, Listening, Resumable, Wire, acked_of, linger
+from tests.support.snet_golden import Script
+from tests.support.tapes import Pull, Tape, noise
+from tests.support.tls import make_certificate
+from tests.support.waits import reactor, until
 
 
 class TransportTests(TestCase):

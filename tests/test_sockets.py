@@ -5,7 +5,6 @@ Rule: a test waits for what must come, never for a time to pass, except where a 
 
 from __future__ import annotations
 
-import datetime
 import gc
 import os
 import socket
@@ -15,55 +14,33 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import ssl
 from twisted.internet.endpoints import SSL4ClientEndpoint
 from twisted.internet.protocol import Factory
-from twisted.trial.unittest import SkipTest, TestCase
+from twisted.trial.unittest import SkipTest
 
 from fastway.errors import Reason
 from fastway.gateway import LINGER, GatewayLink, PortConfig
 from fastway.router import Limits, Side
-from tests.harness import (
-    ACCEPTED,
-    CONNECTED,
+from tests.support.golden import (
     FIRST,
-    HELLO,
     MAX_PACKET,
     PING,
-    Act,
-    LogLines,
-    Peer,
-    Row,
-    Sockets,
     accept,
     close,
     command,
     connect,
     dial,
-    later,
-    on_both_paths,
     packet,
     prove,
-    reactor,
     refuse,
-    rows_as_tests,
-    until,
 )
-
-
-class SocketTestCase(TestCase):
-    """A test case with both ports open."""
-
-    timeout = 10
-    relay = False
-
-    def listen(self, **config: Any) -> Sockets:
-        sockets = Sockets(relay=self.relay, **config)
-        self.addCleanup(sockets.stop)
-        return sockets
+from tests.support.logs import LogLines
+from tests.support.paths import on_both_paths
+from tests.support.rows import ACCEPTED, CONNECTED, HELLO, Act, Row, rows_as_tests
+from tests.support.sockets import Peer, Sockets, SocketTestCase
+from tests.support.tls import make_certificate
+from tests.support.waits import later, reactor, until
 
 
 @on_both_paths
@@ -499,32 +476,6 @@ class LimitTests(SocketTestCase):
         await client.expect(ACCEPTED + accept(FIRST + 1, 1) + refuse(1))
         await server.expect(CONNECTED + connect(FIRST + 1, 1))
         self.assertEqual(sockets.service.router.stats.gained[Side.CLIENT], 1)
-
-
-def make_certificate() -> ssl.PrivateCertificate:
-    """A certificate for `localhost` and its key, valid for an hour."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    whole = certificate.public_bytes(serialization.Encoding.PEM) + pem
-    return cast(ssl.PrivateCertificate, ssl.PrivateCertificate.loadPEM(whole))
 
 
 @on_both_paths

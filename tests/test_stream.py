@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, maybeDeferred
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     clientFromString,
@@ -22,7 +22,6 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols import amp
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
-from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, HTTPConnectionPool, readBody
 from twisted.web.iweb import IAgentEndpointFactory
 from twisted.web.resource import Resource
@@ -41,46 +40,18 @@ from fastway.endpoint import (
     GatewayPool,
     Json,
     VirtualTransport,
-    connect_client,
-    connect_server,
 )
 from fastway.endpoint.stream import PoolEndpoint
 from fastway.errors import DialFailed, DialRefused, DialTimeout, EndpointEnded
-from tests.fakes import raised
-from tests.harness import KEY, LogLines, Sockets, later, on_both_paths, reactor, until
-from tests.test_options import scratch
-from tests.transport_checks import (
-    BEYOND_TCP,
-    SECONDS,
-    Tape,
-    arrival,
-    check_transport,
-    ends,
-    noise,
-    turns,
-)
-
-
-class OneOf(Factory):
-    """Hands out the protocols that it was given, in order; then declines.
-
-    Attributes:
-        given: How many it handed out.
-    """
-
-    noisy = False
-
-    def __init__(self, *protocols: Any) -> None:
-        self._protocols = list(protocols)
-        self.given = 0
-        self.addresses: list[Any] = []
-
-    def buildProtocol(self, addr: Any) -> Any:
-        self.addresses.append(addr)
-        if not self._protocols:
-            return None
-        self.given += 1
-        return self._protocols.pop(0)
+from tests.support.checks import BEYOND_TCP, check_transport
+from tests.support.errors import raised
+from tests.support.files import scratch
+from tests.support.gateways import GatewayTestCase, OneOf
+from tests.support.golden import KEY
+from tests.support.logs import LogLines
+from tests.support.paths import on_both_paths
+from tests.support.tapes import Tape, arrival, ends, noise
+from tests.support.waits import SECONDS, later, reactor, turns, until
 
 
 class Made(Factory):
@@ -93,60 +64,6 @@ class Made(Factory):
 
     def buildProtocol(self, addr: Any) -> Any:
         return self._make()
-
-
-class GatewayTestCase(TestCase):
-    """Tests with gateways and endpoints in this process, which are gone at the end of each."""
-
-    timeout = 12
-    relay = False
-
-    def gateway(self) -> Sockets:
-        sockets = Sockets(relay=self.relay)
-        self.addCleanup(sockets.stop)
-        return sockets
-
-    def port(self, sockets: Sockets, side: str) -> TCP4ClientEndpoint:
-        """The Twisted endpoint of a gateway's port."""
-        port = sockets.client_port if side == "client" else sockets.server_port
-        return TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
-
-    def keep(self, endpoint: Endpoint) -> Endpoint:
-        async def leave() -> None:
-            endpoint.close()
-            await until("its end", lambda: not cast(Any, endpoint.transport).connected, SECONDS)
-
-        self.addCleanup(lambda: Deferred.fromCoroutine(leave()))
-        return endpoint
-
-    async def client(self, sockets: Sockets, config: EndpointConfig | None = None) -> Endpoint:
-        return self.keep(await connect_client(self.port(sockets, "client"), config))
-
-    async def server(
-        self, sockets: Sockets, config: EndpointConfig | None = None, server_id: int = 1
-    ) -> Endpoint:
-        return self.keep(
-            await connect_server(self.port(sockets, "server"), server_id, KEY, config)
-        )
-
-    async def ends(
-        self, config: EndpointConfig | None = None
-    ) -> tuple[Sockets, Endpoint, Endpoint]:
-        """A gateway, a client, and the server with id 1."""
-        sockets = self.gateway()
-        return sockets, await self.client(sockets), await self.server(sockets, config)
-
-    async def fails(self, kind: type[Exception], waiting: Any) -> Any:
-        """The error of that kind with which a Deferred fails."""
-        try:
-            result = await waiting
-        except kind as error:
-            return error
-        raise AssertionError(f"no {kind.__name__}, but {result!r}")
-
-    async def idle(self, sockets: Sockets) -> None:
-        """The gateway comes to hold no virtual connection."""
-        await until("no virtual connection", lambda: not sockets.service.router.conn_ids, SECONDS)
 
 
 @on_both_paths

@@ -18,20 +18,9 @@ from fastway.errors import AuthFailed, Reason
 from fastway.gateway import PortConfig
 from fastway.router import Limits, Refusal, next_id
 from fastway.wire import FrameReader
-from tests.harness import (
-    CLOSED,
-    FIRST,
-    HELLO,
-    End,
-    Harness,
-    accept,
-    close,
-    connect,
-    dial,
-    packet,
-    prove,
-    refuse,
-)
+from tests.support.ends import End, Harness
+from tests.support.golden import FIRST, accept, close, connect, dial, packet, prove, refuse
+from tests.support.rows import CLOSED, HELLO
 
 AnyEnd = End[Any]
 

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.wheel import STALL, TICK, Wheel
-from tests.fakes import DETERMINISTIC
+from tests.support.core import DETERMINISTIC
 
 STEP = 1 / 64
 """Seconds by which the clock is turned: exact in binary, and far below a tick."""

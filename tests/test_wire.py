@@ -27,7 +27,9 @@ from fastway.wire import (
     encode_packet,
     encode_refuse,
 )
-from tests.fakes import DETERMINISTIC, cut, raised, split
+from tests.support.core import DETERMINISTIC, cut
+from tests.support.errors import raised
+from tests.support.golden import whole_packets
 
 # Spec section 1.
 DIAL_1 = bytes.fromhex("09000000000000000001000000")
@@ -71,7 +73,7 @@ def read(reader: FrameReader, pieces: list[bytes]) -> list[bytes]:
     packets: list[bytes] = []
     for piece in pieces:
         runs = reader.feed(piece)
-        completed = [packet for _, data, _ in runs for packet in split(data)]
+        completed = [packet for _, data, _ in runs for packet in whole_packets(data)]
         if runs != expected_runs(completed):
             raise AssertionError(f"wrongly grouped: {runs}")
         packets += completed

@@ -1,4 +1,4 @@
-"""Fakes for the tests of the core: a link that is a list, and one way of cutting bytes.
+"""What the tests of the core share: a link that is a list, cutting bytes, and steady examples.
 
 Rule: a fake holds the code to its promises. A `ListLink` fails the test when something is sent to
 it after it was lost, when the packet count of a send is wrong, or when it is disconnected twice.
@@ -6,14 +6,13 @@ it after it was lost, when the packet count of a send is wrong, or when it is di
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
-from typing import TypeVar
 
 from hypothesis import HealthCheck, settings
 
 from fastway.errors import Reason
 from fastway.router import Link, Side
+from tests.support.golden import whole_packets
 
 DETERMINISTIC = settings(
     derandomize=True,
@@ -23,32 +22,6 @@ DETERMINISTIC = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 """Hypothesis with the same examples in every run, whatever the machine's speed."""
-
-
-_Error = TypeVar("_Error", bound=Exception)
-
-
-def raised(kind: type[_Error], call: Callable[..., object], *args: object) -> _Error:
-    """The error that the call raises, typed; AssertionError if it raises none of that kind."""
-    try:
-        result = call(*args)
-    except kind as error:
-        return error
-    raise AssertionError(f"no {kind.__name__}, but {result!r}")
-
-
-def split(data: bytes) -> list[bytes]:
-    """Whole packets, cut apart without the code under test; AssertionError if one is not whole."""
-    packets = []
-    position = 0
-    while position < len(data):
-        length = int.from_bytes(data[position : position + 4], "little")
-        following = position + 4 + length
-        if length < 4 or following > len(data):
-            raise AssertionError(f"no whole packet at {position} of {data.hex()}")
-        packets.append(data[position:following])
-        position = following
-    return packets
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
@@ -74,7 +47,7 @@ class ListLink(Link):
         self.full = False
 
     def send(self, data: bytes, packets: int) -> None:
-        frames = split(data)
+        frames = whole_packets(data)
         if self.lost is not None:
             raise AssertionError(f"sent to a lost link: {data.hex()}")
         if len(frames) != packets:

@@ -1,29 +1,23 @@
-"""What the tests of snet share: the wire written down a second time, fake connections on a clock,
-and a proxy on real sockets that cuts what it carries.
+"""Both sides of snet on a clock, over fake connections whose far end is the test.
 
-Rule: nothing here uses fastway's own crypto or handshakes, so that a mistake in them cannot hide
-itself; and a fake transport fails the test when it is used as no transport may be.
+Rule: a fake transport fails the test when it is used as no transport may be.
 """
 
 from __future__ import annotations
 
-import hashlib
 import struct
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, cast
+from collections.abc import Callable
+from typing import Any, cast
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IConsumer,
-    IHalfCloseableProtocol,
     IPushProducer,
     IStreamClientEndpoint,
     ITCPTransport,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -31,119 +25,8 @@ from zope.interface import implementer
 from fastway.snet.interfaces import IResumableProtocol
 from fastway.snet.stream import LINGER
 from fastway.snet.transport import SnetClientEndpoint, SnetConfig, SnetFactory
-from tests.harness import Peer, reactor, until
-from tests.transport_checks import SECONDS, Tape
-
-# The wire, written down a second time (spec "Key agreement" and what follows).
-
-PRIME = 0xFFFFFFFFFFFFFFC5
-REFUSED = bytes(24)
-
-
-def u64(*numbers: int) -> bytes:
-    return struct.pack(f"<{len(numbers)}Q", *numbers)
-
-
-def md5(data: bytes) -> bytes:
-    return hashlib.md5(data).digest()
-
-
-def keystream(key: bytes) -> Iterator[int]:
-    """RC4."""
-    state = list(range(256))
-    j = 0
-    for i in range(256):
-        j = (j + state[i] + key[i % len(key)]) & 255
-        state[i], state[j] = state[j], state[i]
-    i = j = 0
-    while True:
-        i = (i + 1) & 255
-        j = (j + state[i]) & 255
-        state[i], state[j] = state[j], state[i]
-        yield state[(state[i] + state[j]) & 255]
-
-
-class Script:
-    """One end of a stream as the spec has it, without transport: what it would say.
-
-    Attributes:
-        wrote: All bytes of the stream that it wrote, as they went on the wire.
-        read: All bytes of the stream that it read, decrypted.
-    """
-
-    def __init__(self, encrypt: bool = False, private: int = 0x0123456789ABCDEF) -> None:
-        self.encrypt = encrypt
-        self.private = private
-        self.key = b""
-        self.conn_id = 0
-        self.wrote = bytearray()
-        self.read = bytearray()
-        self._out: Iterator[int] | None = None
-        self._in: Iterator[int] | None = None
-
-    @property
-    def public(self) -> bytes:
-        return u64(pow(5, self.private, PRIME))
-
-    def agree(self, public: bytes) -> None:
-        (number,) = struct.unpack("<Q", public)
-        self.key = u64(pow(number, self.private, PRIME))
-        self._out, self._in = keystream(self.key), keystream(self.key)
-
-    def prove(self, challenge: bytes) -> bytes:
-        return md5(challenge + self.key)
-
-    def send(self, data: bytes) -> bytes:
-        """Bytes for the wire, which count as written."""
-        if self.encrypt:
-            data = bytes(byte ^ next(cast(Any, self._out)) for byte in data)
-        self.wrote += data
-        return data
-
-    def take(self, data: bytes) -> bytes:
-        """The stream's bytes of what came."""
-        if self.encrypt:
-            data = bytes(byte ^ next(cast(Any, self._in)) for byte in data)
-        self.read += data
-        return data
-
-    # As the dialling end.
-
-    def hello(self) -> bytes:
-        return b"\0" + self.public
-
-    def accept(self, answer: bytes) -> bytes:
-        """The proof that follows the 24 bytes that answer `hello`."""
-        assert len(answer) == 24, answer
-        self.agree(answer[:8])
-        stream = keystream(self.key)
-        pairs = zip(answer[8:16], stream, strict=False)
-        self.conn_id = int.from_bytes(bytes(byte ^ pad for byte, pad in pairs), "little")
-        for _ in range(8):
-            next(cast(Any, self._in))
-        return self.prove(answer[16:])
-
-    def claim(self, wrote: int | None = None, read: int | None = None) -> bytes:
-        """A request to resume, by default with true counts."""
-        counts = u64(
-            self.conn_id,
-            len(self.wrote) if wrote is None else wrote,
-            len(self.read) if read is None else read,
-        )
-        return b"\xff" + counts + md5(counts + self.key)
-
-    # As the listening end.
-
-    def answer(self, hello: bytes, conn_id: int = 1, challenge: bytes = b"schwierg") -> bytes:
-        """What answers the 9 bytes of a new stream."""
-        assert hello[:1] == b"\0" and len(hello) == 9, hello
-        self.agree(hello[1:])
-        self.conn_id = conn_id
-        pairs = zip(u64(conn_id), cast(Any, self._out), strict=False)
-        return self.public + bytes(byte ^ pad for byte, pad in pairs) + challenge
-
-
-# Protocols.
+from tests.support.snet_golden import Script, md5, u64
+from tests.support.tapes import Tape
 
 
 @implementer(IResumableProtocol)
@@ -171,9 +54,6 @@ class Resumable(Tape):
         self.events.append((round(seconds, 3), replayed))
         if self.on_resumed is not None:
             self.on_resumed()
-
-
-# Fake connections.
 
 
 @implementer(ITCPTransport, IConsumer, IPushProducer)
@@ -498,186 +378,3 @@ class Dialling(Bench):
 def linger() -> float:
     """Surely over LINGER, in steps of the clock."""
     return LINGER + 0.5
-
-
-# Real sockets.
-
-
-@implementer(IHalfCloseableProtocol)
-class Far(Protocol):
-    """The proxy's connection to its target."""
-
-    def __init__(self, near: Near) -> None:
-        self.near = near
-
-    def connectionMade(self) -> None:
-        self.near.far = self
-        if self.near.ended:
-            cast(Any, self.transport).abortConnection()
-            return
-        held, self.near.held = self.near.held, b""
-        cast(Any, self.transport).write(held)
-
-    def dataReceived(self, data: bytes) -> None:
-        if not self.near.frozen:
-            cast(Any, self.near.transport).write(data)
-
-    def readConnectionLost(self) -> None:
-        if not self.near.frozen:
-            cast(Any, self.transport).loseConnection()
-
-    def writeConnectionLost(self) -> None:
-        pass
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.near.far = None
-        if not self.near.ended:
-            cast(Any, self.near.transport).loseConnection()
-
-
-class Near(Protocol):
-    """A connection to the proxy.
-
-    Attributes:
-        frozen: Nothing goes on over it, but nobody is told: a phone that changed networks.
-    """
-
-    def __init__(self, proxy: Proxy) -> None:
-        self.proxy = proxy
-        self.far: Far | None = None
-        self.held = b""
-        self.frozen = False
-        self.ended = False
-
-    def connectionMade(self) -> None:
-        self.proxy.total += 1
-        self.proxy.pairs.append(self)
-        factory = Factory.forProtocol(cast(Any, lambda: Far(self)))
-        factory.noisy = False
-        connecting = TCP4ClientEndpoint(reactor, "127.0.0.1", self.proxy.target).connect(factory)
-        connecting.addErrback(lambda _: cast(Any, self.transport).abortConnection())
-
-    def dataReceived(self, data: bytes) -> None:
-        if self.frozen:
-            return
-        if self.far is None:
-            self.held += data
-        else:
-            cast(Any, self.far.transport).write(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.ended = True
-        if self in self.proxy.pairs:
-            self.proxy.pairs.remove(self)
-        if self.far is not None and not self.frozen:
-            cast(Any, self.far.transport).abortConnection()
-
-
-class Nears(Factory):
-    noisy = False
-
-    def __init__(self, proxy: Proxy) -> None:
-        self.proxy = proxy
-
-    def buildProtocol(self, addr: Any) -> Near | None:
-        return None if self.proxy.down else Near(self.proxy)
-
-
-class Proxy:
-    """Carries TCP connections to a port of 127.0.0.1, and cuts them when told to.
-
-    `stop` must be among the test's cleanups.
-
-    Attributes:
-        pairs: The connections that are there, the newest last.
-        total: Connections so far.
-        down: It takes no connection: closes each at once.
-    """
-
-    def __init__(self, target: int) -> None:
-        self.target = target
-        self.pairs: list[Near] = []
-        self.frozen: list[Near] = []
-        self.total = 0
-        self.down = False
-        factory = Nears(self)
-        self._port = reactor.listenTCP(0, factory, interface="127.0.0.1")
-
-    @property
-    def port(self) -> int:
-        return cast(int, self._port.getHost().port)
-
-    def cut(self, how: int = 0) -> None:
-        """Cut all that it carries: 0, both ends by a reset; 1, the near one by a FIN; 2, the far
-        one by a reset and the near one by a FIN."""
-        for near in list(self.pairs):
-            if how % 3 == 0:
-                cast(Any, near.transport).abortConnection()
-            elif how % 3 == 1 or near.far is None:
-                cast(Any, near.transport).loseConnection()
-            else:
-                cast(Any, near.far.transport).abortConnection()
-
-    def freeze(self) -> None:
-        """What it carries now goes nowhere from now on, and no end is told."""
-        for near in self.pairs:
-            near.frozen = True
-            self.frozen.append(near)
-
-    async def stop(self) -> None:
-        await maybeDeferred(self._port.stopListening)
-        for near in [*self.pairs, *self.frozen]:
-            if near.far is not None:
-                cast(Any, near.far.transport).abortConnection()
-            if not near.ended:
-                cast(Any, near.transport).abortConnection()
-        await until("the proxy's end", lambda: not self.pairs, SECONDS)
-
-
-class RawClient(Peer):
-    """A client of the listening side over a real socket, that says what the test tells it to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.script = Script()
-
-    async def new(self) -> Script:
-        """Shake hands for a new stream."""
-        self.send(self.script.hello())
-        self.send(self.script.accept(await self.read(24)))
-        return self.script
-
-    async def ask(self, script: Script, **counts: int) -> bytes:
-        """Ask for a resume: the answer."""
-        self.script = script
-        self.send(script.claim(**counts))
-        return await self.read(24)
-
-    async def resume(self, script: Script) -> None:
-        """Come back, and send again what the other side lacks."""
-        answer = await self.ask(script)
-        read = int.from_bytes(answer[8:16], "little")
-        self.send(script.prove(answer[16:]) + bytes(script.wrote[read:]))
-
-    async def take(self, size: int) -> bytes:
-        """So many bytes of the stream."""
-        return self.script.take(await self.read(size))
-
-
-async def raw_client(port: int) -> RawClient:
-    endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
-    factory = Factory.forProtocol(RawClient)
-    factory.noisy = False
-    return cast(RawClient, await endpoint.connect(factory))
-
-
-_Error = TypeVar("_Error", bound=Exception)
-
-
-async def failure_of(kind: type[_Error], waiting: Any) -> _Error:
-    """The error of that kind with which a Deferred fails."""
-    try:
-        result = await waiting
-    except kind as error:
-        return error
-    raise AssertionError(f"no {kind.__name__}, but {result!r}")

@@ -14,11 +14,11 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from fastway.endpoint import Endpoint, EndpointConfig, EndpointFactory
-from tests.harness import (
+from tests.support.ends import LinkTransport
+from tests.support.golden import (
     FIRST,
     KEY,
     PING,
-    LinkTransport,
     accept,
     close,
     connect,

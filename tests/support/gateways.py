@@ -1,0 +1,94 @@
+"""Gateways on real sockets, and fastway's own endpoints that talk to them.
+
+Rule: all of them are in this process, and gone at the end of the test.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.trial.unittest import TestCase
+
+from fastway.endpoint import Endpoint, EndpointConfig, connect_client, connect_server
+from tests.support.golden import KEY
+from tests.support.sockets import Sockets
+from tests.support.waits import SECONDS, reactor, until
+
+
+class OneOf(Factory):
+    """Hands out the protocols that it was given, in order; then declines.
+
+    Attributes:
+        given: How many it handed out.
+    """
+
+    noisy = False
+
+    def __init__(self, *protocols: Any) -> None:
+        self._protocols = list(protocols)
+        self.given = 0
+        self.addresses: list[Any] = []
+
+    def buildProtocol(self, addr: Any) -> Any:
+        self.addresses.append(addr)
+        if not self._protocols:
+            return None
+        self.given += 1
+        return self._protocols.pop(0)
+
+
+class GatewayTestCase(TestCase):
+    """Tests with gateways and endpoints in this process, which are gone at the end of each."""
+
+    timeout = 12
+    relay = False
+
+    def gateway(self) -> Sockets:
+        sockets = Sockets(relay=self.relay)
+        self.addCleanup(sockets.stop)
+        return sockets
+
+    def port(self, sockets: Sockets, side: str) -> TCP4ClientEndpoint:
+        """The Twisted endpoint of a gateway's port."""
+        port = sockets.client_port if side == "client" else sockets.server_port
+        return TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+
+    def keep(self, endpoint: Endpoint) -> Endpoint:
+        async def leave() -> None:
+            endpoint.close()
+            await until("its end", lambda: not cast(Any, endpoint.transport).connected, SECONDS)
+
+        self.addCleanup(lambda: Deferred.fromCoroutine(leave()))
+        return endpoint
+
+    async def client(self, sockets: Sockets, config: EndpointConfig | None = None) -> Endpoint:
+        return self.keep(await connect_client(self.port(sockets, "client"), config))
+
+    async def server(
+        self, sockets: Sockets, config: EndpointConfig | None = None, server_id: int = 1
+    ) -> Endpoint:
+        return self.keep(
+            await connect_server(self.port(sockets, "server"), server_id, KEY, config)
+        )
+
+    async def ends(
+        self, config: EndpointConfig | None = None
+    ) -> tuple[Sockets, Endpoint, Endpoint]:
+        """A gateway, a client, and the server with id 1."""
+        sockets = self.gateway()
+        return sockets, await self.client(sockets), await self.server(sockets, config)
+
+    async def fails(self, kind: type[Exception], waiting: Any) -> Any:
+        """The error of that kind with which a Deferred fails."""
+        try:
+            result = await waiting
+        except kind as error:
+            return error
+        raise AssertionError(f"no {kind.__name__}, but {result!r}")
+
+    async def idle(self, sockets: Sockets) -> None:
+        """The gateway comes to hold no virtual connection."""
+        await until("no virtual connection", lambda: not sockets.service.router.conn_ids, SECONDS)

@@ -1,0 +1,204 @@
+"""Ends on real sockets, and both ports of a gateway on 127.0.0.1.
+
+Rule: a peer only knows bytes, and whatever was opened is gone when the test is.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from fastway.gateway import ClientFactory, GatewayLink, PortConfig, RouterService, ServerFactory
+from fastway.relay import PoolConfig
+from fastway.router import Limits
+from tests.support.golden import FIRST, KEY, PING, dial, prove
+from tests.support.waits import reactor, until
+
+
+class Peer(Protocol):
+    """A client or a server over a real socket, that only knows bytes."""
+
+    def __init__(self) -> None:
+        self.received = bytearray()
+        self.total = 0
+        self.sent = 0
+        self.ended: Failure | None = None
+        self.link: GatewayLink = cast(GatewayLink, None)
+
+    @property
+    def wire(self) -> Any:
+        return self.transport
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        self.total += len(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.ended = reason
+
+    def send(self, data: bytes) -> None:
+        self.sent += len(data)
+        self.wire.write(data)
+
+    async def read(self, size: int) -> bytes:
+        """Exactly `size` bytes."""
+        await until(
+            f"{size} bytes; got {bytes(self.received[:80])!r} of {len(self.received)}",
+            lambda: len(self.received) >= size or self.ended,
+        )
+        data = bytes(self.received[:size])
+        del self.received[:size]
+        return data
+
+    async def expect(self, data: bytes) -> None:
+        """These bytes come next."""
+        got = await self.read(len(data))
+        if got != data:
+            raise AssertionError(f"expected {data[:80]!r}, got {got[:80]!r}")
+
+    async def expect_end(self) -> None:
+        """The gateway closes, and nothing came before that was not expected."""
+        await until("the end of the connection", lambda: self.ended)
+        if self.received:
+            raise AssertionError(f"left over: {bytes(self.received[:80])!r}")
+
+    async def expect_alive(self) -> None:
+        """Nothing waits, and the gateway answers."""
+        self.send(PING)
+        await self.expect(PING)
+
+    async def was_read(self) -> None:
+        """The gateway has handled all that was sent."""
+        await until(
+            "the gateway to read",
+            lambda: self.link.bytes_in >= self.sent or self.link.lost or self.ended,
+        )
+
+
+def listen_by_relay(
+    service: RouterService, pool: PoolConfig | None = None, on: Any = reactor
+) -> Callable[[Any], Any]:
+    """What opens ports on 127.0.0.1 whose links are the native core's."""
+    from fastway.relay.link import GatewayRelay
+
+    service.relay = GatewayRelay(on, service, pool)
+
+    def listen(factory: Any) -> Any:
+        with socket.socket() as bound:
+            bound.setblocking(False)
+            bound.bind(("127.0.0.1", 0))
+            bound.listen(1024)
+            return service.relay.listen(bound.fileno(), bound.family, factory)
+
+    return listen
+
+
+class Sockets:
+    """Both ports on 127.0.0.1, and the peers that were connected to them.
+
+    `stop` must be among the test's cleanups.
+
+    Args:
+        relay: Links are the native core's, unless `listen` makes other ports.
+        pool: The core's.
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        client: PortConfig | None = None,
+        server: PortConfig | None = None,
+        listen: Callable[[Factory], Any] | None = None,
+        connect: Callable[[Any, int], Awaitable[Peer]] | None = None,
+        relay: bool = False,
+        pool: PoolConfig | None = None,
+    ) -> None:
+        self.service = RouterService(reactor, limits)
+        self.service.startService()
+        self.service.router._last_conn_id = FIRST - 1
+        self.clients = ClientFactory(self.service, client)
+        self.servers = ServerFactory(self.service, KEY, server)
+        if relay:
+            listen = listen or listen_by_relay(self.service, pool)
+        listen = listen or (lambda factory: reactor.listenTCP(0, factory, interface="127.0.0.1"))
+        self._connect = connect or self._connect_tcp
+        self.client_port = listen(self.clients)
+        self.server_port = listen(self.servers)
+        self.peers: list[Peer] = []
+
+    async def _connect_tcp(self, peers: Any, port: int) -> Peer:
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
+        return cast(Peer, await endpoint.connect(peers))
+
+    async def dial_port(self, port: Any) -> Peer:
+        """Connect a peer; its `link` is not known yet."""
+        peer = await self._connect(Factory.forProtocol(Peer), port.getHost().port)
+        self.peers.append(peer)
+        return peer
+
+    async def _find_link(self, peer: Peer) -> None:
+        # Both ports: the two ends of two connections may share one of them.
+        ends = (peer.wire.getHost().port, peer.wire.getPeer().port)
+
+        def links() -> list[GatewayLink]:
+            wires = [(one, cast(Any, one.transport)) for one in self.service.connected]
+            return [
+                one for one, wire in wires if (wire.getPeer().port, wire.getHost().port) == ends
+            ]
+
+        await until("the gateway to accept", links)
+        (peer.link,) = links()
+
+    async def client(self) -> Peer:
+        peer = await self.dial_port(self.client_port)
+        await self._find_link(peer)
+        return peer
+
+    async def stranger(self) -> Peer:
+        peer = await self.dial_port(self.server_port)
+        await self._find_link(peer)
+        return peer
+
+    async def server(self, server_id: int = 1) -> Peer:
+        peer = await self.stranger()
+        peer.send(prove(await peer.read(8), server_id))
+        await peer.was_read()
+        return peer
+
+    async def pair(self, dialler: Peer, remote: Peer) -> int:
+        """Open a virtual connection; both ends have taken its Accept and Connect."""
+        before = set(self.service.router.conn_ids)
+        dialler.send(dial(remote.link.link_id))
+        await dialler.read(17)
+        await remote.read(17)
+        (conn_id,) = self.service.router.conn_ids - before
+        return conn_id
+
+    async def stop(self) -> None:
+        for port in (self.client_port, self.server_port):
+            await maybeDeferred(port.stopListening)
+        for peer in self.peers:
+            if peer.ended is None:
+                peer.wire.abortConnection()
+        await maybeDeferred(self.service.stopService)
+        await until("all peers to be gone", lambda: all(peer.ended for peer in self.peers))
+
+
+class SocketTestCase(TestCase):
+    """A test case with both ports open."""
+
+    timeout = 10
+    relay = False
+
+    def listen(self, **config: Any) -> Sockets:
+        sockets = Sockets(relay=self.relay, **config)
+        self.addCleanup(sockets.stop)
+        return sockets
