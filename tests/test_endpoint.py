@@ -764,6 +764,15 @@ class LoginTests(ClockTestCase):
             self.assertIs(self.failureResultOf(ready).value, ended)
             self.failureResultOf(gateway.endpoint.when_ready(), LoginFailed)
 
+    def test_no_handshake(self) -> None:
+        """A connection that never came about, over TLS say, is not blamed on the key."""
+        gateway = self.server()
+        cause = OSError("certificate verify failed")
+        gateway.gone(cause)
+        ended = self.assertEnded(gateway, EndpointEnded, abort=True)
+        self.assertNotIsInstance(ended, LoginFailed)
+        self.assertIs(ended.cause, cause)
+
     def test_cut_challenge(self) -> None:
         """A stream that ends inside the challenge is told as such."""
         gateway = self.server()

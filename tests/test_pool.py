@@ -23,7 +23,14 @@ from fastway.endpoint import (
     VirtualConnection,
 )
 from fastway.endpoint.pool import default_backoff
-from fastway.errors import ConnectionEnded, DialRefused, EndpointEnded, FastwayError, GatewayDown
+from fastway.errors import (
+    ConnectionEnded,
+    DialRefused,
+    EndpointEnded,
+    FastwayError,
+    GatewayDown,
+    LoginFailed,
+)
 from tests.support.errors import raised
 from tests.support.gateways import GatewayTestCase
 from tests.support.golden import KEY
@@ -149,6 +156,25 @@ class GatewayPoolTests(PoolTestCase):
         await self.fails(DialRefused, pool.dial("a", client_id, timeout=5))
         error = await self.fails(GatewayDown, pool.dial("c", client_id))
         self.assertEqual(error.name, "c")
+
+    async def test_problems(self) -> None:
+        """Why a gateway cannot be had is there until it can be."""
+        pool = self.pool(self.a, key=b"wrong")
+        pool.startService()
+        self.assertEqual(pool.problems, {})
+        await pool.when_changed()
+        self.assertEqual(
+            {name: type(why) for name, why in pool.problems.items()}, {"a": LoginFailed}
+        )
+        await pool.stopService()
+        right = self.pool(self.a)
+        await self.a.stop()
+        right.startService()
+        await right.when_changed()
+        self.assertEqual(list(right.problems), ["a"])
+        self.again(self.a)
+        await right.when_up()
+        self.assertEqual(right.problems, {})
 
     async def test_set_gateways(self) -> None:
         """At run time new names are connected to, missing ones are left, others stay."""

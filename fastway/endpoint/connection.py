@@ -23,7 +23,7 @@ from typing import Any, cast
 from typing import Protocol as TypingProtocol
 
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import (
     IPushProducer,
     IReactorTime,
@@ -608,7 +608,7 @@ class Endpoint(Protocol, Acceptor):
         error = self._core.error
         if error is not None:
             self._end(EndpointEnded(f"the gateway broke the protocol: {error}", error))
-        elif not self.ready:
+        elif not self.ready and reason.check(ConnectionClosed, StreamLost):
             self._end(LoginFailed("the gateway did not take the login: is the key right?"))
         elif reason.check(ConnectionDone):
             self._end(EndpointEnded("closed by the gateway"))

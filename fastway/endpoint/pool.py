@@ -88,6 +88,8 @@ class Keeper:
         self.endpoint: Endpoint | None = None
         self.failures = 0
         """Attempts that failed since the last that did not."""
+        self.problem: Exception | None = None
+        """Why the last attempt failed, if it did."""
         self._name = name
         self._connect = connect
         self._changed = changed
@@ -141,10 +143,12 @@ class Keeper:
             if self._run is not run:  # a cancelled attempt fails as its endpoint likes
                 return
             self.failures += 1
+            self.problem = error
             log.warn("gateway {name}: {problem}", name=self._name, problem=str(error))
             self._changed()
             return
         self.failures = 0
+        self.problem = None
         self.endpoint = endpoint
         log.info("gateway {name} is up", name=self._name)
         self._changed()
@@ -205,6 +209,15 @@ class GatewayPool(Service, Acceptor):
             name: keeper.endpoint
             for name, keeper in self._keepers.items()
             if keeper.endpoint is not None
+        }
+
+    @property
+    def problems(self) -> dict[str, Exception]:
+        """name -> why the last attempt failed, of the gateways where it did."""
+        return {
+            name: keeper.problem
+            for name, keeper in self._keepers.items()
+            if keeper.problem is not None
         }
 
     def set_gateways(self, gateways: Mapping[str, IStreamClientEndpoint]) -> None:
