@@ -1,120 +1,103 @@
-"""The console command: `fastway [options]` runs a gateway in the foreground.
+"""The console command: `fastway COMMAND [options]`, or `fastway [options]` for a gateway.
 
-    fastway [options]         a gateway, until Ctrl-C
-    fastway demo [options]    a gateway on loopback with a demo game server behind it
-    fastway client [options]  type lines to a game server through a gateway; also `fastway play`
-    fastway ping [options]    round trips to a gateway
-    fastway serve-echo        a game server that sends everything back
-
-Rule: what an operator did wrong is one line on standard error and exit status 1.
+Rule: what an operator did wrong is one line on standard error and exit status 1; see
+`fastway.cli` for the statuses.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
-from fastway.errors import ConfigError, LocalError
+from fastway.cli.table import BY_COMMAND, COMMANDS, Command
+from fastway.config.manual import row, terminal_width
+from fastway.config.sources import closest, print_version
+from fastway.errors import LocalError
 
-if TYPE_CHECKING:
-    from fastway.service import GatewayService
+INTRO = """\
+fastway, a game gateway: clients and game servers dial each other by id.
+
+Usage: fastway COMMAND [options]
+       fastway [options]           the same as fastway run"""
+
+OUTRO = """\
+fastway COMMAND --help shows the options of a command, fastway help run those of a gateway.
+The exit status is 0 when it went as asked, and 1 when it did not; one line then says why."""
 
 
-def run_gateway(
-    arguments: Sequence[str],
-    *,
-    check: Callable[[GatewayService], None] | None = None,
-    prepare: Callable[[GatewayService], None] | None = None,
-    name: str = "fastway",
-) -> int:
-    """Run a gateway until a signal stops it; returns the exit status.
+def overview() -> str:
+    """What `fastway --help` prints: every command with a few words."""
+    width = terminal_width()
+    parts = [INTRO]
+    for topic in dict.fromkeys(command.topic for command in COMMANDS):
+        rows = [
+            row(f"{command.name} {command.operands}".strip(), command.words, width)
+            for command in COMMANDS
+            if command.topic == topic
+        ]
+        parts.append("\n".join([f"{topic}:", *rows]))
+    return "\n\n".join([*parts, OUTRO])
 
-    Args:
-        check: Called before anything starts; may raise a LocalError.
-        prepare: Called once the gateway runs.
+
+def show_help(names: Sequence[str]) -> int:
+    """`fastway help [COMMAND]`."""
+    print(_find(names[0]).make_options() if names else overview())
+    return 0
+
+
+def _find(name: str) -> Command:
+    command = BY_COMMAND.get(name)
+    if command is None:
+        near = closest(name, BY_COMMAND)
+        raise LocalError(f"no command {name!r}{near}; fastway --help lists them")
+    return command
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Do what a command line says; returns the exit status.
+
+    Raises:
+        SystemExit: it asked for help, which is printed.
     """
-    from twisted.internet import reactor
-
-    from fastway import logs
-    from fastway.options import GatewayOptions
-    from fastway.service import GatewayService
-
-    errors: list[str] = []
-
-    def failed(error: LocalError) -> None:
-        errors.append(str(error))
-        reactor.stop()
-
+    first = arguments[0] if arguments else ""
+    title = "fastway"
+    """What a line about a problem begins with."""
     try:
-        options = GatewayOptions()
-        options.parseOptions(list(arguments))
-        service = GatewayService(options, reactor)
-        service.failed = failed
-        if check is not None:
-            check(service)
-        service.check()
-        logs.begin(None if options["logfile"] else logs.console(options["log-format"]))
-        service.privilegedStartService()
-        service.startService()
-        if prepare is not None:
-            prepare(service)
+        if first in ("-h", "--help"):
+            return show_help([])
+        if not first or first.startswith("-"):
+            command, rest = BY_COMMAND["run"], arguments
+        else:
+            command, rest = _find(first), arguments[1:]
+            title = command.title
+        options = command.make_options()
+        options.title = title
+        options.parseOptions(list(rest))
+        if command.name == "help":
+            return show_help(options.operands)
+        if command.name == "version":
+            print_version()
+            return 0
+        return command.load()(options)
     except LocalError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 1
-    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    reactor.run()
-    for line in errors:
-        print(f"{name}: {line}", file=sys.stderr)
-    return 1 if errors else 0
-
-
-def demo(arguments: Sequence[str]) -> int:
-    """`fastway demo`: a gateway and, behind it over TCP, the demo game server."""
-    from twisted.internet import reactor
-
-    from fastway.address import address_name
-    from fastway.cli import CLIENT_ADDR, SERVER_ADDR
-    from fastway.demo import SERVER_ID, DemoServer
-
-    def check(service: GatewayService) -> None:
-        if service.addresses["server"].host is None:
-            raise ConfigError("--server-addr", "the demo server speaks plain TCP: give host:port")
-
-    def prepare(service: GatewayService) -> None:
-        key = service.options["server-auth-password"].encode("utf-8", "surrogateescape")
-        server_port: Any = service.ports["server"].getHost()
-        server = DemoServer(reactor, "127.0.0.1", server_port.port, key)
-        server.startService()
-        reactor.addSystemEventTrigger("before", "shutdown", server.stopService)
-        client_addr = address_name(service.ports["client"].getHost())
-        print(
-            f"\nfastway gateway: clients connect to {client_addr}, "
-            f"game servers to {address_name(server_port)}\n"
-            f"demo game server: id {SERVER_ID}, echo and a small chat room\n"
-            f"talk to it from another terminal: make play, "
-            f"or: fastway play --gateway {client_addr}\n"
-            "Ctrl-C stops it\n",
-            flush=True,
-        )
-
-    defaults = [
-        *("--client-addr", CLIENT_ADDR),
-        *("--server-addr", SERVER_ADDR),
-    ]
-    return run_gateway([*defaults, *arguments], check=check, prepare=prepare, name="fastway demo")
+        print(f"{title}: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"{title}: interrupted", file=sys.stderr)
+    return 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point; returns the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments and arguments[0] == "demo":
-        return demo(arguments[1:])
-    if arguments and arguments[0] in ("client", "play", "ping", "serve-echo"):
-        from fastway import cli
-
-        return cli.main(arguments[0], arguments[1:])
-    return run_gateway(arguments)
+    try:
+        try:
+            return call(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads has enough; nor may the interpreter stumble over it when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 if __name__ == "__main__":

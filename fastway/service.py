@@ -1,7 +1,7 @@
-"""The gateway as one service: options in, ports, pid file, commands and signals wired together.
+"""The gateway as one service: settings in, ports, pid file, commands and signals wired together.
 
-Rule: this is the only place that reads options. What an operator did wrong is one line and exit
-status 1, under twistd (where it must show before the reactor runs) and without it.
+Rule: what an operator did wrong is one line and exit status 1, under twistd (where it must show
+before the reactor runs) and without it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
@@ -23,12 +24,13 @@ from twisted.python.failure import Failure
 
 from fastway import logs
 from fastway.address import Address, address_name, parse_address
+from fastway.config import Settings
+from fastway.config.settings import PortSettings
+from fastway.config.sources import GatewayOptions
 from fastway.errors import ConfigError, LocalError, StartError
-from fastway.options import GatewayOptions
 from fastway.pidfile import PidFile
 
 if TYPE_CHECKING:
-    from fastway.relay import PoolConfig
     from fastway.snet.transport import SnetConfig
 
 log = logs.make_logger(__name__)
@@ -46,7 +48,7 @@ class GatewayService(Service):
     """A whole gateway.
 
     Args:
-        options: Parsed options.
+        settings: All that it is told.
         reactor: What it runs on.
 
     Raises:
@@ -60,153 +62,142 @@ class GatewayService(Service):
 
     name = "fastway"
 
-    def __init__(self, options: GatewayOptions, reactor: Any) -> None:
+    daemon = False
+    """There may be no terminal: SIGHUP is then never the end of one."""
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
         # Imported here so that `twistd --help` loads none of it.
         from fastway.commands import Commands
         from fastway.gateway import ClientFactory, PortConfig, RouterService, ServerFactory
-        from fastway.relay import PoolConfig
         from fastway.router import IdConflict, Limits
 
-        self.options = options
+        self.settings = settings
         self.reactor = reactor
         self.failed: Callable[[StartError], None] = lambda _: reactor.stop()
-        self.run_dir = options["run-dir"]
         self.router_service = RouterService(
             reactor,
             Limits(
-                client_max_conn=options["client-max-conn"],
-                client_max_total=options["client-max-total"],
-                server_id_conflict=IdConflict(options["server-id-conflict"]),
+                client_max_conn=settings.limits.client_max_conn,
+                client_max_total=settings.limits.client_max_total,
+                server_id_conflict=IdConflict(settings.limits.server_id_conflict),
             ),
         )
+        self.addresses: dict[str, Address] = {
+            port.side: parse_address(port.where("address"), port.address)
+            for port in settings.ports
+        }
+        self._check_addresses()
+        self.path = self._make_relay()
 
-        pool = PoolConfig(
-            type=options["mem-pool-type"],
-            factor=options["mem-pool-factor"],
-            min_chunk=options["mem-pool-min-chunk"],
-            max_chunk=options["mem-pool-max-chunk"],
-            page_size=options["mem-pool-page-size"],
-            limit=options["mem-pool-limit"],
-        )
-        pool.check(self._where)
-        self.path = self._make_relay(pool)
-
-        def config(side: str) -> PortConfig:
+        def config(port: PortSettings) -> PortConfig:
             return PortConfig(
-                max_links=options[f"max-{side}s"],
-                max_packet=options["max-packet"],
-                read_size=options[f"{side}-buffer-size"],
-                idle_timeout=options[f"{side}-idle-timeout"],
-                queue_packets=options[f"{side}-send-chan-size"],
-                queue_bytes=options[f"{side}-send-buffer"],
-                write_timeout=options["write-timeout"],
+                max_links=port.max_links,
+                max_packet=port.max_packet,
+                read_size=port.read_size,
+                idle_timeout=port.idle_timeout,
+                queue_packets=port.queue_packets,
+                queue_bytes=port.queue_bytes,
+                write_timeout=port.write_timeout,
             )
 
-        key = os.fsencode(options["server-auth-password"])
-        self.addresses: dict[str, Address] = {
-            side: parse_address(self._where(f"{side}-addr"), options[f"{side}-addr"])
-            for side in ("client", "server")
-        }
-        client, server = self.addresses["client"], self.addresses["server"]
-        if client.port and (client.host, client.port) == (server.host, server.port):
-            # With reuse-port the kernel would deal connections to either side.
-            raise ConfigError(server.option, f"{server.text} is the client-addr too; give another")
         self.factories: dict[str, IProtocolFactory] = {
-            "client": ClientFactory(self.router_service, config("client")),
-            "server": ServerFactory(self.router_service, key, config("server")),
+            "client": ClientFactory(self.router_service, config(settings.client)),
+            "server": ServerFactory(
+                self.router_service, settings.server.key, config(settings.server)
+            ),
         }
-        for side, factory in self.factories.items():
-            snet = self._snet_config(side)
+        for port in settings.ports:
+            snet = _snet_config(port)
             if snet is not None:
                 from fastway.snet.transport import SnetFactory
 
-                streams = SnetFactory(factory, reactor, snet)
-                self.factories[side] = self.router_service.snet[side] = streams
-        if not key and not options["allow-empty-key"] and not self.addresses["server"].loopback:
-            raise ConfigError(
-                self._where("server-auth-password"),
-                "it is empty, so anybody who reaches the server port could be a server; set it, "
-                "or listen on loopback only (--server-addr 127.0.0.1:PORT), "
-                "or say --allow-empty-key",
-            )
+                streams = SnetFactory(self.factories[port.side], reactor, snet)
+                self.factories[port.side] = self.router_service.snet[port.side] = streams
+        ops = settings.ops
         # Process 1 of a container needs none, and the original writes none.
-        wanted = options["pid-file"] and os.getpid() != 1
-        self.pid_file = PidFile(self._path("pid-file")) if wanted else None
-        self.commands = Commands(
-            self.router_service,
-            reactor,
-            self.run_dir,
-            self._path("command-file") if options["command-file"] else "",
-        )
-        if options["commands-module"]:
+        wanted = ops.pid_path and os.getpid() != 1
+        self.pid_file = PidFile(ops.pid_path) if wanted else None
+        self.commands = Commands(self.router_service, reactor, ops.run_dir, ops.command_path)
+        if ops.commands_module:
             if "" not in sys.path:
                 sys.path.insert(0, "")
-            self.commands.load(options["commands-module"])
+            self.commands.load(ops.commands_module)
         self.ports: dict[str, IListeningPort] = {}
         self._listening: list[Deferred[Any]] = []
         self._observer: ILogObserver | None = None
         self._logfile: Any = None
         self._old_signals: dict[int, Any] = {}
 
-    def _snet_config(self, side: str) -> SnetConfig | None:
-        """How that port speaks snet, if its options make it."""
-        options = self.options
-        if self.addresses[side].text.startswith("snet:"):
-            for name, (where, _) in options.given.items():
-                if name.startswith(f"{side}-snet-"):
-                    raise ConfigError(
-                        where, f"--{side}-addr has snet's settings itself; give it there"
-                    )
-        if not options[f"{side}-snet-enable"]:
-            if options[f"{side}-snet-encrypt"]:
-                raise ConfigError(
-                    self._where(f"{side}-snet-encrypt"),
-                    f"nothing would be encrypted without --{side}-snet-enable; give that too",
-                )
-            return None
-        enabled = self._where(f"{side}-snet-enable")
-        try:
-            from fastway.snet.transport import SnetConfig
-        except ImportError as error:
-            raise ConfigError(
-                enabled, f"{error}; snet needs: pip install 'fastway[snet]'"
-            ) from None
-        idle = options[f"{side}-idle-timeout"]
-        return SnetConfig(
-            encrypt=options[f"{side}-snet-encrypt"],
-            buffer=options[f"{side}-snet-buffer"],
-            init_timeout=options[f"{side}-snet-init-timeout"],
-            wait_timeout=options[f"{side}-snet-wait-timeout"],
-            max_waiting=options[f"{side}-snet-max-waiting"],
-            max_handshakes=options[f"{side}-snet-max-handshakes"],
-            # A dead connection is to be noticed as a cut before its client counts as idle.
-            dead_after=min(20.0, idle * 2 / 3) if idle else 20.0,
-        )
+    def _check_addresses(self) -> None:
+        """See that both addresses can be what the other settings make of them.
 
-    def _make_relay(self, pool: PoolConfig) -> str:
+        Raises:
+            ConfigError: they cannot.
+        """
+        client, server = self.addresses["client"], self.addresses["server"]
+        if client.port and (client.host, client.port) == (server.host, server.port):
+            # With reuse-port the kernel would deal connections to either side.
+            raise ConfigError(server.option, f"{server.text} is the client-addr too; give another")
+        port = self.settings.server
+        if not port.key and not port.allow_empty_key and not server.loopback:
+            raise ConfigError(
+                port.where("key"),
+                "it is empty, so anybody who reaches the server port could be a server; set it, "
+                "or listen on loopback only (--server-addr 127.0.0.1:PORT), "
+                "or say --allow-empty-key",
+            )
+
+    def _make_relay(self) -> str:
         """Make the native relay if it is wanted and can be had; returns the path of packets."""
         from fastway import relay
 
-        wanted = self.options["relay"]
-        missing = "--relay off" if wanted == "off" else relay.missing()
+        wanted = self.settings.relay
+        missing = "--relay off" if wanted.mode == "off" else relay.missing()
+        if wanted.mode == "on":
+            self._check_relay_ports()
         if not missing:
             from fastway.relay.link import GatewayRelay
 
-            self.router_service.relay = GatewayRelay(self.reactor, self.router_service, pool)
+            pool = self.settings.pool
+            self.router_service.relay = GatewayRelay(
+                self.reactor,
+                self.router_service,
+                relay.PoolConfig(
+                    type=pool.type,
+                    factor=pool.factor,
+                    min_chunk=pool.min_chunk,
+                    max_chunk=pool.max_chunk,
+                    page_size=pool.page_size,
+                    limit=pool.limit,
+                ),
+            )
             return f"the native relay; its memory pool is {pool.type}"
-        if wanted == "on":
+        if wanted.mode == "on":
             raise ConfigError(
-                self._where("relay"),
+                wanted.where("mode"),
                 f"{missing}; install fastway where a C compiler is, or give auto",
             )
         return f"Python: {missing}"
 
-    def _where(self, name: str) -> str:
-        """How the operator spelled an option."""
-        return self.options.given.get(name, (f"--{name}", ""))[0]
+    def _check_relay_ports(self) -> None:
+        """See that the relay, which is insisted on, would carry the links of both ports.
 
-    def _path(self, name: str) -> str:
-        return os.path.normpath(os.path.join(str(self.run_dir), str(self.options[name])))
+        Raises:
+            ConfigError: one's packets would take the path of Python.
+        """
+        for port in self.settings.ports:
+            address = self.addresses[port.side]
+            if address.host is None:
+                problem = f"{address.text} is no host:port address"
+            elif port.snet is not None:
+                problem = f"{port.snet.where('enable')} makes the {port.side} port speak snet"
+            else:
+                continue
+            raise ConfigError(
+                self.settings.relay.where("mode"),
+                f"packets of {port.side}s would not take the native path, because {problem}; "
+                "change that, or give auto",
+            )
 
     def check(self, working_dir: str = "") -> None:
         """See, without leaving a trace, that starting should work.
@@ -217,22 +208,37 @@ class GatewayService(Service):
         Raises:
             ConfigError, StartError: it would not; the text is one line for the operator.
         """
-        run_dir = os.path.abspath(os.path.join(working_dir, self.run_dir))
+        for error in self.problems(working_dir):
+            raise error
+
+    def problems(self, working_dir: str = "") -> Iterator[LocalError]:
+        """What `check` would raise, and what it would raise after that was mended."""
+        checks: list[Callable[[], None]] = [lambda: self._check_run_dir(working_dir)]
+        if self.settings.log.file:
+            logfile = os.path.join(working_dir, self.settings.log.file)
+            checks.append(lambda: logs.check_logfile(logfile))
+        if self.pid_file is not None:
+            checks.append(PidFile(os.path.join(working_dir, self.pid_file.path)).check)
+        for address in self.addresses.values():
+            checks.append(partial(address.check, self.reactor, self.settings.client.reuse_port))
+        for check in checks:
+            try:
+                check()
+            except LocalError as error:
+                yield error
+
+    def _check_run_dir(self, working_dir: str) -> None:
+        ops = self.settings.ops
+        run_dir = os.path.abspath(os.path.join(working_dir, ops.run_dir))
         if not os.path.isdir(run_dir):
             raise ConfigError(
-                self._where("run-dir"), f"{run_dir} is not a directory; make it, or give another"
+                ops.where("run_dir"), f"{run_dir} is not a directory; make it, or give another"
             )
         if not os.access(run_dir, os.W_OK | os.X_OK):
             raise ConfigError(
-                self._where("run-dir"),
+                ops.where("run_dir"),
                 f"cannot write to {run_dir}; give a directory that this user may write",
             )
-        if self.options["logfile"]:
-            logs.check_logfile(os.path.join(working_dir, self.options["logfile"]))
-        if self.pid_file is not None:
-            PidFile(os.path.join(working_dir, self.pid_file.path)).check()
-        for address in self.addresses.values():
-            address.check(self.reactor, self.options["reuse-port"])
 
     def privilegedStartService(self) -> None:
         """Open the log and both ports, as root if need be.
@@ -261,7 +267,7 @@ class GatewayService(Service):
         super().startService()
         self.router_service.startService()
         self.commands.start()
-        if self.options["allow-empty-key"] and not self.options["server-auth-password"]:
+        if self.settings.server.allow_empty_key and not self.settings.server.key:
             log.warn("the server key is empty: whoever reaches the server port can be a server")
         self._catch_signals()
         log.info("packets on host:port addresses take the path of {path}", path=self.path)
@@ -309,7 +315,7 @@ class GatewayService(Service):
             listening = address.listen(
                 self.reactor,
                 self.factories[side],
-                self.options["reuse-port"],
+                self.settings.client.reuse_port,
                 None if relay is None or side in self.router_service.snet else relay.listen,
             )
             listening.addCallback(self._port_open, side)
@@ -357,10 +363,11 @@ class GatewayService(Service):
     def _start_log(self) -> None:
         if self._logfile is not None:
             return
-        logs.threshold.set(self.options["log-level"])
-        if self.options["logfile"]:
-            self._logfile = logs.open_logfile(self.options["logfile"])
-            self._observer = logs.make_observer(self._logfile, self.options["log-format"])
+        wanted = self.settings.log
+        logs.threshold.set(wanted.level)
+        if wanted.file:
+            self._logfile = logs.open_logfile(wanted.file)
+            self._observer = logs.make_observer(self._logfile, wanted.format)
             logs.add(self._observer)
 
     def reopen_log(self) -> None:
@@ -373,7 +380,7 @@ class GatewayService(Service):
         except ConfigError as error:
             log.error("the old log file stays open: {problem}", problem=str(error))
             return
-        observer = logs.make_observer(logfile, self.options["log-format"])
+        observer = logs.make_observer(logfile, self.settings.log.format)
         logs.add(observer)
         self._stop_log()
         self._logfile, self._observer = logfile, observer
@@ -383,14 +390,14 @@ class GatewayService(Service):
 
     def _catch_signals(self) -> None:
         wanted = {}
-        if self.options["command-file"]:
+        if self.settings.ops.command_path:
             wanted["SIGUSR1"] = self.commands.obey
         wanted["SIGHUP"] = self.reopen_log
         for name, action in wanted.items():
             number = getattr(signal, name, None)
             if number is None:
                 continue
-            if name == "SIGHUP" and self._logfile is None and not self.options.daemon:
+            if name == "SIGHUP" and self._logfile is None and not self.daemon:
                 continue  # a gateway on a terminal ends with it, as the original does
 
             def caught(_: int, __: object, action: Callable[[], None] = action) -> None:
@@ -408,13 +415,37 @@ class GatewayService(Service):
 class Options(GatewayOptions):
     """`twistd fastway`'s options: what is wrong with them is one line and exit status 1."""
 
-    daemon = True
-
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         try:
             super().parseOptions(options)
         except ConfigError as error:
             raise SystemExit(f"fastway: {error}") from None
+
+
+def _snet_config(port: PortSettings) -> SnetConfig | None:
+    """How that port speaks snet, if it does.
+
+    Raises:
+        ConfigError: what snet needs is not installed.
+    """
+    snet = port.snet
+    if snet is None:
+        return None
+    try:
+        from fastway.snet.transport import SnetConfig
+    except ImportError as error:
+        raise ConfigError(
+            snet.where("enable"), f"{error}; snet needs: pip install 'fastway[snet]'"
+        ) from None
+    return SnetConfig(
+        encrypt=snet.encrypt,
+        buffer=snet.buffer,
+        init_timeout=snet.init_timeout,
+        wait_timeout=snet.wait_timeout,
+        max_waiting=snet.max_waiting,
+        max_handshakes=snet.max_handshakes,
+        dead_after=snet.dead_after,
+    )
 
 
 def raise_file_limit() -> int:
@@ -440,6 +471,8 @@ class StartExit(StartError, SystemExit):
 class TwistdService(GatewayService):
     """A gateway under twistd, which ends with one line when it cannot start."""
 
+    daemon = True
+
     def privilegedStartService(self) -> None:
         try:
             super().privilegedStartService()
@@ -462,9 +495,12 @@ def makeService(options: Options) -> GatewayService:
     from twisted.internet import reactor
 
     try:
-        if options["log-format"] != "text" and not options["logfile"]:
-            raise ConfigError("--log-format", "under twistd it goes with --logfile; give that too")
-        service = TwistdService(options, reactor)
+        wanted = options.settings.log
+        if wanted.format != "text" and not wanted.file:
+            raise ConfigError(
+                wanted.where("format"), "under twistd it goes with --logfile; give that too"
+            )
+        service = TwistdService(options.settings, reactor)
         # twistd changes to its --rundir later.
         service.check("" if options.parent is None else options.parent["rundir"])
     except LocalError as error:

@@ -1,4 +1,5 @@
-"""The tools `fastway client`, `ping` and `serve-echo`, as processes, over a gateway in this."""
+"""The tools `fastway client`, `play`, `ping` and `serve-echo`, as processes, over a gateway in
+this."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import contextlib
 import fcntl
 import io
 import json
+import os
 import re
 import signal
 import sys
@@ -13,20 +15,24 @@ import termios
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.error import ConnectionLost, DNSLookupError
+from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from fastway import cli
+from fastway.__main__ import main
+from fastway.cli import explain, tools
+from fastway.cli.table import ClientOptions
 from fastway.endpoint import VirtualConnection
+from fastway.errors import ConfigError, ConnectionEnded, EndpointEnded, LoginFailed
 from tests.support.errors import raised
 from tests.support.files import scratch
 from tests.support.gateways import GatewayTestCase
 from tests.support.golden import KEY
 from tests.support.processes import PATIENCE, environment
 from tests.support.sockets import Sockets
+from tests.support.tls import make_certificate
 from tests.support.waits import reactor, turns, until
 
 
@@ -141,9 +147,9 @@ class ClientTests(ToolTestCase):
         play = self.run_tool("play", "-g", self.gate(other), "-d3", typed=b"x" * 300_000)
         hexa = self.run_tool("client", *dial, "--hex", typed=b"00ff\nDEAD beef\n")
         jsons = self.run_tool("client", *dial, "--json", typed=b'{"a" : "\xc3\xbc"}\n[1,\t2]\n')
-        tools = (lines, play, hexa, jsons)
+        started = (lines, play, hexa, jsons)
         self.assertEqual(
-            await self.statuses(*tools), [0] * 4, b"".join(tool.err for tool in tools)
+            await self.statuses(*started), [0] * 4, b"".join(tool.err for tool in started)
         )
         self.assertEqual(lines.lines, ["one", "", "grüße 你", "no end"])
         self.assertEqual(lines.problem, f"connected to {self.gate(sockets)}, dialled server 3")
@@ -208,6 +214,112 @@ class ClientTests(ToolTestCase):
             self.assertEqual(tool.out, b"")
 
 
+class PlayTests(ToolTestCase):
+    async def test_quit(self) -> None:
+        """That the server closes the connection, as the demo does on /quit, ends `play` with
+        status 0, and the loss of the gateway with status 1."""
+        sockets, other = self.gateway(), self.gateway()
+        for one in (sockets, other):
+            server = await self.server(one)
+            server.listen(lambda conn: conn.receive().addBoth(lambda _: conn.close()))
+        play = self.run_tool("play", "--gateway", self.gate(sockets), typed=None)
+        cut = self.run_tool("play", "--gateway", self.gate(other), typed=None)
+        for tool in (play, cut):
+            await tool.says(b"dialled")
+        play.process.write(b"/quit\n")
+        (link,) = other.service.router.clients.values()
+        cast(Any, link).transport.abortConnection()
+        self.assertEqual(await self.statuses(play, cut), [0, 1])
+        self.assertEqual(play.err.decode().splitlines()[-1], "closed by the server")
+        self.assertIn("broke", cut.err.decode().splitlines()[-1])
+
+
+class EchoTests(ToolTestCase):
+    async def test_login(self) -> None:
+        """It says that it echoes once it is logged in, and again when a gateway is back."""
+        sockets = self.gateway()
+        echo = await self.echo(sockets)
+        line = f"server 3 echoes over {self.gate(sockets, 'server')}\n".encode()
+        await echo.says(line)
+        self.assertEqual(echo.err, line)
+        ((link,),) = sockets.service.router.servers.values()
+        cast(Any, link).transport.abortConnection()
+        await until("the second login", lambda: echo.err.count(line) == 2 or echo.over, PATIENCE)
+        self.assertIn(b"is gone; it is tried again", echo.err)
+        echo.process.signalProcess("INT")
+        self.assertEqual(await echo.ended, 0)
+
+    async def test_never_in(self) -> None:
+        """A wrong key and a gateway that is not there are said once each, whatever the number of
+        attempts, and a signal ends it with status 1."""
+        sockets = self.gateway()
+        gates = [f"--gateway={self.gate(sockets, 'server')}", "--gateway=127.0.0.1:1"]
+        echo = self.run_tool("serve-echo", *gates, "--key=wrong", typed=None)
+        refused = sockets.service.router.stats.turned_away
+        await until("two attempts", lambda: sum(refused.values()) > 1 or echo.over, PATIENCE)
+        await echo.says(b"is one there?")
+        await echo.says(b"is the key right?")
+        echo.process.signalProcess("TERM")
+        self.assertEqual(await echo.ended, 1)
+        lines = sorted(echo.err.decode().splitlines())
+        self.assertEqual(len(lines), 2, lines)
+        self.assertIn("127.0.0.1:1: cannot reach the gateway: ", lines[0])
+        self.assertIn(f"{self.gate(sockets, 'server')}: the gateway did not take", lines[1])
+
+
+class TlsTests(ToolTestCase):
+    async def test_causes(self) -> None:
+        """Over TLS a certificate that is not trusted, or is for another name, is said so."""
+        certificate = make_certificate()
+        factory = Factory.forProtocol(Protocol)
+        port = reactor.listenSSL(0, factory, certificate.options(), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        with open(os.path.join(self.directory, "ca.pem"), "wb") as file:
+            file.write(certificate.dumpPEM())
+        number = port.getHost().port
+        cases = {
+            f"tls:localhost:{number}": "certificate verify failed",
+            f"tls:127.0.0.1:{number}:trustRoots={self.directory}": "is for another name",
+            "tls:localhost:1:trustRoots=ca.pem": "Not a directory",
+        }
+        started = [self.run_tool("ping", "--gateway", gate) for gate in cases]
+        echo = self.run_tool("serve-echo", f"--gateway=tls:localhost:{number}", typed=None)
+        self.assertEqual(await self.statuses(*started), [1, 1, 1])
+        for tool, words in zip(started, cases.values(), strict=True):
+            self.assertIn(words, tool.problem)
+        await echo.says(b"certificate verify failed")
+        self.assertNotIn(b"key", echo.err)
+
+
+class ExplainTests(SynchronousTestCase):
+    def test_lookup(self) -> None:
+        """A name that nobody knows is said without the name of a class."""
+        text = explain.explain(DNSLookupError("no results for hostname lookup: nowhere"))
+        self.assertIn("no results for hostname lookup: nowhere", text)
+        self.assertNotIn("DNSLookupError", text)
+
+    def test_not_installed(self) -> None:
+        """An endpoint string whose parser lacks a package says what to install."""
+        for error in (ImportError("no OpenSSL"), NameError("name 'x' is not defined")):
+            self.patch(explain, "clientFromString", lambda *_, error=error: throw(error))
+            refused = raised(
+                ConfigError, explain.gateway_endpoint, reactor, "--gateway", "tls:a:1"
+            )
+            self.assertIn("pip install 'fastway[tls]'", refused.problem)
+
+    def test_cause(self) -> None:
+        """What broke a connection is said once, and of an error that is its own cause nothing."""
+        inner = EndpointEnded("the connection broke", ConnectionLost("No route."))
+        self.assertIn("No route", explain.explain(inner))
+        outer = ConnectionEnded(f"its endpoint ended: {inner}", inner)
+        self.assertEqual(explain.explain(outer).count("the connection broke"), 1)
+        self.assertEqual(explain.explain(LoginFailed("no")), "no")
+
+
+def throw(error: Exception) -> None:
+    raise error
+
+
 class PingTests(ToolTestCase):
     async def test_ping(self) -> None:
         """--count pings and a summary; without it until Ctrl-C, which ends it with the summary;
@@ -221,8 +333,8 @@ class PingTests(ToolTestCase):
         place = self.run_tool("serve-echo", "--gateway=nonsense")
         await endless.says(b"ping 5: ")
         endless.process.signalProcess(signal.SIGINT)
-        tools = (counted, endless, nobody, number, place)
-        self.assertEqual(await self.statuses(*tools), [0, 0, 1, 1, 1])
+        started = (counted, endless, nobody, number, place)
+        self.assertEqual(await self.statuses(*started), [0, 0, 1, 1, 1])
         for tool in (counted, endless):
             *pings, summary = tool.lines
             for place_in_row, line in enumerate(pings, 1):
@@ -242,15 +354,15 @@ class FunctionTests(SynchronousTestCase):
         """The value at a percentage of ordered values, whatever their number."""
         hundred = list(range(100))
         for percent, value in ((0, 0), (50, 50), (90, 90), (99, 99), (100, 99)):
-            self.assertEqual(cli.percentile(hundred, percent), value)
-            self.assertEqual(cli.percentile([7.0], percent), 7.0)
+            self.assertEqual(tools.percentile(hundred, percent), value)
+            self.assertEqual(tools.percentile([7.0], percent), 7.0)
 
     def test_gateway(self) -> None:
         """A gateway is host:port, with IPv6 in brackets, or an endpoint string."""
         for text in ("127.0.0.1:9010", "localhost:1", "[::1]:9010", ":9010", "tcp:a:1", "unix:/a"):
-            cli.gateway_endpoint(reactor, "gateway", text)
+            explain.gateway_endpoint(reactor, "--gateway", text)
         for text in ("", "localhost", "localhost:", "localhost:http", ":-1", "a:65536", "::1:1"):
-            error = raised(UsageError, cli.gateway_endpoint, reactor, "gateway", text)
+            error = raised(ConfigError, explain.gateway_endpoint, reactor, "--gateway", text)
             self.assertIn(f"--gateway: {text!r}", str(error))
             self.assertEqual(len(str(error).splitlines()), 1)
 
@@ -262,10 +374,14 @@ class FunctionTests(SynchronousTestCase):
             ("play", ["extra"], "'extra'"),
             ("ping", ["--cuont=1"], "--cuont"),
             ("serve-echo", ["--gateway"], "--gateway"),
+            ("client", ["-Dial", "1"], "-Dial: no such option (did you mean --dial?)"),
+            ("client", ["-dial", "1"], "-dial: no such option (did you mean --dial?)"),
+            ("client", ["--dial=4294967296"], "--dial: '4294967296' is too large"),
+            ("ping", ["-c", "-1"], "-c: '-1' is too small"),
         ):
             said = io.StringIO()
             with contextlib.redirect_stderr(said):
-                self.assertEqual(cli.main(name, arguments), 1)
+                self.assertEqual(main([name, *arguments]), 1)
             (line,) = said.getvalue().splitlines()
             self.assertTrue(line.startswith(f"fastway {name}: "), line)
             self.assertIn(word.lstrip("-"), line)
@@ -275,18 +391,14 @@ class FunctionTests(SynchronousTestCase):
         for name, word in (("client", "--json"), ("ping", "--count"), ("serve-echo", "--key")):
             said = io.StringIO()
             with contextlib.redirect_stdout(said):
-                try:
-                    status: Any = cli.main(name, ["--help"])
-                except SystemExit as end:
-                    status = end.code
-            self.assertIn(status, (None, 0))
+                self.assertEqual(raised(SystemExit, main, [name, "--help"]).code, 0)
             self.assertIn(word, said.getvalue())
 
     def test_json_line(self) -> None:
         """A JSON line goes out as JSON, and what is none is a ValueError with the place."""
-        options = cli.ClientOptions()
+        options = ClientOptions()
         options.parseOptions(["--json"])
-        client = cli.LineClient(reactor, options)
+        client = tools.LineClient(reactor, options)
         self.assertEqual(json.loads(client._message(b' {"a": [1] } ')), {"a": [1]})
         raised(ValueError, client._message, b"{")
         raised(ValueError, client._message, b"\xff")
@@ -296,12 +408,12 @@ class SilenceTests(SynchronousTestCase):
     def test_blocked_output_is_no_silence(self) -> None:
         """The end of the input ends the client after a silence, not while its output waits."""
         clock = Clock()
-        client = cli.LineClient(clock, cli.ClientOptions())
+        client = tools.LineClient(clock, ClientOptions())
         client._blocked = True
         client._input_over("")
-        clock.advance(cli.QUIET)
-        clock.advance(cli.QUIET)
+        clock.advance(tools.QUIET)
+        clock.advance(tools.QUIET)
         self.assertNoResult(client._done)
         client._blocked = False
-        clock.advance(cli.QUIET)
+        clock.advance(tools.QUIET)
         self.assertEqual(self.successResultOf(client._done), "")

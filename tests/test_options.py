@@ -4,33 +4,45 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from fastway.errors import ConfigError
-from fastway.options import (
-    BY_NAME,
-    OPTIONS,
+from fastway.config.sources import (
+    CommandLine,
     GatewayOptions,
-    at_least,
     closest,
     from_environment,
+    from_file,
+    is_service_link,
     kebab,
-    normalise,
+    read,
+    variable_of,
+)
+from fastway.config.table import BY_NAME, CONFIG, OPTIONS, Option, resolve_name
+from fastway.config.values import (
+    Share,
+    duration,
+    number,
     one_of,
     parse_bool,
     parse_duration,
     parse_int,
     parse_size,
-    resolve_name,
+    share_or,
+    show_duration,
+    show_size,
+    size,
 )
+from fastway.errors import ConfigError
 from tests.support.errors import raised
-from tests.support.files import scratch
+from tests.support.files import CHECKOUT, scratch
 from tests.support.options import parsed
 
 # Spec sections 5 and 8, and what the project adds beyond them: name -> value without any setting.
@@ -78,7 +90,7 @@ ADDED: dict[str, Any] = {
 class SizeTests(SynchronousTestCase):
     def test_units(self) -> None:
         """A size is bytes, or a number with K, M or G, each 1024 of the one before."""
-        for text, size in (
+        for text, expected in (
             ("0", 0),
             ("64", 64),
             ("64B", 64),
@@ -89,7 +101,7 @@ class SizeTests(SynchronousTestCase):
             ("2G", 2147483648),
             (" 7KB ", 7168),
         ):
-            self.assertEqual(parse_size(text), size, text)
+            self.assertEqual(parse_size(text), expected, text)
 
     def test_bad(self) -> None:
         """What is no size is refused with its text and what would be right."""
@@ -174,15 +186,46 @@ class OtherUnitTests(SynchronousTestCase):
         for text in ("", "1.5", "many", "1K"):
             self.assertIn("whole number", str(raised(ValueError, parse_int, text)))
 
-    def test_at_least(self) -> None:
-        """The bound itself is accepted, one less is not, and 0 only where it has a meaning."""
-        bounded = at_least(parse_int, 5)
-        self.assertIn("at least 5", str(raised(ValueError, bounded, "4")))
-        self.assertEqual([bounded("5"), bounded("6")], [5, 6])
-        raised(ValueError, bounded, "0")
-        with_zero = at_least(parse_int, 5, "never")
+    def test_ends(self) -> None:
+        """Both ends are accepted, one beyond is not, and 0 only where it has a meaning."""
+        for bounded, inside, below, above, low, high in (
+            (number(5, 9), ("5", "9"), "4", "10", "at least 5", "at most 9"),
+            (size(64, 2**24), ("64", "16M"), "63", "16777217", "at least 64", "at most 16M"),
+            (duration(0.1, 60), ("100ms", "1m"), "99ms", "60.001", "at least 0.1s", "at most 1m"),
+        ):
+            for text in inside:
+                bounded(text)
+            self.assertIn(low, str(raised(ValueError, bounded, below)))
+            self.assertIn(high, str(raised(ValueError, bounded, above)))
+            self.assertIn(repr(above), str(raised(ValueError, bounded, above)))
+            raised(ValueError, bounded, "0")
+        with_zero = number(5, 9, "never")
         self.assertEqual(with_zero("0"), 0)
         self.assertIn("0 for never", str(raised(ValueError, with_zero, "4")))
+
+    def test_shares(self) -> None:
+        """A share of something is over 0 and at most all of it; anything else is left alone."""
+        parse = share_or(size(1, 9))
+        for text, part in (("25%", 0.25), ("100 %", 1.0), (" 12.5%", 0.125)):
+            self.assertEqual(parse(text), Share(part))
+        self.assertEqual(parse("7"), 7)
+        for text in ("0%", "101%", "-1%", "%", "10", "x%"):
+            raised(ValueError, parse, text)
+
+    @given(st.integers(0, 2**41))
+    def test_show_size(self, number: int) -> None:
+        """A size is shown as text that means the same."""
+        self.assertEqual(parse_size(show_size(number)), number)
+
+    def test_show_duration(self) -> None:
+        """A duration is shown as text that means the same."""
+        for seconds in (0.0, 0.1, 1.0, 59.0, 60.0, 90.0, 3600.0, 315360000.0):
+            self.assertEqual(parse_duration(show_duration(seconds)), seconds)
+
+    def test_long_texts(self) -> None:
+        """A text of any length is quoted in a message that fits a line."""
+        for parse in (parse_int, parse_size, parse_duration, parse_bool, one_of("a")):
+            self.assertLess(len(str(raised(ValueError, parse, "x" * 5000))), 200)
 
     def test_one_of(self) -> None:
         """One of the words; the refusal lists them."""
@@ -227,6 +270,9 @@ class TableTests(SynchronousTestCase):
             "log-level": "info",
             "relay": "auto",
             "mem-pool-limit": 0,
+            "memory-limit": Share(0.25),
+            "server-max-handshakes": 1000,
+            "keep-files": 64,
         }
         for name, default in expected.items():
             self.assertEqual(options[name], default, name)
@@ -261,11 +307,70 @@ class TableTests(SynchronousTestCase):
             ("client-max-total", "0", "-1"),
             ("max-clients", "0", "-1"),
             ("max-servers", "0", "-1"),
+            ("memory-limit", "1M", "1023K"),
+            ("server-max-handshakes", "1", "0"),
+            ("keep-files", "0", "-1"),
+            ("mem-pool-factor", "2", "1"),
         ):
             parsed(f"--{name}={low}")
             error = raised(ConfigError, parsed, f"--{name}={below}")
             self.assertEqual(error.option, f"--{name}")
             self.assertIn("too small", error.problem)
+
+    def test_upper_limits(self) -> None:
+        """The greatest legal value of each number is accepted, one more is refused."""
+        for name, high, above in (
+            ("max-packet", "1G", "1073741825"),
+            ("client-buffer-size", "16M", "4G"),
+            ("server-buffer-size", "16M", "16777217"),
+            ("client-send-chan-size", "2147483648", "2147483649"),
+            ("server-send-chan-size", "2147483648", "2147483649"),
+            ("client-send-buffer", "1024G", "1025G"),
+            ("server-send-buffer", "1024G", "1099511627777"),
+            ("client-idle-timeout", "87600h", "87600h1ms"),
+            ("write-timeout", "87600h", "1" + "0" * 20),
+            ("client-max-conn", "2147483648", "4294967296"),
+            ("max-servers", "2147483648", "4294967296"),
+            ("server-max-handshakes", "2147483648", "2147483649"),
+            ("keep-files", "1048576", "1048577"),
+            ("memory-limit", "1024G", "1025G"),
+            ("memory-limit", "100%", "101%"),
+            ("mem-pool-factor", "1024", "4294967296"),
+            ("client-snet-buffer", "1G", "4G"),
+        ):
+            parsed(f"--{name}={high}")
+            error = raised(ConfigError, parsed, f"--{name}={above}")
+            self.assertEqual(error.option, f"--{name}")
+            self.assertIn("at most", error.problem)
+
+    def test_every_number_has_an_end(self) -> None:
+        """No number of any option may be so great that it wraps in 64 bits."""
+        for option in OPTIONS:
+            if option.unit in ("size", "number", "duration", "size or share"):
+                with self.subTest(option=option.name):
+                    self.assertIn("at most", str(raised(ValueError, option.parse, str(2**63))))
+
+    def test_topics(self) -> None:
+        """Options of one topic stand together, so that help has each heading once."""
+        headings = [option.topic for option in OPTIONS]
+        changes = [one for one, next in pairwise(headings) if one != next]
+        self.assertEqual(len(changes), len(set(headings)) - 1)
+
+    def test_example(self) -> None:
+        """deploy/fastway.toml has every option with its default, addresses aside, and works."""
+        path = os.path.join(CHECKOUT, "deploy", "fastway.toml")
+        read(["--config", path], {})
+        with open(path, encoding="utf-8") as file:
+            everything = re.sub("^#(?=[a-z-]+ = )", "", file.read(), flags=re.MULTILINE)
+        copy = os.path.join(scratch(self), "fastway.toml")
+        with open(copy, "w", encoding="utf-8") as file:
+            file.write(everything)
+        given = from_file(copy)
+        self.assertEqual(set(given), set(BY_NAME))
+        for name, (_, text) in given.items():
+            option = BY_NAME[name]
+            if option.unit != "address":
+                self.assertEqual(option.parse(text), option.parse(option.default), name)
 
     def test_zero_timeouts(self) -> None:
         """0 turns a timeout off."""
@@ -364,13 +469,40 @@ class CommandLineTests(SynchronousTestCase):
         for original, (name, default) in ORIGINAL.items():
             if default is False:
                 continue
-            rewritten, off = normalise([f"-{original}=A b=c"])
-            self.assertEqual((rewritten, off), ([f"--{name}=A b=c"], set()))
+            line = CommandLine([f"-{original}=A b=c"], OPTIONS, original=True)
+            self.assertEqual(line.found, [(BY_NAME[name], (f"-{original}", "A b=c"))])
 
     def test_unknown_original(self) -> None:
         """A misspelt option in the original's spelling is refused by the name that was typed."""
         error = self.refused("-ClientAdr=:9000")
-        self.assertIn("ClientAdr", error.option)
+        self.assertEqual(error.option, "-ClientAdr")
+        self.assertIn("did you mean --client-addr?", error.problem)
+        self.assertIn("did you mean --client-addr?", self.refused("-HttpAddr=:9000").problem)
+
+    def test_named_as_typed(self) -> None:
+        """A bad value is refused by the option as it was typed, in whatever spelling."""
+        for typed in ("-MaxPacket", "--MaxPacket", "--max-packet", "--max-pack"):
+            self.assertEqual(self.refused(f"{typed}=big").option, typed)
+
+    def test_one_dash_too_few(self) -> None:
+        """An option's name after one dash is no heap of short options."""
+        for typed in ("-config=x", "-config", "-client-addr=:1", "-help"):
+            error = self.refused(typed)
+            self.assertEqual(error.option, typed.partition("=")[0])
+            self.assertIn(f"did you mean -{error.option}?", error.problem)
+
+    def test_short(self) -> None:
+        """A short option takes its value in the same argument or the next."""
+        path = os.path.join(scratch(self), "a.toml")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("max-packet = 1000")
+        for arguments in (("-c", path), (f"-c{path}",), (f"-c={path}",)):
+            self.assertEqual(parsed(*arguments)["max-packet"], 1000)
+        self.assertEqual(self.refused("-c").problem, "needs a value")
+
+    def test_end_of_options(self) -> None:
+        """What stands behind -- is no option."""
+        self.assertIn("'--reuse-port'", str(self.refused("--", "--reuse-port")))
 
     def test_value_is_no_option(self) -> None:
         """A value that looks like an option is left alone, with `=` and without."""
@@ -420,7 +552,10 @@ class CommandLineTests(SynchronousTestCase):
 
     def test_ambiguous(self) -> None:
         """An abbreviation of several options is refused."""
-        self.assertIn("client-max", str(self.refused("--client-max", "1")))
+        error = self.refused("--client-max", "1")
+        self.assertEqual(error.option, "--client-max")
+        self.assertIn("--client-max-conn, --client-max-total", error.problem)
+        self.assertEqual(parsed("--server-auth", "k")["server-auth-password"], "k")
 
     def test_bad_value(self) -> None:
         """A value that cannot be used is refused by the option's name and with the value."""
@@ -448,6 +583,15 @@ class CommandLineTests(SynchronousTestCase):
         options.environment = {}
         options.parseOptions()
         self.assertEqual(options["max-packet"], 1024)
+
+
+class ListTests(SynchronousTestCase):
+    def test_many(self) -> None:
+        """Every value of an option that is given several times is there, in order."""
+        many = Option("gate", "d", str, "text", "", short="g", many=True)
+        line = CommandLine(["-ga", "--gate=b", "x", "-g", "c"], [many])
+        self.assertEqual([given.text for _, given in line.found], ["a", "b", "c"])
+        self.assertEqual(line.operands, ["x"])
 
 
 class PoolTests(SynchronousTestCase):
@@ -502,7 +646,7 @@ class SnetTests(SynchronousTestCase):
 class EnvironmentTests(SynchronousTestCase):
     def test_every_option(self) -> None:
         """Every option has a FASTWAY_ variable."""
-        environment = {f"FASTWAY_{name.replace('-', '_').upper()}": "x" for name in BY_NAME}
+        environment = {variable_of(option): "x" for option in OPTIONS}
         self.assertEqual(set(from_environment(environment)), set(BY_NAME))
 
     def test_values(self) -> None:
@@ -529,6 +673,51 @@ class EnvironmentTests(SynchronousTestCase):
         for variable in ("FASTWAY_MAX_PACKET", "FASTWAY_REUSE_PORT"):
             error = raised(ConfigError, parsed, environment={variable: "big"})
             self.assertEqual(error.option, variable)
+
+    def test_service_links(self) -> None:
+        """What Kubernetes sets for a Service called fastway, or fastway-..., is none of ours."""
+        address = "tcp://10.3.240.17:9010"
+        links = {
+            "SERVICE_HOST": "10.3.240.17",
+            "SERVICE_PORT": "9010",
+            "SERVICE_PORT_CLIENTS": "9010",
+            "PORT": address,
+            "PORT_9010_TCP": address,
+            "PORT_9010_TCP_PROTO": "tcp",
+            "PORT_9010_TCP_PORT": "9010",
+            "PORT_9010_TCP_ADDR": "10.3.240.17",
+            "PORT_53_UDP_ADDR": "fd00::17",
+        }
+        for service in ("FASTWAY", "FASTWAY_CLIENT", "FASTWAY_REUSE", "FASTWAY_A_B"):
+            for name, text in links.items():
+                self.assertTrue(is_service_link(f"{service}_{name}", text), name)
+        options = parsed(environment={f"FASTWAY_{name}": text for name, text in links.items()})
+        self.assertEqual(options.given, {})
+        self.assertIs(parsed(environment={"FASTWAY_REUSE_PORT": address})["reuse-port"], False)
+        for variable, text in (
+            ("FASTWAY_PORT", "9010"),
+            ("FASTWAY_CLIENT_PORT", "9010"),
+            ("FASTWAY_SERVICE_HOST", "example.org"),
+            ("FASTWAY_SERVICE", "10.3.240.17"),
+            ("FASTWAY_PORT_9010", address),
+            ("FASTWAY_PORT_9010_TCP_NAME", "x"),
+            ("FASTWAY_PORTS", address),
+        ):
+            error = raised(ConfigError, parsed, environment={variable: text})
+            self.assertEqual(error.option, variable)
+
+    def test_build_switch(self) -> None:
+        """FASTWAY_PURE is for the build; a gateway starts with it."""
+        self.assertEqual(parsed(environment={"FASTWAY_PURE": "1"}).given, {})
+
+    def test_twice(self) -> None:
+        """Two names of one option that say different things are refused; the same is fine."""
+        environment = {"FASTWAY_SERVER_AUTH_KEY": "a", "FASTWAY_SERVER_AUTH_PASSWORD": "b"}
+        error = raised(ConfigError, parsed, environment=environment)
+        self.assertIn("FASTWAY_SERVER_AUTH_KEY", str(error))
+        self.assertIn("FASTWAY_SERVER_AUTH_PASSWORD", str(error))
+        environment["FASTWAY_SERVER_AUTH_KEY"] = "b"
+        self.assertEqual(parsed(environment=environment)["server-auth-password"], "b")
 
     def test_process_environment(self) -> None:
         """Unless told otherwise, the environment is the process's."""
@@ -585,6 +774,13 @@ class FileTests(SynchronousTestCase):
         self.assertIn("client-adr: no such option", str(self.refused('client-adr = ":9000"')))
         self.assertIn("did you mean client-addr?", str(self.refused('client-adr = ":9000"')))
         self.assertIn("did you mean client-addr?", str(self.refused('[client]\nadr = ":9000"')))
+
+    def test_twice(self) -> None:
+        """An option that a file sets in two ways, differently, is refused by both names."""
+        error = self.refused('client-addr = ":1"\n[client]\naddr = ":2"')
+        self.assertIn("client-addr sets the same option", str(error))
+        same = self.of('client-addr = ":1"\n[client]\naddr = ":1"')
+        self.assertEqual(same["client-addr"], ":1")
 
     def test_not_one_value(self) -> None:
         """A list or a date is refused by the option's name."""
@@ -687,6 +883,7 @@ class NameTests(SynchronousTestCase):
             option = resolve_name(name)
             self.assertEqual(option and option.name, "client-addr")
         self.assertIsNone(resolve_name("nope"))
+        self.assertIsNone(resolve_name("client-addr", [CONFIG]))
         self.assertIsNone(resolve_name(""))
 
     def test_closest(self) -> None:

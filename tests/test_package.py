@@ -82,9 +82,10 @@ class PackageTests(SynchronousTestCase):
         """An installation has these files and not those."""
         self.assertIn("fastway/py.typed", names)
         self.assertIn("twisted/plugins/fastway_plugin.py", names)
-        for module in os.listdir(os.path.join(CHECKOUT, "fastway")):
-            if module.endswith(".py"):
-                self.assertIn(f"fastway/{module}", names)
+        for place, _, files in os.walk(os.path.join(CHECKOUT, "fastway")):
+            for file in files:
+                if file.endswith(".py"):
+                    self.assertIn(os.path.relpath(os.path.join(place, file), CHECKOUT), names)
         # Either would hide Twisted itself, or its plugins.
         self.assertNotIn("twisted/__init__.py", names)
         self.assertNotIn("twisted/plugins/__init__.py", names)

@@ -27,9 +27,7 @@ from fastway.commands import Commands
 from fastway.errors import ConfigError, Reason
 from fastway.gateway import PortConfig
 from fastway.relay import IRelayTransport, PoolConfig, missing
-from fastway.service import GatewayService
 from tests.support.errors import raised
-from tests.support.files import scratch
 from tests.support.golden import PING, close, packet
 from tests.support.logs import LogLines
 from tests.support.options import LOOPBACK, parsed
@@ -342,8 +340,7 @@ class PoolTests(RelayTestCase):
             (("--mem-pool-page-size=2G",), "--mem-pool-page-size"),
             (("--mem-pool-limit=1K",), "--mem-pool-limit"),
         ):
-            options = parsed(*LOOPBACK, f"--run-dir={scratch(self)}", *arguments)
-            error = raised(ConfigError, GatewayService, options, reactor)
+            error = raised(ConfigError, parsed, *LOOPBACK, *arguments)
             self.assertEqual(error.option, option)
             self.assertNotIn("\n", str(error))
 

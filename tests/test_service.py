@@ -25,7 +25,7 @@ from fastway.service import GatewayService, Options, TwistdService, makeService
 from tests.support.errors import raised
 from tests.support.golden import accept, close, connect, dial, packet, prove
 from tests.support.logs import LogLines
-from tests.support.options import LOOPBACK, parsed
+from tests.support.options import LOOPBACK, settings
 from tests.support.service import ServiceTestCase
 
 reactor = cast(Any, _reactor)
@@ -482,9 +482,23 @@ class RefusalTests(ServiceTestCase):
     def test_bad_addresses(self) -> None:
         """An address that is none is refused as it was spelt."""
         self.assertIn("--client-addr: '9000'", self.refused("--client-addr=9000"))
-        options = parsed(*LOOPBACK[:1], environment={"FASTWAY_SERVER_ADDR": "9000"})
-        error = raised(ConfigError, GatewayService, options, reactor)
+        told = settings(*LOOPBACK[:1], environment={"FASTWAY_SERVER_ADDR": "9000"})
+        error = raised(ConfigError, GatewayService, told, reactor)
         self.assertEqual(error.option, "FASTWAY_SERVER_ADDR")
+
+    def test_relay_on(self) -> None:
+        """Insisting on the native path is refused where a port's packets would not take it."""
+        for arguments, word in (
+            (["--client-addr=tcp:0"], "tcp:0 is no host:port address"),
+            (["--server-addr=tcp:0:interface=127.0.0.1"], "is no host:port address"),
+            (["--client-snet-enable"], "--client-snet-enable makes the client port speak snet"),
+            (["--server-snet-enable"], "--server-snet-enable makes the server port speak snet"),
+        ):
+            problem = self.refused("--relay=on", *arguments)
+            self.assertTrue(problem.startswith("--relay: "), problem)
+            self.assertIn(word, problem)
+            self.assertIn("or give auto", problem)
+            self.make(*arguments)
 
     def test_bad_module(self) -> None:
         """A commands module that cannot be loaded is refused."""
@@ -587,7 +601,7 @@ class TwistdTests(ServiceTestCase):
             sock.bind(("127.0.0.1", 0))
             sock.listen()
             text = f"127.0.0.1:{sock.getsockname()[1]}"
-            service = TwistdService(self.options(f"--client-addr={text}"), reactor)
+            service = TwistdService(self.options(f"--client-addr={text}").settings, reactor)
             error = raised(SystemExit, service.privilegedStartService)
         problem = str(error.code)
         self.assertTrue(problem.startswith(f"fastway: --client-addr: cannot listen on {text}"))

@@ -36,7 +36,6 @@ from fastway.errors import (
     StreamLost,
 )
 from fastway.gateway import ClientFactory, PortConfig, RouterService, ServerFactory
-from fastway.options import GatewayOptions
 from fastway.router import Side
 from fastway.service import GatewayService
 from fastway.snet import stream
@@ -52,6 +51,7 @@ from tests.support.errors import failure_of, raised
 from tests.support.files import scratch
 from tests.support.golden import KEY, close, dial, packet, prove
 from tests.support.logs import LogLines
+from tests.support.options import LOOPBACK, settings
 from tests.support.snet import Bench, Wire, acked_of
 from tests.support.snet_golden import Script
 from tests.support.snet_sockets import Proxy, raw_client
@@ -333,20 +333,15 @@ class GatewayTests(SynchronousTestCase):
         self.assertNotEqual(log.lines[0].split()[2], log.lines[1].split()[2])
 
 
-class Options(GatewayOptions):
-    environment: Any = {}
-
-
 class LiveTestCase(TestCase):
     timeout = 15
 
     def gateway(self, *arguments: str) -> GatewayService:
         """A gateway on free ports of this machine, for the length of the test."""
-        options = Options()
-        options.parseOptions(
-            ["--pid-file=", "--command-file=", "--server-auth-password=secret", *arguments]
+        told = settings(
+            "--pid-file=", "--command-file=", "--server-auth-password=secret", *arguments
         )
-        service = GatewayService(options, reactor)
+        service = GatewayService(told, reactor)
         service.startService()
         self.addCleanup(service.stopService)
         return service
@@ -387,9 +382,6 @@ class LiveTestCase(TestCase):
         proxy = Proxy(cast(Any, service.ports[side].getHost()).port)
         self.addCleanup(lambda: ensureDeferred(proxy.stop()))
         return proxy
-
-
-LOOPBACK = ("--client-addr=127.0.0.1:0", "--server-addr=127.0.0.1:0")
 
 
 async def echo(conn: VirtualConnection) -> None:
@@ -735,9 +727,10 @@ class StringTests(SynchronousTestCase):
 
 class OptionTests(SynchronousTestCase):
     def refused(self, *arguments: str) -> ConfigError:
-        options = Options()
-        options.parseOptions([*LOOPBACK, "--pid-file=", *arguments])
-        return raised(ConfigError, GatewayService, options, Clock())
+        return raised(ConfigError, self.make, *LOOPBACK, "--pid-file=", *arguments)
+
+    def make(self, *arguments: str) -> GatewayService:
+        return GatewayService(settings(*arguments), Clock())
 
     def test_encrypt_alone(self) -> None:
         """Encryption that would not happen is refused, by the name that was given."""
@@ -748,10 +741,8 @@ class OptionTests(SynchronousTestCase):
     def test_twice(self) -> None:
         """Snet in the address and in flags would be snet in snet, or settings without effect."""
         for flag in ("--client-snet-enable", "--client-snet-buffer=1K"):
-            options = Options()
             address = "--client-addr=snet:tcp\\:0"
-            options.parseOptions(["--pid-file=", LOOPBACK[1], address, flag])
-            error = raised(ConfigError, GatewayService, options, Clock())
+            error = raised(ConfigError, self.make, "--pid-file=", LOOPBACK[1], address, flag)
             self.assertEqual(error.option, flag.partition("=")[0])
             self.assertIn("give it there", error.problem)
 

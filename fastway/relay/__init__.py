@@ -8,19 +8,13 @@ gateway's. All decisions stay with the one Router.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from zope.interface import Interface
 
-from fastway.errors import ConfigError
-
 POOL_TYPES = ("atom", "chan", "sync")
 """As the core numbers them."""
-
-MAX_PAGE = 1 << 30
-"""Bytes of the largest page of the pool."""
 
 
 class IRelayTransport(Interface):
@@ -64,31 +58,6 @@ class PoolConfig:
     max_chunk: int = 64 * 1024
     page_size: int = 1024 * 1024
     limit: int = 0
-
-    def check(self, where: Callable[[str], str]) -> None:
-        """See that the sizes fit together.
-
-        Args:
-            where: How the operator spelled an option.
-
-        Raises:
-            ConfigError: they do not.
-        """
-        largest = f"mem-pool-max-chunk, {self.max_chunk}"
-        if self.min_chunk > self.max_chunk:
-            option, problem = "min-chunk", f"{self.min_chunk} is over {largest}"
-        elif self.page_size < self.max_chunk:
-            option, problem = (
-                "page-size",
-                f"{self.page_size} is below {largest}: a page has chunks",
-            )
-        elif self.page_size > MAX_PAGE:
-            option, problem = "page-size", f"{self.page_size} is over 1G"
-        elif 0 < self.limit < self.max_chunk:
-            option, problem = "limit", f"{self.limit} is below {largest}; 0 is no limit"
-        else:
-            return
-        raise ConfigError(where(f"mem-pool-{option}"), problem)
 
 
 def missing() -> str:

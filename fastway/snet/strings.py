@@ -21,18 +21,19 @@ from twisted.internet.interfaces import (
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from fastway.options import parse_bool, parse_duration, parse_int, parse_size
+from fastway.config.table import COUNT, GIB
+from fastway.config.values import duration, number, parse_bool, size
 
 if TYPE_CHECKING:
     from fastway.snet.transport import SnetClientEndpoint, SnetConfig, SnetServerEndpoint
 
 _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "encrypt": ("encrypt", parse_bool),
-    "buffer": ("buffer", parse_size),
-    "initTimeout": ("init_timeout", parse_duration),
-    "waitTimeout": ("wait_timeout", parse_duration),
-    "maxWaiting": ("max_waiting", parse_int),
-    "maxHandshakes": ("max_handshakes", parse_int),
+    "buffer": ("buffer", size(1, GIB)),
+    "initTimeout": ("init_timeout", duration(0.001)),
+    "waitTimeout": ("wait_timeout", duration(0.001)),
+    "maxWaiting": ("max_waiting", number(1, COUNT)),
+    "maxHandshakes": ("max_handshakes", number(1, COUNT)),
 }
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fastway.options import GatewayOptions
+from fastway.config import Settings
+from fastway.config.sources import GatewayOptions
 
 LOOPBACK = ("--client-addr=127.0.0.1:0", "--server-addr=127.0.0.1:0")
 """Arguments that have both ports opened on 127.0.0.1, wherever there is room."""
@@ -19,3 +20,8 @@ def parsed(*arguments: str, environment: Mapping[str, str] | None = None) -> Gat
     options.environment = environment or {}
     options.parseOptions(arguments)
     return options
+
+
+def settings(*arguments: str, environment: Mapping[str, str] | None = None) -> Settings:
+    """Their settings."""
+    return parsed(*arguments, environment=environment).settings

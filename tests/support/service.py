@@ -13,7 +13,7 @@ from twisted.trial.unittest import TestCase
 from fastway import logs
 from fastway.service import GatewayService
 from tests.support.files import scratch
-from tests.support.options import LOOPBACK, parsed
+from tests.support.options import LOOPBACK, settings
 from tests.support.waits import reactor
 
 
@@ -26,8 +26,8 @@ class ServiceTestCase(TestCase):
 
     def make(self, *arguments: str) -> GatewayService:
         """A gateway on loopback with its run directory in a scratch directory."""
-        options = parsed(*LOOPBACK, f"--run-dir={self.directory}", *arguments)
-        service = GatewayService(options, reactor)
+        told = settings(*LOOPBACK, f"--run-dir={self.directory}", *arguments)
+        service = GatewayService(told, reactor)
         self.addCleanup(self.stop, service)
         return service
 

@@ -1,4 +1,4 @@
-"""Tools on the endpoint library: `fastway client`, `fastway ping`, `fastway serve-echo`.
+"""Tools on the endpoint library: `fastway client`, `play`, `ping`, `serve-echo`.
 
 Rule: answers go to standard output, everything else to standard error; the exit status is 0 when
 it went as asked and 1 when it did not, with one line that says why.
@@ -10,25 +10,20 @@ import json
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, ClassVar, cast
+from contextlib import suppress
+from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
-from twisted.internet.endpoints import clientFromString
-from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import (
-    IHalfCloseableProtocol,
-    IPushProducer,
-    IStreamClientEndpoint,
-)
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.internet.stdio import StandardIO
 from twisted.internet.task import deferLater
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
-from twisted.python.usage import UsageError
 from zope.interface import implementer
 
-from fastway.address import install_hint
+from fastway.cli.explain import ToolError, explain, gateway_endpoint
+from fastway.cli.table import ClientOptions, EchoOptions, PingOptions
 from fastway.endpoint import (
     EndpointConfig,
     GatewayPool,
@@ -36,103 +31,12 @@ from fastway.endpoint import (
     VirtualConnection,
     connect_client,
 )
-from fastway.errors import ConnectionEnded, FastwayError
-from fastway.options import CommandOptions, parse_duration
-
-CLIENT_ADDR = "127.0.0.1:9010"
-SERVER_ADDR = "127.0.0.1:9020"
+from fastway.errors import ConnectionEnded, EndpointEnded, FastwayError
 
 QUIET = 1.0
 """Seconds without an answer after which the end of the input ends `fastway client`."""
 
 MAX_LINE = 512 * 1024
-
-GATEWAY_ROW = [
-    "gateway",
-    "g",
-    CLIENT_ADDR,
-    "the gateway's client port: host:port or an endpoint string",
-]
-
-
-def gateway_endpoint(reactor: Any, option: str, text: str) -> IStreamClientEndpoint:
-    """The client endpoint of a gateway: `host:port` or a Twisted endpoint string.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    host, colon, port = text.rpartition(":")
-    if colon and port.isdecimal() and int(port) <= 65535 and (":" not in host or host[:1] == "["):
-        host = (host.strip("[]") or "127.0.0.1").replace(":", r"\:")
-        text = f"tcp:{host}:{port}"
-    try:
-        return cast(IStreamClientEndpoint, clientFromString(reactor, text))
-    except Exception as error:  # each endpoint parser raises what it likes
-        problem = " ".join(str(error).split())
-        if isinstance(error, ImportError):
-            raise UsageError(f"--{option}: {text!r}: {problem}; {install_hint(text)}") from None
-        raise UsageError(
-            f"--{option}: {text!r} is neither host:port nor an endpoint string: {problem}"
-        ) from None
-
-
-def _id(option: str, text: str) -> int:
-    if not text.isdecimal() or int(text) > 0xFFFFFFFF:
-        raise UsageError(f"--{option}: {text!r} is not an id: it is 0 to 4294967295")
-    return int(text)
-
-
-def _seconds(option: str, text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise UsageError(f"--{option}: {error}") from None
-
-
-class ClientOptions(CommandOptions):
-    synopsis = "[--gateway host:port] [--dial ID] [--hex | --json]"
-    longdesc = (
-        "Dials a game server through a gateway. Each line typed is a message; each message that "
-        "comes is a line. At the end of the input it waits until nothing came for a second."
-    )
-    optParameters: ClassVar[list[list[Any]]] = [
-        GATEWAY_ROW,
-        ["dial", "d", "1", "the server id to dial"],
-        ["timeout", "t", "10s", "how long the dial may take"],
-    ]
-    optFlags: ClassVar[list[list[Any]]] = [
-        ["hex", None, "lines are hexadecimal bytes, both ways"],
-        ["json", None, "lines are JSON: what is typed is checked, what comes is one line each"],
-    ]
-
-
-class PingOptions(CommandOptions):
-    synopsis = "[--gateway host:port] [--count N] [--interval SECONDS]"
-    longdesc = "Measures round trips to a gateway; Ctrl-C ends it with a summary."
-    optParameters: ClassVar[list[list[Any]]] = [
-        GATEWAY_ROW,
-        ["count", "c", "0", "how many; 0 = until Ctrl-C"],
-        ["interval", "i", "1s", "between one and the next"],
-    ]
-
-
-class EchoOptions(CommandOptions):
-    synopsis = "[--gateway host:port]... [--id ID] [--key KEY]"
-    longdesc = "A game server that sends every message back, over one or several gateways."
-    optParameters: ClassVar[list[list[Any]]] = [
-        ["id", None, "1", "the server id"],
-        ["key", "k", None, "the server key; better in FASTWAY_SERVER_AUTH_PASSWORD"],
-    ]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gateways: list[str] = []
-
-    def opt_gateway(self, text: str) -> None:
-        """a gateway's server port: host:port or an endpoint string; may be given several times"""
-        self.gateways.append(text)
-
-    opt_g = opt_gateway
 
 
 @implementer(IPushProducer)
@@ -209,12 +113,22 @@ class Lines(LineReceiver):
             self.gone.callback(None)
 
 
-class LineClient:
-    """`fastway client` between standard input and one virtual connection."""
+def say(text: str) -> None:
+    """A line on standard error."""
+    print(text, file=sys.stderr, flush=True)
 
-    def __init__(self, reactor: Any, options: ClientOptions) -> None:
+
+class LineClient:
+    """`fastway client` between standard input and one virtual connection.
+
+    Args:
+        may_close: That the server closes the connection is an orderly end.
+    """
+
+    def __init__(self, reactor: Any, options: ClientOptions, may_close: bool = False) -> None:
         self._reactor = reactor
         self._options = options
+        self._may_close = may_close
         self._done: Deferred[str] = Deferred()
         self._quiet: Any = None
         self._over = False
@@ -225,16 +139,13 @@ class LineClient:
 
     async def run(self) -> int:
         options = self._options
-        gateway = gateway_endpoint(self._reactor, "gateway", options["gateway"])
-        remote_id = _id("dial", options["dial"])
-        timeout = _seconds("timeout", options["timeout"])
+        gateway = gateway_endpoint(self._reactor, "--gateway", options["gateway"])
+        remote_id = options["dial"]
         config = EndpointConfig(overflow=Overflow.PAUSE)
         endpoint = await connect_client(gateway, config, self._reactor)
         try:
-            conn = self._conn = await endpoint.dial(remote_id, timeout)
-            print(
-                f"connected to {options['gateway']}, dialled server {remote_id}", file=sys.stderr
-            )
+            conn = self._conn = await endpoint.dial(remote_id, options["timeout"])
+            say(f"connected to {options['gateway']}, dialled server {remote_id}")
             StandardIO(self._lines, reactor=self._reactor)
             printing = ensureDeferred(self._print_messages(conn))
             problem = await self._done
@@ -261,7 +172,7 @@ class LineClient:
         try:
             sending = self._conn.send(message)
         except FastwayError as error:
-            self._finish(str(error))
+            self._finish(explain(error))
             return
         sending.addErrback(lambda _: None)  # the connection's end is told by the reader
         if not sending.called:
@@ -287,11 +198,25 @@ class LineClient:
                 await self._lines.room.wait()
                 self._blocked = False
                 self._rest()
-            self._finish("" if self._over else "closed by the server")
+            self._closed(conn.ended)
         except CancelledError:
             pass
-        except (FastwayError, ValueError) as error:
+        except ValueError as error:
             self._finish(str(error))
+        except FastwayError as error:
+            self._finish(explain(error))
+
+    def _closed(self, reason: FastwayError | None) -> None:
+        """No more messages will come."""
+        if isinstance(reason, ConnectionEnded) and reason.cause is not None:
+            self._finish(explain(reason))
+        elif self._over:
+            self._finish("")
+        elif self._may_close:
+            say("closed by the server")
+            self._finish("")
+        else:
+            self._finish("closed by the server")
 
     def _print(self, message: bytes) -> None:
         if self._options["hex"]:
@@ -320,22 +245,15 @@ class LineClient:
             self._finish("")
 
 
-class ToolError(Exception):
-    """A tool cannot go on. The text is one line."""
-
-
 def percentile(ordered: Sequence[float], percent: float) -> float:
     """The value below which `percent` of the ordered values lie, the nearest one."""
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
-async def ping(reactor: Any, options: PingOptions) -> int:
+async def send_pings(reactor: Any, options: PingOptions) -> int:
     """`fastway ping`."""
-    gateway = gateway_endpoint(reactor, "gateway", options["gateway"])
-    if not options["count"].isdecimal():
-        raise UsageError(f"--count: {options['count']!r} is not a number")
-    count = int(options["count"])
-    interval = _seconds("interval", options["interval"])
+    gateway = gateway_endpoint(reactor, "--gateway", options["gateway"])
+    count, interval = options["count"], options["interval"]
     endpoint = await connect_client(gateway, EndpointConfig(ping_interval=0), reactor)
     trips: list[float] = []
 
@@ -378,42 +296,70 @@ async def echo_one(conn: VirtualConnection) -> None:
         conn.close()
 
 
-async def serve_echo(reactor: Any, options: EchoOptions) -> int:
+class Logins:
+    """Says what becomes of a pool's gateways: each time that one is up, and each problem once.
+
+    Attributes:
+        ever: It was logged in to one of them.
+    """
+
+    def __init__(self, pool: GatewayPool) -> None:
+        self.ever = False
+        self._pool = pool
+        self._up: set[str] = set()
+        self._said: dict[str, str] = {}
+
+    async def watch(self) -> None:
+        """Until the pool is stopped."""
+        with suppress(EndpointEnded):
+            while True:
+                self.look()
+                await self._pool.when_changed()
+
+    def look(self) -> None:
+        """Say what has changed since the last time."""
+        up = set(self._pool.up)
+        for name in sorted(up - self._up):
+            say(f"server {self._pool.server_id} echoes over {name}")
+        for name in sorted(self._up - up):
+            say(f"{name} is gone; it is tried again until Ctrl-C")
+        self.ever = self.ever or bool(up)
+        self._up = up
+        for name in up:
+            self._said.pop(name, None)
+        for name, error in self._pool.problems.items():
+            problem = explain(error)
+            if self._said.get(name) != problem:
+                self._said[name] = problem
+                say(f"{name}: {problem}; it is tried again until Ctrl-C")
+
+
+async def echo(reactor: Any, options: EchoOptions) -> int:
     """`fastway serve-echo`: until a signal ends it."""
-    key = options["key"]
-    if key is None:
-        key = os.environ.get("FASTWAY_SERVER_AUTH_PASSWORD", "")
-    names = options.gateways or [SERVER_ADDR]
-    gateways = {name: gateway_endpoint(reactor, "gateway", name) for name in names}
-    pool = GatewayPool(gateways, _id("id", options["id"]), os.fsencode(key), clock=reactor)
+    key = options["key"] or os.environ.get("FASTWAY_SERVER_AUTH_PASSWORD", "")
+    gateways = {name: gateway_endpoint(reactor, "--gateway", name) for name in options["gateway"]}
+    pool = GatewayPool(gateways, options["id"], os.fsencode(key), clock=reactor)
+    logins = Logins(pool)
     pool.startService()
+    ensureDeferred(logins.watch())
     reactor.addSystemEventTrigger("before", "shutdown", pool.stopService)
-    print(f"server {pool.server_id} echoes over {', '.join(names)}", file=sys.stderr)
-    async for conn in pool:
-        ensureDeferred(echo_one(conn))
-    return 0
+    with suppress(CancelledError):
+        async for conn in pool:
+            ensureDeferred(echo_one(conn))
+    return 0 if logins.ever else 1
 
 
-def run_tool(
-    name: str,
-    options: CommandOptions,
-    arguments: Sequence[str],
-    tool: Callable[[Any], Coroutine[Any, Any, int]],
-) -> int:
-    """Parse, run the reactor while the tool runs, and return its exit status."""
+def run_tool(title: str, tool: Callable[[Any], Coroutine[Any, Any, int]], level: str) -> int:
+    """Run the reactor while a tool runs; returns its exit status.
+
+    Args:
+        level: The least level of log lines that go to standard error.
+    """
     from twisted.internet import reactor
 
     from fastway import logs
 
-    def problem(text: str) -> int:
-        print(f"{name}: {text}", file=sys.stderr)
-        return 1
-
-    try:
-        options.parseOptions(list(arguments))
-    except UsageError as error:
-        return problem(str(error))
-    logs.threshold.set("warn")
+    logs.threshold.set(level)
     logs.begin(logs.console("text"))
     status = 1
     stopping = False
@@ -421,18 +367,14 @@ def run_tool(
 
     def over(result: Any) -> None:
         nonlocal status
-        if stopping:
-            return
         if not isinstance(result, Failure):
             status = result
-        elif result.check(FastwayError, ToolError, UsageError):
-            status = problem(result.getErrorMessage())
-        elif result.check(ConnectError):
-            text = result.getErrorMessage().rstrip(".")
-            status = problem(f"cannot reach the gateway: {text}; is one there?")
+        elif stopping:
+            status = 0  # a signal ends it: that is an orderly end
         else:
-            status = problem(f"{type(result.value).__name__}: {result.getErrorMessage()}")
-        reactor.stop()
+            say(f"{title}: {explain(cast(BaseException, result.value))}")
+        if not stopping:
+            reactor.stop()
 
     def start() -> None:
         nonlocal running
@@ -440,11 +382,9 @@ def run_tool(
         running.addBoth(over)
 
     def stop() -> None:
-        """A signal ends it: that is an orderly end."""
-        nonlocal status, stopping
+        nonlocal stopping
+        stopping = True
         if running is not None and not running.called:
-            status = 0
-            stopping = True
             running.cancel()
 
     reactor.callWhenRunning(start)
@@ -453,24 +393,21 @@ def run_tool(
     return status
 
 
-def client(arguments: Sequence[str], name: str = "fastway client") -> int:
-    options = ClientOptions()
-    return run_tool(name, options, arguments, lambda reactor: LineClient(reactor, options).run())
+def client(options: ClientOptions) -> int:
+    return run_tool(options.title, lambda reactor: LineClient(reactor, options).run(), "warn")
 
 
-def main(name: str, arguments: Sequence[str]) -> int:
-    """Run the tool called `name`; returns the exit status."""
-    if name == "ping":
-        ping_options = PingOptions()
-        return run_tool(
-            "fastway ping", ping_options, arguments, lambda reactor: ping(reactor, ping_options)
-        )
-    if name == "serve-echo":
-        echo_options = EchoOptions()
-        return run_tool(
-            "fastway serve-echo",
-            echo_options,
-            arguments,
-            lambda reactor: serve_echo(reactor, echo_options),
-        )
-    return client(arguments, f"fastway {name}")
+def play(options: ClientOptions) -> int:
+    """The same for people: that the server closes the connection, after /quit, is as asked."""
+    return run_tool(
+        options.title, lambda reactor: LineClient(reactor, options, True).run(), "warn"
+    )
+
+
+def ping(options: PingOptions) -> int:
+    return run_tool(options.title, lambda reactor: send_pings(reactor, options), "warn")
+
+
+def serve_echo(options: EchoOptions) -> int:
+    # What the pool warns of, attempt by attempt, `Logins` says once.
+    return run_tool(options.title, lambda reactor: echo(reactor, options), "error")

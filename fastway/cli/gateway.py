@@ -1,0 +1,234 @@
+"""`fastway run`, `demo` and `check`: a whole gateway in this process, or what it would be.
+
+Rule: a gateway is made by `service` alone; here it is only run, accompanied or described.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import fastway
+from fastway.cli.table import CLIENT_ADDR, CheckOptions, DemoOptions, RunOptions
+from fastway.config import Settings
+from fastway.config.values import show_duration, show_size
+from fastway.errors import ConfigError, LocalError, StartError
+
+if TYPE_CHECKING:
+    from fastway.service import GatewayService
+
+
+def run(options: RunOptions) -> int:
+    """`fastway run`: until a signal stops it."""
+    return run_gateway(options.settings, options.title)
+
+
+def run_gateway(
+    settings: Settings,
+    title: str,
+    check: Callable[[GatewayService], None] | None = None,
+    prepare: Callable[[GatewayService], None] | None = None,
+) -> int:
+    """Run a gateway until a signal stops it; returns the exit status.
+
+    Args:
+        title: What error lines begin with.
+        check: Called before anything starts; may raise a LocalError.
+        prepare: Called once the gateway runs.
+
+    Raises:
+        LocalError: it cannot be started.
+    """
+    from twisted.internet import reactor
+
+    from fastway import logs
+    from fastway.service import GatewayService
+
+    errors: list[str] = []
+
+    def failed(error: LocalError) -> None:
+        errors.append(str(error))
+        reactor.stop()
+
+    service = GatewayService(settings, reactor)
+    service.failed = failed
+    if check is not None:
+        check(service)
+    service.check()
+    logs.begin(None if settings.log.file else logs.console(settings.log.format))
+    service.privilegedStartService()
+    service.startService()
+    if prepare is not None:
+        prepare(service)
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.run()
+    for line in errors:
+        print(f"{title}: {line}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+# The demo.
+
+
+def demo(options: DemoOptions) -> int:
+    """`fastway demo`: a gateway and, behind it over TCP, the demo game server."""
+    from twisted.internet import reactor
+
+    from fastway.demo import SERVER_ID, DemoServer
+
+    settings = options.settings
+
+    def check(service: GatewayService) -> None:
+        if service.addresses["server"].host is None:
+            raise ConfigError(
+                settings.server.where("address"),
+                "the demo server speaks plain TCP: give host:port",
+            )
+        if settings.server.snet is not None:
+            raise ConfigError(
+                settings.server.snet.where("enable"),
+                "the demo server speaks plain TCP: leave snet to the client port",
+            )
+
+    def prepare(service: GatewayService) -> None:
+        host, port = near(service.ports["server"].getHost())
+        server = DemoServer(reactor, host, port, settings.server.key)
+        server.startService()
+        reactor.addSystemEventTrigger("before", "shutdown", server.stopService)
+        clients = place(service, "client")
+        print(
+            f"\nfastway gateway: clients connect to {clients}, "
+            f"game servers to {place(service, 'server')}\n"
+            f"demo game server: id {SERVER_ID}, echo and a small chat room\n"
+            f"talk to it from another terminal: {how_to_play(service, clients)}\n"
+            "Ctrl-C stops it\n",
+            flush=True,
+        )
+
+    return run_gateway(settings, options.title, check, prepare)
+
+
+def near(address: Any) -> tuple[str, int]:
+    """The host and port by which this machine reaches a TCP port of its own."""
+    host = ipaddress.ip_address(address.host)
+    return ("127.0.0.1" if host.is_unspecified else str(host)), address.port
+
+
+def place(service: GatewayService, side: str) -> str:
+    """Where to connect to a port that is open, from this machine."""
+    address = service.addresses[side]
+    if address.host is None:
+        return address.text
+    host, port = near(service.ports[side].getHost())
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def how_to_play(service: GatewayService, clients: str) -> str:
+    """The command line that talks to the demo server.
+
+    Args:
+        clients: Where clients connect.
+    """
+    snet = service.settings.client.snet
+    if clients == CLIENT_ADDR and snet is None:
+        return "make play" if in_checkout() else f"{this_command()} play"
+    if service.addresses["client"].host is None:
+        clients = "ENDPOINT"  # what a client calls it cannot be told
+    elif snet is not None:
+        inner = clients.replace(":", r"\:")
+        clients = rf"'snet:tcp\:{inner}" + (":encrypt=true'" if snet.encrypt else "'")
+    return f"{this_command()} play --gateway {clients}"
+
+
+def in_checkout() -> bool:
+    """Where this runs there is a Makefile, and it is fastway's."""
+    top = os.path.dirname(os.path.dirname(os.path.abspath(fastway.__file__)))
+    here = os.path.realpath(os.curdir) == os.path.realpath(top)
+    return here and os.path.exists(os.path.join(top, "Makefile"))
+
+
+def this_command() -> str:
+    """How this program was started, as one would type it."""
+    typed = sys.argv[0]
+    if os.path.basename(typed) != "fastway":
+        return "python -m fastway"
+    found = shutil.which("fastway")
+    if found is not None and os.path.realpath(found) == os.path.realpath(typed):
+        return "fastway"
+    return typed
+
+
+# The check.
+
+
+def check(options: CheckOptions) -> int:
+    """`fastway check [FILE]`: what a gateway would do with these options."""
+    from twisted.internet import reactor
+
+    from fastway.service import GatewayService
+
+    service = GatewayService(options.settings, reactor)
+    now = []
+    for problem in service.problems():
+        if not isinstance(problem, StartError):
+            raise problem
+        # What is in the way today, a gateway that runs with it for one, is no fault of the file.
+        now.append(("now", f"it would not start: {problem}"))
+    for name, text in [*describe(service), *now]:
+        print(f"{name:<10}{text}")
+    print(f"{'fine':<10}{options.file or 'these options'} can be used")
+    return 0
+
+
+def describe(service: GatewayService) -> list[tuple[str, str]]:
+    """What a gateway would do, in rows of a name and a text."""
+    settings = service.settings
+    rows = []
+    for port in settings.ports:
+        text = port.address
+        if text.rpartition(":")[2] == "0" and service.addresses[port.side].host is not None:
+            text += " (any free port)"
+        if port.snet is not None:
+            text += ", with snet" + (", encrypted" if port.snet.encrypt else "")
+        text += f"; {count(port.max_links, 'connections')}"
+        if port is settings.server:
+            text += "; they prove a key" if settings.server.key else "; without a key"
+        rows.append((f"{port.side}s", text))
+        rows.append(
+            (
+                "",
+                f"each idle for {time(port.idle_timeout)}; {port.queue_packets} packets and "
+                f"{show_size(port.queue_bytes)} may wait for each",
+            )
+        )
+    limits = settings.limits
+    rows.append(
+        (
+            "packets",
+            f"up to {show_size(settings.client.max_packet)}; those of host:port addresses take "
+            f"the path of {service.path}",
+        )
+    )
+    memory = f"{limits.memory_limit / 2**20:.0f} MiB" if limits.memory_limit else "no limit"
+    if limits.memory_share is not None:
+        memory += f" ({limits.memory_share:.0%} of the memory)"
+    rows.append(("memory", f"{memory} of what waits for all links together"))
+    ops = settings.ops
+    names = [path for path in (ops.pid_path, ops.command_path) if path]
+    rows.append(("files", f"reports in {os.path.abspath(ops.run_dir)}; {', '.join(names) or '-'}"))
+    log = settings.log
+    where = os.path.abspath(log.file) if log.file else "standard error"
+    rows.append(("log", f"{where}, {log.format}, from {log.level} on"))
+    return rows
+
+
+def count(number: int, what: str) -> str:
+    return f"at most {number} {what}" if number else f"as many {what} as files may be open"
+
+
+def time(seconds: float) -> str:
+    return f"{show_duration(seconds)} at most" if seconds else "ever"

@@ -1,0 +1,240 @@
+"""Every subcommand once: its name, a few words, its options, and where its code is.
+
+Rule: help, completion and the dispatch are made from this table. Nothing that runs is imported
+here: `fastway --help` is quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import ClassVar, cast
+
+from fastway.config.settings import Given
+from fastway.config.sources import GatewayOptions, TableOptions
+from fastway.config.table import CONFIG, COUNT, Option, flag
+from fastway.config.values import duration, number
+from fastway.errors import ConfigError
+
+CLIENT_ADDR = "127.0.0.1:9010"
+SERVER_ADDR = "127.0.0.1:9020"
+
+MAX_ID = 0xFFFFFFFF
+
+GATEWAY = Option(
+    "gateway",
+    CLIENT_ADDR,
+    str,
+    "address",
+    "the gateway's client port: host:port or an endpoint string",
+    short="g",
+)
+
+
+class RunOptions(GatewayOptions):
+    """`fastway run`, and `fastway` alone."""
+
+
+class DemoOptions(GatewayOptions):
+    """`fastway demo`: on loopback if not told otherwise."""
+
+    defaults_here: ClassVar[Mapping[str, str]] = {
+        "client-addr": CLIENT_ADDR,
+        "server-addr": SERVER_ADDR,
+    }
+    longdesc = (
+        "Runs a gateway and, behind it, a game server with an echo and a small chat room. "
+        "fastway play, in another terminal, talks to it."
+    )
+
+
+class CheckOptions(GatewayOptions):
+    """`fastway check`: the file is an operand too."""
+
+    max_operands = 1
+    longdesc = (
+        "Reads a configuration as fastway run would, and says what a gateway would do with it: "
+        "its ports, the path of packets, its limits, where files go. Nothing is started."
+    )
+
+    def evaluate(self) -> None:
+        if self.operands:
+            self.given[CONFIG.name] = Given("FILE", self.operands[0])
+        super().evaluate()
+
+
+class ClientOptions(TableOptions):
+    """`fastway client` and `fastway play`."""
+
+    table = (
+        GATEWAY,
+        Option("dial", "1", number(0, MAX_ID), "id", "the server id to dial", short="d"),
+        Option(
+            "timeout", "10s", duration(0.001), "duration", "how long the dial may take", short="t"
+        ),
+        flag("hex", "lines are hexadecimal bytes, both ways"),
+        flag("json", "lines are JSON: what is typed is checked, what comes is one line each"),
+    )
+    longdesc = (
+        "Dials a game server through a gateway. Each line typed is a message; each message that "
+        "comes is a line. At the end of the input it waits until nothing came for a second."
+    )
+
+
+class PingOptions(TableOptions):
+    """`fastway ping`."""
+
+    table = (
+        GATEWAY,
+        Option("count", "0", number(0, COUNT), "number", "how many; 0 = until Ctrl-C", short="c"),
+        Option("interval", "1s", duration(0), "duration", "between one and the next", short="i"),
+    )
+    longdesc = "Measures round trips to a gateway; Ctrl-C ends it with a summary."
+
+
+class EchoOptions(TableOptions):
+    """`fastway serve-echo`."""
+
+    table = (
+        Option(
+            "gateway",
+            SERVER_ADDR,
+            str,
+            "address",
+            "a gateway's server port: host:port or an endpoint string; may be given several times",
+            short="g",
+            many=True,
+        ),
+        Option("id", "1", number(0, MAX_ID), "id", "the server id"),
+        Option(
+            "key",
+            "",
+            str,
+            "text",
+            "the server key; better in FASTWAY_SERVER_AUTH_PASSWORD",
+            short="k",
+        ),
+    )
+    longdesc = (
+        "A game server that sends every message back, over one or several gateways. It connects "
+        "again when a gateway goes, until a signal stops it; the exit status is then 0 if it was "
+        "ever logged in, and 1 if not."
+    )
+
+
+class HelpOptions(TableOptions):
+    """`fastway help [COMMAND]`."""
+
+    max_operands = 1
+    longdesc = "Prints what a command does and its options; without one, what commands there are."
+
+
+class VersionOptions(TableOptions):
+    """`fastway version`."""
+
+    longdesc = "Prints the version."
+
+
+Run = Callable[[TableOptions], int]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand.
+
+    Attributes:
+        words: What it does, in a few words.
+        options: The class of its options.
+        place: `module:function`; called with the parsed options, it returns the exit status.
+        topic: The heading under which the overview lists it.
+        operands: As help shows them.
+        choices: What each operand may be, if that can be listed.
+    """
+
+    name: str
+    words: str
+    options: type[TableOptions]
+    place: str
+    topic: str
+    operands: str = ""
+    choices: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def title(self) -> str:
+        return f"fastway {self.name}"
+
+    def make_options(self) -> TableOptions:
+        options = self.options()
+        options.title = self.title
+        synopsis = f"Usage: {self.title} {self.operands} [options]"
+        options.synopsis = " ".join(synopsis.split())  # type: ignore[attr-defined]
+        return options
+
+    def load(self) -> Run:
+        """The function behind it."""
+        module, _, function = self.place.partition(":")
+        return cast(Run, getattr(import_module(module), function))
+
+
+_GATEWAY = "A gateway"
+_TOOLS = "Clients and game servers to try one with"
+_MORE = "More"
+
+COMMANDS = [
+    Command("run", "run a gateway, until Ctrl-C", RunOptions, "fastway.cli.gateway:run", _GATEWAY),
+    Command(
+        "check",
+        "say what a gateway would do with a configuration",
+        CheckOptions,
+        "fastway.cli.gateway:check",
+        _GATEWAY,
+        "[FILE]",
+    ),
+    Command(
+        "demo",
+        "run a gateway on loopback with a demo game server behind it",
+        DemoOptions,
+        "fastway.cli.gateway:demo",
+        _GATEWAY,
+    ),
+    Command(
+        "play",
+        "type lines to the demo's game server",
+        ClientOptions,
+        "fastway.cli.tools:play",
+        _TOOLS,
+    ),
+    Command(
+        "client",
+        "type lines to a game server, for scripts too",
+        ClientOptions,
+        "fastway.cli.tools:client",
+        _TOOLS,
+    ),
+    Command(
+        "ping", "measure round trips to a gateway", PingOptions, "fastway.cli.tools:ping", _TOOLS
+    ),
+    Command(
+        "serve-echo",
+        "be a game server that sends everything back",
+        EchoOptions,
+        "fastway.cli.tools:serve_echo",
+        _TOOLS,
+    ),
+    Command("help", "print this, or the help of a command", HelpOptions, "", _MORE, "[COMMAND]"),
+    Command("version", "print the version", VersionOptions, "", _MORE),
+]
+
+BY_COMMAND = {command.name: command for command in COMMANDS}
+
+
+def operand(options: TableOptions, place: int, name: str) -> str:
+    """An operand that must be there.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if len(options.operands) <= place:
+        raise ConfigError(name, "it is missing; --help shows how")
+    return options.operands[place]

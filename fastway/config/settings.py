@@ -1,0 +1,333 @@
+"""What the gateway is told: all options as one frozen tree of values with types.
+
+Rule: a field is made from one option, which its metadata names; the rest of the gateway knows
+fields only. `where` gives back how the operator wrote the option, for messages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from fastway.config.memory import memory_size
+from fastway.config.table import BY_NAME
+from fastway.config.values import Share, show_size
+from fastway.errors import ConfigError
+
+AnySection = TypeVar("AnySection", bound="Section")
+
+DEAD_AFTER = 20.0
+"""Seconds without a sign of life after which a connection under snet counts as cut, at most."""
+
+
+class Given(NamedTuple):
+    """What an option was set to: the place as the operator wrote it, and the text there."""
+
+    where: str
+    text: str
+
+
+class Values:
+    """The value of every option, and where it is from.
+
+    Args:
+        given: Option name -> what it was set to; what is missing has its default.
+
+    Raises:
+        ConfigError: a text cannot be used.
+    """
+
+    def __init__(self, given: Mapping[str, Given]) -> None:
+        self.given = given
+        self.values: dict[str, Any] = {}
+        for name, option in BY_NAME.items():
+            text = given[name].text if name in given else option.default
+            try:
+                self.values[name] = option.parse(text)
+            except ValueError as error:
+                raise ConfigError(self.where(name), str(error)) from None
+
+    def where(self, name: str) -> str:
+        """How the operator spelled an option, or would."""
+        return self.given[name].where if name in self.given else f"--{name}"
+
+
+def of(option: str) -> Any:
+    """A field whose value is an option's; `{side}` in the name is client or server."""
+    return field(metadata={"option": option})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """Some options that belong together."""
+
+    origins: Mapping[str, str] = field(repr=False, compare=False, default_factory=dict)
+    """Field -> how its option was spelled."""
+
+    def where(self, name: str) -> str:
+        """How the operator spelled the option of a field, or would.
+
+        Raises:
+            KeyError: no option makes that field.
+        """
+        return self.origins[name]
+
+
+def _make(section: type[AnySection], values: Values, side: str = "", **more: Any) -> AnySection:
+    """A section whose fields are their options' values, and `more`."""
+    made = dict(more)
+    origins = {}
+    for item in dataclasses.fields(section):
+        if item.name == "side":
+            made["side"] = side
+        if "option" in item.metadata:
+            name = item.metadata["option"].format(side=side)
+            origins[item.name] = values.where(name)
+            made.setdefault(item.name, values.values[name])
+    return section(origins=origins, **made)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnetSettings(Section):
+    """How a port's snet streams behave; sizes are bytes, times seconds.
+
+    Attributes:
+        dead_after: Seconds without a sign of life after which a connection counts as cut.
+    """
+
+    enable: bool = of("{side}-snet-enable")
+    encrypt: bool = of("{side}-snet-encrypt")
+    buffer: int = of("{side}-snet-buffer")
+    init_timeout: float = of("{side}-snet-init-timeout")
+    wait_timeout: float = of("{side}-snet-wait-timeout")
+    max_waiting: int = of("{side}-snet-max-waiting")
+    max_handshakes: int = of("{side}-snet-max-handshakes")
+    dead_after: float = DEAD_AFTER
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortSettings(Section):
+    """One port and the bounds of its links; sizes are bytes, times seconds.
+
+    Attributes:
+        side: client or server.
+        address: As the operator wrote it.
+        max_links: Connections at a time; 0: no limit.
+        max_packet: The largest legal length field.
+        idle_timeout: 0: never.
+        write_timeout: 0: for ever.
+        snet: How it speaks snet; None: it does not.
+    """
+
+    side: Literal["client", "server"]
+    address: str = of("{side}-addr")
+    reuse_port: bool = of("reuse-port")
+    max_links: int = of("max-{side}s")
+    max_packet: int = of("max-packet")
+    read_size: int = of("{side}-buffer-size")
+    idle_timeout: float = of("{side}-idle-timeout")
+    write_timeout: float = of("write-timeout")
+    queue_packets: int = of("{side}-send-chan-size")
+    queue_bytes: int = of("{side}-send-buffer")
+    snet: SnetSettings | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerPortSettings(PortSettings):
+    """The server port.
+
+    Attributes:
+        key: What servers prove to hold; empty: none.
+        max_handshakes: Servers that have not proved it yet; past that the oldest is dropped.
+    """
+
+    key: bytes = field(repr=False, metadata={"option": "server-auth-password"})
+    allow_empty_key: bool = of("allow-empty-key")
+    max_handshakes: int = of("server-max-handshakes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitSettings(Section):
+    """What holds for all links together, and for each in the router.
+
+    Attributes:
+        client_max_conn: 0: no limit.
+        client_max_total: 0: no limit.
+        memory_limit: Bytes that may wait for all links together; 0: no limit.
+        memory_share: The part of the machine's memory that this is, if it was given so.
+        keep_files: Descriptors kept back from clients.
+    """
+
+    client_max_conn: int = of("client-max-conn")
+    client_max_total: int = of("client-max-total")
+    server_id_conflict: Literal["replace", "evict", "reject"] = of("server-id-conflict")
+    memory_limit: int = of("memory-limit")
+    memory_share: float | None
+    keep_files: int = of("keep-files")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelaySettings(Section):
+    """Whether packets are forwarded in native code."""
+
+    mode: Literal["auto", "on", "off"] = of("relay")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSettings(Section):
+    """The slab pool of the relay's queues; sizes are bytes.
+
+    Attributes:
+        limit: Bytes of chunks in use; 0: no limit.
+    """
+
+    type: Literal["sync", "atom", "chan"] = of("mem-pool-type")
+    factor: int = of("mem-pool-factor")
+    min_chunk: int = of("mem-pool-min-chunk")
+    max_chunk: int = of("mem-pool-max-chunk")
+    page_size: int = of("mem-pool-page-size")
+    limit: int = of("mem-pool-limit")
+
+    def check(self) -> None:
+        """See that the sizes fit together.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        largest = f"mem-pool-max-chunk, {self.max_chunk}"
+        if self.min_chunk > self.max_chunk:
+            raise ConfigError(self.where("min_chunk"), f"{self.min_chunk} is over {largest}")
+        if self.page_size < self.max_chunk:
+            raise ConfigError(
+                self.where("page_size"),
+                f"{self.page_size} is below {largest}: a page has chunks",
+            )
+        if 0 < self.limit < self.max_chunk:
+            raise ConfigError(
+                self.where("limit"), f"{self.limit} is below {largest}; 0 is no limit"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSettings(Section):
+    """The log.
+
+    Attributes:
+        file: Empty: the console.
+    """
+
+    file: str = of("logfile")
+    format: Literal["text", "json"] = of("log-format")
+    level: Literal["debug", "info", "warn", "error", "critical"] = of("log-level")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpsSettings(Section):
+    """Where a running gateway is met: its files and its commands."""
+
+    run_dir: str = of("run-dir")
+    pid_file: str = of("pid-file")
+    command_file: str = of("command-file")
+    commands_module: str = of("commands-module")
+
+    def path(self, name: str) -> str:
+        """A file's path from the working directory: relative ones start at run_dir."""
+        return os.path.normpath(os.path.join(self.run_dir, name))
+
+    @property
+    def pid_path(self) -> str:
+        """Empty: there is none."""
+        return self.path(self.pid_file) if self.pid_file else ""
+
+    @property
+    def command_path(self) -> str:
+        """Empty: there is none."""
+        return self.path(self.command_file) if self.command_file else ""
+
+    @property
+    def answer_path(self) -> str:
+        """Where the answer to the last command is."""
+        return self.path("fastway.answer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that a gateway is told."""
+
+    client: PortSettings
+    server: ServerPortSettings
+    limits: LimitSettings
+    relay: RelaySettings
+    pool: PoolSettings
+    log: LogSettings
+    ops: OpsSettings
+
+    @property
+    def ports(self) -> tuple[PortSettings, ServerPortSettings]:
+        return self.client, self.server
+
+
+def make_settings(values: Values) -> Settings:
+    """The settings of all values.
+
+    Raises:
+        ConfigError: two of them do not go together.
+    """
+    pool = _make(PoolSettings, values)
+    pool.check()
+    share, limit = _memory_limit(values)
+    key = os.fsencode(values.values["server-auth-password"])
+    return Settings(
+        client=_make(PortSettings, values, "client", snet=_make_snet(values, "client")),
+        server=_make(
+            ServerPortSettings, values, "server", snet=_make_snet(values, "server"), key=key
+        ),
+        limits=_make(LimitSettings, values, memory_limit=limit, memory_share=share),
+        relay=_make(RelaySettings, values),
+        pool=pool,
+        log=_make(LogSettings, values),
+        ops=_make(OpsSettings, values),
+    )
+
+
+def _make_snet(values: Values, side: str) -> SnetSettings | None:
+    """How that port speaks snet, if its options make it."""
+    if values.values[f"{side}-addr"].strip().startswith("snet:"):
+        for name, given in values.given.items():
+            if name.startswith(f"{side}-snet-"):
+                raise ConfigError(
+                    given.where, f"--{side}-addr has snet's settings itself; give it there"
+                )
+        return None
+    idle = values.values[f"{side}-idle-timeout"]
+    # A dead connection is to be noticed as a cut before its client counts as idle.
+    snet = _make(
+        SnetSettings,
+        values,
+        side,
+        dead_after=min(DEAD_AFTER, idle * 2 / 3) if idle else DEAD_AFTER,
+    )
+    if not snet.enable and snet.encrypt:
+        raise ConfigError(
+            snet.where("encrypt"),
+            f"nothing would be encrypted without --{side}-snet-enable; give that too",
+        )
+    return snet if snet.enable else None
+
+
+def _memory_limit(values: Values) -> tuple[float | None, int]:
+    """The share that was asked for, if it was one, and the limit in bytes."""
+    limit = values.values["memory-limit"]
+    if not isinstance(limit, Share):
+        return None, limit
+    memory = memory_size()
+    if not memory and "memory-limit" in values.given:
+        raise ConfigError(
+            values.where("memory-limit"),
+            "this system does not tell how much memory there is; give a size such as "
+            f"{show_size(2**30)}, or 0 for no limit",
+        )
+    return limit.part, int(memory * limit.part)

@@ -1,0 +1,373 @@
+"""Every option once: its name, default, unit and meaning, in the order of a manual.
+
+Rule: what an option is called stands here and nowhere else; help, completion, the three sources
+and `Settings` are made from this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from fastway.config.values import (
+    Parser,
+    duration,
+    number,
+    one_of,
+    parse_bool,
+    share_or,
+    size,
+)
+
+BYTES = 2**40
+"""Bytes that a queue may be allowed to hold, at most."""
+
+COUNT = 2**31
+"""Packets, connections and the like of which there may be, at most."""
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Option:
+    """One row of the manual.
+
+    Attributes:
+        default: As an operator would write it.
+        parse: Text to value; a ValueError's text tells the operator what would be right.
+        unit: What the text is: size, duration, number, flag, address, path, or the words that are
+            possible.
+        topic: The heading under which help lists it.
+        short: A letter that is another name of it.
+        words: All that it may be, if that can be listed.
+        many: It may be given several times.
+    """
+
+    name: str
+    default: str
+    parse: Parser
+    unit: str
+    help: str
+    topic: str = "Options"
+    short: str = ""
+    words: tuple[str, ...] = ()
+    many: bool = False
+
+    @property
+    def is_flag(self) -> bool:
+        return self.parse is parse_bool
+
+
+def flag(name: str, help: str, topic: str = "Options") -> Option:
+    """An option that is off until it is named."""
+    return Option(name, "false", parse_bool, "flag", help, topic)
+
+
+def choice(name: str, default: str, words: tuple[str, ...], help: str, topic: str) -> Option:
+    """An option that is one of some words."""
+    unit = f"{', '.join(words[:-1])} or {words[-1]}"
+    return Option(name, default, one_of(*words), unit, help, topic, words=words)
+
+
+def _addresses() -> Iterator[Option]:
+    topic = "Ports"
+    where = "port 0 = any free port"
+    yield Option("client-addr", ":0", str, "address", f"where clients connect; {where}", topic)
+    yield Option(
+        "server-addr", ":0", str, "address", f"where game servers connect; {where}", topic
+    )
+    yield Option(
+        "server-auth-password",
+        "",
+        str,
+        "text",
+        "the key that servers prove to hold (also --server-auth-key)",
+        topic,
+    )
+    yield flag(
+        "allow-empty-key",
+        "accept servers without a key although their port is not on loopback only",
+        topic,
+    )
+    yield flag("reuse-port", "SO_REUSEPORT: several gateways may share the ports", topic)
+
+
+def _side(side: str, topic: str, read: str, packets: str, queue: str) -> Iterator[Option]:
+    """What clients and game servers have alike."""
+    yield Option(
+        f"max-{side}s",
+        "0",
+        number(0, COUNT),
+        "number",
+        f"connections on the {side} port at a time; 0 = as many as files may be open",
+        topic,
+    )
+    yield Option(
+        f"{side}-idle-timeout",
+        "30s",
+        duration(0.1, zero="never"),
+        "duration",
+        f"a {side} that sends no complete packet for this long is lost; 0 = never",
+        topic,
+    )
+    yield Option(
+        f"{side}-send-chan-size",
+        packets,
+        number(1, COUNT),
+        "number",
+        f"packets that may wait for one {side}",
+        topic,
+    )
+    yield Option(
+        f"{side}-send-buffer",
+        queue,
+        size(1, BYTES),
+        "size",
+        f"bytes that may wait for one {side}",
+        topic,
+    )
+    yield Option(
+        f"{side}-buffer-size",
+        read,
+        size(64, 16 * 2**20),
+        "size",
+        f"bytes taken from a {side}'s socket in one read",
+        topic,
+    )
+
+
+def _clients() -> Iterator[Option]:
+    topic = "Clients"
+    yield Option(
+        "client-max-conn",
+        "16",
+        number(0, COUNT),
+        "number",
+        "virtual connections with which a client may still dial another; 0 = no limit",
+        topic,
+    )
+    yield Option(
+        "client-max-total",
+        "1024",
+        number(0, COUNT),
+        "number",
+        "virtual connections with which a client may still be dialled; 0 = no limit",
+        topic,
+    )
+    yield from _side("client", topic, read="2K", packets="1000", queue="4M")
+
+
+def _servers() -> Iterator[Option]:
+    topic = "Game servers"
+    yield choice(
+        "server-id-conflict",
+        "replace",
+        ("replace", "evict", "reject"),
+        "a second server with an id in use: it gets the new dials, the older is lost, "
+        "or it is lost",
+        topic,
+    )
+    yield from _side("server", topic, read="64K", packets="100000", queue="64M")
+    yield Option(
+        "server-max-handshakes",
+        "1000",
+        number(1, COUNT),
+        "number",
+        "servers that have not proved the key yet; past that the oldest is dropped",
+        topic,
+    )
+
+
+def _both() -> Iterator[Option]:
+    topic = "Packets and limits"
+    yield Option(
+        "max-packet",
+        "512K",
+        size(16, GIB),
+        "size",
+        "the largest length field of a packet: 4 bytes of id and the message",
+        topic,
+    )
+    yield Option(
+        "write-timeout",
+        "30s",
+        duration(0.1, zero="never"),
+        "duration",
+        "an end that takes nothing for this long while data waits is lost; 0 = never",
+        topic,
+    )
+    yield Option(
+        "memory-limit",
+        "25%",
+        share_or(size(2**20, BYTES, zero="no limit")),
+        "size or share",
+        "bytes that may wait for all links together, or a share of the machine's or container's "
+        "memory; over it the client that holds most is lost; 0 = no limit",
+        topic,
+    )
+    yield Option(
+        "keep-files",
+        "64",
+        number(0, 2**20),
+        "number",
+        "open files kept back from clients, for game servers and the operator",
+        topic,
+    )
+    yield choice(
+        "relay",
+        "auto",
+        ("auto", "on", "off"),
+        "forward packets in native code; auto: where it is built and runs",
+        topic,
+    )
+
+
+def _snet() -> Iterator[Option]:
+    topic = "snet: connections that survive broken networks (docs/snet.md)"
+    for side, buffer, waiting in (("client", "32K", "10000"), ("server", "1M", "1000")):
+        yield flag(f"{side}-snet-enable", f"speak snet on the {side} port", topic)
+        yield flag(
+            f"{side}-snet-encrypt",
+            f"encrypt snet on the {side} port; weak, see docs/snet.md",
+            topic,
+        )
+        yield Option(
+            f"{side}-snet-buffer",
+            buffer,
+            size(1, GIB),
+            "size",
+            "bytes kept for one connection, to be sent again",
+            topic,
+        )
+        yield Option(
+            f"{side}-snet-init-timeout",
+            "10s",
+            duration(0.1),
+            "duration",
+            "how long an snet handshake may take",
+            topic,
+        )
+        yield Option(
+            f"{side}-snet-wait-timeout",
+            "60s",
+            duration(0.1),
+            "duration",
+            "how long a cut connection may take to come back",
+            topic,
+        )
+        yield Option(
+            f"{side}-snet-max-waiting",
+            waiting,
+            number(1, COUNT),
+            "number",
+            "connections that may be cut at a time; past that the one cut longest is lost",
+            topic,
+        )
+        yield Option(
+            f"{side}-snet-max-handshakes",
+            "1000",
+            number(1, COUNT),
+            "number",
+            "snet handshakes at a time; past that the oldest is dropped",
+            topic,
+        )
+
+
+def _pool() -> Iterator[Option]:
+    topic = "The relay's memory pool"
+    yield choice(
+        "mem-pool-type",
+        "atom",
+        ("sync", "atom", "chan"),
+        "kind of slab pool from which the relay's queues are made",
+        topic,
+    )
+    yield Option(
+        "mem-pool-factor",
+        "2",
+        number(2, 1024),
+        "number",
+        "growth from one chunk size to the next",
+        topic,
+    )
+    for name, default, help in (
+        ("min-chunk", "64B", "smallest chunk"),
+        ("max-chunk", "64K", "largest chunk"),
+        ("page-size", "1M", "bytes of one slab"),
+    ):
+        yield Option(f"mem-pool-{name}", default, size(1, GIB), "size", help, topic)
+    yield Option(
+        "mem-pool-limit",
+        "0",
+        size(1, BYTES, zero="no limit"),
+        "size",
+        "bytes of chunks in use; over it an end that needs one is lost; 0 = no limit",
+        topic,
+    )
+
+
+def _files() -> Iterator[Option]:
+    topic = "Files and commands"
+    yield Option(
+        "run-dir", ".", str, "path", "where the pid file, command file and reports are", topic
+    )
+    yield Option(
+        "pid-file", "fastway.pid", str, "path", "holds the process id; empty = none", topic
+    )
+    yield Option(
+        "command-file", "fastway.cmd", str, "path", "what SIGUSR1 reads; empty = none", topic
+    )
+    yield Option(
+        "commands-module",
+        "",
+        str,
+        "python module",
+        "its register(commands) adds commands of your own",
+        topic,
+    )
+
+
+def _log() -> Iterator[Option]:
+    topic = "Log"
+    yield Option(
+        "logfile",
+        "",
+        str,
+        "path",
+        "log there instead of the console; SIGHUP reopens it (also --log-file)",
+        topic,
+    )
+    yield choice("log-format", "text", ("text", "json"), "one line an event", topic)
+    yield choice(
+        "log-level",
+        "info",
+        ("debug", "info", "warn", "error", "critical"),
+        "the least level that is logged",
+        topic,
+    )
+
+
+OPTIONS: list[Option] = [
+    *_addresses(),
+    *_clients(),
+    *_servers(),
+    *_both(),
+    *_snet(),
+    *_pool(),
+    *_files(),
+    *_log(),
+]
+
+CONFIG = Option("config", "", str, "path", "a TOML file with options", "Configuration", short="c")
+"""Not an option of its own: where options are."""
+
+ALIASES = {"server-auth-key": "server-auth-password", "log-file": "logfile"}
+
+BY_NAME = {option.name: option for option in OPTIONS}
+
+
+def resolve_name(name: str, options: Iterable[Option] = OPTIONS) -> Option | None:
+    """The option called `name`: kebab-case or snake_case, in any case, aliases too."""
+    name = name.strip().replace("_", "-").lower()
+    name = ALIASES.get(name, name)
+    return next((option for option in options if option.name == name), None)

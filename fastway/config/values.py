@@ -1,0 +1,172 @@
+"""From an operator's text to a value: sizes, durations, numbers, words, shares.
+
+Rule: a parser takes text and returns a value, or raises a ValueError whose one line says what
+would be right. Every number has a lower and an upper end: none can wrap in C or in a timer.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+_SIZE = re.compile(r"(\d+)\s*([KMG]?)i?B?", re.IGNORECASE)
+_SIZE_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|us|h|m|s)")
+_DURATION_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "us": 0.000001}
+_SHARE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*%")
+_TRUE = ("true", "yes", "on", "1")
+_FALSE = ("false", "no", "off", "0")
+
+TEN_YEARS = 10 * 365 * 24 * 3600.0
+"""Seconds of the longest duration that any option takes."""
+
+Parser = Callable[[str], Any]
+
+
+def quoted(text: str) -> str:
+    """The text as a message shows it, however long it is."""
+    return repr(text) if len(text) <= 60 else f"{text[:60]!r}..."
+
+
+def parse_size(text: str) -> int:
+    """Bytes: `512K`, `1M`, `64B` or plain bytes (spec section 5).
+
+    Raises:
+        ValueError: it is not a size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{quoted(text)} is not a size: give bytes, or a number with K, M or G")
+    return int(match[1]) * _SIZE_UNITS[match[2].upper()]
+
+
+def show_size(size: float) -> str:
+    """`64K`, as an operator would write it; exact for whole sizes."""
+    for unit in ("G", "M", "K"):
+        if size and size % _SIZE_UNITS[unit] == 0:
+            return f"{int(size) // _SIZE_UNITS[unit]}{unit}"
+    return f"{int(size)}"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds: `30s`, `1m30s`, `500ms` or plain seconds (spec section 5).
+
+    Raises:
+        ValueError: it is not a duration.
+    """
+    text = text.strip()
+    if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text):
+        text += "s"
+    pieces = _DURATION.findall(text)
+    if not pieces or "".join(number + unit for number, unit in pieces) != text:
+        raise ValueError(f"{quoted(text)} is not a duration: give seconds, or 30s, 1m30s, 500ms")
+    seconds = float(sum(float(number) * _DURATION_UNITS[unit] for number, unit in pieces))
+    if math.isinf(seconds):
+        raise ValueError(f"{quoted(text)} is too long a duration")
+    return seconds
+
+
+def show_duration(seconds: float) -> str:
+    """`10s`, as an operator would write it."""
+    for unit in ("h", "m", "s"):
+        if seconds and seconds % _DURATION_UNITS[unit] == 0:
+            return f"{seconds / _DURATION_UNITS[unit]:.0f}{unit}"
+    return f"{seconds:g}s"
+
+
+def parse_bool(text: str) -> bool:
+    """`true`, `yes`, `on`, `1`, or their opposites.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    word = text.strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ValueError(f"{quoted(text)} is neither true nor false")
+
+
+def parse_int(text: str) -> int:
+    """A whole number.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{quoted(text)} is not a whole number") from None
+
+
+def show_int(number: float) -> str:
+    return f"{number:.0f}"
+
+
+def _within(
+    parse: Parser, show: Callable[[float], str], low: float, high: float, zero: str
+) -> Parser:
+    def checked(text: str) -> Any:
+        value = parse(text)
+        if zero and value == 0:
+            return value
+        if value < low:
+            also = f", or 0 for {zero}" if zero else ""
+            raise ValueError(f"{quoted(text)} is too small: it must be at least {show(low)}{also}")
+        if value > high:
+            raise ValueError(f"{quoted(text)} is too large: it can be at most {show(high)}")
+        return value
+
+    return checked
+
+
+def number(low: int, high: int, zero: str = "") -> Parser:
+    """A parser of whole numbers from `low` to `high`, or 0 where `zero` says what 0 means."""
+    return _within(parse_int, show_int, low, high, zero)
+
+
+def size(low: int, high: int, zero: str = "") -> Parser:
+    """The same of sizes, in bytes."""
+    return _within(parse_size, show_size, low, high, zero)
+
+
+def duration(low: float, high: float = TEN_YEARS, zero: str = "") -> Parser:
+    """The same of durations, in seconds."""
+    return _within(parse_duration, show_duration, low, high, zero)
+
+
+def one_of(*words: str) -> Parser:
+    """A parser that takes one of `words`."""
+
+    def checked(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{quoted(text)} is none of {', '.join(words)}")
+        return text
+
+    return checked
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of something that is known only on the machine itself: over 0, at most 1."""
+
+    part: float
+
+
+def share_or(parse: Parser) -> Parser:
+    """A parser of a Share, `25%`, or of whatever `parse` takes."""
+
+    def checked(text: str) -> Any:
+        match = _SHARE.fullmatch(text.strip())
+        if match is None:
+            return parse(text)
+        part = float(match[1]) / 100
+        if not 0 < part <= 1:
+            raise ValueError(f"{quoted(text)} is no share: it is over 0% and at most 100%")
+        return Share(part)
+
+    return checked

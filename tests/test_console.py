@@ -1,0 +1,299 @@
+"""The console command: its subcommands, help, `check`, the demo, and completion."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import fastway
+from fastway.__main__ import main, overview
+from fastway.cli.table import BY_COMMAND, COMMANDS, SERVER_ADDR
+from fastway.config.table import OPTIONS
+from tests.support.errors import raised
+from tests.support.files import CHECKOUT, scratch
+from tests.support.processes import PATIENCE, environment
+
+
+class ConsoleTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = scratch(self)
+        for variable in [name for name in os.environ if name.startswith("FASTWAY_")]:
+            self.addCleanup(os.environ.__setitem__, variable, os.environ.pop(variable))
+
+    def says(self, *arguments: str, status: int = 0) -> str:
+        """What a command prints: on standard output if it went well, else its one error line."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                found: Any = main(arguments)
+            except SystemExit as end:
+                found = end.code
+        self.assertEqual(found, status, err.getvalue())
+        if status:
+            self.assertEqual(len(err.getvalue().splitlines()), 1, err.getvalue())
+        else:
+            self.assertEqual(err.getvalue(), "")
+        return (err if status else out).getvalue().strip()
+
+    def run_command(
+        self, *arguments: str, switches: tuple[str, ...] = (), **settings: str
+    ) -> subprocess.CompletedProcess[str]:
+        """A whole process."""
+        return subprocess.run(
+            [sys.executable, *switches, "-m", "fastway", *arguments],
+            cwd=self.directory,
+            env=environment(settings),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+
+class HelpTests(ConsoleTestCase):
+    def test_overview(self) -> None:
+        """--help, -h and help list every command with a few words, and no options."""
+        for way in ("--help", "-h", "help"):
+            self.assertEqual(self.says(way), overview())
+        for command in COMMANDS:
+            self.assertRegex(overview(), rf"(?m)^  {command.name} .*")
+            self.assertIn(command.words.split()[-1], overview())
+        self.assertNotIn("--client-addr", overview())
+        self.assertLess(len(overview().splitlines()), 40)
+
+    def test_every_command(self) -> None:
+        """`help COMMAND`, `COMMAND --help` and `COMMAND -h` are the same, with all its options."""
+        for command in COMMANDS:
+            text = self.says("help", command.name)
+            for way in ("--help", "-h"):
+                self.assertEqual(self.says(command.name, way), text)
+            self.assertTrue(text.startswith(f"Usage: fastway {command.name}"), text)
+            for option in command.options.table:
+                self.assertIn(f"--{option.name}", text)
+
+    def test_topics(self) -> None:
+        """A gateway's options stand under their topics, in the table's order."""
+        text = self.says("help", "run")
+        for topic in {option.topic for option in OPTIONS}:
+            self.assertEqual(text.count(f"\n{topic}:\n"), 1)
+        names = re.findall(r"^  --([a-z-]+)", text, re.MULTILINE)
+        self.assertEqual([name for name in names if name != "config"], [o.name for o in OPTIONS])
+
+    def test_demo_defaults(self) -> None:
+        """The demo's help has the demo's addresses, not the gateway's."""
+        text = " ".join(self.says("demo", "--help").split())
+        self.assertIn("where game servers connect; port 0 = any free port [127.0.0.1:9020]", text)
+        self.assertIn("[:0]", " ".join(self.says("run", "--help").split()))
+
+    def test_after_options(self) -> None:
+        """Help is given behind other options too, and -V is the version everywhere."""
+        self.assertIn("--client-addr", self.says("--reuse-port", "--help"))
+        for arguments in (
+            ["-V"],
+            ["--version"],
+            ["version"],
+            ["ping", "-V"],
+            ["--reuse-port", "-V"],
+        ):
+            self.assertEqual(self.says(*arguments), f"fastway {fastway.__version__}")
+
+    def test_typos(self) -> None:
+        """A command that is none suggests the nearest, and ends with status 1."""
+        for arguments in (["pin"], ["help", "pin"]):
+            self.assertIn("no command 'pin' (did you mean ping?)", self.says(*arguments, status=1))
+        self.assertIn("fastway --help lists them", self.says("xyzzy", status=1))
+
+    def test_stray(self) -> None:
+        """More words than a command takes are refused."""
+        self.assertIn("'more' is not an option", self.says("check", "a", "more", status=1))
+
+    def test_bare(self) -> None:
+        """Options without a command are those of a gateway; errors name what was typed."""
+        for arguments in (["--client-adr=:1"], ["-ClientAdr=:1"]):
+            line = self.says(*arguments, status=1)
+            self.assertTrue(line.startswith(f"fastway: {arguments[0].partition('=')[0]}: "), line)
+            line = self.says("run", *arguments, status=1)
+            self.assertTrue(line.startswith("fastway run: "), line)
+
+    def test_optimized(self) -> None:
+        """It is the same without assertions and docstrings."""
+        for switch in ("-O", "-OO"):
+            done = self.run_command("help", "run", switches=(switch,))
+            self.assertEqual(done.stdout.strip(), self.says("help", "run"))
+            done = self.run_command("check", "--max-packet=1", switches=(switch,))
+            self.assertIn("--max-packet: '1' is too small", done.stderr)
+
+    def test_closed_pipe(self) -> None:
+        """Whoever reads only the first line of a long help causes no noise."""
+        script = f"{sys.executable} -m fastway help run | head -1"
+        done = subprocess.run(
+            ["bash", "-c", script],
+            env=environment({}),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        self.assertEqual(done.stderr, "")
+
+
+class CheckTests(ConsoleTestCase):
+    def write(self, text: str) -> str:
+        path = os.path.join(self.directory, "a.toml")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f'run-dir = "{self.directory}"\n{text}')
+        return path
+
+    def test_fine(self) -> None:
+        """It says the ports, the path of packets, limits and files, and leaves no trace."""
+        path = self.write(
+            'memory-limit = "64M"\nlogfile = "gate.log"\npid-file = "gate.pid"\nrelay = "off"\n'
+            '[client]\naddr = "127.0.0.1:0"\n'
+            '[server]\naddr = "127.0.0.1:0"\nauth-key = "geheim"\n'
+        )
+        for arguments in ([path], ["--config", path], ["-c", path]):
+            text = self.says("check", *arguments)
+            for words in (
+                "clients   127.0.0.1:0 (any free port)",
+                "they prove a key",
+                "the path of Python: --relay off",
+                "64 MiB of what waits",
+                os.path.join(self.directory, "gate.pid"),
+                os.path.abspath("gate.log"),
+                f"{path} can be used",
+            ):
+                self.assertIn(words, text)
+            self.assertNotIn("geheim", text)
+            self.assertNotIn("would not start", text)
+        self.assertEqual(os.listdir(self.directory), ["a.toml"])
+
+    def test_options_win(self) -> None:
+        """Options beside the file are taken into account, as `run` would."""
+        path = self.write('[client]\naddr = "127.0.0.1:7"\n[server]\naddr = "127.0.0.1:0"\n')
+        self.assertIn("127.0.0.1:0 (any", self.says("check", path, "--client-addr=127.0.0.1:0"))
+
+    def test_bad(self) -> None:
+        """What `run` would refuse is refused by the place where it stands, with status 1."""
+        for text, words in (
+            ("[client]\nadr = 1", "client-adr: no such option (did you mean client-addr?)"),
+            ('[server]\naddr = ":0"', "--server-auth-password: it is empty"),
+            ('[client]\naddr = "nonsense"', "client-addr: 'nonsense' is not an address"),
+            ('[client]\naddr = "nope:1:x"', "client-addr: 'nope:1:x'"),
+            ('logfile = "missing/a.log"', "missing is not a directory"),
+        ):
+            if "[server]" not in text:
+                text += '\n[server]\naddr = "127.0.0.1:0"'
+            path = self.write(text)
+            line = self.says("check", path, status=1)
+            self.assertIn(words, line)
+            self.assertTrue(line.startswith("fastway check: "), line)
+        self.assertIn("cannot read nothing.toml", self.says("check", "nothing.toml", status=1))
+
+    def test_taken_now(self) -> None:
+        """A port that is in use now, by a gateway with that very file say, is only a note."""
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            sock.listen()
+            busy = f"127.0.0.1:{sock.getsockname()[1]}"
+            path = self.write(f'[client]\naddr = "{busy}"\n[server]\naddr = "127.0.0.1:0"\n')
+            text = self.says("check", path)
+        self.assertIn(f"it would not start: {path}: client-addr: cannot listen on {busy}", text)
+        self.assertIn("can be used", text)
+
+
+class DemoTests(ConsoleTestCase):
+    def test_hint(self) -> None:
+        """It says how to talk to it: with the port that it got, on loopback, and no make."""
+        for address in ("127.0.0.1:0", ":0"):
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "fastway", "demo", "--pid-file="),
+                    *(f"--client-addr={address}", "--server-addr=127.0.0.1:0"),
+                ],
+                cwd=self.directory,
+                env=environment({}),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            self.addCleanup(process.wait)
+            self.addCleanup(process.kill)
+            assert process.stdout is not None
+            with process.stdout:
+                lines = [process.stdout.readline() for _ in range(5)]
+                found = re.search(r"clients connect to (127\.0\.0\.1:[1-9]\d*),", lines[1])
+                self.assertTrue(found, lines)
+                assert found is not None
+                self.assertTrue(lines[3].endswith(f" play --gateway {found[1]}\n"), lines)
+                self.assertNotIn("make", lines[3])
+                played = subprocess.run(
+                    [sys.executable, "-m", "fastway", "play", "--gateway", found[1]],
+                    cwd=self.directory,
+                    env=environment({}),
+                    input="/who\n/quit\n",
+                    capture_output=True,
+                    text=True,
+                    timeout=PATIENCE,
+                    check=False,
+                )
+                self.assertEqual(played.returncode, 0, played.stderr)
+                self.assertIn("* in the room: nobody", played.stdout)
+                process.send_signal(signal.SIGINT)
+                self.assertEqual(process.wait(PATIENCE), 0)
+
+    def test_sources(self) -> None:
+        """The demo's addresses are only defaults: the environment and the file win over them."""
+        options = BY_COMMAND["demo"].make_options()
+        os.environ["FASTWAY_CLIENT_ADDR"] = "127.0.0.1:7"
+        self.addCleanup(os.environ.pop, "FASTWAY_CLIENT_ADDR")
+        options.parseOptions([])
+        self.assertEqual(options["client-addr"], "127.0.0.1:7")
+        self.assertEqual(options["server-addr"], SERVER_ADDR)
+
+    def test_refusals(self) -> None:
+        """A server port that the demo server cannot reach over plain TCP is refused by name."""
+        for arguments in (["--server-addr=tcp:0:interface=127.0.0.1"], ["--server-snet-enable"]):
+            more = [f"--run-dir={self.directory}", "--client-addr=127.0.0.1:0"]
+            line = self.says("demo", *more, *arguments, status=1)
+            option = arguments[0].partition("=")[0]
+            self.assertTrue(line.startswith(f"fastway demo: {option}: the demo server"), line)
+
+
+class CheckoutTests(ConsoleTestCase):
+    def test_make_play(self) -> None:
+        """`make play` is suggested in the checkout only."""
+        from fastway.cli.gateway import in_checkout
+
+        before = os.getcwd()
+        self.addCleanup(os.chdir, before)
+        os.chdir(CHECKOUT)
+        self.assertIs(in_checkout(), os.path.exists("Makefile"))
+        os.chdir(self.directory)
+        self.assertIs(in_checkout(), False)
+
+    def test_this_command(self) -> None:
+        """A command that is not on PATH is suggested by its path."""
+        from fastway.cli.gateway import this_command
+
+        path = os.path.join(self.directory, "fastway")
+        with open(path, "wb") as file:
+            os.fchmod(file.fileno(), 0o755)
+        self.patch(os, "environ", {**os.environ, "PATH": "/nonexistent"})
+        self.patch(sys, "argv", [path])
+        self.assertEqual(this_command(), path)
+        os.environ["PATH"] = self.directory
+        self.assertEqual(this_command(), "fastway")
+        self.patch(sys, "argv", ["/x/__main__.py"])
+        self.assertEqual(this_command(), "python -m fastway")
+        raised(SystemExit, main, ["--version"])

@@ -1,0 +1,252 @@
+"""The tree of settings: every option in one field, with its type and where it was given."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from fastway.config import Settings, read
+from fastway.config import settings as module
+from fastway.config.memory import memory_size
+from fastway.config.settings import Section, SnetSettings
+from fastway.config.table import BY_NAME
+from fastway.errors import ConfigError
+from tests.support.errors import raised
+from tests.support.files import CHECKOUT, scratch
+from tests.support.options import settings
+
+SNET = ("--client-snet-enable", "--server-snet-enable")
+GIB = 2**30
+
+
+def sections(told: Settings) -> Iterator[tuple[Section, str]]:
+    """Every section with the side that it is of."""
+    for item in dataclasses.fields(told):
+        section = getattr(told, item.name)
+        yield section, item.name
+        if getattr(section, "snet", None) is not None:
+            yield section.snet, item.name
+
+
+def options_of(section: Section, side: str) -> dict[str, str]:
+    """Field -> the option that makes it."""
+    return {
+        item.name: item.metadata["option"].format(side=side)
+        for item in dataclasses.fields(section)
+        if "option" in item.metadata
+    }
+
+
+def fits(value: object, kind: Any) -> bool:
+    """The value is of the annotated type, exactly."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_args(kind) and type(None) in get_args(kind):
+        return value is None or any(fits(value, one) for one in get_args(kind))
+    return type(value) is kind
+
+
+class TreeTests(SynchronousTestCase):
+    def test_every_option(self) -> None:
+        """Every option makes at least one field, and no field names an option that is none."""
+        made = set()
+        for section, side in sections(settings(*SNET)):
+            made |= set(options_of(section, side).values())
+        self.assertEqual(made, set(BY_NAME))
+
+    def test_types(self) -> None:
+        """Every field has the type that it says, whatever the operator wrote."""
+        for arguments in ((), SNET, ("--memory-limit=1G", "--write-timeout=0")):
+            for section, side in sections(settings(*arguments)):
+                hints = get_type_hints(type(section), vars(module))
+                for name in options_of(section, side):
+                    self.assertTrue(fits(getattr(section, name), hints[name]), name)
+
+    def test_values_arrive(self) -> None:
+        """Each option reaches its own field, and where it was given comes with it."""
+        texts = {
+            "address": "127.0.0.1:9",
+            "bool": "true",
+            "flag": "true",
+            "number": "77",
+            "duration": "77s",
+            "size": "77K",
+            "size or share": "77M",
+            "path": "some/where",
+            "python module": "some",
+            "text": "some",
+        }
+        for name, option in BY_NAME.items():
+            text = option.words[-1] if option.words else texts[option.unit]
+            more = {f"FASTWAY_{side}_SNET_ENABLE": "1" for side in ("CLIENT", "SERVER")}
+            if name == "mem-pool-min-chunk":
+                text = "64"
+            environment = {**more, f"FASTWAY_{name.replace('-', '_').upper()}": text}
+            expected = option.parse(text)
+            found = 0
+            for section, side in sections(settings(environment=environment)):
+                for field, made_of in options_of(section, side).items():
+                    if made_of == name:
+                        value = getattr(section, field)
+                        self.assertEqual(value, b"some" if field == "key" else expected, name)
+                        where = f"FASTWAY_{name.replace('-', '_').upper()}"
+                        self.assertEqual(section.where(field), where)
+                        found += 1
+            self.assertTrue(found, name)
+
+    def test_where(self) -> None:
+        """An option that was not given is spelled as on a command line; no field, no place."""
+        told = settings("-ClientAddr=:1", "--log-file", "x")
+        self.assertEqual(told.client.where("address"), "-ClientAddr")
+        self.assertEqual(told.server.where("address"), "--server-addr")
+        self.assertEqual(told.log.where("file"), "--log-file")
+        raised(KeyError, told.log.where, "logfile")
+
+    def test_frozen(self) -> None:
+        """Nobody changes what the operator said."""
+        told = settings()
+        raised(dataclasses.FrozenInstanceError, setattr, told.client, "address", ":1")
+        raised(dataclasses.FrozenInstanceError, setattr, told, "client", told.server)
+
+    def test_key_is_not_shown(self) -> None:
+        """The key does not show where settings are printed."""
+        told = settings("--server-auth-key=geheim ü")
+        self.assertEqual(told.server.key, "geheim ü".encode())
+        self.assertNotIn("geheim", repr(told))
+
+    def test_snet(self) -> None:
+        """A port has snet's settings if it speaks snet, and its idle clients are cut in time."""
+        self.assertIsNone(settings().client.snet)
+        snet = settings("--client-snet-enable", "--client-snet-buffer=5K").client.snet
+        assert snet is not None
+        self.assertEqual((snet.buffer, snet.dead_after), (5120, 20.0))
+        for idle, dead_after in (("15s", 10.0), ("0", 20.0), ("1h", 20.0)):
+            snet = settings("--client-snet-enable", f"--client-idle-timeout={idle}").client.snet
+            assert isinstance(snet, SnetSettings)
+            self.assertEqual(snet.dead_after, dead_after)
+
+    def test_paths(self) -> None:
+        """Files are relative to the run directory, or there are none."""
+        ops = settings("--run-dir=run/x", "--pid-file=/a/b.pid", "--command-file=").ops
+        self.assertEqual((ops.pid_path, ops.command_path), ("/a/b.pid", ""))
+        self.assertEqual(ops.answer_path, "run/x/fastway.answer")
+        self.assertEqual(settings("--run-dir=run").ops.pid_path, "run/fastway.pid")
+
+    def test_read(self) -> None:
+        """`read` gives the settings of a command line and an environment."""
+        told = read(["--max-packet=1K"], {"FASTWAY_MAX_CLIENTS": "3"})
+        self.assertEqual((told.client.max_packet, told.client.max_links), (1024, 3))
+
+
+class LightTests(SynchronousTestCase):
+    def test_imports(self) -> None:
+        """Options and help load nothing of the gateway, and no reactor; -OO changes nothing."""
+        script = (
+            "import sys\n"
+            "from fastway.cli.table import COMMANDS\n"
+            "for command in COMMANDS: str(command.make_options())\n"
+            "from fastway.config import read\n"
+            "read(['--client-addr=:1'], {})\n"
+            "loaded = [name for name in sys.modules if name.startswith('fastway')]\n"
+            "print(' '.join(loaded), 'twisted.internet.reactor' in sys.modules)\n"
+        )
+        for switch in ("-B", "-OO"):
+            done = subprocess.run(
+                [sys.executable, switch, "-c", script],
+                cwd=CHECKOUT,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=True,
+            )
+            *loaded, reactor = done.stdout.split()
+            self.assertEqual(reactor, "False")
+            heavy = ("service", "gateway", "router", "relay", "commands", "endpoint", "snet")
+            tops = {name.split(".")[1] for name in loaded if "." in name}
+            self.assertEqual(tops & set(heavy), set())
+
+
+class MemoryLimitTests(SynchronousTestCase):
+    def limit(self, *arguments: str, memory: int = 8 * GIB) -> tuple[int, float | None]:
+        self.patch(module, "memory_size", lambda: memory)
+        limits = settings(*arguments).limits
+        return limits.memory_limit, limits.memory_share
+
+    def test_default(self) -> None:
+        """Without being told, a quarter of the memory; no limit where that is not known."""
+        self.assertEqual(self.limit(), (2 * GIB, 0.25))
+        self.assertEqual(self.limit(memory=0)[0], 0)
+
+    def test_given(self) -> None:
+        """A share is of the memory, a size is itself, 0 is no limit."""
+        self.assertEqual(self.limit("--memory-limit=50%"), (4 * GIB, 0.5))
+        self.assertEqual(self.limit("--memory-limit=100M"), (100 * 2**20, None))
+        self.assertEqual(self.limit("--memory-limit=0"), (0, None))
+
+    def test_unknown(self) -> None:
+        """A share that was asked for is refused where the memory is not known."""
+        error = raised(ConfigError, self.limit, "--memory-limit=50%", memory=0)
+        self.assertEqual(error.option, "--memory-limit")
+        self.assertIn("give a size", error.problem)
+
+
+class MemoryTests(SynchronousTestCase):
+    def size(self, files: Mapping[str, str]) -> int:
+        """What is found in a file system with these files."""
+        root = scratch(self)
+        for path, text in files.items():
+            place = os.path.join(root, path)
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            with open(place, "w", encoding="utf-8") as file:
+                file.write(text)
+        return memory_size(root)
+
+    def test_machine(self) -> None:
+        """Without control groups it is the machine's memory."""
+        self.assertEqual(self.size({}), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        self.assertGreater(memory_size(), 2**20)
+
+    def test_version_2(self) -> None:
+        """The least of the group's limit and of those above it; max is none."""
+        group = {"proc/self/cgroup": "0::/kube/pod\n"}
+        base = "sys/fs/cgroup"
+        limited = {**group, f"{base}/kube/memory.max": "3000\n"}
+        self.assertEqual(self.size({**limited, f"{base}/kube/pod/memory.max": "max\n"}), 3000)
+        self.assertEqual(self.size({**limited, f"{base}/kube/pod/memory.max": "2000\n"}), 2000)
+        self.assertEqual(self.size({**limited, f"{base}/memory.max": "1000\n"}), 1000)
+        self.assertEqual(
+            self.size({**group, f"{base}/kube/pod/memory.max": "max\n"}), self.size({})
+        )
+
+    def test_container(self) -> None:
+        """In a container its own group is the top, whatever path the host calls it by."""
+        for path in ("/", "/docker/0123", "/../../x"):
+            self.assertEqual(
+                self.size({"proc/self/cgroup": f"0::{path}\n", "sys/fs/cgroup/memory.max": "5"}), 5
+            )
+
+    def test_version_1(self) -> None:
+        """The memory controller's limit, not another's; the kernel's "no limit" is none."""
+        text = "12:cpu,cpuacct:/a\n9:memory:/a/b\n0::/\n"
+        base = "sys/fs/cgroup/memory/a"
+        self.assertEqual(
+            self.size({"proc/self/cgroup": text, f"{base}/b/memory.limit_in_bytes": "4096\n"}),
+            4096,
+        )
+        huge = "9223372036854771712\n"
+        self.assertEqual(
+            self.size({"proc/self/cgroup": text, f"{base}/memory.limit_in_bytes": huge}),
+            self.size({}),
+        )
+
+    def test_garbage(self) -> None:
+        """What cannot be understood counts for nothing."""
+        for text in ("", "x", "0::", ":::", "1:memory"):
+            files = {"proc/self/cgroup": text, "sys/fs/cgroup/memory.max": "-5\n"}
+            self.assertEqual(self.size(files), self.size({}))
