@@ -114,8 +114,10 @@ class HelpTests(ConsoleTestCase):
         self.assertIn("fastway --help lists them", self.says("xyzzy", status=1))
 
     def test_stray(self) -> None:
-        """More words than a command takes are refused."""
+        """More words than a command takes, or fewer than it needs, are refused."""
         self.assertIn("'more' is not an option", self.says("check", "a", "more", status=1))
+        self.assertIn("client|server: it is missing", self.says("kick", status=1))
+        self.assertIn("ID: it is missing", self.says("kick", "client", status=1))
 
     def test_bare(self) -> None:
         """Options without a command are those of a gateway; errors name what was typed."""

@@ -13,7 +13,7 @@ from typing import ClassVar, cast
 
 from fastway.config.settings import Given
 from fastway.config.sources import GatewayOptions, TableOptions
-from fastway.config.table import CONFIG, COUNT, Option, flag
+from fastway.config.table import BY_NAME, CONFIG, COUNT, Option, flag
 from fastway.config.values import duration, number
 from fastway.errors import ConfigError
 
@@ -62,6 +62,44 @@ class CheckOptions(GatewayOptions):
         if self.operands:
             self.given[CONFIG.name] = Given("FILE", self.operands[0])
         super().evaluate()
+
+
+class RemoteOptions(GatewayOptions):
+    """What finds a running gateway: its own options say where its files are."""
+
+    table = (
+        CONFIG,
+        *(BY_NAME[name] for name in ("run-dir", "pid-file", "command-file")),
+        Option(
+            "pid",
+            "0",
+            number(0, COUNT),
+            "number",
+            "the gateway's process id, where it has no pid file (1 in a container); 0 = find it",
+            "The gateway",
+        ),
+        Option(
+            "timeout",
+            "10s",
+            duration(0.1),
+            "duration",
+            "how long to wait for the answer",
+            "The gateway",
+            short="t",
+        ),
+    )
+    longdesc = (
+        "Writes the command file of a running gateway, sends it SIGUSR1, and prints the answer. "
+        "Run it where the gateway was started, or say where its files are; as the gateway's "
+        "user or as root."
+    )
+
+
+class KickOptions(RemoteOptions):
+    """`fastway kick client|server ID`."""
+
+    max_operands = 2
+    longdesc = f"Loses a client, or all servers of an id. {RemoteOptions.longdesc}"
 
 
 class ClientOptions(TableOptions):
@@ -178,6 +216,7 @@ class Command:
 
 
 _GATEWAY = "A gateway"
+_RUNNING = "A running gateway"
 _TOOLS = "Clients and game servers to try one with"
 _MORE = "More"
 
@@ -197,6 +236,25 @@ COMMANDS = [
         DemoOptions,
         "fastway.cli.gateway:demo",
         _GATEWAY,
+    ),
+    Command(
+        "status",
+        "print what it does: links, counters, memory",
+        RemoteOptions,
+        "fastway.cli.remote:status",
+        _RUNNING,
+    ),
+    Command(
+        "links", "print every link of it", RemoteOptions, "fastway.cli.remote:links", _RUNNING
+    ),
+    Command(
+        "kick",
+        "make it lose a link",
+        KickOptions,
+        "fastway.cli.remote:kick",
+        _RUNNING,
+        "client|server ID",
+        (("client", "server"),),
     ),
     Command(
         "play",
