@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import fastway
 from fastway.__main__ import main, overview
+from fastway.cli import completion
 from fastway.cli.table import BY_COMMAND, COMMANDS, SERVER_ADDR
 from fastway.config.table import OPTIONS
 from tests.support.errors import raised
@@ -118,6 +120,7 @@ class HelpTests(ConsoleTestCase):
         self.assertIn("'more' is not an option", self.says("check", "a", "more", status=1))
         self.assertIn("client|server: it is missing", self.says("kick", status=1))
         self.assertIn("ID: it is missing", self.says("kick", "client", status=1))
+        self.assertIn("'fish' is neither bash nor zsh", self.says("completion", "fish", status=1))
 
     def test_bare(self) -> None:
         """Options without a command are those of a gateway; errors name what was typed."""
@@ -270,6 +273,86 @@ class DemoTests(ConsoleTestCase):
             line = self.says("demo", *more, *arguments, status=1)
             option = arguments[0].partition("=")[0]
             self.assertTrue(line.startswith(f"fastway demo: {option}: the demo server"), line)
+
+
+class CompletionTests(ConsoleTestCase):
+    def complete(self, *words: str) -> list[str]:
+        """What bash offers for the last of these words."""
+        script = (
+            f"{completion.bash()}\n"
+            f"COMP_WORDS=({' '.join(map(repr, words))}); COMP_CWORD={len(words) - 1}\n"
+            '_fastway; printf "%s\\n" "${COMPREPLY[@]}"\n'
+        )
+        done = subprocess.run(
+            ["bash", "--norc", "-c", script],
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+        self.assertEqual(done.stderr, "")
+        return done.stdout.split()
+
+    def test_bash(self) -> None:
+        """bash offers commands, options, the words that a value may be, and files."""
+        with open(os.path.join(self.directory, "gate.toml"), "wb"):
+            pass
+        for words, offered in (
+            (["fastway", "pi"], ["ping"]),
+            (["fastway", ""], [command.name for command in COMMANDS]),
+            (["fastway", "--client-ad"], ["--client-addr"]),
+            (["fastway", "run", "--reuse-port", "--client-ad"], ["--client-addr"]),
+            (["fastway", "run", "--log-level", "de"], ["debug"]),
+            (["fastway", "run", "--log-level", "=", "de"], ["debug"]),
+            (["fastway", "run", "--relay", "="], ["auto", "on", "off"]),
+            (["fastway", "run", "--config", "ga"], ["gate.toml"]),
+            (["fastway", "check", "ga"], ["gate.toml"]),
+            (["fastway", "check", "--client-addr", ""], []),
+            (["fastway", "kick", "s"], ["server"]),
+            (["fastway", "help", "se"], ["serve-echo"]),
+            (["fastway", "ping", "--c"], ["--count"]),
+            (["fastway", "completion", ""], ["bash", "zsh"]),
+            (["fastway", "nonsense", "-"], []),
+        ):
+            self.assertEqual(self.complete(*words), offered, words)
+
+    def test_every_option(self) -> None:
+        """Both scripts have every option of every command."""
+        for script in (self.says("completion", "bash"), self.says("completion", "zsh")):
+            for command in COMMANDS:
+                case = script.partition(f"\n        {command.name})\n")[2].partition(";;\n    ")[0]
+                self.assertTrue(case, command.name)
+                for option in command.options.table:
+                    self.assertIn(f"--{option.name}", script)
+
+    def test_zsh(self) -> None:
+        """zsh takes its script without a complaint, and completes with it."""
+        script = (
+            "autoload -U compinit; compinit -u -d dump\n"
+            f"source <({sys.executable} -m fastway completion zsh)\n"
+            "_describe() { print -l -- ${(P)4} }; _arguments() { print -l -- $@ }\n"
+            "offer() { words=($@); CURRENT=$#; PREFIX=$@[-1]; _fastway }\n"
+            "offer fastway p; echo %%%; offer fastway ping --c; echo %%%; offer fastway --cl\n"
+        )
+        done = subprocess.run(
+            ["zsh", "-f", "-c", script],
+            cwd=self.directory,
+            env=environment({}),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        self.assertEqual(done.stderr, "")
+        commands, ping, run = done.stdout.split("%%%\n")
+        self.assertIn("ping:measure round trips to a gateway", commands.splitlines())
+        self.assertIn("--count=[how many; 0 = until Ctrl-C]:number: ", ping.splitlines())
+        self.assertIn("--relay=", run)
+        self.assertNotIn("--relay=", ping)
+
+    if shutil.which("zsh") is None:
+        test_zsh.skip = "there is no zsh"  # type: ignore[attr-defined]
 
 
 class CheckoutTests(ConsoleTestCase):

@@ -161,6 +161,17 @@ class EchoOptions(TableOptions):
     )
 
 
+class CompletionOptions(TableOptions):
+    """`fastway completion bash|zsh`."""
+
+    max_operands = 1
+    longdesc = (
+        "Prints a script that lets a shell complete fastway's commands and options. "
+        'bash: eval "$(fastway completion bash)" in ~/.bashrc. '
+        "zsh: fastway completion zsh > _fastway, in a directory of $fpath."
+    )
+
+
 class HelpOptions(TableOptions):
     """`fastway help [COMMAND]`."""
 
@@ -279,6 +290,15 @@ COMMANDS = [
         EchoOptions,
         "fastway.cli.tools:serve_echo",
         _TOOLS,
+    ),
+    Command(
+        "completion",
+        "print a completion script for a shell",
+        CompletionOptions,
+        "fastway.cli.completion:completion",
+        _MORE,
+        "bash|zsh",
+        (("bash", "zsh"),),
     ),
     Command("help", "print this, or the help of a command", HelpOptions, "", _MORE, "[COMMAND]"),
     Command("version", "print the version", VersionOptions, "", _MORE),
