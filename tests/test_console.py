@@ -22,6 +22,7 @@ from fastway.cli.table import BY_COMMAND, COMMANDS, SERVER_ADDR
 from fastway.config.table import OPTIONS
 from tests.support.errors import raised
 from tests.support.files import CHECKOUT, scratch
+from tests.support.options import LOOPBACK, settings
 from tests.support.processes import PATIENCE, environment
 
 
@@ -366,6 +367,39 @@ class CheckoutTests(ConsoleTestCase):
         self.assertIs(in_checkout(), os.path.exists("Makefile"))
         os.chdir(self.directory)
         self.assertIs(in_checkout(), False)
+
+    def test_how_to_play(self) -> None:
+        """The suggestion fits the client port: its address, and snet if it speaks that."""
+        from twisted.internet.task import Clock
+
+        from fastway.cli.explain import gateway_endpoint
+        from fastway.cli.gateway import how_to_play
+        from fastway.service import GatewayService
+
+        self.patch(sys, "argv", ["__main__.py"])
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.directory)
+        play = "python -m fastway play"
+        for clients, arguments, expected in (
+            ("127.0.0.1:9010", (), play),
+            ("127.0.0.1:7", (), f"{play} --gateway 127.0.0.1:7"),
+            (
+                "127.0.0.1:9010",
+                ("--client-snet-enable",),
+                rf"{play} --gateway 'snet:tcp\:127.0.0.1\:9010'",
+            ),
+            (
+                "[::1]:7",
+                ("--client-snet-enable", "--client-snet-encrypt"),
+                rf"{play} --gateway 'snet:tcp\:\\\:\\\:1\:7:encrypt=true'",
+            ),
+            ("tcp:7", ("--client-addr=tcp:7",), f"{play} --gateway ENDPOINT"),
+        ):
+            service = GatewayService(settings(*LOOPBACK, "--pid-file=", *arguments), Clock())
+            self.assertEqual(how_to_play(service, clients), expected)
+            _, given, endpoint = expected.partition(" --gateway ")
+            if given and endpoint != "ENDPOINT":
+                gateway_endpoint(Clock(), "--gateway", endpoint.strip("'"))
 
     def test_this_command(self) -> None:
         """A command that is not on PATH is suggested by its path."""

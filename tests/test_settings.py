@@ -144,6 +144,40 @@ class TreeTests(SynchronousTestCase):
         self.assertEqual((told.client.max_packet, told.client.max_links), (1024, 3))
 
 
+class TogetherTests(SynchronousTestCase):
+    """Options that are fine each, and do not go together."""
+
+    def refused(self, *arguments: str) -> ConfigError:
+        error = raised(ConfigError, settings, *arguments)
+        self.assertNotIn("\n", str(error))
+        return error
+
+    def test_pool(self) -> None:
+        """The pool's sizes fit into each other, with equal ones as the last that do."""
+        for fits, too_much, option in (
+            ("--mem-pool-min-chunk=64K", "--mem-pool-min-chunk=65K", "min-chunk"),
+            ("--mem-pool-page-size=64K", "--mem-pool-page-size=63K", "page-size"),
+            ("--mem-pool-limit=64K", "--mem-pool-limit=63K", "limit"),
+        ):
+            settings(fits)
+            self.assertEqual(self.refused(too_much).option, f"--mem-pool-{option}")
+
+    def test_encrypt_alone(self) -> None:
+        """Encryption that would not happen is refused, by the name that was given."""
+        error = self.refused("-ServerSnetEncrypt")
+        self.assertEqual(error.option, "-ServerSnetEncrypt")
+        self.assertIn("--server-snet-enable", error.problem)
+        settings("--server-snet-encrypt=false")
+
+    def test_snet_twice(self) -> None:
+        """Where the address has snet's settings no option may have others; the other port may."""
+        address = "--client-addr=snet:tcp\\:0"
+        self.assertIn("give it there", self.refused(address, "--client-snet-buffer=1K").problem)
+        told = settings(address, "--server-snet-enable")
+        self.assertIsNone(told.client.snet)
+        self.assertIsNotNone(told.server.snet)
+
+
 class LightTests(SynchronousTestCase):
     def test_imports(self) -> None:
         """Options and help load nothing of the gateway, and no reactor; -OO changes nothing."""
@@ -244,6 +278,15 @@ class MemoryTests(SynchronousTestCase):
             self.size({"proc/self/cgroup": text, f"{base}/memory.limit_in_bytes": huge}),
             self.size({}),
         )
+
+    def test_nothing_told(self) -> None:
+        """Where the system has no word for it the size is 0, which is unknown."""
+
+        def unknown(name: str) -> int:
+            raise ValueError(name)
+
+        self.patch(os, "sysconf", unknown)
+        self.assertEqual(self.size({}), 0)
 
     def test_garbage(self) -> None:
         """What cannot be understood counts for nothing."""

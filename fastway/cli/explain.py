@@ -42,7 +42,7 @@ def gateway_endpoint(reactor: Any, option: str, text: str) -> IStreamClientEndpo
         raise ConfigError(option, f"{text!r}: {error}; {install_hint(text)}") from None
     except Exception as error:  # each endpoint parser raises what it likes
         problem = str(error) or str(getattr(error, "originalException", "")) or repr(error)
-        problem = re.sub(r"^\w+\(\) ", "", " ".join(problem.split()))
+        problem = re.sub(r"^[\w.]+\(\) ", "", " ".join(problem.split()))
         raise ConfigError(
             option, f"{text!r} is neither host:port nor an endpoint string: {problem}"
         ) from None

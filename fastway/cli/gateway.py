@@ -133,14 +133,18 @@ def how_to_play(service: GatewayService, clients: str) -> str:
     Args:
         clients: Where clients connect.
     """
+    from twisted.internet.endpoints import quoteStringArgument
+
     snet = service.settings.client.snet
     if clients == CLIENT_ADDR and snet is None:
         return "make play" if in_checkout() else f"{this_command()} play"
     if service.addresses["client"].host is None:
         clients = "ENDPOINT"  # what a client calls it cannot be told
     elif snet is not None:
-        inner = clients.replace(":", r"\:")
-        clients = rf"'snet:tcp\:{inner}" + (":encrypt=true'" if snet.encrypt else "'")
+        host, _, number = clients.rpartition(":")
+        inner = f"tcp:{quoteStringArgument(host.strip('[]'))}:{number}"
+        more = ":encrypt=true" if snet.encrypt else ""
+        clients = f"'snet:{quoteStringArgument(inner)}{more}'"
     return f"{this_command()} play --gateway {clients}"
 
 
