@@ -426,26 +426,25 @@ def _snet_config(port: PortSettings) -> SnetConfig | None:
     """How that port speaks snet, if it does.
 
     Raises:
-        ConfigError: what snet needs is not installed.
+        ConfigError: it is to encrypt, and what that needs is not here.
     """
     snet = port.snet
     if snet is None:
         return None
+    from fastway.snet import SnetConfig
+
     try:
-        from fastway.snet.transport import SnetConfig
-    except ImportError as error:
-        raise ConfigError(
-            snet.where("enable"), f"{error}; snet needs: pip install 'fastway[snet]'"
-        ) from None
-    return SnetConfig(
-        encrypt=snet.encrypt,
-        buffer=snet.buffer,
-        init_timeout=snet.init_timeout,
-        wait_timeout=snet.wait_timeout,
-        max_waiting=snet.max_waiting,
-        max_handshakes=snet.max_handshakes,
-        dead_after=snet.dead_after,
-    )
+        return SnetConfig(
+            encrypt=snet.encrypt,
+            buffer=snet.buffer,
+            init_timeout=snet.init_timeout,
+            wait_timeout=snet.wait_timeout,
+            max_waiting=snet.max_waiting,
+            max_handshakes=snet.max_handshakes,
+            dead_after=snet.dead_after,
+        )
+    except ValueError as error:  # the numbers have been checked
+        raise ConfigError(snet.where("encrypt"), str(error)) from None
 
 
 def raise_file_limit() -> int:

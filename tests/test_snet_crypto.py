@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
+import subprocess
+import sys
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +23,7 @@ from fastway.snet.crypto import (
     KEY_SIZE,
     PRIME,
     PROOF_SIZE,
+    check_stream_cipher,
     digest,
     is_degenerate,
     is_digest,
@@ -26,8 +31,10 @@ from fastway.snet.crypto import (
     public_key,
     rc4,
     shared_key,
+    stream_cipher,
 )
 from tests.support.core import DETERMINISTIC, cut
+from tests.support.errors import raised
 from tests.support.snet_golden import (
     A_PUBLIC,
     B_PUBLIC,
@@ -76,9 +83,10 @@ class VectorTests(SynchronousTestCase):
         self.assertEqual(int.from_bytes(OTHER_KEY, "little"), 0x1BAC68D0F3883FDF)
 
     def test_keystreams(self) -> None:
-        """The spec's keys give its keystreams."""
-        self.assertEqual(rc4(KEY)(bytes(24)), STREAM)
-        self.assertEqual(rc4(OTHER_KEY)(bytes(24)), OTHER_STREAM)
+        """The spec's keys give its keystreams, by either cipher."""
+        for cipher in (rc4, stream_cipher):
+            self.assertEqual(cipher(KEY)(bytes(24)), STREAM)
+            self.assertEqual(cipher(OTHER_KEY)(bytes(24)), OTHER_STREAM)
 
     def test_own_keystream(self) -> None:
         """The RC4 that the tests compare with keeps to the vectors itself."""
@@ -173,28 +181,80 @@ class CipherTests(SynchronousTestCase):
         places=st.lists(st.integers(0, 100), max_size=4),
     )
     def test_keystream(self, key: bytes, skip: int, data: bytes, places: list[int]) -> None:
-        """Data is mixed with the keystream from `skip` on, however it is cut."""
-        crypt = rc4(key, skip)
+        """Data is mixed with the keystream from `skip` on, however it is cut, by either cipher."""
         stream = keystream(key, skip + len(data))[skip:]
         wanted = bytes(left ^ right for left, right in zip(data, stream, strict=True))
-        self.assertEqual(b"".join(crypt(piece) for piece in cut(data, places)), wanted)
+        own = rc4(key)
+        own(bytes(skip))
+        for crypt in (own, stream_cipher(key, skip)):
+            self.assertEqual(b"".join(crypt(piece) for piece in cut(data, places)), wanted)
 
     def test_skip(self) -> None:
         """A cipher that skips goes on where one that was used is."""
         for skip in (0, 1, 7, 8, 23):
             with self.subTest(skip=skip):
-                self.assertEqual(rc4(KEY, skip)(bytes(24 - skip)), STREAM[skip:])
+                self.assertEqual(stream_cipher(KEY, skip)(bytes(24 - skip)), STREAM[skip:])
 
     def test_inverse(self) -> None:
         """What one side encrypts the other decrypts with a cipher of its own."""
-        self.assertEqual(rc4(KEY, 8)(rc4(KEY, 8)(b"hello")), b"hello")
+        self.assertEqual(stream_cipher(KEY, 8)(stream_cipher(KEY, 8)(b"hello")), b"hello")
 
     def test_apart(self) -> None:
         """Each cipher has a state of its own, of the same key too."""
-        first, second = rc4(KEY), rc4(KEY)
-        self.assertEqual(first(bytes(10)), STREAM[:10])
-        self.assertEqual(second(bytes(24)), STREAM)
-        self.assertEqual(first(bytes(14)), STREAM[10:])
+        for cipher in (rc4, stream_cipher):
+            first, second = cipher(KEY), cipher(KEY)
+            self.assertEqual(first(bytes(10)), STREAM[:10])
+            self.assertEqual(second(bytes(24)), STREAM)
+            self.assertEqual(first(bytes(14)), STREAM[10:])
+
+
+class LackTests(SynchronousTestCase):
+    """Where data cannot be encrypted: no cryptography package, or an OpenSSL without RC4."""
+
+    def test_here(self) -> None:
+        """Where the cipher works nothing is said."""
+        check_stream_cipher()
+
+    def test_no_package(self) -> None:
+        """Without the package its name and what to install are said in one line."""
+        check_stream_cipher()  # so that the module is there to be taken away
+        name = "cryptography.hazmat.primitives.ciphers"
+        self.addCleanup(sys.modules.__setitem__, name, sys.modules[name])
+        sys.modules[name] = cast(Any, None)
+        text = str(raised(ValueError, check_stream_cipher))
+        self.assertIn("pip install 'fastway[snet]'", text)
+        self.assertNotIn("\n", text)
+
+    def test_wrong_cipher(self) -> None:
+        """A cipher that is not RC4 is found out."""
+        self.patch(crypto, "stream_cipher", lambda key: lambda data: data)
+        self.assertIn("its RC4 is not RC4", str(raised(ValueError, check_stream_cipher)))
+
+    def test_no_legacy_provider(self) -> None:
+        """An OpenSSL without RC4 is found when encryption is asked for, in one line; unencrypted
+        streams need none, to the vector of the number that every handshake encrypts."""
+        script = (
+            "from fastway.snet import SnetConfig\n"
+            "from fastway.snet.crypto import rc4\n"
+            "SnetConfig()\n"
+            f"print(rc4(bytes.fromhex('{KEY.hex()}'))(bytes(24)).hex())\n"
+            "try:\n"
+            "    SnetConfig(encrypt=True)\n"
+            "except ValueError as error:\n"
+            "    print(error)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "CRYPTOGRAPHY_OPENSSL_NO_LEGACY": "1"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        keystream, problem = done.stdout.splitlines()
+        self.assertEqual(keystream, STREAM.hex())
+        self.assertIn("needs RC4", problem)
+        self.assertIn("leave encryption off", problem)
 
 
 class DigestTests(SynchronousTestCase):

@@ -39,6 +39,7 @@ from fastway.gateway import ClientFactory, PortConfig, RouterService, ServerFact
 from fastway.router import Side
 from fastway.service import GatewayService
 from fastway.snet import stream
+from fastway.snet.crypto import check_stream_cipher
 from fastway.snet.session import Fault
 from fastway.snet.strings import ClientParser, ServerParser
 from fastway.snet.transport import (
@@ -747,12 +748,17 @@ class OptionTests(SynchronousTestCase):
             self.assertIn("give it there", error.problem)
 
     def test_no_cryptography(self) -> None:
-        """Without the package that snet needs the operator is told what to install."""
-        name = "fastway.snet.transport"
+        """Without RC4 the operator is told at the start what to do, by the option that needs it;
+        without encryption it is not needed."""
+        check_stream_cipher()  # so that the module is there to be taken away
+        name = "cryptography.hazmat.primitives.ciphers"
         self.addCleanup(sys.modules.__setitem__, name, sys.modules[name])
         sys.modules[name] = cast(Any, None)
-        error = self.refused("--client-snet-enable")
+        error = self.refused("--client-snet-enable", "--client-snet-encrypt")
+        self.assertEqual(error.option, "--client-snet-encrypt")
         self.assertIn("pip install 'fastway[snet]'", error.problem)
-        address = parse_address("--client-addr", "snet:tcp\\:0")
+        address = parse_address("--client-addr", "snet:tcp\\:0:encrypt=true")
         error = raised(ConfigError, address.check, Clock(), False)
         self.assertIn("pip install 'fastway[snet]'", error.problem)
+        self.make(*LOOPBACK, "--pid-file=", "--client-snet-enable")
+        parse_address("--client-addr", "snet:tcp\\:0").check(Clock(), False)

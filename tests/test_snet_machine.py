@@ -19,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.snet import crypto
 from fastway.snet import session as module
-from fastway.snet.crypto import rc4
+from fastway.snet.crypto import stream_cipher
 from fastway.snet.session import (
     DialHandshake,
     Fault,
@@ -636,7 +636,7 @@ class FromZero(Session):
 
     def send(self, data: bytes) -> bytes:
         if self._crypt_out is None:
-            self._crypt_out = rc4(self.key)
+            self._crypt_out = stream_cipher(self.key)
         return super().send(data)
 
 

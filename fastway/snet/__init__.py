@@ -2,8 +2,8 @@
 
     from fastway.snet import SnetClientEndpoint, SnetServerEndpoint
 
-Needs the `cryptography` package: pip install 'fastway[snet]'. Imported when first asked for, so
-that a gateway without snet does without it.
+Encryption needs the `cryptography` package: pip install 'fastway[snet]'. What is here is imported
+when it is first asked for, so that who speaks no snet pays nothing for it.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from fastway.snet.crypto import (
     public_key,
     rc4,
     shared_key,
+    stream_cipher,
 )
 
 NEW = 0x00
@@ -143,7 +144,7 @@ class Session:
         if self._encrypt:
             crypt = self._crypt_out
             if crypt is None:
-                crypt = self._crypt_out = rc4(self.key, KEY_SIZE if self._listens else 0)
+                crypt = self._crypt_out = stream_cipher(self.key, KEY_SIZE if self._listens else 0)
             data = crypt(data)
         self.wrote += len(data)
         window = self._window
@@ -163,7 +164,7 @@ class Session:
         if self._encrypt and data:
             crypt = self._crypt_in
             if crypt is None:
-                crypt = self._crypt_in = rc4(self.key, 0 if self._listens else KEY_SIZE)
+                crypt = self._crypt_in = stream_cipher(self.key, 0 if self._listens else KEY_SIZE)
             data = crypt(data)
         return data
 

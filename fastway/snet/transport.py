@@ -33,6 +33,7 @@ from zope.interface import implementer
 from fastway.address import address_name
 from fastway.errors import Reason
 from fastway.logs import make_logger
+from fastway.snet.crypto import check_stream_cipher
 from fastway.snet.session import (
     DialHandshake,
     Fault,
@@ -63,6 +64,9 @@ class SnetConfig:
         dead_after: Seconds without a sign of life from the peer's host after which a connection
             is taken for broken, so that the stream is cut and can be resumed (plain TCP on
             Linux).
+
+    Raises:
+        ValueError: a number is out of bounds, or data cannot be encrypted here.
     """
 
     encrypt: bool = False
@@ -78,6 +82,8 @@ class SnetConfig:
             raise ValueError("buffer, max_waiting and max_handshakes are at least 1")
         if self.init_timeout <= 0 or self.wait_timeout <= 0 or self.dead_after <= 0:
             raise ValueError("init_timeout, wait_timeout and dead_after must be over 0 seconds")
+        if self.encrypt:
+            check_stream_cipher()
 
 
 @dataclass(slots=True)
