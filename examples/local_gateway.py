@@ -11,6 +11,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint
 
 from fastway.gateway import ClientFactory, RouterService, ServerFactory
+from fastway.snet import SnetFactory
 
 KEY = b"secret"
 
@@ -40,8 +41,6 @@ class LocalGateway:
         listen = self.reactor.listenTCP
         factory: Any = ClientFactory(self.service)
         if self.snet:
-            from fastway.snet.transport import SnetFactory  # needs fastway[snet]
-
             factory = SnetFactory(factory, self.reactor)
         clients = listen(self.client_port, factory, interface="127.0.0.1")
         servers = listen(self.server_port, ServerFactory(self.service, KEY), interface="127.0.0.1")

@@ -1,4 +1,4 @@
-"""What is in the packages that are built from a checkout, and what its tests may import."""
+"""What is in the packages built from a checkout, who imports whom, and what tests may import."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -153,6 +154,81 @@ class PackageTests(SynchronousTestCase):
         test_source.skip = "there is no MANIFEST.in"  # type: ignore[attr-defined]
     if not can_build_wheels():
         test_wheel.skip = "setuptools below 70.1 needs wheel"  # type: ignore[attr-defined]
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """What a module's source imports when it is loaded or its types are checked."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue  # imported when it is called
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
+        else:
+            yield from imports(node)
+
+
+def import_graph(package: str) -> dict[str, set[str]]:
+    """Module -> the package's modules that it imports, by name; a package is its __init__."""
+    sources = {}
+    for place, _, files in os.walk(package):
+        for file in files:
+            if file.endswith(".py"):
+                name = os.path.relpath(os.path.join(place, file), os.path.dirname(package))
+                name = name[: -len(".py")].replace(os.sep, ".").removesuffix(".__init__")
+                with open(os.path.join(place, file), encoding="utf-8") as source:
+                    sources[name] = ast.parse(source.read())
+    return {
+        # `from a.b import c`: the module a.b.c, or something in a.b.
+        name: {
+            wanted if wanted in sources else wanted.rpartition(".")[0] for wanted in imports(tree)
+        }
+        & sources.keys()
+        for name, tree in sources.items()
+    }
+
+
+def cycles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """The sets of modules that all reach one another, smallest first."""
+    reached: dict[str, set[str]] = {}
+    for name in graph:
+        seen: set[str] = set()
+        ahead = [name]
+        while ahead:
+            for module in graph[ahead.pop()] - seen:
+                seen.add(module)
+                ahead.append(module)
+        reached[name] = seen
+    groups = {
+        frozenset(other for other in seen if name in reached[other])
+        for name, seen in reached.items()
+        if name in seen
+    }
+    return sorted(map(set, groups), key=lambda group: (len(group), sorted(group)))
+
+
+class CycleTests(SynchronousTestCase):
+    def test_no_cycles(self) -> None:
+        """No module imports, even through others or for its types only, who imports it."""
+        self.assertEqual(cycles(import_graph(os.path.join(CHECKOUT, "fastway"))), [])
+
+    def test_found(self) -> None:
+        """A cycle is found through other modules, and among those that are in none."""
+        graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"e"}}
+        self.assertEqual(cycles(graph), [{"e"}, {"b", "c"}])
+
+    def test_imports(self) -> None:
+        """Imports for types count, those within functions do not."""
+        source = (
+            "import a.b\n"
+            "from c import d\n"
+            "if TYPE_CHECKING:\n    from e import f as g, h\n"
+            "def i():\n    import j\n"
+            "class K:\n    import k\n    def l(self):\n        import m\n"
+        )
+        self.assertEqual(list(imports(ast.parse(source))), ["a.b", "c.d", "e.f", "e.h", "k"])
 
 
 if not IN_CHECKOUT:

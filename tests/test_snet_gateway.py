@@ -15,6 +15,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, clientFromString, ser
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from fastway import snet
 from fastway.address import parse_address
 from fastway.endpoint import (
     Endpoint,
@@ -38,16 +39,14 @@ from fastway.errors import (
 from fastway.gateway import ClientFactory, PortConfig, RouterService, ServerFactory
 from fastway.router import Side
 from fastway.service import GatewayService
-from fastway.snet import stream
+from fastway.snet import carrier, config, listen, transport
+from fastway.snet import dial as dial_side
+from fastway.snet.config import SnetConfig
 from fastway.snet.crypto import check_stream_cipher
+from fastway.snet.dial import SnetClientEndpoint
+from fastway.snet.listen import SnetFactory, SnetServerEndpoint
 from fastway.snet.session import Fault
 from fastway.snet.strings import ClientParser, ServerParser
-from fastway.snet.transport import (
-    SnetClientEndpoint,
-    SnetConfig,
-    SnetFactory,
-    SnetServerEndpoint,
-)
 from tests.support.errors import failure_of, raised
 from tests.support.files import scratch
 from tests.support.golden import KEY, close, dial, packet, prove
@@ -125,7 +124,7 @@ class GatewayTests(SynchronousTestCase):
     """The gateway's own law over a stream that is cut and resumed."""
 
     def setUp(self) -> None:
-        self.patch(stream, "acked_bytes", acked_of)
+        self.patch(carrier, "acked_bytes", acked_of)
 
     def test_7_a_silent_client_is_lost_though_its_stream_lives(self) -> None:
         """The idle timeout holds for a live but silent client."""
@@ -682,6 +681,22 @@ class EndpointTests(LiveTestCase):
         await failure_of(EndpointEnded, client.ping())
         refused = service.router_service.snet["client"].stats.refused
         self.assertEqual(dict(refused), {Fault.FIRST_BYTE: 1})
+
+
+class NameTests(SynchronousTestCase):
+    def test_names(self) -> None:
+        """Every public name is what its own module has, from wherever it could be imported."""
+        for name, place in (
+            ("SnetClientEndpoint", dial_side),
+            ("SnetConfig", config),
+            ("SnetFactory", listen),
+            ("SnetServerEndpoint", listen),
+        ):
+            for module in (snet, transport):
+                self.assertIs(getattr(module, name), getattr(place, name))
+        self.assertIs(transport.Dialler, dial_side.Dialler)
+        self.assertIs(transport.SnetPort, listen.SnetPort)
+        self.assertFalse(hasattr(snet, "no_such_name"))
 
 
 class StringTests(SynchronousTestCase):

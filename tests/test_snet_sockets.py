@@ -26,17 +26,14 @@ from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from fastway.errors import Reason, StreamLost
+from fastway.snet import carrier
 from fastway.snet import stream as stream_module
+from fastway.snet.carrier import LINGER
+from fastway.snet.config import SnetConfig
 from fastway.snet.crypto import private_key
+from fastway.snet.dial import SnetClientEndpoint
+from fastway.snet.listen import SnetFactory, SnetPort, SnetServerEndpoint
 from fastway.snet.session import Fault, HandshakeFailed
-from fastway.snet.stream import LINGER
-from fastway.snet.transport import (
-    SnetClientEndpoint,
-    SnetConfig,
-    SnetFactory,
-    SnetPort,
-    SnetServerEndpoint,
-)
 from tests.support.errors import failure_of, raised
 from tests.support.gateways import OneOf
 from tests.support.snet import Dialling, Listening, Resumable, acked_of
@@ -684,7 +681,7 @@ class AbuseTests(SnetCase):
 
 class ClockCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.patch(stream_module, "acked_bytes", acked_of)
+        self.patch(carrier, "acked_bytes", acked_of)
         self.patch(stream_module, "round_trip", lambda transport: 0.002)
 
 

@@ -27,11 +27,15 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from fastway.errors import Reason, StreamLost
+from fastway.snet import carrier
 from fastway.snet import stream as stream_module
+from fastway.snet.carrier import LINGER
+from fastway.snet.config import SnetConfig
+from fastway.snet.dial import SnetClientEndpoint
 from fastway.snet.interfaces import IResumableTransport
+from fastway.snet.listen import SnetServerEndpoint
 from fastway.snet.session import Fault
-from fastway.snet.stream import LINGER, StreamConnectionLost
-from fastway.snet.transport import SnetClientEndpoint, SnetConfig, SnetServerEndpoint
+from fastway.snet.stream import StreamConnectionLost
 from fastway.wheel import Wheel
 from tests.support.checks import check_transport
 from tests.support.files import scratch
@@ -149,7 +153,7 @@ class BenchCase(SynchronousTestCase):
     """Fake connections whose kernel tells what was acknowledged."""
 
     def setUp(self) -> None:
-        self.patch(stream_module, "acked_bytes", acked_of)
+        self.patch(carrier, "acked_bytes", acked_of)
         self.patch(stream_module, "round_trip", lambda transport: 0.002)
 
     def listening(self, **config: Any) -> tuple[Listening, Resumable, Script, Wire]:
@@ -1136,7 +1140,7 @@ class WindowTests(BenchCase):
                     raise AssertionError("asked without end")
                 return cast(int, transport.acked)
 
-            self.patch(stream_module, "acked_bytes", acked)
+            self.patch(carrier, "acked_bytes", acked)
             tape.wire.write(noise(20))
             got = bytearray(wire.take())
             for _ in range(200):
@@ -1153,7 +1157,7 @@ class WindowTests(BenchCase):
         tape.wire.abortConnection()
         other = Resumable()
         bench.made.append(other)
-        self.patch(stream_module, "acked_bytes", lambda transport: None)
+        self.patch(carrier, "acked_bytes", lambda transport: None)
         _, wire = bench.new()
         other.wire.write(noise(50_000))
         self.assertEqual(wire.take(), noise(50_000))

@@ -8,19 +8,26 @@ when it is first asked for, so that who speaks no snet pays nothing for it.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastway.snet.transport import SnetClientEndpoint as SnetClientEndpoint
-    from fastway.snet.transport import SnetConfig as SnetConfig
-    from fastway.snet.transport import SnetServerEndpoint as SnetServerEndpoint
+    from fastway.snet.config import SnetConfig as SnetConfig
+    from fastway.snet.dial import SnetClientEndpoint as SnetClientEndpoint
+    from fastway.snet.listen import SnetFactory as SnetFactory
+    from fastway.snet.listen import SnetServerEndpoint as SnetServerEndpoint
 
-__all__ = ["SnetClientEndpoint", "SnetConfig", "SnetServerEndpoint"]
+_PLACES = {
+    "SnetClientEndpoint": "dial",
+    "SnetConfig": "config",
+    "SnetFactory": "listen",
+    "SnetServerEndpoint": "listen",
+}
+
+__all__ = ["SnetClientEndpoint", "SnetConfig", "SnetFactory", "SnetServerEndpoint"]
 
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
+    if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from fastway.snet import transport
-
-    return getattr(transport, name)
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

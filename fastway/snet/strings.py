@@ -25,7 +25,9 @@ from fastway.config.table import COUNT, GIB
 from fastway.config.values import duration, number, parse_bool, size
 
 if TYPE_CHECKING:
-    from fastway.snet.transport import SnetClientEndpoint, SnetConfig, SnetServerEndpoint
+    from fastway.snet.config import SnetConfig
+    from fastway.snet.dial import SnetClientEndpoint
+    from fastway.snet.listen import SnetServerEndpoint
 
 _SETTINGS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "encrypt": ("encrypt", parse_bool),
@@ -43,7 +45,7 @@ def _parse(args: tuple[object, ...], kwargs: dict[str, object]) -> tuple[str, Sn
     Raises:
         ValueError: an argument is missing, unknown, or cannot be used.
     """
-    from fastway.snet.transport import SnetConfig
+    from fastway.snet.config import SnetConfig
 
     inner = [str(arg) for arg in args]
     config = SnetConfig()
@@ -77,7 +79,7 @@ class ServerParser:
         self, reactor: Any, *args: object, **kwargs: object
     ) -> SnetServerEndpoint:
         inner, config = _parse(args, kwargs)
-        from fastway.snet.transport import SnetServerEndpoint
+        from fastway.snet.listen import SnetServerEndpoint
 
         return SnetServerEndpoint(serverFromString(reactor, inner), reactor, config)
 
@@ -92,6 +94,6 @@ class ClientParser:
         self, reactor: Any, *args: object, **kwargs: object
     ) -> SnetClientEndpoint:
         inner, config = _parse(args, kwargs)
-        from fastway.snet.transport import SnetClientEndpoint
+        from fastway.snet.dial import SnetClientEndpoint
 
         return SnetClientEndpoint(clientFromString(reactor, inner), reactor, config)

@@ -22,9 +22,11 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from fastway.snet.carrier import LINGER
+from fastway.snet.config import SnetConfig
+from fastway.snet.dial import SnetClientEndpoint
 from fastway.snet.interfaces import IResumableProtocol
-from fastway.snet.stream import LINGER
-from fastway.snet.transport import SnetClientEndpoint, SnetConfig, SnetFactory
+from fastway.snet.listen import SnetFactory
 from tests.support.snet_golden import Script, md5, u64
 from tests.support.tapes import Tape
 

@@ -1,0 +1,272 @@
+"""The dialling side of snet around any Twisted endpoint.
+
+    SnetClientEndpoint(TCP4ClientEndpoint(reactor, "127.0.0.1", 9000), reactor).connect(factory)
+
+Rule: one attempt at a time, and each has its time; the factory's protocol sees one transport for
+as long as the stream lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from twisted.application.internet import backoffPolicy
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import ConnectionAborted, TimeoutError
+from twisted.internet.interfaces import (
+    IAddress,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from fastway.address import address_name
+from fastway.errors import Reason
+from fastway.logs import make_logger
+from fastway.snet.carrier import LINGER, Carrier
+from fastway.snet.config import SnetConfig
+from fastway.snet.session import DialHandshake, Fault, HandshakeFailed, Made, Resumed, Session
+from fastway.snet.stream import SnetStream
+from fastway.wheel import Wheel
+
+log = make_logger(__name__)
+
+Backoff = Callable[[int], float]
+"""Failed attempts since the last connection -> seconds until the next."""
+
+STEADY = 1.0
+"""Seconds that a connection must have lasted, or else have got something across, for the next
+attempt to be made at once."""
+
+
+class Attempt(Factory):
+    """One connection of the dialling side, up to the end of its handshake.
+
+    Attributes:
+        done: Fires with the carrier and the handshake's result; fails as the endpoint does, with
+            HandshakeFailed, or with Twisted's TimeoutError. Cancelling it ends the attempt.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        endpoint: IStreamClientEndpoint,
+        clock: IReactorTime,
+        config: SnetConfig,
+        session: Session | None = None,
+    ) -> None:
+        self.config = config
+        self._handshake = DialHandshake(config.buffer, config.encrypt, session)
+        self._clock = clock
+        self._carrier: Carrier | None = None
+        self._leaving: Any = None
+        self._over = False
+        self.done: Deferred[tuple[Carrier, Made | Resumed]] = Deferred(self._cancelled)
+        self.done.addTimeout(config.init_timeout, clock, self._too_late)
+        self._connecting = maybeDeferred(endpoint.connect, self)
+        self._connecting.addErrback(self._failed)
+
+    def buildProtocol(self, addr: IAddress | None) -> Carrier | None:
+        if self._over:
+            return None
+        self._carrier = Carrier(self, self._handshake)
+        return self._carrier
+
+    def shaken(self, carrier: Carrier, result: Made | Resumed) -> None:
+        self._over = True
+        self.done.callback((carrier, result))
+
+    def not_shaken(self, carrier: Carrier, error: HandshakeFailed) -> None:
+        carrier.abort()
+        self._failed(Failure(error))
+
+    def carrier_leaves(self, carrier: Carrier) -> None:
+        self._leaving = self._clock.callLater(LINGER, carrier.abort)
+
+    def carrier_gone(self, carrier: Carrier) -> None:
+        if self._leaving is not None and self._leaving.active():
+            self._leaving.cancel()
+
+    def _failed(self, failure: Failure) -> None:
+        if not self._over:
+            self._over = True
+            self.done.errback(failure)
+
+    @staticmethod
+    def _too_late(_: object, seconds: float) -> Any:
+        raise TimeoutError(string=f"no answer within {seconds:g} s")
+
+    def _cancelled(self, _: object) -> None:
+        self._over = True
+        self._connecting.cancel()
+        if self._carrier is not None:
+            self._carrier.handshake = None
+            self._carrier.abort()
+
+
+class Dialler:
+    """The dialling side of one stream: makes its connections, one at a time.
+
+    Args:
+        endpoint: What to connect to.
+        factory: Builds the protocol that runs over the stream.
+        backoff: How long to wait between attempts.
+    """
+
+    def __init__(
+        self,
+        endpoint: IStreamClientEndpoint,
+        factory: IProtocolFactory,
+        clock: IReactorTime,
+        config: SnetConfig,
+        backoff: Backoff,
+    ) -> None:
+        self.clock = clock
+        self.config = config
+        self.wheel = Wheel(clock)
+        self._endpoint = endpoint
+        self._factory = factory
+        self._backoff = backoff
+        self._failures = 0
+        self._connected = 0.0
+        """When the last handshake was done, in the wheel's seconds."""
+        self._read = 0
+        """Bytes of the stream that had come by then."""
+        self._attempt: Deferred[Any] | None = None
+        self._call: Any = None
+
+    def connect(self) -> Deferred[IProtocol]:
+        """Fires with the protocol; fails as an Attempt does. Can be cancelled."""
+        attempt = Attempt(self._endpoint, self.clock, self.config)
+        return attempt.done.addCallback(self._made)
+
+    def _made(self, made: tuple[Carrier, Made | Resumed]) -> IProtocol:
+        carrier, result = made
+        self._factory.doStart()
+        try:
+            protocol = self._factory.buildProtocol(cast(Any, carrier.transport).getPeer())
+            if protocol is None:
+                raise ConnectionAborted("the factory made no protocol")
+        except Exception:
+            carrier.abort()
+            self._factory.doStop()
+            raise
+        self._connected = self.wheel.seconds()
+        SnetStream(self, result.session).begin(carrier, protocol, result.rest)
+        return protocol
+
+    # What the stream calls.
+
+    def stream_cut(self, stream: SnetStream) -> None:
+        now = self.wheel.seconds()
+        self.wheel.watch(stream, now)
+        if now - self._connected >= STEADY or stream.session.read > self._read:
+            self._failures = 0
+        else:
+            self._failures += 1
+        self._try_soon(stream)
+
+    def stream_resumed(self, stream: SnetStream, seconds: float, replayed: int) -> None:
+        log.info(
+            "snet stream to {addr} resumed after {seconds:.1f} s, {replayed} bytes sent again",
+            addr=address_name(stream.getPeer()),
+            seconds=seconds,
+            replayed=replayed,
+        )
+
+    def stream_gone(self, stream: SnetStream) -> None:
+        self.wheel.stop()
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        if self._attempt is not None:
+            self._attempt.cancel()
+        self._factory.doStop()
+
+    def hurry(self, stream: SnetStream) -> None:
+        if self._call is not None:
+            self._call.reset(0)
+
+    # Attempts to resume.
+
+    def _try_soon(self, stream: SnetStream) -> None:
+        pause = self._backoff(self._failures) if self._failures else 0.0
+        self._call = self.clock.callLater(pause, self._try, stream)
+
+    def _try(self, stream: SnetStream) -> None:
+        self._call = None
+        self._attempt = attempt = Attempt(
+            self._endpoint, self.clock, self.config, stream.session
+        ).done
+        attempt.addCallback(self._resumed, stream)
+        attempt.addErrback(self._not_resumed, stream)
+
+    def _resumed(self, resumed: tuple[Carrier, Made | Resumed], stream: SnetStream) -> None:
+        self._attempt = None
+        carrier, result = resumed
+        self._connected = self.wheel.seconds()
+        session = stream.session
+        self._read, peer_read = session.read, session.peer_read
+        try:
+            stream.resume(carrier, cast(Resumed, result))
+            if session.peer_read > peer_read:
+                self._failures = 0
+        except HandshakeFailed:
+            carrier.abort()
+            raise
+
+    def _not_resumed(self, failure: Failure, stream: SnetStream) -> None:
+        self._attempt = None
+        if stream.lost is not None:
+            return
+        error = failure.value
+        if isinstance(error, HandshakeFailed):
+            if error.fault is Fault.REFUSED:
+                stream.lose(Reason.RESUME_REFUSED)
+                return
+            if error.fault in (Fault.GAP, Fault.BAD_COUNTS):
+                stream.lose(Reason.RESUME_IMPOSSIBLE, str(error))
+                return
+        self._failures += 1
+        log.info(
+            "snet stream to {addr}: attempt {attempt} to resume failed: {problem}",
+            addr=address_name(stream.getPeer()),
+            attempt=self._failures,
+            problem=failure.getErrorMessage(),
+        )
+        self._try_soon(stream)
+
+
+@implementer(IStreamClientEndpoint)
+class SnetClientEndpoint:
+    """Dials a stream over any endpoint, and dials again whenever its connection breaks.
+
+    Args:
+        endpoint: TCP, TLS, a unix socket.
+        clock: The reactor.
+        backoff: Failed attempts since the last steady connection -> seconds until the next; the
+            first attempt after a steady connection is made at once.
+    """
+
+    def __init__(
+        self,
+        endpoint: IStreamClientEndpoint,
+        clock: IReactorTime,
+        config: SnetConfig | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._clock = clock
+        self._config = SnetConfig() if config is None else config
+        self._backoff = backoffPolicy(0.1, 5.0, 1.5) if backoff is None else backoff
+
+    def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Fires with the protocol once the stream is there; fails as the endpoint does, with
+        HandshakeFailed, or with Twisted's TimeoutError. Can be cancelled."""
+        return Dialler(self._endpoint, factory, self._clock, self._config, self._backoff).connect()
