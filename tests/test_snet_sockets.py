@@ -26,8 +26,7 @@ from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from fastway.errors import Reason, StreamLost
-from fastway.snet import carrier
-from fastway.snet import stream as stream_module
+from fastway.snet import carrier, outbox
 from fastway.snet.carrier import LINGER
 from fastway.snet.config import SnetConfig
 from fastway.snet.crypto import private_key
@@ -682,7 +681,7 @@ class AbuseTests(SnetCase):
 class ClockCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.patch(carrier, "acked_bytes", acked_of)
-        self.patch(stream_module, "round_trip", lambda transport: 0.002)
+        self.patch(outbox, "round_trip", lambda transport: 0.002)
 
 
 def nobody() -> Script:

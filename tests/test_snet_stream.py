@@ -27,7 +27,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from fastway.errors import Reason, StreamLost
-from fastway.snet import carrier
+from fastway.snet import carrier, outbox
 from fastway.snet import stream as stream_module
 from fastway.snet.carrier import LINGER
 from fastway.snet.config import SnetConfig
@@ -35,7 +35,7 @@ from fastway.snet.dial import SnetClientEndpoint
 from fastway.snet.interfaces import IResumableTransport
 from fastway.snet.listen import SnetServerEndpoint
 from fastway.snet.session import Fault
-from fastway.snet.stream import StreamConnectionLost
+from fastway.snet.stream import MOST_UNREAD, StreamConnectionLost
 from fastway.wheel import Wheel
 from tests.support.checks import check_transport
 from tests.support.files import scratch
@@ -154,7 +154,7 @@ class BenchCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.patch(carrier, "acked_bytes", acked_of)
-        self.patch(stream_module, "round_trip", lambda transport: 0.002)
+        self.patch(outbox, "round_trip", lambda transport: 0.002)
 
     def listening(self, **config: Any) -> tuple[Listening, Resumable, Script, Wire]:
         """A listening side with one stream."""
@@ -527,6 +527,100 @@ class ProducerTests(BenchCase):
         tape.wire.pauseProducing()
         bench.turn()
         self.assertEqual([tape.received, again.reading], [b"", False])
+
+
+class UnreadTests(BenchCase):
+    """A stream that nobody reads holds little of what its connections bring."""
+
+    def come_back(self, bench: Listening, script: Script, data: bytes) -> Wire:
+        """Take over with honest counts, and bring new data with the end of the handshake."""
+        wire, answer = bench.asks(script, wrote=bench.snet.streams[1].session.read)
+        wire.feed(script.prove(answer[16:]) + data)
+        return wire
+
+    def test_resumed_again_and_again(self) -> None:
+        """However often a client of a paused stream resumes, and whatever it brings each time:
+        MOST_UNREAD bytes are kept, and what its present connection brought."""
+        bench, tape, script, _ = self.listening()
+        tape.wire.pauseProducing()
+        most = 0
+        for _ in range(50):
+            self.come_back(bench, script, noise(60_000))
+            most = max(most, tape.wire.unread)
+            self.assertEqual(bench.snet.unread, tape.wire.unread)
+        self.assertEqual([most, tape.wire.unread], [120_000, 120_000])
+        self.assertLessEqual(tape.wire.session.read, MOST_UNREAD)
+        self.assertEqual(tape.wire.replayable + tape.wire.pending, 0)
+        tape.wire.resumeProducing()
+        bench.turn()
+        self.assertEqual(tape.received, noise(60_000) * 2)
+        self.assertEqual(tape.wire.unread, 0)
+
+    def test_nothing_lost(self) -> None:
+        """What was held with a connection that broke is sent again: nothing is missing, nothing
+        comes twice, plain and encrypted, at every place of the bound."""
+        for encrypt in (False, True):
+            for sizes in (
+                (MOST_UNREAD, 1, 1),
+                (MOST_UNREAD - 1, 1, 1),
+                (MOST_UNREAD + 1, 2, 3),
+                (10, MOST_UNREAD, 7, MOST_UNREAD),
+                (30_000,) * 7,
+            ):
+                bench, tape, script, wire = self.listening(encrypt=encrypt, buffer=2**20)
+                tape.wire.pauseProducing()
+                data = b"".join(noise(size) for size in sizes)
+                for number, size in enumerate(sizes):
+                    if number % 2:
+                        wire.broken()
+                    wire = bench.resume(script, noise(size))
+                tape.wire.resumeProducing()
+                bench.turn()
+                self.assertEqual(len(tape.received), len(data))
+                self.assertEqual(tape.received, data)
+                wire.feed(script.send(b"on"))
+                self.assertEqual(tape.received, data + b"on")
+                self.assertEqual([tape.wire.unread, tape.losses], [0, []])
+
+    def test_the_connection_breaks_as_it_is_read_on(self) -> None:
+        """A cut between resumeProducing and the handing over loses and doubles nothing."""
+        bench, tape, script, wire = self.listening(buffer=2**20)
+        tape.wire.pauseProducing()
+        wire = bench.resume(script, noise(100_000))
+        tape.wire.resumeProducing()
+        wire.broken()
+        bench.turn()
+        self.assertEqual(tape.received, b"")
+        wire = bench.resume(script)
+        bench.turn()
+        self.assertEqual(tape.received, noise(100_000))
+        self.assertTrue(wire.reading)
+
+    def test_closed_unread(self) -> None:
+        """A close drops what nobody read, and counts it as read: the counts stay true, and what
+        was written is delivered over the next connection."""
+        bench, tape, script, _ = self.listening(buffer=2**20)
+        tape.wire.pauseProducing()
+        bench.resume(script, noise(60_000))
+        wire = bench.resume(script, noise(60_000), prompt=False)
+        tape.wire.write(b"last words")
+        tape.wire.loseConnection()
+        wire.feed(script.send(noise(100)))
+        self.assertEqual([tape.wire.unread, tape.wire.session.read], [0, len(script.wrote)])
+        wire.broken()
+        again = bench.resume(script)
+        self.assertEqual(bench.take(script, again), b"last words")
+        self.assertEqual(tape.received, b"")
+
+    def test_lost_unread(self) -> None:
+        """What nobody read goes with the stream."""
+        bench, tape, script, _ = self.listening()
+        tape.wire.pauseProducing()
+        for _ in range(3):
+            self.come_back(bench, script, noise(60_000))
+        stream = tape.wire
+        stream.abortConnection()
+        self.assertEqual([stream.unread, bench.snet.unread], [0, 0])
 
 
 class CloseTests(BenchCase):

@@ -16,6 +16,8 @@ class IResumableTransport(Interface):
     )
     acked = Attribute("Bytes that the peer's host has; None where nobody tells.")
     replayable = Attribute("Bytes kept to be sent again.")
+    pending = Attribute("Bytes that wait for a connection, or for room in it.")
+    unread = Attribute("Bytes that came and wait for the protocol to read on.")
 
     def resume_now() -> None:
         """Give up the connection in use, which may be dead, and get a new one at once.

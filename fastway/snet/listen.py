@@ -94,6 +94,11 @@ class SnetFactory(Factory):
         """Bytes that wait for a connection, of all streams."""
         return sum(stream.pending for stream in self.streams.values())
 
+    @property
+    def unread(self) -> int:
+        """Bytes that came and wait for their protocols to read on, of all streams."""
+        return sum(stream.unread for stream in self.streams.values())
+
     # What Twisted calls.
 
     def startFactory(self) -> None:

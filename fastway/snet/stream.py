@@ -4,14 +4,14 @@ Rule: a `SnetStream` is an honest ITransport. Who makes carriers and how long a 
 is the owner's to say (`listen`, `dial`).
 
 What is written is handed to the carrier only as long as the peer's host lacks no more of it than
-the replay buffer holds (where the kernel tells: plain TCP on Linux); the rest waits here. So a
-stream with much on its way can be resumed too, unless its peer does not read what has arrived.
+the replay buffer holds (`outbox`). So a stream with much on its way can be resumed too, unless its
+peer does not read what has arrived.
+
+What comes while nobody reads is bounded too, whoever resumes how often: see `MOST_UNREAD`.
 """
 
 from __future__ import annotations
 
-import sys
-from collections import deque
 from collections.abc import Iterable
 from typing import Any, cast
 from typing import Protocol as TypingProtocol
@@ -34,16 +34,16 @@ from fastway.logs import make_logger
 from fastway.snet.carrier import LINGER, Carrier
 from fastway.snet.config import SnetConfig
 from fastway.snet.interfaces import IResumableProtocol, IResumableTransport
+from fastway.snet.outbox import Outbox
 from fastway.snet.session import Resumed, Session
-from fastway.tcp import round_trip
 from fastway.wheel import Wheel
 
 log = make_logger(__name__)
 
-PIECE = 64 * 1024
-"""Bytes handed to a carrier at once from what waits."""
-
-NO_LIMIT = sys.maxsize
+MOST_UNREAD = 64 * 1024
+"""Bytes that a paused stream takes from its connections, to be handed on later. What comes with
+the end of a handshake beyond that, which is one read of the connection, is held with the
+connection and counts as not read: if that breaks, the peer sends it again."""
 
 
 class StreamOwner(TypingProtocol):
@@ -93,22 +93,19 @@ class SnetStream:
 
     __slots__ = (
         "__weakref__",
+        "_ahead",
         "_buffer_size",
         "_close_by",
         "_closing",
         "_handing_over",
         "_host",
+        "_out",
         "_paused",
         "_peer",
-        "_pending",
-        "_pending_size",
         "_producer",
         "_producer_paused",
         "_protocol",
         "_pulling",
-        "_room",
-        "_room_call",
-        "_room_delay",
         "_settled",
         "_streaming",
         "_unread",
@@ -142,13 +139,12 @@ class SnetStream:
         self._streaming = False
         self._pulling = False
         self._paused = False
-        self._unread: bytes | None = None
         self._handing_over = False
-        self._pending: deque[bytes] | None = None
-        self._pending_size = 0
-        self._room = 0
-        self._room_call: Any = None
-        self._room_delay = 0.0
+        self._unread: bytearray | None = None
+        """What came while nobody reads."""
+        self._ahead: bytearray | None = None
+        """The same of the carrier in use, not received yet: beyond MOST_UNREAD."""
+        self._out = Outbox(session)
         self._settled = False
         """The peer's host had all that was written when the carrier went."""
 
@@ -170,7 +166,13 @@ class SnetStream:
     @property
     def pending(self) -> int:
         """Bytes that wait for a connection, or for room in it."""
-        return self._pending_size
+        return self._out.size
+
+    @property
+    def unread(self) -> int:
+        """Bytes that came and wait for the protocol to read on: at most MOST_UNREAD, and one read
+        of a connection."""
+        return len(self._unread or b"") + len(self._ahead or b"")
 
     @property
     def bufferSize(self) -> int:
@@ -223,7 +225,7 @@ class SnetStream:
             return
         self._use(carrier)
         if replay:
-            self._room -= len(replay)
+            self._out.room -= len(replay)
             carrier.write(replay)
         self.owner.stream_resumed(self, seconds, len(replay))
         self._tell("stream_resumed", seconds, len(replay))
@@ -234,7 +236,7 @@ class SnetStream:
     def lose(self, reason: Reason, detail: str = "") -> None:
         """It cannot go on."""
         # What was written before this side closed it was still to be delivered, if it could be.
-        closed = self.disconnecting and not self._pending_size
+        closed = self.disconnecting and not self._out.size
         self._finish(ConnectionDone() if closed else StreamConnectionLost(reason, detail))
 
     def check(self, now: float) -> float | None:
@@ -255,13 +257,15 @@ class SnetStream:
 
     def carried(self, data: bytes) -> None:
         """Bytes came over the carrier in use."""
+        if self.disconnecting or self.lost is not None:
+            self.session.receive(data)
+            return
+        if self._paused or self.unread:
+            self._keep(data)
+            return
         data = self.session.receive(data)
-        if not data or self.disconnecting or self.lost is not None:
-            return
-        if self._paused or self._unread is not None:
-            self._unread = data if self._unread is None else self._unread + data
-            return
-        self._hand_over(data)
+        if data:
+            self._hand_over(data)
 
     def carrier_ended(self, carrier: Carrier, unacked: int | None, orderly: bool) -> None:
         if carrier is not self.carrier:
@@ -271,7 +275,7 @@ class SnetStream:
         else:
             self._settled = unacked <= 0  # an acknowledged FIN counts as a byte
         self._drop_carrier(abort=False)
-        if self.disconnecting and self._settled and not self._pending_size:
+        if self.disconnecting and self._settled and not self._out.size:
             self._finish(ConnectionDone())
             return
         self._now_cut()
@@ -283,17 +287,10 @@ class SnetStream:
     def pump(self) -> None:
         """Hand what waits to the carrier as far as it goes."""
         carrier = self.carrier
-        while self._pending and carrier is not None and not carrier.full:
-            wanted = min(self._pending_size, PIECE)
-            if self._room < wanted and not self._find_room(carrier):
-                return
-            piece = self._take_pending(min(self._room, wanted))
-            self._room -= len(piece)
-            carrier.write(self.session.send(piece))
-        if carrier is None or carrier.full or self.lost is not None:
+        if carrier is None or not self._out.flow(carrier, self.owner.clock, self.pump):
             return
-        self._pending = None
-        self._drained()
+        if self.lost is None:
+            self._drained()
 
     # ITransport
 
@@ -305,22 +302,15 @@ class SnetStream:
         if not data or self._closing or self.lost is not None:
             return
         carrier = self.carrier
+        out = self._out
         size = len(data)
-        if (
-            self._pending is None
-            and carrier is not None
-            and size <= self._room
-            and not carrier.full
-        ):
-            self._room -= size
+        if not out.size and carrier is not None and size <= out.room and not carrier.full:
+            out.room -= size
             carrier.write(self.session.send(data))
             return
-        if self._pending is None:
-            self._pending = deque()
-        self._pending.append(data)
-        self._pending_size += size
+        out.add(data)
         self.pump()
-        if self._pending:
+        if out.size:
             self._tell_full()
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
@@ -331,8 +321,10 @@ class SnetStream:
         if self.disconnecting or self.lost is not None:
             return
         self.disconnecting = True
-        # As with Twisted's own transports nothing is delivered any more.
-        self._unread = None
+        # As with Twisted's own transports nothing is delivered any more; but it has been read.
+        if self._ahead is not None:
+            self.session.receive(bytes(self._ahead))
+        self._unread = self._ahead = None
         self._close_if_done()
 
     def abortConnection(self) -> None:
@@ -370,7 +362,7 @@ class SnetStream:
         self._producer_paused = False
         if not streaming:
             self._pull()
-        elif self._pending or self.carrier is None or self.carrier.full:
+        elif self._out.size or self.carrier is None or self.carrier.full:
             self._tell_full()
 
     def unregisterProducer(self) -> None:
@@ -387,7 +379,7 @@ class SnetStream:
 
     def resumeProducing(self) -> None:
         self._paused = False
-        if self._unread is None:
+        if not self.unread:
             self._read_on()
         elif not self._handing_over:
             # Never within the call that resumed: that may be the protocol's, amid its last data.
@@ -405,13 +397,27 @@ class SnetStream:
 
     def _hand_over_unread(self) -> None:
         self._handing_over = False
-        unread = self._unread
-        if unread is None or self._paused or self.lost is not None:
+        if self._paused or not self.unread or self.lost is not None:
             return
-        self._unread = None
-        self._hand_over(unread)
+        unread = bytes(self._unread or b"")
+        if self._ahead is not None:
+            unread += self.session.receive(bytes(self._ahead))
+        self._unread = self._ahead = None
+        if unread:
+            self._hand_over(unread)
         if not self._paused and self.lost is None:
             self._read_on()
+
+    def _keep(self, data: bytes) -> None:
+        if self._ahead is None:
+            unread = self._unread
+            if unread is None:
+                unread = self._unread = bytearray()
+            if len(unread) + len(data) <= MOST_UNREAD:
+                unread += self.session.receive(data)
+                return
+            self._ahead = bytearray()
+        self._ahead += data
 
     def _hand_over(self, data: bytes) -> None:
         try:
@@ -428,7 +434,7 @@ class SnetStream:
         carrier.stream = self
         transport = cast(Any, carrier.transport)
         self._peer, self._host = transport.getPeer(), transport.getHost()
-        self._room = NO_LIMIT if carrier.unacked() is None else self.session.buffer
+        self._out.begin(carrier)
         if self._buffer_size:
             self.bufferSize = self._buffer_size
         if self._paused and not self.disconnecting:
@@ -436,9 +442,8 @@ class SnetStream:
 
     def _drop_carrier(self, abort: bool = True) -> None:
         carrier, self.carrier = self.carrier, None
-        if self._room_call is not None:
-            self._room_call.cancel()
-            self._room_call = None
+        self._out.end()
+        self._ahead = None
         if carrier is not None:
             carrier.stream = None
             if abort:
@@ -460,45 +465,6 @@ class SnetStream:
                 self.abortConnection()
 
     # Writing.
-
-    def _find_room(self, carrier: Carrier) -> bool:
-        """Ask how much the peer's host lacks; without room, ask again soon."""
-        unacked = carrier.unacked()
-        if unacked is None:
-            self._room = NO_LIMIT
-            return True
-        self._room = self.session.buffer - unacked
-        if self._room >= min(self._pending_size, max(1, self.session.buffer // 4)):
-            self._room_delay = 0.0
-            return True
-        if self._room_call is None:
-            # Nobody tells when there is room. A peer that takes nothing is asked ever less often.
-            if self._room_delay:
-                self._room_delay = min(2 * self._room_delay, 0.5)
-            else:
-                trip = round_trip(carrier.transport) or 0.0
-                self._room_delay = min(max(trip / 2, 0.001), 0.05)
-            self._room_call = self.owner.clock.callLater(self._room_delay, self._ask_again)
-        self._room = 0
-        return False
-
-    def _ask_again(self) -> None:
-        self._room_call = None
-        self.pump()
-
-    def _take_pending(self, most: int) -> bytes:
-        pending = cast("deque[bytes]", self._pending)
-        pieces = []
-        size = 0
-        while pending and size < most:
-            piece = pending.popleft()
-            if len(piece) > most - size:
-                pending.appendleft(piece[most - size :])
-                piece = piece[: most - size]
-            pieces.append(piece)
-            size += len(piece)
-        self._pending_size -= size
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _tell_full(self) -> None:
         # Once only: a producer may count (twisted.web's do).
@@ -525,7 +491,7 @@ class SnetStream:
     def _pull_one(self) -> None:
         self._pulling = False
         carrier = self.carrier
-        if self._producer is None or self._streaming or self._pending:
+        if self._producer is None or self._streaming or self._out.size:
             return
         if carrier is None or carrier.full or self.lost is not None:
             return
@@ -535,7 +501,7 @@ class SnetStream:
     # Closing.
 
     def _close_if_done(self) -> None:
-        if self._closing or self.lost is not None or self._pending_size:
+        if self._closing or self.lost is not None or self._out.size:
             return
         if self._producer is not None:
             return
@@ -557,8 +523,8 @@ class SnetStream:
             return
         self.lost = error
         self.owner.wheel.forget(self)
-        self._pending = None
-        self._pending_size = 0
+        self._out.drop()
+        self._unread = None
         self._drop_carrier()
         self.owner.stream_gone(self)
         producer, self._producer = self._producer, None
