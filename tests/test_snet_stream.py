@@ -32,10 +32,11 @@ from fastway.snet import stream as stream_module
 from fastway.snet.carrier import LINGER
 from fastway.snet.config import SnetConfig
 from fastway.snet.dial import SnetClientEndpoint
+from fastway.snet.inbox import MOST_UNREAD
 from fastway.snet.interfaces import IResumableTransport
 from fastway.snet.listen import SnetServerEndpoint
 from fastway.snet.session import Fault
-from fastway.snet.stream import MOST_UNREAD, StreamConnectionLost
+from fastway.snet.stream import StreamConnectionLost
 from fastway.wheel import Wheel
 from tests.support.checks import check_transport
 from tests.support.files import scratch

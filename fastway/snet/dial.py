@@ -193,6 +193,12 @@ class Dialler:
         if self._call is not None:
             self._call.reset(0)
 
+    def tell(self, call: Callable[[], object]) -> None:
+        call()
+
+    def tell_later(self, call: Callable[[], object]) -> None:
+        self.clock.callLater(0, call)
+
     # Attempts to resume.
 
     def _try_soon(self, stream: SnetStream) -> None:

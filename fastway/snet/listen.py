@@ -8,7 +8,8 @@ many connections that takes. Everything that strangers can make grow has a bound
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -29,6 +30,7 @@ from fastway.logs import make_logger
 from fastway.snet.carrier import LINGER, Carrier
 from fastway.snet.config import SnetConfig
 from fastway.snet.session import Fault, HandshakeFailed, ListenHandshake, Made, Resumed, Session
+from fastway.snet.slices import SLICE, Slices
 from fastway.snet.stream import SnetStream
 from fastway.wheel import Wheel
 
@@ -79,8 +81,12 @@ class SnetFactory(Factory):
         self.wheel = Wheel(clock)
         self.stats = SnetStats()
         self.streams: dict[int, SnetStream] = {}
-        self.waiting: dict[SnetStream, None] = {}
+        # Ordered, because a dict looks for its first key among all that were taken out before it.
+        self.waiting: OrderedDict[SnetStream, None] = OrderedDict()
         self.handshakes: dict[Carrier, None] = {}
+        self.slot = -1
+        """The wheel's note."""
+        self._slices = Slices(clock)
         self._last_id = 0
         self._stopped = False
 
@@ -110,8 +116,7 @@ class SnetFactory(Factory):
         self._stopped = True
         for carrier in list(self.handshakes):
             carrier.abort()
-        for stream in list(self.waiting):
-            stream.lose(Reason.NOT_RESUMED, "the port is closed")
+        self._lose_late()
         self.wrapped.doStop()
         self._settle()
 
@@ -207,7 +212,7 @@ class SnetFactory(Factory):
             stream.lose(Reason.NOT_RESUMED, "the port is closed")
             return
         self.waiting[stream] = None
-        self.wheel.watch(stream, self.wheel.seconds())
+        self.wheel.watch(self, cast(float, stream.cut_since) + self.config.wait_timeout)
         if len(self.waiting) > self.config.max_waiting:
             next(iter(self.waiting)).lose(Reason.CROWDED_OUT)
 
@@ -224,6 +229,42 @@ class SnetFactory(Factory):
 
     def hurry(self, stream: SnetStream) -> None:
         """Only the peer can come back."""
+
+    def tell(self, call: Callable[[], object]) -> None:
+        self._slices.now(call)
+
+    def tell_later(self, call: Callable[[], object]) -> None:
+        self._slices.later(call)
+
+    # Time.
+
+    def check(self, now: float) -> float | None:
+        """Lose who did not come back in time; returns when the next one is due."""
+        wait = self.config.wait_timeout
+        late: list[SnetStream] = []
+        due: float | None = None
+        for stream in self.waiting:
+            if not self._stopped:
+                due = cast(float, stream.cut_since) + wait
+                if now < due:
+                    break
+                if stream.close_by is not None:
+                    continue  # it has a deadline of its own
+            if len(late) == SLICE:
+                self._slices.later(self._lose_late)
+                due = None
+                break
+            late.append(stream)
+        else:
+            due = None
+        for stream in late:
+            stream.lose(Reason.NOT_RESUMED, "the port is closed" if self._stopped else "")
+        return due
+
+    def _lose_late(self) -> None:
+        due = self.check(self.wheel.seconds())
+        if due is not None:
+            self.wheel.watch(self, due)
 
     def _settle(self) -> None:
         if self._stopped and not self.streams and not self.handshakes:

@@ -6,13 +6,12 @@ is the owner's to say (`listen`, `dial`).
 What is written is handed to the carrier only as long as the peer's host lacks no more of it than
 the replay buffer holds (`outbox`). So a stream with much on its way can be resumed too, unless its
 peer does not read what has arrived.
-
-What comes while nobody reads is bounded too, whoever resumes how often: see `MOST_UNREAD`.
+What comes while nobody reads is bounded too, whoever resumes how often (`inbox`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 from typing import Protocol as TypingProtocol
 
@@ -33,17 +32,13 @@ from fastway.errors import Reason, StreamLost
 from fastway.logs import make_logger
 from fastway.snet.carrier import LINGER, Carrier
 from fastway.snet.config import SnetConfig
+from fastway.snet.inbox import Inbox
 from fastway.snet.interfaces import IResumableProtocol, IResumableTransport
 from fastway.snet.outbox import Outbox
 from fastway.snet.session import Resumed, Session
 from fastway.wheel import Wheel
 
 log = make_logger(__name__)
-
-MOST_UNREAD = 64 * 1024
-"""Bytes that a paused stream takes from its connections, to be handed on later. What comes with
-the end of a handshake beyond that, which is one read of the connection, is held with the
-connection and counts as not read: if that breaks, the peer sends it again."""
 
 
 class StreamOwner(TypingProtocol):
@@ -64,6 +59,12 @@ class StreamOwner(TypingProtocol):
 
     def hurry(self, stream: SnetStream) -> None:
         """It should not wait for its next carrier."""
+
+    def tell(self, call: Callable[[], object]) -> None:
+        """Make a call of which many can come at once: now, or after others like it."""
+
+    def tell_later(self, call: Callable[[], object]) -> None:
+        """The same, never within this call."""
 
 
 class StreamConnectionLost(StreamLost, ConnectionLost):
@@ -88,17 +89,18 @@ class SnetStream:
     Attributes:
         cut_since: When its carrier went, in the owner's wheel's seconds; None while it has one.
         carrier: The connection in use; None while it is cut.
+        close_by: When waiting for the peer to take what was written before a close ends, in the
+            wheel's seconds; None before. It is watched for that by the wheel.
         lost: Why it is over; None while it lives.
     """
 
     __slots__ = (
         "__weakref__",
-        "_ahead",
         "_buffer_size",
-        "_close_by",
         "_closing",
         "_handing_over",
         "_host",
+        "_in",
         "_out",
         "_paused",
         "_peer",
@@ -108,8 +110,9 @@ class SnetStream:
         "_pulling",
         "_settled",
         "_streaming",
-        "_unread",
+        "_untold",
         "carrier",
+        "close_by",
         "cut_since",
         "disconnecting",
         "lost",
@@ -123,6 +126,7 @@ class SnetStream:
         self.session = session
         self.carrier: Carrier | None = None
         self.cut_since: float | None = None
+        self.close_by: float | None = None
         self.lost: Exception | None = None
         self.disconnecting = False
         self.slot = -1
@@ -132,19 +136,16 @@ class SnetStream:
         self._buffer_size = 0
         self._closing = False
         """This side has closed its half of the carrier, and waits for the peer to do so."""
-        self._close_by: float | None = None
-        """When waiting for the peer to take what was written ends, in the wheel's seconds."""
         self._producer: Any = None
         self._producer_paused = False
         self._streaming = False
         self._pulling = False
         self._paused = False
         self._handing_over = False
-        self._unread: bytearray | None = None
-        """What came while nobody reads."""
-        self._ahead: bytearray | None = None
-        """The same of the carrier in use, not received yet: beyond MOST_UNREAD."""
+        self._in = Inbox(session)
         self._out = Outbox(session)
+        self._untold = False
+        """It was cut, and its protocol has not heard of it yet."""
         self._settled = False
         """The peer's host had all that was written when the carrier went."""
 
@@ -170,9 +171,8 @@ class SnetStream:
 
     @property
     def unread(self) -> int:
-        """Bytes that came and wait for the protocol to read on: at most MOST_UNREAD, and one read
-        of a connection."""
-        return len(self._unread or b"") + len(self._ahead or b"")
+        """Bytes that came and wait for the protocol to read on."""
+        return self._in.size
 
     @property
     def bufferSize(self) -> int:
@@ -205,19 +205,21 @@ class SnetStream:
         Raises:
             HandshakeFailed: it cannot be; nothing has changed.
         """
+        if self._untold:
+            self._tell_cut()
         replay = self.session.resume(resumed)
         now = self.owner.wheel.seconds()
         if self.carrier is not None:
             self._drop_carrier()
             self.cut_since = now
             self._tell("stream_cut")
-            if self.lost is not None:  # its protocol would not have it
-                carrier.abort()
-                return
+        if self.lost is not None:  # its protocol would not have it
+            carrier.abort()
+            return
         seconds = 0.0 if self.cut_since is None else now - self.cut_since
         self.cut_since = None
         self._closing = False
-        if self._close_by is None:
+        if self.close_by is None:
             self.owner.wheel.forget(self)
         elif resumed.read == self.session.wrote:  # the peer has all
             carrier.abort()
@@ -239,11 +241,20 @@ class SnetStream:
         closed = self.disconnecting and not self._out.size
         self._finish(ConnectionDone() if closed else StreamConnectionLost(reason, detail))
 
+    def tell_lost(self) -> None:
+        """Let its protocol know that it is over, if it does not yet; not within its own call."""
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            try:
+                protocol.connectionLost(Failure(cast(Exception, self.lost)))
+            except Exception:
+                log.failure("unhandled error in {protocol}", protocol=protocol)
+
     def check(self, now: float) -> float | None:
         """Act if a deadline has passed; otherwise return the next one."""
         if self.lost is not None:
             return None
-        due = self._close_by
+        due = self.close_by
         if due is None:
             if self.cut_since is None:
                 return None
@@ -260,8 +271,8 @@ class SnetStream:
         if self.disconnecting or self.lost is not None:
             self.session.receive(data)
             return
-        if self._paused or self.unread:
-            self._keep(data)
+        if self._paused or self._in.size:
+            self._in.add(data)
             return
         data = self.session.receive(data)
         if data:
@@ -321,10 +332,8 @@ class SnetStream:
         if self.disconnecting or self.lost is not None:
             return
         self.disconnecting = True
-        # As with Twisted's own transports nothing is delivered any more; but it has been read.
-        if self._ahead is not None:
-            self.session.receive(bytes(self._ahead))
-        self._unread = self._ahead = None
+        # As with Twisted's own transports nothing is delivered any more; but it counts as read.
+        self._in.take()
         self._close_if_done()
 
     def abortConnection(self) -> None:
@@ -379,7 +388,7 @@ class SnetStream:
 
     def resumeProducing(self) -> None:
         self._paused = False
-        if not self.unread:
+        if not self._in.size:
             self._read_on()
         elif not self._handing_over:
             # Never within the call that resumed: that may be the protocol's, amid its last data.
@@ -397,27 +406,13 @@ class SnetStream:
 
     def _hand_over_unread(self) -> None:
         self._handing_over = False
-        if self._paused or not self.unread or self.lost is not None:
+        if self._paused or not self._in.size or self.lost is not None:
             return
-        unread = bytes(self._unread or b"")
-        if self._ahead is not None:
-            unread += self.session.receive(bytes(self._ahead))
-        self._unread = self._ahead = None
+        unread = self._in.take()
         if unread:
             self._hand_over(unread)
         if not self._paused and self.lost is None:
             self._read_on()
-
-    def _keep(self, data: bytes) -> None:
-        if self._ahead is None:
-            unread = self._unread
-            if unread is None:
-                unread = self._unread = bytearray()
-            if len(unread) + len(data) <= MOST_UNREAD:
-                unread += self.session.receive(data)
-                return
-            self._ahead = bytearray()
-        self._ahead += data
 
     def _hand_over(self, data: bytes) -> None:
         try:
@@ -443,7 +438,7 @@ class SnetStream:
     def _drop_carrier(self, abort: bool = True) -> None:
         carrier, self.carrier = self.carrier, None
         self._out.end()
-        self._ahead = None
+        self._in.end()
         if carrier is not None:
             carrier.stream = None
             if abort:
@@ -451,10 +446,16 @@ class SnetStream:
 
     def _now_cut(self) -> None:
         self.cut_since = self.owner.wheel.seconds()
+        self._untold = True
         self._tell_full()
-        self._tell("stream_cut")
-        if self.lost is None:  # its producer and its protocol would have it
-            self.owner.stream_cut(self)
+        self.owner.tell(self._tell_cut)
+
+    def _tell_cut(self) -> None:
+        if self._untold:
+            self._untold = False
+            self._tell("stream_cut")
+            if self.lost is None:  # its producer and its protocol would have it
+                self.owner.stream_cut(self)
 
     def _tell(self, event: str, *args: object) -> None:
         if self.lost is None and IResumableProtocol.providedBy(self._protocol):
@@ -512,10 +513,10 @@ class SnetStream:
                 self._finish(ConnectionDone())
             return
         self._closing = True
-        if self._close_by is None:
+        if self.close_by is None:
             wheel = self.owner.wheel
-            self._close_by = wheel.seconds() + LINGER
-            wheel.watch(self, self._close_by)
+            self.close_by = wheel.seconds() + LINGER
+            wheel.watch(self, self.close_by)
         carrier.half_close()
 
     def _finish(self, error: Exception) -> None:
@@ -524,16 +525,11 @@ class SnetStream:
         self.lost = error
         self.owner.wheel.forget(self)
         self._out.drop()
-        self._unread = None
+        self._in.take()
         self._drop_carrier()
         self.owner.stream_gone(self)
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.stopProducing()
         # Never within the call that closed it, as with Twisted's own transports.
-        self.owner.clock.callLater(0, self._tell_lost)
-
-    def _tell_lost(self) -> None:
-        protocol, self._protocol = self._protocol, None
-        if protocol is not None:
-            protocol.connectionLost(Failure(cast(Exception, self.lost)))
+        self.owner.tell_later(self.tell_lost)
