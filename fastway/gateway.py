@@ -41,7 +41,7 @@ from fastway.auth import HANDSHAKE_TIMEOUT, Handshake
 from fastway.errors import AuthFailed, Reason, StreamLost
 from fastway.logs import make_logger
 from fastway.router import Limits, Link, Router, Side
-from fastway.snet.interfaces import IResumableProtocol, IResumableTransport
+from fastway.snet.interfaces import IBounded, IResumableProtocol, IResumableTransport
 from fastway.tcp import acked_bytes, is_plain_tcp, renew_producer
 from fastway.wheel import Wheel
 from fastway.wire import MAX_PACKET, FrameReader
@@ -627,11 +627,15 @@ class GatewayFactory(Factory):
     def make_link(self) -> GatewayLink:
         raise NotImplementedError
 
+    @property
+    def full(self) -> bool:
+        """Whether max_links connections are open, cut ones included."""
+        return 0 < self.config.max_links <= self.links
+
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        limit = self.config.max_links
         if self.service.stopping:
             return TurnedAway()
-        if limit and self.links >= limit:
+        if self.full:
             self.service.turned_away += 1
             log.warn(
                 "{side} ? {addr} turned away: "
@@ -639,15 +643,17 @@ class GatewayFactory(Factory):
                 side=self.side.value,
                 addr="?" if addr is None else address_name(addr),
                 links=self.links,
-                limit=limit,
+                limit=self.config.max_links,
             )
             return TurnedAway()
         self.links += 1
         return self.make_link()
 
 
+@implementer(IBounded)
 class ClientFactory(GatewayFactory):
-    """The client port."""
+    """The client port. On the server port no newcomer takes the place of a cut server: it has
+    proved nothing yet."""
 
     side = Side.CLIENT
     link_class = ClientLink

@@ -293,6 +293,35 @@ class GatewayTests(SynchronousTestCase):
         gateway.pass_time(0.25)
         self.assertEqual(gateway.lost, {(Side.CLIENT, Reason.SLOW_READER): 1})
 
+    def test_cut_clients_take_nobodys_place(self) -> None:
+        """On a full client port the client cut longest gives way to each newcomer; who has a
+        connection stays, and while all have one the newcomer is turned away."""
+        gateway = Gateway(PortConfig(max_links=3))
+        streams = [gateway.new(gateway.clients) for _ in range(3)]
+        for number in (1, 0):
+            streams[number][1].broken()
+            gateway.pass_time(1)
+        for known in ("client 1, client 3, client 4", "client 3, client 4, client 5"):
+            gateway.new(gateway.clients)
+            self.assertEqual(gateway.links(), known)
+        self.assertEqual(gateway.lost, {(Side.CLIENT, Reason.CROWDED_OUT): 2})
+        self.assertEqual(gateway.service.turned_away, 0)
+        _, wire = gateway.new(gateway.clients)
+        gateway.turn()
+        self.assertEqual([wire.closed, gateway.service.turned_away], [True, 1])
+        self.assertEqual(gateway.links(), "client 3, client 4, client 5")
+
+    def test_strangers_take_no_servers_place(self) -> None:
+        """On a full server port no newcomer, who has proved nothing yet, costs a cut server."""
+        gateway = Gateway(server=PortConfig(max_links=1))
+        server, server_wire = gateway.server()
+        server_wire.broken()
+        _, wire = gateway.new(gateway.servers)
+        gateway.turn()
+        self.assertEqual([wire.closed, gateway.service.turned_away], [True, 1])
+        gateway.resume(gateway.servers, server)
+        self.assertEqual([gateway.links(), gateway.lost], ["server 1", {}])
+
     def test_kick_while_cut(self) -> None:
         """A cut link that is kicked is forgotten at once; coming back is refused."""
         gateway = Gateway()

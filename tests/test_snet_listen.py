@@ -6,13 +6,16 @@ from typing import Any, cast
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from fastway.errors import Reason, StreamLost
 from fastway.snet import carrier
 from fastway.snet.config import SnetConfig
+from fastway.snet.interfaces import IBounded
 from fastway.snet.slices import SLICE, Slices
 from tests.support.errors import raised
 from tests.support.snet import Listening, Resumable, acked_of
+from tests.support.snet_golden import Script
 from tests.support.tapes import Tape
 
 
@@ -243,3 +246,90 @@ class MassTests(ListenCase):
         bench.clock.advance(0)
         turns.stop()
         self.assertEqual([len(when), bench.snet.streams, bench.calls], [300, {}, []])
+
+
+@implementer(IBounded)
+class Bounded(Listening):
+    """A listening side around a factory that makes two protocols at a time."""
+
+    @property
+    def full(self) -> bool:
+        return len([tape for tape in self.all if not tape.losses]) >= 2
+
+    def __init__(self, config: SnetConfig | None = None) -> None:
+        self.all: list[Resumable] = []
+        super().__init__(config=config)
+
+    def buildProtocol(self, addr: Any) -> Any:
+        if self.full:
+            return None
+        self.all.append(Resumable())
+        return self.all[-1]
+
+
+class RoomTests(ListenCase):
+    """A stream without a connection does not take a place from who has one."""
+
+    def test_a_newcomer(self) -> None:
+        """On a full port the stream cut longest gives way, before the newcomer is made."""
+        bench = Bounded()
+        streams = [bench.new(), bench.new()]
+        streams[1][1].broken()
+        bench.pass_time(0.125)
+        streams[0][1].broken()
+        bench.new()
+        self.assertEqual([reasons(tape) for tape in bench.all], [[], [Reason.CROWDED_OUT], []])
+        self.assertEqual([len(bench.snet.streams), len(bench.snet.waiting)], [2, 1])
+        bench.turn()
+        self.assertEqual([len(tape.losses) for tape in bench.all], [0, 1, 0])
+        self.assertEqual(bench.asks(streams[1][0])[1], bytes(24))
+        bench.resume(streams[0][0], b"back")
+        self.assertEqual(bench.all[0].received, b"back")
+
+    def test_nobody_is_cut(self) -> None:
+        """On a port that is full of live streams the newcomer is turned away, and nobody lost."""
+        bench = Bounded()
+        bench.new()
+        bench.new()
+        _, wire = bench.new()
+        self.assertTrue(wire.closed)
+        self.assertEqual([tape.losses for tape in bench.all], [[], []])
+
+    def test_room(self) -> None:
+        """While there is room nobody gives way."""
+        bench = Bounded()
+        _, wire = bench.new()
+        wire.broken()
+        bench.new()
+        self.assertEqual([tape.losses for tape in bench.all], [[], []])
+        self.assertEqual(len(bench.snet.streams), 2)
+
+    def test_coming_back(self) -> None:
+        """Who comes back to a full port has its place still."""
+        bench = Bounded()
+        script, wire = bench.new()
+        bench.new()
+        wire.broken()
+        bench.resume(script, b"back")
+        self.assertEqual([tape.losses for tape in bench.all], [[], []])
+        self.assertEqual(bench.all[0].received, b"back")
+
+    def test_half_a_newcomer(self) -> None:
+        """A connection takes nobody's place before its handshake is done."""
+        bench = Bounded()
+        bench.new()
+        _, wire = bench.new()
+        wire.broken()
+        for _ in range(3):
+            bench.dial().feed(Script().hello())
+        self.assertEqual([tape.losses for tape in bench.all], [[], []])
+
+    def test_without_a_bound(self) -> None:
+        """A factory that says nothing of a bound has no cut stream lost for a newcomer."""
+        bench = Listening(Resumable(), Resumable())
+        _, wire = bench.new()
+        tape = bench.snet.streams[1]
+        wire.broken()
+        bench.new()
+        bench.new()
+        self.assertIsNone(tape.lost)

@@ -26,6 +26,17 @@ class IResumableTransport(Interface):
         """
 
 
+class IBounded(Interface):
+    """A factory that takes only so many protocols at a time, newcomers before who is cut.
+
+    Whether it is so full that it would turn the next one away is asked before each new stream;
+    if so, the stream that was cut longest is lost, its protocol's connectionLost before the
+    newcomer's buildProtocol.
+    """
+
+    full = Attribute("Whether the next one would be turned away.")
+
+
 class IResumableProtocol(Interface):
     """A protocol that wants to know what happens to its resumable transport."""
 

@@ -29,6 +29,7 @@ from fastway.errors import Reason
 from fastway.logs import make_logger
 from fastway.snet.carrier import LINGER, Carrier
 from fastway.snet.config import SnetConfig
+from fastway.snet.interfaces import IBounded
 from fastway.snet.session import Fault, HandshakeFailed, ListenHandshake, Made, Resumed, Session
 from fastway.snet.slices import SLICE, Slices
 from fastway.snet.stream import SnetStream
@@ -180,6 +181,10 @@ class SnetFactory(Factory):
         self._settle()
 
     def _make(self, carrier: Carrier, made: Made) -> None:
+        if self.waiting and IBounded.providedBy(self.wrapped) and cast(Any, self.wrapped).full:
+            longest = next(iter(self.waiting))
+            longest.lose(Reason.CROWDED_OUT, "the port is full, and a newcomer has a connection")
+            longest.tell_lost()
         protocol = self.wrapped.buildProtocol(cast(Any, carrier.transport).getPeer())
         if protocol is None:
             carrier.abort()
