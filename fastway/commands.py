@@ -31,7 +31,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.logger import Logger
 
@@ -39,9 +39,6 @@ from fastway.errors import CommandError, ConfigError, Reason
 from fastway.gateway import GatewayLink, RouterService
 from fastway.logs import make_logger, threshold
 from fastway.router import Side
-
-if TYPE_CHECKING:
-    from fastway.snet.transport import SnetFactory
 
 log = make_logger(__name__)
 answers = Logger(__name__)
@@ -263,7 +260,10 @@ class Commands:
             f"{sum(link.waiting_bytes for link in links)} bytes; "
             f"not read from now: {sum(link.held for link in links)}, holds: {service.holds}",
             f"turned away at the door: {service.turned_away}",
-            *(_snet(side, streams) for side, streams in sorted(service.snet.items())),
+            *(
+                f"{layer.name} of {side}s: {layer.figures()}"
+                for side, layer in sorted(service.snet.items())
+            ),
             f"links lost: {sum(lost.values())}"
             + _counts({reason.value: count for reason, count in lost.items()}),
             f"memory: {resident_memory() // 1024} KiB resident",
@@ -448,20 +448,6 @@ def _state(link: GatewayLink) -> str:
     if link.cut_since is not None:
         return f"\tcut {link.service.wheel.seconds() - link.cut_since:.0f} s"
     return "\tnot read from" if link.held else ""
-
-
-def _snet(side: str, streams: SnetFactory) -> str:
-    stats = streams.stats
-    return (
-        f"snet of {side}s: {len(streams.streams) - len(streams.waiting)} streams live, "
-        f"{len(streams.waiting)} cut and waiting, {stats.made} since start; "
-        f"cuts: {stats.cut}, resumed: {stats.resumed} "
-        f"({stats.taken_over} while the old connection looked alive), "
-        f"{stats.replayed} bytes sent again; {streams.replayable} bytes kept, "
-        f"{streams.pending} bytes wait; handshakes: {len(streams.handshakes)} under way, "
-        f"{sum(stats.refused.values())} failed"
-        + _counts({fault.value: count for fault, count in stats.refused.items()})
-    )
 
 
 def _counts(counts: dict[str, int]) -> str:

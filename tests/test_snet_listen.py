@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, cast
 
 from twisted.internet.task import Clock
@@ -12,9 +13,10 @@ from fastway.errors import Reason, StreamLost
 from fastway.snet import carrier
 from fastway.snet.config import SnetConfig
 from fastway.snet.interfaces import IBounded
+from fastway.snet.session import Fault
 from fastway.snet.slices import SLICE, Slices
 from tests.support.errors import raised
-from tests.support.snet import Listening, Resumable, acked_of
+from tests.support.snet import Listening, Resumable, Wire, acked_of
 from tests.support.snet_golden import Script
 from tests.support.tapes import Tape
 
@@ -333,3 +335,44 @@ class RoomTests(ListenCase):
         bench.new()
         bench.new()
         self.assertIsNone(tape.lost)
+
+
+class FiguresTests(ListenCase):
+    def test_figures(self) -> None:
+        """Each figure is of what it says, and stays what it was."""
+        bench = Listening(*[Resumable() for _ in range(4)])
+        made: list[tuple[Script, Wire]] = [bench.new() for _ in range(4)]
+        streams = list(bench.snet.streams.values())
+        before = bench.snet.figures()
+        streams[0].write(b"12345")
+        made[0][1].broken()
+        bench.resume(made[0][0])
+        made[1][1].broken()
+        streams[1].write(b"123")
+        streams[2].pauseProducing()
+        bench.resume(made[2][0], b"1234567")
+        streams[3].abortConnection()
+        bench.dial()
+        bench.dial().feed(b"x")
+        bench.turn()
+        figures = dataclasses.asdict(bench.snet.figures())
+        expected = {
+            "live": 2,
+            "waiting": 1,
+            "made": 4,
+            "cut": 3,
+            "resumed": 2,
+            "taken_over": 1,
+            "replayed": 5,
+            "replayable": 5,
+            "pending": 3,
+            "unread": 7,
+            "handshakes": 1,
+            "refused": {Fault.FIRST_BYTE: 1},
+        }
+        self.assertEqual(figures, expected)
+        self.assertEqual((before.live, before.cut, dict(before.refused)), (4, 0, {}))
+        text = str(bench.snet.figures())
+        self.assertIn("2 streams live, 1 cut and waiting, 4 since start", text)
+        self.assertIn("5 bytes kept, 3 bytes wait, 7 bytes unread", text)
+        self.assertIn(f"1 failed (1 {Fault.FIRST_BYTE.value})", text)

@@ -29,6 +29,7 @@ from fastway.errors import Reason
 from fastway.logs import make_logger
 from fastway.snet.carrier import LINGER, Carrier
 from fastway.snet.config import SnetConfig
+from fastway.snet.figures import SnetFigures
 from fastway.snet.interfaces import IBounded
 from fastway.snet.session import Fault, HandshakeFailed, ListenHandshake, Made, Resumed, Session
 from fastway.snet.slices import SLICE, Slices
@@ -66,12 +67,14 @@ class SnetFactory(Factory):
         clock: The reactor, or a test's `task.Clock`.
 
     Attributes:
+        name: What it is called among the layers of a port.
         streams: conn_id -> stream, of all that live.
         waiting: Those that are cut, the one cut longest first.
         handshakes: Connections that shake hands, or that close, the oldest first.
     """
 
     noisy = False
+    name = "snet"
 
     def __init__(
         self, wrapped: IProtocolFactory, clock: IReactorTime, config: SnetConfig | None = None
@@ -94,17 +97,40 @@ class SnetFactory(Factory):
     @property
     def replayable(self) -> int:
         """Bytes kept to be sent again, of all streams."""
-        return sum(stream.replayable for stream in self.streams.values())
+        return self.figures().replayable
 
     @property
     def pending(self) -> int:
         """Bytes that wait for a connection, of all streams."""
-        return sum(stream.pending for stream in self.streams.values())
+        return self.figures().pending
 
     @property
     def unread(self) -> int:
         """Bytes that came and wait for their protocols to read on, of all streams."""
-        return sum(stream.unread for stream in self.streams.values())
+        return self.figures().unread
+
+    def figures(self) -> SnetFigures:
+        """What there is now; looks at each stream once."""
+        replayable = pending = unread = 0
+        for stream in self.streams.values():
+            replayable += stream.replayable
+            pending += stream.pending
+            unread += stream.unread
+        stats = self.stats
+        return SnetFigures(
+            live=len(self.streams) - len(self.waiting),
+            waiting=len(self.waiting),
+            made=stats.made,
+            cut=stats.cut,
+            resumed=stats.resumed,
+            taken_over=stats.taken_over,
+            replayed=stats.replayed,
+            replayable=replayable,
+            pending=pending,
+            unread=unread,
+            handshakes=len(self.handshakes),
+            refused=dict(stats.refused),
+        )
 
     # What Twisted calls.
 
