@@ -27,14 +27,14 @@ class IResumableTransport(Interface):
 
 
 class IBounded(Interface):
-    """A factory that takes only so many protocols at a time, newcomers before who is cut.
+    """A factory that takes only so many protocols at a time, and a newcomer rather than one whose
+    stream is cut.
 
-    Whether it is so full that it would turn the next one away is asked before each new stream;
-    if so, the stream that was cut longest is lost, its protocol's connectionLost before the
-    newcomer's buildProtocol.
+    It is asked before each new stream. When it is full, the stream that was cut longest is lost:
+    its protocol's connectionLost is called, then the newcomer's buildProtocol.
     """
 
-    full = Attribute("Whether the next one would be turned away.")
+    full = Attribute("Whether it would turn the next one away.")
 
 
 class IResumableProtocol(Interface):

@@ -5,8 +5,7 @@ is the owner's to say (`listen`, `dial`).
 
 What is written is handed to the carrier only as long as the peer's host lacks no more of it than
 the replay buffer holds (`outbox`). So a stream with much on its way can be resumed too, unless its
-peer does not read what has arrived.
-What comes while nobody reads is bounded too, whoever resumes how often (`inbox`).
+peer does not read what has arrived. What comes while nobody reads here is bounded too (`inbox`).
 """
 
 from __future__ import annotations
