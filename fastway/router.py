@@ -52,6 +52,7 @@ class Refusal(Enum):
     LIMIT = "the client has all the connections it may dial"
     REMOTE_LIMIT = "the dialled client has all the connections it may have"
     BUSY = "far too much waits for the remote already"
+    NO_ID = "no connection id is free"
 
 
 @dataclass(slots=True)
@@ -151,27 +152,72 @@ class Link:
         del self.peers[conn_id]
 
 
-def next_id(last: int, live: Collection[int]) -> int:
-    """The id after `last`: 1..2**32-1, round and round, never one that is in `live`."""
-    while True:
-        last = last % MAX_ID + 1
-        if last not in live:
-            return last
+class IdRange:
+    """Ids from `low` to `high`, round and round: those of one gateway of many.
+
+    A sixteenth of a range stays free, so that an id costs at most 16 looks on average however
+    the ids in use lie; a range of fewer than 16 can be used up.
+
+    Args:
+        low: The first id, at least 1.
+        high: The last one, at most 2**32 - 1.
+
+    Attributes:
+        last: The id that was taken last.
+
+    Raises:
+        ValueError: that is no range of ids.
+    """
+
+    __slots__ = ("capacity", "high", "last", "low")
+
+    def __init__(self, low: int = 1, high: int = MAX_ID) -> None:
+        if not 1 <= low <= high <= MAX_ID:
+            raise ValueError(f"{low}..{high} is no range of ids within 1..{MAX_ID}")
+        self.low = low
+        self.high = high
+        self.last = low - 1
+        size = high - low + 1
+        self.capacity = size - size // 16
+        """So many ids may be in use."""
+
+    def take(self, live: Collection[int]) -> int:
+        """The id after the last that is not in `live`; 0: too many are in use."""
+        if len(live) >= self.capacity:
+            return 0
+        last = self.last
+        while True:
+            last = last + 1 if last < self.high else self.low
+            if last not in live:
+                self.last = last
+                return last
 
 
 class Router:
-    """All links and virtual connections of one gateway."""
+    """All links and virtual connections of one gateway.
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    Args:
+        limits: What links may do.
+        conn_range: The ids of its virtual connections.
+        client_range: The ids of its clients.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        conn_range: IdRange | None = None,
+        client_range: IdRange | None = None,
+    ) -> None:
         self.limits = Limits() if limits is None else limits
+        self.conn_range = IdRange() if conn_range is None else conn_range
+        self.client_range = IdRange() if client_range is None else client_range
         self.stats = Stats()
         self.clients: dict[int, Link] = {}
         self.servers: dict[int, list[Link]] = {}
         """server id -> its links, the newest last; the newest gets the dials."""
         self.conn_ids: set[int] = set()
         """The ids of all open virtual connections."""
-        self._last_client_id = 0
-        self._last_conn_id = 0
 
     def links(self) -> Iterator[Link]:
         """All links that are logged in: clients first, then servers, by age."""
@@ -180,8 +226,12 @@ class Router:
             yield from same_id
 
     def add_client(self, link: Link) -> None:
-        """A client connected: it gets its id."""
-        link.link_id = self._last_client_id = next_id(self._last_client_id, self.clients)
+        """A client connected: it gets its id. If none is free it is lost right here."""
+        client_id = self.client_range.take(self.clients)
+        if not client_id:
+            self.lose(link, Reason.NO_ID)
+            return
+        link.link_id = client_id
         self.clients[link.link_id] = link
         link.known = True
         self.stats.gained[Side.CLIENT] += 1
@@ -304,11 +354,11 @@ class Router:
             remote_id,
         )
         refusal = self._refusal(link, remote)
-        if refusal is not None or remote is None:
-            stats.refused[refusal or Refusal.UNKNOWN] += 1
+        conn_id = 0 if refusal is not None else self.conn_range.take(self.conn_ids)
+        if remote is None or not conn_id:
+            stats.refused[refusal or Refusal.NO_ID] += 1
             link.send(encode_refuse(remote_id), 1)
             return
-        conn_id = self._last_conn_id = next_id(self._last_conn_id, self.conn_ids)
         self.conn_ids.add(conn_id)
         stats.accepted += 1
         link.pair(conn_id, remote)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.errors import Reason
-from fastway.router import IdConflict, Limits, Link, Refusal, Router, Side, next_id
+from fastway.router import IdConflict, IdRange, Limits, Link, Refusal, Router, Side
 from fastway.wire import (
     MAX_ID,
     PING,
@@ -154,7 +154,7 @@ class IdTests(RouterCase):
         self.router.close(client, 2)
         client.frames()
         server.frames()
-        self.router._last_conn_id = MAX_ID - 1
+        self.router.conn_range.last = MAX_ID - 1
         self.assertEqual([self.dial(client, server) for _ in range(3)], [MAX_ID, 2, 4])
         self.assertEqual(self.router.conn_ids, {1, 2, 3, 4, MAX_ID})
 
@@ -162,7 +162,7 @@ class IdTests(RouterCase):
         """An id that is used again belongs to its new owners only."""
         old, server, conn_id = self.pair()
         self.router.close(old, conn_id)
-        self.router._last_conn_id = MAX_ID
+        self.router.conn_range.last = MAX_ID
         new = self.client()
         server.frames()
         self.assertEqual(self.dial(new, server), conn_id)
@@ -174,7 +174,7 @@ class IdTests(RouterCase):
         """After 2**32 - 1 client ids skip 0 and those in use."""
         one, two, three = self.client(), self.client(), self.client()
         self.router.lose(two, Reason.PEER_CLOSED)
-        self.router._last_client_id = MAX_ID - 1
+        self.router.client_range.last = MAX_ID - 1
         ids = [self.client().link_id for _ in range(3)]
         self.assertEqual(ids, [MAX_ID, 2, 4])
         self.assertIs(self.router.find(Side.CLIENT, 1), one)
@@ -184,14 +184,69 @@ class IdTests(RouterCase):
         """A client whose id was given again takes nothing from the new one when lost again."""
         old = self.client()
         self.router.lose(old, Reason.PEER_CLOSED)
-        self.router._last_client_id = MAX_ID
+        self.router.client_range.last = MAX_ID
         new = self.client()
         self.assertEqual(new.link_id, old.link_id)
         self.router.lose(old, Reason.CONNECTION_LOST)
         self.assertIs(self.router.find(Side.CLIENT, new.link_id), new)
 
-    def test_next_id(self) -> None:
-        """The next id is the one after the last that is not in use, from 1 to 2**32 - 1."""
+    def test_range(self) -> None:
+        """A router with ranges gives ids out of them alone, and wraps within them."""
+        router = self.router = Router(conn_range=IdRange(7, 9), client_range=IdRange(40, 41))
+        server = self.server(1)
+        one, two = self.client(), self.client()
+        self.assertEqual([one.link_id, two.link_id], [40, 41])
+        self.assertEqual([self.dial(one, server) for _ in range(2)], [7, 8])
+        router.close(one, 7)
+        router.lose(two, Reason.PEER_CLOSED)
+        one.frames()
+        server.frames()
+        self.assertEqual([self.dial(one, server) for _ in range(2)], [9, 7])
+        self.assertEqual(self.client().link_id, 41)
+
+    def test_no_conn_id(self) -> None:
+        """A dial is refused while no connection id is free, and takes nothing."""
+        router = self.router = Router(conn_range=IdRange(1, 2))
+        client, server = self.client(), self.server(1)
+        for _ in range(2):
+            self.dial(client, server)
+        self.refuse(client, 1)
+        self.refuse(server, 1)
+        self.assertQuiet(client, server)
+        self.assertEqual(router.stats.refused, {Refusal.NO_ID: 2})
+        self.assertEqual((router.stats.dials, router.stats.accepted), (4, 2))
+        self.say(client, encode_close(2))
+        client.frames()
+        server.frames()
+        self.assertEqual(self.dial(server, client), 2)
+
+    def test_no_client_id(self) -> None:
+        """A client for whom no id is free is turned away, and nobody else notices."""
+        router = self.router = Router(client_range=IdRange(5, 5))
+        client = self.client()
+        stranger = self.client()
+        self.assertLost(stranger, Reason.NO_ID)
+        self.assertFalse(stranger.known)
+        self.assertIs(router.find(Side.CLIENT, 5), client)
+        self.assertEqual(router.stats.turned_away, {Reason.NO_ID: 1})
+        self.assertEqual((router.stats.gained, router.stats.lost), ({Side.CLIENT: 1}, {}))
+        router.lose(client, Reason.PEER_CLOSED)
+        self.assertEqual(self.client().link_id, 5)
+
+
+class CountedLooks(set[int]):
+    """Ids in use that count how often they were looked into."""
+
+    looks = 0
+
+    def __contains__(self, conn_id: object) -> bool:
+        self.looks += 1
+        return super().__contains__(conn_id)
+
+
+class IdRangeTests(SynchronousTestCase):
+    def test_following(self) -> None:
+        """The next id is the one after the last that is not in use, never 0."""
         cases: list[tuple[int, set[int], int]] = [
             (0, set(), 1),
             (1, set(), 2),
@@ -204,7 +259,55 @@ class IdTests(RouterCase):
         ]
         for last, live, following in cases:
             with self.subTest(last=last, live=live):
-                self.assertEqual(next_id(last, live), following)
+                ids = IdRange()
+                ids.last = last
+                self.assertEqual(ids.take(live), following)
+
+    def test_a_few(self) -> None:
+        """A small range is used up to its last id, then gives 0, and heals."""
+        ids = IdRange(5, 7)
+        live: set[int] = set()
+        for conn_id in (5, 6, 7):
+            self.assertEqual(ids.take(live), conn_id)
+            live.add(conn_id)
+        self.assertEqual([ids.take(live), ids.take(live)], [0, 0])
+        live.remove(6)
+        self.assertEqual(ids.take(live), 6)
+
+    def test_one(self) -> None:
+        """A range may be one id."""
+        ids = IdRange(MAX_ID, MAX_ID)
+        self.assertEqual(
+            [ids.take(set()), ids.take(set()), ids.take({MAX_ID})], [MAX_ID] * 2 + [0]
+        )
+
+    def test_a_sixteenth_stays_free(self) -> None:
+        """Of 15 ids all may be in use, of 16 one stays free, of 48 three."""
+        for size, usable in ((15, 15), (16, 15), (17, 16), (31, 30), (32, 30), (48, 45)):
+            with self.subTest(size=size):
+                ids = IdRange(100, 99 + size)
+                live: set[int] = set()
+                while conn_id := ids.take(live):
+                    live.add(conn_id)
+                self.assertEqual(len(live), usable)
+
+    def test_a_lap_is_cheap(self) -> None:
+        """In a range as full as it gets, one lap costs 16 looks an id, wherever the ids lie."""
+        ids = IdRange(1, 1600)
+        live = CountedLooks(range(1, 1500))
+        taken = []
+        for _ in range(101):  # all 101 that are free; each goes again before the next
+            taken.append(ids.take(live))
+        self.assertEqual(taken, [*range(1500, 1601)])
+        self.assertLessEqual(live.looks, 1600)
+        self.assertEqual(ids.take(live), 1500)
+        self.assertLessEqual(live.looks, 1600 + 1500)
+
+    def test_no_range(self) -> None:
+        """0, what has 33 bits, and an end before the start are no ranges of ids."""
+        for low, high in ((0, 5), (1, MAX_ID + 1), (6, 5), (-1, 1)):
+            with self.subTest(low=low, high=high):
+                raised(ValueError, IdRange, low, high)
 
 
 class DialTests(RouterCase):

@@ -415,8 +415,8 @@ class WrappingMachine(RouterMachine):
 
     @rule(conn_steps=st.integers(0, 2), client_steps=st.integers(0, 2))
     def four_billion_later(self, conn_steps: int, client_steps: int) -> None:
-        self.last_conn_id = self.router._last_conn_id = MAX_ID - conn_steps
-        self.last_client_id = self.router._last_client_id = MAX_ID - client_steps
+        self.last_conn_id = self.router.conn_range.last = MAX_ID - conn_steps
+        self.last_client_id = self.router.client_range.last = MAX_ID - client_steps
 
 
 class MachineTests(SynchronousTestCase):
