@@ -700,6 +700,8 @@ class RouterService(Service):
 
     def flush(self, source: GatewayLink | None = None) -> None:
         """End a batch: one write for each link that was sent to."""
+        while self.router.work():
+            pass
         touched = self.touched
         if touched:
             for link in touched:
