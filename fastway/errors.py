@@ -40,6 +40,7 @@ __all__ = [
     "AuthFailed",
     "BadCommand",
     "BadMessage",
+    "Cause",
     "CommandError",
     "ConfigError",
     "ConnectionEnded",
@@ -67,29 +68,95 @@ __all__ = [
 ]
 
 
-class Reason(Enum):
-    """Why a link was lost. The value is the sentence that an operator reads."""
+class Cause(Enum):
+    """Who is to blame that a link was lost."""
 
-    PEER_CLOSED = "closed by the peer"
-    CONNECTION_LOST = "the connection broke"
-    IDLE_TIMEOUT = "no complete packet within the idle timeout"
-    HANDSHAKE_TIMEOUT = "no complete handshake in time"
-    WRITE_TIMEOUT = "took nothing that waits for it within the write timeout"
-    SLOW_READER = "more waits for it than its bounds allow"
-    NO_MEMORY = "the memory pool has no room for it"
-    FRAME_TOO_LARGE = "announced a packet over the limit"
-    FRAME_TOO_SHORT = "announced a packet too short to be one"
-    BAD_COMMAND = "sent a command that an end must not send"
-    NOT_OWNER = "wrote to a virtual connection of others"
-    AUTH_FAILED = "did not prove the server key"
-    ID_IN_USE = "its server id is in use"
-    EVICTED = "a newer server took its id"
-    KICKED = "kicked by the operator"
-    SHUTDOWN = "the gateway stops"
-    NOT_RESUMED = "its snet stream was cut, and did not come back in time"
-    RESUME_REFUSED = "its snet stream was cut, and the peer refused to resume it"
-    RESUME_IMPOSSIBLE = "its snet stream was cut, and what was lost cannot be sent again"
-    CROWDED_OUT = "its snet stream was cut longest when too many were"
+    GATEWAY = "gateway"  # it had no room, or its operator wanted it
+    PEER = "peer"  # what it did, or did not do in time
+    NETWORK = "network"  # nobody
+
+
+class Reason(Enum):
+    """Why a link was lost: the one table of reasons.
+
+    A row has the sentence that an operator reads (it is the `value`), who caused it, a WebSocket
+    close code, and whether the link `aborts`. The close codes are those of RFC 6455, section
+    7.4.1 (1000 normal, 1001 going away, 1002 protocol error, 1008 policy violation, 1009 message
+    too big, 1011 unexpected condition), and IANA's 1013 (try again later); where none of these
+    fits, 4000 and the HTTP status that says the same.
+
+    Attributes:
+        cause: Who is to blame.
+        close_code: What a WebSocket peer is told, if it can still be told something.
+        aborts: The link gets nothing more: it took too little, or nothing is on its way to it.
+    """
+
+    _value_: str
+    cause: Cause
+    close_code: int
+    aborts: bool
+
+    def __new__(cls, text: str, cause: Cause, close_code: int, aborts: bool = False) -> Reason:
+        reason = object.__new__(cls)
+        reason._value_ = text
+        reason.cause = cause
+        reason.close_code = close_code
+        reason.aborts = aborts
+        return reason
+
+    PEER_CLOSED = "closed by the peer", Cause.PEER, 1000
+    CONNECTION_LOST = "the connection broke", Cause.NETWORK, 1001
+    IDLE_TIMEOUT = "no complete packet within the idle timeout", Cause.PEER, 4408
+    HANDSHAKE_TIMEOUT = "no complete handshake in time", Cause.PEER, 4408, True
+    WRITE_TIMEOUT = (
+        "took nothing that waits for it within the write timeout",
+        Cause.PEER,
+        4408,
+        True,
+    )
+    SLOW_READER = "more waits for it than its bounds allow", Cause.PEER, 1008, True
+    NO_MEMORY = "the memory pool has no room for it", Cause.GATEWAY, 1013, True
+    NO_DESCRIPTOR = "no descriptor is free for it", Cause.GATEWAY, 1013, True
+    NO_ID = "no id is free for it", Cause.GATEWAY, 1013, True
+    TOO_MANY_LINKS = "as many connections are open as may be", Cause.GATEWAY, 1013, True
+    TOO_MANY_HANDSHAKES = "too many handshakes are under way", Cause.GATEWAY, 1013, True
+    TOO_MANY_DIALS = "dialled on while too many of its dials waited", Cause.PEER, 1008
+    FRAME_TOO_LARGE = "announced a packet over the limit", Cause.PEER, 1009
+    FRAME_TOO_SHORT = "announced a packet too short to be one", Cause.PEER, 1002
+    BAD_COMMAND = "sent a command that an end must not send", Cause.PEER, 1002
+    NOT_OWNER = "wrote to a virtual connection of others", Cause.PEER, 1008
+    AUTH_FAILED = "did not prove the server key", Cause.PEER, 4401
+    ID_IN_USE = "its server id is in use", Cause.GATEWAY, 4409
+    EVICTED = "a newer server took its id", Cause.GATEWAY, 4409
+    KICKED = "kicked by the operator", Cause.GATEWAY, 4403
+    SHUTDOWN = "the gateway stops", Cause.GATEWAY, 1001
+    NOT_RESUMED = "its snet stream was cut, and did not come back in time", Cause.NETWORK, 4408
+    RESUME_REFUSED = (
+        "its snet stream was cut, and the peer refused to resume it",
+        Cause.PEER,
+        4410,
+    )
+    RESUME_IMPOSSIBLE = (
+        "its snet stream was cut, and what was lost cannot be sent again",
+        Cause.NETWORK,
+        4410,
+    )
+    CROWDED_OUT = (
+        "its snet stream was cut longest when too many were",
+        Cause.GATEWAY,
+        1013,
+        True,
+    )
+
+    @property
+    def code(self) -> str:
+        """How logs and programs name it."""
+        return self.name.lower()
+
+    @property
+    def ours(self) -> bool:
+        """The gateway's own wish: the peer did no wrong, may be sending, and may still be told."""
+        return self.cause is Cause.GATEWAY and not self.aborts
 
 
 class FastwayError(Exception):

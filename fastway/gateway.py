@@ -61,17 +61,6 @@ PATIENCE = 0.25
 """Seconds in which a client over its bounds must take something, over a transport that hands on
 little at a time (snet)."""
 
-OURS = (Reason.EVICTED, Reason.ID_IN_USE, Reason.KICKED, Reason.SHUTDOWN)
-"""Reasons of the gateway's own: the peer did no wrong and may be sending."""
-
-ABORTED = (
-    Reason.SLOW_READER,
-    Reason.WRITE_TIMEOUT,
-    Reason.HANDSHAKE_TIMEOUT,
-    Reason.NO_MEMORY,
-)
-"""Reasons for which a link gets nothing more: it took too little, or nothing is on its way."""
-
 
 @dataclass(slots=True)
 class PortConfig:
@@ -232,7 +221,7 @@ class GatewayLink(Protocol, Link):
         if self._gone:
             self._drop_queue()
             return
-        if reason in ABORTED:
+        if reason.aborts:
             self._drop_queue()
             transport.abortConnection()
             return
@@ -243,7 +232,7 @@ class GatewayLink(Protocol, Link):
             transport.write(b"".join(waiting))
         self.service.wheel.forget(self)
         self.service.wheel.watch(self, self.service.wheel.seconds() + LINGER)
-        if reason in OURS and is_plain_tcp(self.transport):
+        if reason.ours and is_plain_tcp(self.transport):
             # Its bytes that nobody read would make close() a reset, which drops what is on its
             # way to it: read on, into nothing, until its FIN.
             transport.loseWriteConnection()
@@ -480,7 +469,7 @@ class GatewayLink(Protocol, Link):
             id=self.link_id if self.known else "?",
             addr=self.peer_name(),
             reason=reason.value,
-            reason_code=reason.name.lower(),
+            reason_code=reason.code,
             colon=": " if detail else "",
             detail=detail,
             seconds=round(self.service.wheel.seconds() - self.since, 3),
@@ -717,6 +706,8 @@ class RouterService(Service):
 
     def flush(self, source: GatewayLink | None = None) -> None:
         """End a batch: one write for each link that was sent to."""
+        while self.router.work():
+            pass
         touched = self.touched
         if touched:
             for link in touched:

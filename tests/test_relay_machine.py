@@ -81,7 +81,7 @@ class GatewayPath:
         self.reactor = reactor
         self.service = RouterService(reactor, limits)
         self.service.startService()
-        self.service.router._last_conn_id = FIRST - 1
+        self.service.router.conn_range.last = FIRST - 1
         client = PortConfig(max_packet=MAX_PACKET, read_size=256)
         server = server_port_config()
         server.max_packet = MAX_PACKET

@@ -5,7 +5,17 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.errors import Reason
-from fastway.router import IdConflict, Limits, Link, Refusal, Router, Side, next_id
+from fastway.router import (
+    SLICE,
+    IdConflict,
+    IdRange,
+    Limits,
+    Link,
+    Pending,
+    Refusal,
+    Router,
+    Side,
+)
 from fastway.wire import (
     MAX_ID,
     PING,
@@ -154,7 +164,7 @@ class IdTests(RouterCase):
         self.router.close(client, 2)
         client.frames()
         server.frames()
-        self.router._last_conn_id = MAX_ID - 1
+        self.router.conn_range.last = MAX_ID - 1
         self.assertEqual([self.dial(client, server) for _ in range(3)], [MAX_ID, 2, 4])
         self.assertEqual(self.router.conn_ids, {1, 2, 3, 4, MAX_ID})
 
@@ -162,7 +172,7 @@ class IdTests(RouterCase):
         """An id that is used again belongs to its new owners only."""
         old, server, conn_id = self.pair()
         self.router.close(old, conn_id)
-        self.router._last_conn_id = MAX_ID
+        self.router.conn_range.last = MAX_ID
         new = self.client()
         server.frames()
         self.assertEqual(self.dial(new, server), conn_id)
@@ -174,7 +184,7 @@ class IdTests(RouterCase):
         """After 2**32 - 1 client ids skip 0 and those in use."""
         one, two, three = self.client(), self.client(), self.client()
         self.router.lose(two, Reason.PEER_CLOSED)
-        self.router._last_client_id = MAX_ID - 1
+        self.router.client_range.last = MAX_ID - 1
         ids = [self.client().link_id for _ in range(3)]
         self.assertEqual(ids, [MAX_ID, 2, 4])
         self.assertIs(self.router.find(Side.CLIENT, 1), one)
@@ -184,14 +194,69 @@ class IdTests(RouterCase):
         """A client whose id was given again takes nothing from the new one when lost again."""
         old = self.client()
         self.router.lose(old, Reason.PEER_CLOSED)
-        self.router._last_client_id = MAX_ID
+        self.router.client_range.last = MAX_ID
         new = self.client()
         self.assertEqual(new.link_id, old.link_id)
         self.router.lose(old, Reason.CONNECTION_LOST)
         self.assertIs(self.router.find(Side.CLIENT, new.link_id), new)
 
-    def test_next_id(self) -> None:
-        """The next id is the one after the last that is not in use, from 1 to 2**32 - 1."""
+    def test_range(self) -> None:
+        """A router with ranges gives ids out of them alone, and wraps within them."""
+        router = self.router = Router(conn_range=IdRange(7, 9), client_range=IdRange(40, 41))
+        server = self.server(1)
+        one, two = self.client(), self.client()
+        self.assertEqual([one.link_id, two.link_id], [40, 41])
+        self.assertEqual([self.dial(one, server) for _ in range(2)], [7, 8])
+        router.close(one, 7)
+        router.lose(two, Reason.PEER_CLOSED)
+        one.frames()
+        server.frames()
+        self.assertEqual([self.dial(one, server) for _ in range(2)], [9, 7])
+        self.assertEqual(self.client().link_id, 41)
+
+    def test_no_conn_id(self) -> None:
+        """A dial is refused while no connection id is free, and takes nothing."""
+        router = self.router = Router(conn_range=IdRange(1, 2))
+        client, server = self.client(), self.server(1)
+        for _ in range(2):
+            self.dial(client, server)
+        self.refuse(client, 1)
+        self.refuse(server, 1)
+        self.assertQuiet(client, server)
+        self.assertEqual(router.stats.refused, {Refusal.NO_ID: 2})
+        self.assertEqual((router.stats.dials, router.stats.accepted), (4, 2))
+        self.say(client, encode_close(2))
+        client.frames()
+        server.frames()
+        self.assertEqual(self.dial(server, client), 2)
+
+    def test_no_client_id(self) -> None:
+        """A client for whom no id is free is turned away, and nobody else notices."""
+        router = self.router = Router(client_range=IdRange(5, 5))
+        client = self.client()
+        stranger = self.client()
+        self.assertLost(stranger, Reason.NO_ID)
+        self.assertFalse(stranger.known)
+        self.assertIs(router.find(Side.CLIENT, 5), client)
+        self.assertEqual(router.stats.turned_away, {Reason.NO_ID: 1})
+        self.assertEqual((router.stats.gained, router.stats.lost), ({Side.CLIENT: 1}, {}))
+        router.lose(client, Reason.PEER_CLOSED)
+        self.assertEqual(self.client().link_id, 5)
+
+
+class CountedLooks(set[int]):
+    """Ids in use that count how often they were looked into."""
+
+    looks = 0
+
+    def __contains__(self, conn_id: object) -> bool:
+        self.looks += 1
+        return super().__contains__(conn_id)
+
+
+class IdRangeTests(SynchronousTestCase):
+    def test_following(self) -> None:
+        """The next id is the one after the last that is not in use, never 0."""
         cases: list[tuple[int, set[int], int]] = [
             (0, set(), 1),
             (1, set(), 2),
@@ -204,7 +269,55 @@ class IdTests(RouterCase):
         ]
         for last, live, following in cases:
             with self.subTest(last=last, live=live):
-                self.assertEqual(next_id(last, live), following)
+                ids = IdRange()
+                ids.last = last
+                self.assertEqual(ids.take(live), following)
+
+    def test_a_few(self) -> None:
+        """A small range is used up to its last id, then gives 0, and heals."""
+        ids = IdRange(5, 7)
+        live: set[int] = set()
+        for conn_id in (5, 6, 7):
+            self.assertEqual(ids.take(live), conn_id)
+            live.add(conn_id)
+        self.assertEqual([ids.take(live), ids.take(live)], [0, 0])
+        live.remove(6)
+        self.assertEqual(ids.take(live), 6)
+
+    def test_one(self) -> None:
+        """A range may be one id."""
+        ids = IdRange(MAX_ID, MAX_ID)
+        self.assertEqual(
+            [ids.take(set()), ids.take(set()), ids.take({MAX_ID})], [MAX_ID] * 2 + [0]
+        )
+
+    def test_a_sixteenth_stays_free(self) -> None:
+        """Of 15 ids all may be in use, of 16 one stays free, of 48 three."""
+        for size, usable in ((15, 15), (16, 15), (17, 16), (31, 30), (32, 30), (48, 45)):
+            with self.subTest(size=size):
+                ids = IdRange(100, 99 + size)
+                live: set[int] = set()
+                while conn_id := ids.take(live):
+                    live.add(conn_id)
+                self.assertEqual(len(live), usable)
+
+    def test_a_lap_is_cheap(self) -> None:
+        """In a range as full as it gets, one lap costs 16 looks an id, wherever the ids lie."""
+        ids = IdRange(1, 1600)
+        live = CountedLooks(range(1, 1500))
+        taken = []
+        for _ in range(101):  # all 101 that are free; each goes again before the next
+            taken.append(ids.take(live))
+        self.assertEqual(taken, [*range(1500, 1601)])
+        self.assertLessEqual(live.looks, 1600)
+        self.assertEqual(ids.take(live), 1500)
+        self.assertLessEqual(live.looks, 1600 + 1500)
+
+    def test_no_range(self) -> None:
+        """0, what has 33 bits, and an end before the start are no ranges of ids."""
+        for low, high in ((0, 5), (1, MAX_ID + 1), (6, 5), (-1, 1)):
+            with self.subTest(low=low, high=high):
+                raised(ValueError, IdRange, low, high)
 
 
 class DialTests(RouterCase):
@@ -792,6 +905,512 @@ class LoseTests(RouterCase):
             self.router.lose(self.client(), reason)
         self.assertEqual(self.stats.lost, {(Side.CLIENT, reason): 1 for reason in Reason})
         self.assertEqual(self.router.clients, {})
+
+
+class SliceTests(RouterCase):
+    """Losing a link with many virtual connections."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.limits.client_max_conn = 0
+
+    def crowd(self, count: int) -> tuple[ListLink, list[ListLink]]:
+        """A server, and so many clients with one virtual connection each; their ids are equal."""
+        server = self.server(1)
+        clients = [self.client() for _ in range(count)]
+        for client in clients:
+            self.dial(client, server)
+        return server, clients
+
+    def told(self, clients: list[ListLink]) -> int:
+        """How many know that their connection is closed; they are the first."""
+        frames = [client.sent for client in clients]
+        count = sum(map(bool, frames))
+        self.assertEqual(
+            frames,
+            [[encode_close(n + 1)] if n < count else [] for n in range(len(clients))],
+        )
+        return count
+
+    def assertAddsUp(self) -> None:
+        stats = self.stats
+        self.assertEqual(stats.accepted, stats.closed + len(self.router.conn_ids))
+        refused = sum(stats.refused.values())
+        self.assertEqual(stats.dials, stats.accepted + refused + self.router.dials_waiting)
+
+    def test_around_a_slice(self) -> None:
+        """Up to 64 ends are told at once; the others when the shell asks for it."""
+        self.assertEqual(SLICE, 64)
+        for count, at_once in ((63, 63), (64, 64), (65, 64), (1000, 64)):
+            with self.subTest(count=count):
+                self.setUp()
+                server, clients = self.crowd(count)
+                self.assertFalse(self.router.unfinished)
+                self.router.lose(server, Reason.PEER_CLOSED)
+                self.assertEqual(self.told(clients), at_once)
+                self.assertEqual(server.disconnected, [(Reason.PEER_CLOSED, "")])
+                self.assertTrue(self.router.unfinished or count == at_once)
+                self.assertAddsUp()
+                while self.router.work():
+                    self.assertAddsUp()
+                self.assertEqual(self.told(clients), count)
+                self.assertFalse(self.router.unfinished)
+                self.assertLost(server, Reason.PEER_CLOSED)
+                self.assertEqual(self.router.conn_ids, set())
+
+    def test_steps(self) -> None:
+        """`work` tells as many ends as it was asked for, and says whether there are more."""
+        server, clients = self.crowd(SLICE + 10)
+        self.assertFalse(self.router.work())
+        self.router.lose(server, Reason.PEER_CLOSED)
+        for steps, told, more in ((0, 0, True), (1, 1, True), (5, 6, True), (64, 10, False)):
+            self.assertIs(self.router.work(steps), more)
+            self.assertEqual(self.told(clients), SLICE + told)
+        self.assertFalse(self.router.work())
+
+    def test_several(self) -> None:
+        """Links that go one after the other are all finished, each end told once."""
+        servers = [self.server(n) for n in range(3)]
+        client = self.client()
+        conn_ids = [self.dial(client, server) for server in servers for _ in range(SLICE + 20)]
+        for server in servers:
+            self.router.lose(server, Reason.KICKED)
+        self.assertEqual(len(client.sent), 3 * SLICE)
+        self.assertTrue(self.router.work(30))
+        self.assertEqual(len(client.sent), 3 * SLICE + 30)
+        self.assertFalse(self.router.work(31))
+        self.assertEqual(sorted(client.frames()), sorted(map(encode_close, conn_ids)))
+        self.assertEqual(client.peers, {})
+
+    def test_what_an_end_sends_meanwhile(self) -> None:
+        """Packets of an end that was not told yet are dropped: no stray, not forwarded."""
+        server, clients = self.crowd(SLICE + 2)
+        last = clients[-1]
+        self.router.lose(server, Reason.PEER_CLOSED)
+        self.say(last, encode_packet(len(clients), b"x") * 3, PING)
+        self.assertEqual(last.frames(), [PING])
+        self.assertEqual(last.packets_in, 1 + 3 + 1)
+        stats = self.stats
+        self.assertEqual((stats.packets, stats.bytes, stats.strays), (0, 0, 0))
+        self.router.work()
+        self.assertEqual(last.frames(), [encode_close(len(clients))])
+        self.say(last, encode_packet(len(clients), b"x"))
+        self.assertEqual(stats.strays, 1)
+
+    def test_among_others(self) -> None:
+        """What the same read has for live ends is forwarded, before and behind."""
+        server, clients = self.crowd(SLICE + 2)
+        last, conn_id = clients[-1], len(clients)
+        other = self.server(2)
+        live = self.dial(last, other)
+        self.router.lose(server, Reason.PEER_CLOSED)
+        packets = [encode_packet(live, b"a"), encode_packet(live, b"b")]
+        self.say(last, packets[0], encode_packet(conn_id, b"x"), packets[1])
+        self.assertEqual(other.frames(), packets)
+        self.assertEqual((self.stats.packets, self.stats.bytes), (2, 18))
+        self.assertQuiet(last)
+
+    def test_close_meanwhile(self) -> None:
+        """An end that was not told yet may close, is told then, and not again."""
+        server, clients = self.crowd(SLICE + 3)
+        last, conn_id = clients[-1], len(clients)
+        self.router.lose(server, Reason.PEER_CLOSED)
+        self.say(last, encode_close(conn_id))
+        self.assertEqual(last.frames(), [encode_close(conn_id)])
+        self.assertNotIn(conn_id, self.router.conn_ids)
+        self.assertAddsUp()
+        while self.router.work():
+            pass
+        self.assertQuiet(last)
+        self.assertEqual(self.stats.closed, len(clients))
+
+    def test_operators_close_meanwhile(self) -> None:
+        """A connection may be closed from the lost side too: the live end is told."""
+        server, clients = self.crowd(SLICE + 1)
+        self.router.lose(server, Reason.PEER_CLOSED)
+        self.router.close(server, SLICE + 1)
+        self.assertEqual(clients[-1].frames(), [encode_close(SLICE + 1)])
+        self.assertEqual(server.peers, {})
+
+    def test_foreign_meanwhile(self) -> None:
+        """A connection whose end is to be told yet still belongs to it alone."""
+        server, clients = self.crowd(SLICE + 2)
+        self.router.lose(server, Reason.PEER_CLOSED)
+        intruder = self.client()
+        self.say(intruder, encode_close(len(clients)))
+        self.assertEqual(self.stats.foreign_closes, 1)
+        self.say(intruder, encode_packet(len(clients), b""))
+        self.assertLost(intruder, Reason.NOT_OWNER, f"virtual connection {len(clients)}")
+        self.assertQuiet(clients[-1])
+
+    def test_the_other_end_goes_meanwhile(self) -> None:
+        """Of a connection of which both ends are lost nobody is told."""
+        server, clients = self.crowd(SLICE + 2)
+        self.router.lose(server, Reason.PEER_CLOSED)
+        self.router.lose(clients[-1], Reason.PEER_CLOSED)
+        self.assertLost(clients[-1], Reason.PEER_CLOSED)
+        while self.router.work():
+            pass
+        self.assertEqual(clients[-1].frames(), [])
+        self.assertEqual(self.stats.closed, len(clients))
+        self.assertAddsUp()
+
+    def test_ids_meanwhile(self) -> None:
+        """The id of a connection is not given again before its end has been told."""
+        self.router = Router(self.limits, conn_range=IdRange(1, SLICE + 1))
+        self.router.conn_range.capacity = SLICE + 1
+        server, clients = self.crowd(SLICE + 1)
+        self.router.lose(server, Reason.PEER_CLOSED)
+        other = self.server(2)
+        self.router.conn_range.last = SLICE
+        self.assertEqual(self.dial(clients[-1], other), 1)
+        self.router.work()
+        self.assertEqual(clients[-1].frames(), [encode_close(SLICE + 1)])
+        self.router.conn_range.last = SLICE
+        self.assertEqual(self.dial(clients[-1], other), SLICE + 1)
+
+    def test_dialled_meanwhile(self) -> None:
+        """A lost server cannot be dialled, and its clients' places are free once they are told."""
+        server, clients = self.crowd(SLICE + 1)
+        self.router.lose(server, Reason.PEER_CLOSED)
+        self.refuse(clients[-1], 1)
+        self.limits.client_max_conn = 1
+        other = self.server(2)
+        self.refuse(clients[-1], 2)
+        self.router.work()
+        clients[-1].frames()
+        self.dial(clients[-1], other)
+
+    def test_order(self) -> None:
+        """The Close of a connection comes behind all that the lost link had sent over it."""
+        server, clients = self.crowd(SLICE + 1)
+        packet = encode_packet(SLICE + 1, b"last words")
+        self.say(server, packet, encode_packet(0, b""))
+        self.assertEqual(clients[-1].sent, [packet])
+        self.router.work()
+        self.assertEqual(clients[-1].frames(), [packet, encode_close(SLICE + 1)])
+
+
+class PendingTests(RouterCase):
+    """Dials whose look-up is given in: of 100 and above it answers later."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.asked: list[tuple[ListLink, int]] = []
+        self.pending: list[Pending] = []
+        self.router.look_up = self.look_up
+
+    def look_up(self, link: Link, remote_id: int) -> Link | Pending | None:
+        assert isinstance(link, ListLink)
+        self.asked.append((link, remote_id))
+        if remote_id < 100:
+            return self.router.find(
+                Side.SERVER if link.side is Side.CLIENT else Side.CLIENT, remote_id
+            )
+        self.pending.append(Pending())
+        return self.pending[-1]
+
+    def assertWaiting(self, count: int) -> None:
+        stats = self.stats
+        self.assertEqual(self.router.dials_waiting, count)
+        self.assertEqual(stats.dials, stats.accepted + sum(stats.refused.values()) + count)
+
+    def test_answered_at_once(self) -> None:
+        """A look-up that knows is as the router's own tables, and nothing is kept."""
+        client, server = self.client(), self.server(1)
+        self.dial(client, server)
+        self.refuse(client, 2)
+        self.dial(server, client)
+        self.assertEqual(self.asked, [(client, 1), (client, 2), (server, 1)])
+        self.assertIs(client.dials, None)
+        self.assertWaiting(0)
+
+    def test_accepted_later(self) -> None:
+        """A dial is accepted when its look-up finds a link, and not answered before."""
+        client, server = self.client(), self.server(1)
+        self.say(client, encode_dial(100))
+        self.assertQuiet(client, server)
+        self.assertWaiting(1)
+        self.pending[0].resolve(server)
+        self.assertEqual(client.frames(), [encode_accept(1, 100)])
+        self.assertEqual(server.frames(), [encode_connect(1, 1)])
+        self.assertIs(client.peers[1], server)
+        self.assertIs(client.dials, None)
+        self.assertWaiting(0)
+
+    def test_refused_later(self) -> None:
+        """A dial is refused when its look-up finds nobody."""
+        server = self.server(1)
+        self.say(server, encode_dial(100))
+        self.pending[0].resolve(None)
+        self.assertEqual(server.frames(), [encode_refuse(100)])
+        self.assertEqual(self.stats.refused, {Refusal.UNKNOWN: 1})
+        self.assertWaiting(0)
+
+    def test_resolved_before_it_returns(self) -> None:
+        """A look-up may know before it returns what it promised."""
+        client, server = self.client(), self.server(1)
+
+        def at_once(link: Link, remote_id: int) -> Pending:
+            pending = Pending()
+            pending.resolve(server if remote_id == 100 else None)
+            return pending
+
+        self.router.look_up = at_once
+        self.say(client, encode_dial(100), encode_dial(101))
+        self.assertEqual(client.frames(), [encode_accept(1, 100), encode_refuse(101)])
+        self.assertWaiting(0)
+
+    def test_resolved_twice(self) -> None:
+        """The first answer counts."""
+        client, server = self.client(), self.server(1)
+        self.say(client, encode_dial(100))
+        self.pending[0].resolve(None)
+        self.pending[0].resolve(server)
+        self.assertEqual(client.frames(), [encode_refuse(100)])
+        self.say(client, encode_dial(101), encode_dial(102))
+        self.pending[2].resolve(server)
+        self.pending[2].resolve(None)
+        self.pending[1].resolve(None)
+        self.assertEqual(client.frames(), [encode_refuse(101), encode_accept(1, 102)])
+
+    def test_only_dials_wait(self) -> None:
+        """Pings, Closes, packets and strays are not kept behind a dial that waits."""
+        client, server, conn_id = self.pair()
+        other = self.dial(client, server)
+        self.say(
+            client,
+            encode_dial(100),
+            PING,
+            encode_packet(conn_id, b"x"),
+            encode_packet(77, b""),
+            encode_close(other),
+        )
+        self.assertEqual(client.frames(), [PING, encode_close(77), encode_close(other)])
+        self.assertEqual(server.frames(), [encode_packet(conn_id, b"x"), encode_close(other)])
+        self.say(server, encode_packet(conn_id, b"y"))
+        self.assertEqual(client.frames(), [encode_packet(conn_id, b"y")])
+
+    def test_order(self) -> None:
+        """Answers keep the order of the dials, in whatever order they are known."""
+        client, server = self.client(), self.server(1)
+        self.say(client, *map(encode_dial, (100, 1, 101, 2, 102)))
+        self.assertQuiet(client, server)
+        self.pending[2].resolve(server)
+        self.pending[1].resolve(None)
+        self.assertQuiet(client, server)
+        self.assertWaiting(5)
+        self.pending[0].resolve(server)
+        self.assertEqual(
+            client.frames(),
+            [
+                encode_accept(1, 100),
+                encode_accept(2, 1),
+                encode_refuse(101),
+                encode_refuse(2),
+                encode_accept(3, 102),
+            ],
+        )
+        self.assertEqual(server.frames(), [encode_connect(n, 1) for n in (1, 2, 3)])
+
+    def test_in_part(self) -> None:
+        """What is known is answered up to the first dial that is not."""
+        client, server = self.client(), self.server(1)
+        self.say(client, *map(encode_dial, (100, 1, 101, 1)))
+        self.pending[0].resolve(None)
+        self.assertEqual(client.frames(), [encode_refuse(100), encode_accept(1, 1)])
+        self.assertWaiting(2)
+        self.say(client, encode_dial(1))
+        self.assertQuiet(client)
+        self.pending[1].resolve(server)
+        accepts = [encode_accept(2, 101), encode_accept(3, 1), encode_accept(4, 1)]
+        self.assertEqual(client.frames(), accepts)
+
+    def test_others_do_not_wait(self) -> None:
+        """A dial waits for dials of its own link only; the dialled one is free as well."""
+        client, other, server = self.client(), self.client(), self.server(1)
+        self.say(client, encode_dial(100))
+        self.dial(other, server)
+        self.dial(server, client)
+        self.pending[0].resolve(server)
+        self.assertEqual(client.frames(), [encode_accept(3, 100)])
+
+    def test_look_up_taken_away(self) -> None:
+        """Behind a dial that waits even the router's own tables answer in turn."""
+        client, server = self.client(), self.server(1)
+        self.say(client, encode_dial(100))
+        self.router.look_up = None
+        self.say(client, encode_dial(1))
+        self.assertQuiet(client, server)
+        self.pending[0].resolve(None)
+        self.assertEqual(client.frames(), [encode_refuse(100), encode_accept(1, 1)])
+
+    def test_remote_goes_meanwhile(self) -> None:
+        """A dial that finds a link which has gone is refused."""
+        client, server = self.client(), self.server(1)
+        self.say(client, encode_dial(100), encode_dial(1))
+        self.router.lose(server, Reason.PEER_CLOSED)
+        self.pending[0].resolve(server)
+        self.assertEqual(client.frames(), [encode_refuse(100), encode_refuse(1)])
+        self.assertEqual(self.stats.refused, {Refusal.UNKNOWN: 2})
+
+    def test_dialler_goes_meanwhile(self) -> None:
+        """The dials of a link that goes count as refused, and their answers reach nobody."""
+        client, server = self.client(), self.server(1)
+        self.say(client, *map(encode_dial, (100, 1, 101)))
+        self.router.lose(client, Reason.PEER_CLOSED)
+        self.assertLost(client, Reason.PEER_CLOSED)
+        self.assertWaiting(0)
+        self.assertEqual(self.stats.refused, {Refusal.GONE: 3})
+        for pending in self.pending:
+            pending.resolve(server)
+        self.assertEqual(client.frames(), [])
+        self.assertQuiet(server)
+        self.assertEqual(self.router.conn_ids, set())
+
+    def test_dialler_goes_within(self) -> None:
+        """A look-up during which the dialler goes is not answered, whatever it says."""
+        server = self.server(1)
+
+        for pends in (False, True):
+            client = self.client()
+
+            def lose(link: Link, remote_id: int, pends: bool = pends) -> Link | Pending | None:
+                self.router.lose(link, Reason.KICKED)
+                return Pending() if pends else server
+
+            self.router.look_up = lose
+            self.say(client, encode_dial(1), PING)
+            self.assertLost(client, Reason.KICKED)
+            self.assertEqual(client.frames(), [])
+            self.assertQuiet(server)
+            self.assertWaiting(0)
+        self.assertEqual(self.stats.refused, {Refusal.GONE: 2})
+
+    def test_answered_from_within(self) -> None:
+        """A look-up may answer earlier dials before it returns; they keep their turn."""
+        client, server = self.client(), self.server(1)
+        self.say(client, encode_dial(100))
+
+        def now_all(link: Link, remote_id: int) -> Link:
+            for pending in self.pending:
+                pending.resolve(server)
+            return server
+
+        self.router.look_up = now_all
+        self.say(client, encode_dial(1))
+        self.assertEqual(client.frames(), [encode_accept(1, 100), encode_accept(2, 1)])
+        self.assertWaiting(0)
+
+    def test_limit(self) -> None:
+        """A client has no more look-ups under way than it may have connections."""
+        self.limits.client_max_conn = 3
+        client, server = self.client(), self.server(1)
+        self.dial(client, server)
+        self.asked.clear()
+        self.say(client, *map(encode_dial, (100, 101, 102, 1)))
+        self.assertEqual(self.asked, [(client, 100), (client, 101)])
+        self.assertQuiet(client, server)
+        for pending in self.pending:
+            pending.resolve(server)
+        self.assertEqual(
+            client.frames(),
+            [encode_accept(2, 100), encode_accept(3, 101), encode_refuse(102), encode_refuse(1)],
+        )
+        self.assertEqual(self.stats.refused, {Refusal.LIMIT: 2})
+
+    def test_full_client(self) -> None:
+        """The dial of a client that is full is refused at once, without a look-up."""
+        self.limits.client_max_conn = 1
+        client, _, _ = self.pair()
+        self.asked.clear()
+        self.refuse(client, 100)
+        self.assertEqual(self.asked, [])
+
+    def test_limits_are_those_of_the_answer(self) -> None:
+        """Whether there is room is looked at when the answer is given."""
+        self.limits.client_max_conn = 1
+        client, server = self.client(), self.server(1)
+        self.say(client, encode_dial(100))
+        self.dial(server, client)
+        self.pending[0].resolve(server)
+        self.assertEqual(client.frames(), [encode_refuse(100)])
+        self.limits.client_max_total = 2
+        self.say(server, encode_dial(101), encode_dial(102), encode_dial(103))
+        for pending in self.pending:
+            pending.resolve(client)
+        self.assertEqual(
+            server.frames(), [encode_accept(2, 101), encode_refuse(102), encode_refuse(103)]
+        )
+        self.assertEqual(self.stats.refused, {Refusal.LIMIT: 1, Refusal.REMOTE_LIMIT: 2})
+        self.limits.client_max_total = 0
+        self.say(server, encode_dial(104))
+        client.full = True
+        self.pending[-1].resolve(client)
+        self.assertEqual(server.frames(), [encode_refuse(104)])
+        self.assertEqual(self.stats.refused[Refusal.BUSY], 1)
+
+    def test_no_id(self) -> None:
+        """A dial that waited is refused as well when no connection id is free."""
+        self.router = Router(conn_range=IdRange(1, 1), look_up=self.look_up)
+        self.stats = self.router.stats
+        client, server = self.client(), self.server(1)
+        self.say(client, encode_dial(100), encode_dial(1))
+        self.pending[0].resolve(server)
+        self.assertEqual(client.frames(), [encode_accept(1, 100), encode_refuse(1)])
+        self.assertEqual(self.stats.refused, {Refusal.NO_ID: 1})
+        self.assertWaiting(0)
+
+    def test_too_many(self) -> None:
+        """A link that dials on while as many of its dials wait as may is lost."""
+        self.limits.client_max_dials, self.limits.server_max_dials = 3, 4
+        client, server, other = self.client(), self.server(1), self.client()
+        for link, count in ((client, 3), (server, 4)):
+            self.say(link, encode_dial(100) * count)
+            self.assertQuiet(link)
+            self.say(link, encode_dial(100), PING)
+            self.assertLost(link, Reason.TOO_MANY_DIALS, f"{count} dials")
+            self.assertEqual(link.frames(), [])
+            self.assertWaiting(0)
+        self.assertEqual(self.stats.refused, {Refusal.GONE: 4 + 5})
+        self.assertQuiet(other)
+
+    def test_default_bounds(self) -> None:
+        """1024 dials of a client may wait, and 65536 of a server."""
+        limits = Limits()
+        self.assertEqual((limits.client_max_dials, limits.server_max_dials), (1024, 65536))
+
+    def test_slices(self) -> None:
+        """When many answers are due at once, 64 are given and the rest is left to `work`."""
+        self.limits.client_max_total = 0
+        client, server = self.client(), self.server(1)
+        self.say(server, encode_dial(100), encode_dial(1) * (SLICE + 5))
+        self.pending[0].resolve(client)
+        self.assertEqual(len(server.sent), SLICE)
+        self.assertTrue(self.router.unfinished)
+        self.assertWaiting(6)
+        self.say(server, encode_dial(2))
+        self.assertEqual(len(server.sent), SLICE)
+        self.assertTrue(self.router.work(6))
+        self.assertWaiting(1)
+        self.assertFalse(self.router.work())
+        self.assertWaiting(0)
+        accepts = [encode_accept(n, 100 if n == 1 else 1) for n in range(1, SLICE + 7)]
+        self.assertEqual(server.frames(), [*accepts, encode_refuse(2)])
+
+    def test_lost_between_slices(self) -> None:
+        """The answers that are left of a link that goes are not given."""
+        self.limits.client_max_total = 0
+        client, server = self.client(), self.server(1)
+        self.say(server, encode_dial(100), encode_dial(1) * (SLICE + 5))
+        self.pending[0].resolve(client)
+        self.router.lose(server, Reason.PEER_CLOSED)
+        while self.router.work():
+            pass
+        self.assertEqual(self.stats.refused, {Refusal.GONE: 6})
+        self.assertWaiting(0)
+        self.assertLost(server, Reason.PEER_CLOSED)
+        self.assertEqual(len(client.sent), 2 * SLICE)
 
 
 class IdConflictTests(RouterCase):

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fastway.auth import Handshake
 from fastway.errors import AuthFailed, Reason
 from fastway.gateway import PortConfig
-from fastway.router import Limits, Refusal, next_id
+from fastway.router import Limits, Refusal
 from fastway.wire import FrameReader
 from tests.support.ends import End, Harness
 from tests.support.golden import FIRST, accept, close, connect, dial, packet, prove, refuse
@@ -66,7 +66,7 @@ class OwnershipTests(SynchronousTestCase):
     def test_writing_a_connection_that_was_ones_own(self) -> None:
         """Who has closed a virtual connection cannot write to the one that got its id next."""
         self.client.send(close(self.conn_id))
-        self.harness.router._last_conn_id = self.conn_id - 1
+        self.harness.router.conn_range.last = self.conn_id - 1
         self.stranger.send(dial(2))
         self.assertEqual(self.other_server.take(), connect(self.conn_id, 2))
         self.client.send(packet(self.conn_id, b"late"))
@@ -181,9 +181,9 @@ class IdTests(SynchronousTestCase):
         """After 2**32 - 1 ids go on at 1, without 0 and without those still in use."""
         harness = Harness()
         client, server = harness.client(), harness.server()
-        harness.router._last_conn_id = 0
+        harness.router.conn_range.last = 0
         client.send(dial(1) * 2)
-        harness.router._last_conn_id = 2**32 - 3
+        harness.router.conn_range.last = 2**32 - 3
         client.take()
         server.take()
         client.send(dial(1) * 4)
@@ -198,16 +198,9 @@ class IdTests(SynchronousTestCase):
         """Client ids wrap in the same way, and a live client keeps its id."""
         harness = Harness()
         first = harness.client()
-        harness.router._last_client_id = 2**32 - 2
+        harness.router.client_range.last = 2**32 - 2
         self.assertEqual([harness.client().link.link_id for _ in range(2)], [2**32 - 1, 2])
         self.assertIs(harness.router.clients[1], first.link)
-
-    def test_next_id_at_the_edges(self) -> None:
-        """The id after the largest is 1, never 0, and live ones are stepped over."""
-        self.assertEqual(next_id(0, set()), 1)
-        self.assertEqual(next_id(2**32 - 2, set()), 2**32 - 1)
-        self.assertEqual(next_id(2**32 - 1, set()), 1)
-        self.assertEqual(next_id(2**32 - 1, {1, 2, 3}), 4)
 
     def test_dial_limit_cannot_be_got_around_from_the_other_side(self) -> None:
         """What servers dial counts for a client's own limit, and is bounded itself."""

@@ -137,7 +137,7 @@ class Harness:
         self.service = RouterService(self.clock, limits)
         self.service.startService()
         self.router = self.service.router
-        self.router._last_conn_id = FIRST - 1
+        self.router.conn_range.last = FIRST - 1
         self.clients = ClientFactory(self.service, client)
         self.servers = ServerFactory(self.service, key, server)
         self._last_port = 50000

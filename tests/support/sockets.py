@@ -123,7 +123,7 @@ class Sockets:
     ) -> None:
         self.service = RouterService(reactor, limits)
         self.service.startService()
-        self.service.router._last_conn_id = FIRST - 1
+        self.service.router.conn_range.last = FIRST - 1
         self.clients = ClientFactory(self.service, client)
         self.servers = ServerFactory(self.service, KEY, server)
         if relay:
