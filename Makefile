@@ -5,9 +5,12 @@ VENV ?= .venv
 PYDOCTOR := --quiet --quiet --warnings-as-errors --docformat=plaintext --project-name=fastway
 BIN := $(VENV)/bin
 
-CORE := fastway/relay
+CORE := $(CURDIR)/fastway/relay
+CORE_FILES := $(filter-out $(CORE)/_%,$(wildcard $(CORE)/*.c))
+CORE_TESTS := test_pool test_relay test_queues test_turns test_ends
 SANITIZE := -std=c11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
 	-fno-omit-frame-pointer -Wall -Wextra -Werror -I$(CORE)
+RELAY_TEST := $(CURDIR)/tests/relay
 
 .PHONY: run play test lint check relay-check relay-fuzz docs bench clean
 
@@ -35,18 +38,26 @@ lint: $(BIN)/.tests
 check: $(BIN)/.tests
 	$(BIN)/pytest
 
-# The native core alone, under ASan and UBSan: its tests, then a few seconds of random days.
+# The native core alone, under ASan and UBSan: its tests, then a few seconds of random days. Its
+# system calls are the tests' (calls.h).
 relay-check:
-	@mkdir -p build
-	$(CC) $(SANITIZE) -o build/test-relay tests/relay/test_relay.c $(CORE)/pool.c
-	build/test-relay
-	$(CC) $(SANITIZE) -DSTANDALONE -o build/relay-fuzz tests/relay/fuzz.c $(CORE)/pool.c
+	@mkdir -p build/relay
+	cd build/relay && $(CC) $(SANITIZE) -DCORE -include $(RELAY_TEST)/calls.h -c $(CORE_FILES)
+	for test in $(CORE_TESTS); do \
+		$(CC) $(SANITIZE) -D_GNU_SOURCE -o build/$$test $(RELAY_TEST)/$$test.c \
+			$(RELAY_TEST)/bed.c $(RELAY_TEST)/sums.c build/relay/*.o && build/$$test || exit 1; \
+	done
+	$(CC) $(SANITIZE) -D_GNU_SOURCE -DSTANDALONE -o build/relay-fuzz $(RELAY_TEST)/fuzz.c \
+		$(RELAY_TEST)/sums.c build/relay/*.o
 	build/relay-fuzz 8
 
 # The same days found by libFuzzer, where there is clang, until it is stopped.
 relay-fuzz:
-	@mkdir -p build/corpus
-	clang $(SANITIZE) -fsanitize=fuzzer -o build/relay-libfuzzer tests/relay/fuzz.c $(CORE)/pool.c
+	@mkdir -p build/corpus build/relay
+	cd build/relay && clang $(SANITIZE) -fsanitize=fuzzer-no-link \
+		-DCORE -include $(RELAY_TEST)/calls.h -c $(CORE_FILES)
+	clang $(SANITIZE) -D_GNU_SOURCE -fsanitize=fuzzer -o build/relay-libfuzzer \
+		$(RELAY_TEST)/fuzz.c $(RELAY_TEST)/sums.c build/relay/*.o
 	build/relay-libfuzzer build/corpus
 
 test: lint docs check $(if $(shell command -v $(CC)),relay-check)

@@ -6,14 +6,15 @@ it, and all packets take the Python path.
 
 import os
 import sys
+from glob import glob
 
 from setuptools import Extension, setup
 
 relay = Extension(
     "fastway.relay._core",
-    sources=["fastway/relay/_core.c", "fastway/relay/relay.c", "fastway/relay/pool.c"],
-    depends=["fastway/relay/relay.h", "fastway/relay/pool.h"],
-    extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
+    sources=sorted(glob("fastway/relay/*.c")),
+    depends=sorted(glob("fastway/relay/*.h")),
+    extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
     py_limited_api=True,
     optional=True,
 )

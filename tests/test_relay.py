@@ -89,7 +89,7 @@ class OutsideTests(SocketTestCase):
         await sockets.pair(server, client)
         client.wire.loseConnection()
         await server.expect(close(conn_id + 1))
-        self.assertEqual(sockets.service.relay.core.totals()[4], 0)
+        self.assertEqual(sockets.service.relay.core.totals()[5], 0)
 
     async def test_client_inside(self) -> None:
         """A client in the core and a server outside talk both ways."""
@@ -426,7 +426,15 @@ class TransportTests(RelayTestCase):
         sockets = self.listen()
         relay = sockets.service.relay
         factory = cast(Any, Echoes())
-        bounds = relay.core.port(1000, 64, 0.0, 10, 10, 0.0, False)
+        bounds = relay.core.port(
+            max_packet=1000,
+            read_size=64,
+            idle_timeout=0.0,
+            queue_packets=10,
+            queue_bytes=10,
+            write_timeout=0.0,
+            holds=False,
+        )
         with socket.socket() as bound:
             bound.bind(("127.0.0.1", 0))
             bound.listen()

@@ -292,7 +292,7 @@ class PathsMachine(RuleBasedStateMachine):
             relay = self.paths[1].service.relay
             used, plain, _, _ = relay.core.pool()
             assert (used, plain) == (0, 0)
-            assert relay.core.totals()[3:] == (0, 0)
+            assert relay.core.totals()[4:] == (0, 0, 0, 0, 0, 0, 0)
         for reader in self.reactor.removeAll():
             reader.connectionLost(None)
         for reader in list(self.reactor._internalReaders):

@@ -1,24 +1,11 @@
 /* The Python face of the relay.
  *
- * Law: it only translates; what is done is in relay.c. The limited API of CPython 3.10, so that
- * one build serves all later versions.
+ * Law: it only translates; what is done is behind relay.h.
  */
-#define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030A0000
-#include <Python.h>
+#include "_face.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
-
-#include "relay.h"
-
-typedef struct {
-    PyObject_HEAD
-    struct relay *relay;
-} Core;
-
-#define RELAY(self) (((Core *)(self))->relay)
+#include <limits.h>
 
 /* Arguments. */
 
@@ -29,8 +16,6 @@ static bool count_is(Py_ssize_t got, Py_ssize_t wanted)
     return got == wanted;
 }
 
-static relay_handle to_handle(PyObject *number) { return PyLong_AsUnsignedLongLong(number); }
-
 /* An unsigned number of 32 bits. */
 static uint32_t to_u32(PyObject *number)
 {
@@ -40,96 +25,63 @@ static uint32_t to_u32(PyObject *number)
     return (uint32_t)value;
 }
 
-/* Events. */
-
-static uint32_t read_u32(const uint8_t *data)
+/* For O&: the formats for unsigned numbers would cut off what does not fit. */
+static int convert_u32(PyObject *number, void *to)
 {
-    return (uint32_t)data[0] | (uint32_t)data[1] << 8 | (uint32_t)data[2] << 16
-           | (uint32_t)data[3] << 24;
+    *(uint32_t *)to = to_u32(number);
+    return !PyErr_Occurred();
 }
 
-/* Whole packets as [(conn_id, their bytes, how many)]; a command is always alone. */
-static PyObject *make_runs(const uint8_t *data, size_t size)
+static int convert_u64(PyObject *number, void *to)
 {
-    PyObject *runs = PyList_New(0);
-    if (runs == NULL)
-        return NULL;
-    for (size_t start = 0; start < size;) {
-        uint32_t conn_id = read_u32(data + start + 4);
-        size_t at = start;
-        unsigned long count = 0;
-        do {
-            at += 4 + (size_t)read_u32(data + at);
-            count++;
-        } while (conn_id != 0 && at < size && read_u32(data + at + 4) == conn_id);
-        PyObject *run = Py_BuildValue("ky#k", (unsigned long)conn_id, (const char *)data + start,
-                                      (Py_ssize_t)(at - start), count);
-        if (run == NULL || PyList_Append(runs, run) < 0) {
-            Py_XDECREF(run);
-            Py_DECREF(runs);
-            return NULL;
-        }
-        Py_DECREF(run);
-        start = at;
-    }
-    return runs;
+    *(uint64_t *)to = PyLong_AsUnsignedLongLong(number);
+    return !PyErr_Occurred();
 }
 
-static PyObject *make_payload(const struct relay_event *event)
-{
-    if (event->data == NULL)
-        return PyLong_FromUnsignedLongLong(event->detail);
-    const uint8_t *data = chunk_bytes(event->data);
-    if (event->kind == RELAY_PACKETS)
-        return make_runs(data, event->data->end);
-    return PyBytes_FromStringAndSize((const char *)data, event->data->end);
-}
+/* Turns. */
 
-/* The events of a turn as [(kind, owner, payload)]; None if there are none. */
-static PyObject *take_events(struct relay *relay, int count)
-{
-    if (count == 0)
-        Py_RETURN_NONE;
-    const struct relay_event *events = relay_events(relay);
-    PyObject *list = PyList_New(0);
-    for (int i = 0; list != NULL && i < count; i++) {
-        if (events[i].owner == NULL)
-            continue;
-        PyObject *payload = make_payload(&events[i]);
-        PyObject *event = NULL;
-        if (payload != NULL)
-            event = Py_BuildValue("iON", (int)events[i].kind, (PyObject *)events[i].owner,
-                                  payload);
-        if (event == NULL || PyList_Append(list, event) < 0)
-            Py_CLEAR(list);
-        Py_XDECREF(event);
-    }
-    relay_clear_events(relay);
-    return list;
-}
-
-/* One step of a turn, and its events. */
-static PyObject *step(PyObject *self, PyObject *now, int (*take)(struct relay *, double))
+/* One step of a turn; returns how many events there are, or -1. */
+static int step(PyObject *self, PyObject *now, int (*take)(struct relay *, double))
 {
     struct relay *relay = RELAY(self);
     double seconds = PyFloat_AsDouble(now);
-    if (PyErr_Occurred())
-        return NULL;
     int count;
+    if (PyErr_Occurred())
+        return -1;
     Py_BEGIN_ALLOW_THREADS
     count = take(relay, seconds);
     Py_END_ALLOW_THREADS
-    return take_events(relay, count);
+    return count;
 }
 
-static PyObject *core_run(PyObject *self, PyObject *now) { return step(self, now, relay_run); }
+static PyObject *core_run(PyObject *self, PyObject *now)
+{
+    int count = step(self, now, relay_run);
+    if (count == 0)
+        Py_RETURN_NONE;
+    return count < 0 ? NULL : take_events(RELAY(self), count);
+}
+
+static PyObject *core_sweep(PyObject *self, PyObject *now)
+{
+    int count = step(self, now, relay_sweep);
+    if (count == 0 && relay_rests(RELAY(self)))
+        Py_RETURN_NONE;
+    return count < 0 ? NULL : take_events(RELAY(self), count);
+}
+
+static int go_on(struct relay *relay, double now)
+{
+    relay_go_on(relay, now);
+    return 0;
+}
 
 static PyObject *core_go_on(PyObject *self, PyObject *now)
 {
-    return step(self, now, relay_continue);
+    if (step(self, now, go_on) < 0)
+        return NULL;
+    Py_RETURN_NONE;
 }
-
-static PyObject *core_sweep(PyObject *self, PyObject *now) { return step(self, now, relay_sweep); }
 
 /* Links. */
 
@@ -139,42 +91,52 @@ static PyObject *core_fileno(PyObject *self, PyObject *unused)
     return PyLong_FromLong(relay_fd(RELAY(self)));
 }
 
-static PyObject *core_port(PyObject *self, PyObject *args)
+static PyObject *core_limit(PyObject *self, PyObject *number)
 {
-    unsigned int max_packet, read_size;
-    unsigned long long queue_packets, queue_bytes;
-    double idle_timeout, write_timeout;
-    int holds;
-    if (!PyArg_ParseTuple(args, "IIdKKdp", &max_packet, &read_size, &idle_timeout,
-                          &queue_packets, &queue_bytes, &write_timeout, &holds))
+    uint64_t bytes = PyLong_AsUnsignedLongLong(number);
+    if (PyErr_Occurred())
         return NULL;
-    struct relay_port config = {
-        .max_packet = max_packet,
-        .read_size = read_size,
-        .idle_timeout = idle_timeout,
-        .queue_packets = queue_packets,
-        .queue_bytes = queue_bytes,
-        .write_timeout = write_timeout,
-        .holds = holds != 0,
-    };
+    relay_limit(RELAY(self), bytes);
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_port(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"max_packet",  "read_size",     "idle_timeout", "queue_packets",
+                            "queue_bytes", "write_timeout", "holds",        NULL};
+    struct relay_port config = {0};
+    int holds;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$O&O&dO&O&dp", names, convert_u64,
+                                     &config.max_packet, convert_u64, &config.read_size,
+                                     &config.idle_timeout, convert_u64, &config.queue_packets,
+                                     convert_u64, &config.queue_bytes, &config.write_timeout,
+                                     &holds))
+        return NULL;
+    config.holds = holds != 0;
     int port = relay_port(RELAY(self), &config);
     if (port < 0)
-        return PyErr_NoMemory();
+        return PyErr_SetFromErrno(PyExc_OSError);
     return PyLong_FromLong(port);
 }
 
+/* (handle, host, port), or -errno. */
 static PyObject *core_accept(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
-    if (!count_is(count, 3))
+    if (!count_is(count, 4))
         return NULL;
     long listening = PyLong_AsLong(args[0]), port = PyLong_AsLong(args[1]);
     double now = PyFloat_AsDouble(args[2]);
+    long most = PyLong_AsLong(args[3]);
     if (PyErr_Occurred())
         return NULL;
-    relay_handle handle = relay_accept(RELAY(self), (int)listening, (int)port, now);
+    if (most > INT_MAX)
+        most = INT_MAX;
+    relay_handle handle = relay_accept(RELAY(self), (int)listening, (int)port, now, (int)most);
     if (handle == 0)
         return PyLong_FromLong(-errno);
-    return PyLong_FromUnsignedLongLong(handle);
+    struct sockaddr_storage address;
+    relay_peer(RELAY(self), handle, &address);
+    return make_address(&address, "(KsI)", handle);
 }
 
 static PyObject *core_adopt(PyObject *self, PyObject *const *args, Py_ssize_t count)
@@ -261,23 +223,6 @@ static PyObject *core_send(PyObject *self, PyObject *const *args, Py_ssize_t cou
     if (PyErr_Occurred() || PyBytes_AsStringAndSize(args[1], &data, &size) < 0)
         return NULL;
     relay_send(RELAY(self), handle, data, (size_t)size, packets);
-    return PyBool_FromLong(relay_over(RELAY(self), handle));
-}
-
-static PyObject *core_over(PyObject *self, PyObject *number)
-{
-    relay_handle handle = to_handle(number);
-    if (PyErr_Occurred())
-        return NULL;
-    return PyBool_FromLong(relay_over(RELAY(self), handle));
-}
-
-static PyObject *core_pause(PyObject *self, PyObject *number)
-{
-    relay_handle handle = to_handle(number);
-    if (PyErr_Occurred())
-        return NULL;
-    relay_pause(RELAY(self), handle);
     Py_RETURN_NONE;
 }
 
@@ -293,21 +238,15 @@ static PyObject *core_resume(PyObject *self, PyObject *const *args, Py_ssize_t c
     Py_RETURN_NONE;
 }
 
-static PyObject *core_tell_drained(PyObject *self, PyObject *number)
+static PyObject *core_tell_taken(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
-    relay_handle handle = to_handle(number);
+    if (!count_is(count, 2))
+        return NULL;
+    relay_handle handle = to_handle(args[0]);
+    uint64_t position = PyLong_AsUnsignedLongLong(args[1]);
     if (PyErr_Occurred())
         return NULL;
-    relay_tell_drained(RELAY(self), handle);
-    Py_RETURN_NONE;
-}
-
-static PyObject *core_forget_drained(PyObject *self, PyObject *number)
-{
-    relay_handle handle = to_handle(number);
-    if (PyErr_Occurred())
-        return NULL;
-    relay_forget_drained(RELAY(self), handle);
+    relay_tell_taken(RELAY(self), handle, position);
     Py_RETURN_NONE;
 }
 
@@ -323,144 +262,44 @@ static PyObject *core_close(PyObject *self, PyObject *const *args, Py_ssize_t co
     Py_RETURN_NONE;
 }
 
-/* Looking. */
+/* Verbs and questions that take a handle alone. */
 
-static PyObject *core_counts(PyObject *self, PyObject *number)
-{
-    relay_handle handle = to_handle(number);
-    struct relay_counts counts;
-    if (PyErr_Occurred())
-        return NULL;
-    if (!relay_counts(RELAY(self), handle, &counts)) {
-        PyErr_SetString(PyExc_LookupError, "no such link");
-        return NULL;
+static PyObject *none(void) { Py_RETURN_NONE; }
+
+#define BY_HANDLE(name, result) \
+    static PyObject *core_##name(PyObject *self, PyObject *number) \
+    { \
+        relay_handle handle = to_handle(number); \
+        return PyErr_Occurred() ? NULL : result; \
     }
-    return Py_BuildValue("(KKKKKKii)", (unsigned long long)counts.packets_in,
-                         (unsigned long long)counts.bytes_in,
-                         (unsigned long long)counts.packets_out,
-                         (unsigned long long)counts.bytes_out,
-                         (unsigned long long)counts.waiting_packets,
-                         (unsigned long long)counts.waiting_bytes, (int)counts.held,
-                         (int)counts.drained);
-}
 
-/* One of them, by its place. */
-static PyObject *core_count(PyObject *self, PyObject *const *args, Py_ssize_t count)
-{
-    if (!count_is(count, 2))
-        return NULL;
-    relay_handle handle = to_handle(args[0]);
-    uint32_t place = to_u32(args[1]);
-    struct relay_counts counts;
-    if (PyErr_Occurred())
-        return NULL;
-    if (!relay_counts(RELAY(self), handle, &counts)) {
-        PyErr_SetString(PyExc_LookupError, "no such link");
-        return NULL;
-    }
-    const uint64_t values[] = {
-        counts.packets_in,      counts.bytes_in,      counts.packets_out, counts.bytes_out,
-        counts.waiting_packets, counts.waiting_bytes, counts.held,        counts.drained,
-    };
-    if (place >= sizeof values / sizeof *values) {
-        PyErr_SetString(PyExc_IndexError, "no such count");
-        return NULL;
-    }
-    return PyLong_FromUnsignedLongLong(values[place]);
-}
-
-/* (host, port); ("", 0) for what is not IP. */
-static PyObject *make_address(const struct sockaddr_storage *address)
-{
-    char host[INET6_ADDRSTRLEN] = "";
-    unsigned port = 0;
-    if (address->ss_family == AF_INET) {
-        const struct sockaddr_in *in = (const void *)address;
-        inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
-        port = ntohs(in->sin_port);
-    } else if (address->ss_family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const void *)address;
-        inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof host);
-        port = ntohs(in6->sin6_port);
-    }
-    return Py_BuildValue("(sI)", host, port);
-}
-
-static PyObject *core_peer(PyObject *self, PyObject *number)
-{
-    relay_handle handle = to_handle(number);
-    struct sockaddr_storage address;
-    if (PyErr_Occurred())
-        return NULL;
-    if (!relay_peer(RELAY(self), handle, &address)) {
-        PyErr_SetString(PyExc_LookupError, "no such link");
-        return NULL;
-    }
-    return make_address(&address);
-}
-
-static PyObject *core_socket(PyObject *self, PyObject *number)
-{
-    relay_handle handle = to_handle(number);
-    if (PyErr_Occurred())
-        return NULL;
-    return PyLong_FromLong(relay_socket(RELAY(self), handle));
-}
-
-static PyObject *core_totals(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    struct relay_totals totals;
-    relay_totals(RELAY(self), &totals);
-    return Py_BuildValue("(KKKKK)", (unsigned long long)totals.packets,
-                         (unsigned long long)totals.bytes, (unsigned long long)totals.holds,
-                         (unsigned long long)totals.links, (unsigned long long)totals.pairs);
-}
-
-static PyObject *core_pool(PyObject *self, PyObject *unused)
-{
-    (void)unused;
-    const struct pool *pool = relay_pool(RELAY(self));
-    struct pool_stats stats;
-    pool_stats(pool, &stats);
-    PyObject *classes = PyList_New(0);
-    for (int which = 0; classes != NULL && which < pool_class_count(pool); which++) {
-        struct pool_class_stats class;
-        pool_class_stats(pool, which, &class);
-        PyObject *row = Py_BuildValue("(IKKK)", (unsigned int)class.size,
-                                      (unsigned long long)class.pages,
-                                      (unsigned long long)class.used,
-                                      (unsigned long long)class.free);
-        if (row == NULL || PyList_Append(classes, row) < 0)
-            Py_CLEAR(classes);
-        Py_XDECREF(row);
-    }
-    if (classes == NULL)
-        return NULL;
-    return Py_BuildValue("(KKKN)", (unsigned long long)stats.used_bytes,
-                         (unsigned long long)stats.plain, (unsigned long long)stats.failed,
-                         classes);
-}
+BY_HANDLE(over, PyBool_FromLong(relay_over(RELAY(self), handle)))
+BY_HANDLE(saturated, PyBool_FromLong(relay_saturated(RELAY(self), handle)))
+BY_HANDLE(added, PyLong_FromUnsignedLongLong(relay_added(RELAY(self), handle)))
+BY_HANDLE(taken, PyLong_FromUnsignedLongLong(relay_taken(RELAY(self), handle)))
+BY_HANDLE(pause, (relay_pause(RELAY(self), handle), none()))
+BY_HANDLE(socket, PyLong_FromLong(relay_socket(RELAY(self), handle)))
 
 /* The type. */
 
 static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    int pool_type;
-    unsigned int factor, min_chunk, max_chunk, page_size;
-    unsigned long long limit;
-    (void)kwargs;
-    if (!PyArg_ParseTuple(args, "iIIIIK", &pool_type, &factor, &min_chunk, &max_chunk, &page_size,
-                          &limit))
+    static char *names[] = {"pool_type",   "factor",       "min_chunk",     "max_chunk",
+                            "page_size",   "limit",        "commands_each", "commands_turn",
+                            "events_turn", "share_least",  "share_most",    "shares",
+                            "turn_seconds", NULL};
+    uint32_t pool_type;
+    struct relay_config config = {0};
+    struct pool_config *pool = &config.pool;
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "$O&O&O&O&O&O&O&O&O&O&O&O&d", names, convert_u32, &pool_type,
+            convert_u32, &pool->factor, convert_u32, &pool->min_chunk, convert_u32,
+            &pool->max_chunk, convert_u32, &pool->page_size, convert_u64, &pool->limit,
+            convert_u32, &config.commands_each, convert_u32, &config.commands_turn, convert_u32,
+            &config.events_turn, convert_u64, &config.share_least, convert_u64,
+            &config.share_most, convert_u64, &config.shares, &config.turn_seconds))
         return NULL;
-    struct pool_config config = {
-        .type = (enum pool_type)pool_type,
-        .factor = factor,
-        .min_chunk = min_chunk,
-        .max_chunk = max_chunk,
-        .page_size = page_size,
-        .limit = limit,
-    };
+    pool->type = (enum pool_type)pool_type;
     allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     Core *core = (Core *)alloc(type, 0);
     if (core == NULL)
@@ -511,7 +350,8 @@ static PyMethodDef core_methods[] = {
     ONE("go_on", core_go_on),
     ONE("sweep", core_sweep),
     NONE("fileno", core_fileno),
-    {"port", core_port, METH_VARARGS, NULL},
+    ONE("limit", core_limit),
+    {"port", (PyCFunction)(void (*)(void))core_port, METH_VARARGS | METH_KEYWORDS, NULL},
     FAST("accept", core_accept),
     FAST("adopt", core_adopt),
     FAST("own", core_own),
@@ -521,13 +361,14 @@ static PyMethodDef core_methods[] = {
     ONE("unpair", core_unpair),
     FAST("send", core_send),
     ONE("over", core_over),
+    ONE("saturated", core_saturated),
+    ONE("added", core_added),
+    ONE("taken", core_taken),
+    FAST("tell_taken", core_tell_taken),
     ONE("pause", core_pause),
     FAST("resume", core_resume),
-    ONE("tell_drained", core_tell_drained),
-    ONE("forget_drained", core_forget_drained),
     FAST("close", core_close),
     ONE("counts", core_counts),
-    FAST("count", core_count),
     ONE("peer", core_peer),
     ONE("socket", core_socket),
     NONE("totals", core_totals),
@@ -559,7 +400,7 @@ static int exec_module(PyObject *module)
     } constants[] = {
         {"PACKETS", RELAY_PACKETS}, {"BYTES", RELAY_BYTES},     {"FIN", RELAY_FIN},
         {"GONE", RELAY_GONE},       {"BROKEN", RELAY_BROKEN},   {"IDLE", RELAY_IDLE},
-        {"STUCK", RELAY_STUCK},     {"OVER", RELAY_OVER},       {"DRAINED", RELAY_DRAINED},
+        {"STUCK", RELAY_STUCK},     {"OVER", RELAY_OVER},       {"TAKEN", RELAY_TAKEN},
         {"NO_MEMORY", RELAY_NO_MEMORY},
         {"ABORT", RELAY_ABORT},     {"CLOSE", RELAY_CLOSE},     {"HALF", RELAY_HALF},
         {"ATOM", POOL_ATOM},        {"CHAN", POOL_CHAN},        {"SYNC", POOL_SYNC},
@@ -570,9 +411,13 @@ static int exec_module(PyObject *module)
     PyObject *type = PyType_FromSpec(&core_spec);
     if (type == NULL)
         return -1;
+    PyObject *tick = PyFloat_FromDouble(RELAY_TICK);
     int added = PyModule_AddObjectRef(module, "Core", type);
+    if (added == 0 && tick != NULL)
+        added = PyModule_AddObjectRef(module, "TICK", tick);
+    Py_XDECREF(tick);
     Py_DECREF(type);
-    return added;
+    return tick == NULL ? -1 : added;
 }
 
 static PyModuleDef_Slot module_slots[] = {

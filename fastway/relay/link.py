@@ -38,14 +38,6 @@ class Counted:
         """The core has counted it."""
 
 
-class Drained(Counted):
-    """GatewayLink._drained."""
-
-    def __set__(self, link: Any, value: int) -> None:
-        if link.transport is not None:
-            link.transport.forget_drained()
-
-
 class Relayed(GatewayLink):
     """A link on a RelayTransport."""
 
@@ -54,7 +46,6 @@ class Relayed(GatewayLink):
     bytes_out = cast(int, Counted(3))
     waiting_packets = cast(int, Counted(4))
     waiting_bytes = cast(int, Counted(5))
-    _drained = cast(bool, Drained(7))
     _touched = False
 
     wire: RelayTransport
@@ -96,9 +87,16 @@ class Relayed(GatewayLink):
     def no_memory(self) -> None:
         self._lose(Reason.NO_MEMORY)
 
-    def drained(self) -> None:
-        """It is below half of its bounds."""
-        self._release_held()
+    def lost_for_bounds(self) -> None:
+        _, _, _, _, packets, size, _, _ = self.wire.counts
+        self._lose(Reason.SLOW_READER, f"{packets} packets, {size} bytes")
+
+    def taken(self) -> None:
+        """Half of what waited when it held somebody is taken."""
+        if self._below_half():
+            self._release_held()
+        else:
+            self.wire.tell_taken(self.waiting_bytes // 2)
 
     def _lose(self, reason: Reason, detail: str = "") -> None:
         self.service.router.lose(self, reason, detail)
@@ -119,20 +117,17 @@ class Relayed(GatewayLink):
 
     @property
     def saturated(self) -> bool:
-        if not self.wire.over_bounds():
-            return False
-        *_, packets, size, _, _ = self.wire.counts
-        return packets > 2 * self.config.queue_packets or size > 2 * self.config.queue_bytes
+        return self.wire.saturated()
 
     @property
     def held(self) -> bool:
-        return bool(self._held_by) or bool(self.wire.count(6))
+        return bool(self._held_by) or bool(self.wire.count(7))
 
     def hold(self, source: GatewayLink) -> None:
         """Stop reading from `source`, which is not the core's or got here through the router."""
         super().hold(source)
         if self._holding:
-            self.wire.tell_drained()
+            self.wire.tell_taken(self.waiting_bytes // 2)
 
     def check(self, now: float) -> float | None:
         if self.lost is None and self.wire.started:
@@ -146,6 +141,9 @@ class RelayedClient(Relayed, ClientLink):
     def connectionMade(self) -> None:
         super().connectionMade()
         self.hand_over()
+
+    def went_over_bounds(self, source: GatewayLink | None) -> None:
+        """The core judges, and says so."""
 
     # Of the two ends of a virtual connection one is a client: it tells the core of the pair.
 
@@ -185,7 +183,7 @@ class GatewayRelay(Relay):
         super().__init__(reactor, service.wheel, pool)
         self.service = service
         self.turned = self._count
-        self._counted = (0, 0, 0)
+        self._counted = (0, 0, 0, 0)
         self._ports: dict[GatewayFactory, int] = {}
 
     def listen(self, fd: int, family: int, factory: GatewayFactory) -> RelayPort:
@@ -194,20 +192,20 @@ class GatewayRelay(Relay):
         if factory not in self._ports:
             config = factory.config
             self._ports[factory] = self.core.port(
-                config.max_packet,
-                config.read_size,
-                config.idle_timeout,
-                config.queue_packets,
-                config.queue_bytes,
-                config.write_timeout,
-                not client,
+                max_packet=config.max_packet,
+                read_size=config.read_size,
+                idle_timeout=config.idle_timeout,
+                queue_packets=config.queue_packets,
+                queue_bytes=config.queue_bytes,
+                write_timeout=config.write_timeout,
+                holds=not client,
             )
         factory.link_class = RelayedClient if client else RelayedServer
         return self.adopt_port(fd, family, factory, self._ports[factory])
 
     def status(self) -> list[str]:
         """Rows for the operator: what the core carries, and its memory pool."""
-        _, _, _, links, pairs = self.core.totals()
+        _, _, _, _, links, pairs, *_ = self.core.totals()
         used, plain, failed, classes = self.core.pool()
         config = self.pool
         limit = f" of {config.limit}" if config.limit else ""
@@ -222,9 +220,10 @@ class GatewayRelay(Relay):
         return rows
 
     def _count(self, totals: tuple[int, ...]) -> None:
-        packets, size, holds = self._counted
+        packets, size, pings, holds = self._counted
         stats = self.service.router.stats
         stats.packets += totals[0] - packets
         stats.bytes += totals[1] - size
-        self.service.holds += totals[2] - holds
-        self._counted = totals[0], totals[1], totals[2]
+        stats.pings += totals[2] - pings
+        self.service.holds += totals[3] - holds
+        self._counted = totals[0], totals[1], totals[2], totals[3]

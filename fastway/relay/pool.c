@@ -2,10 +2,13 @@
 #define _GNU_SOURCE
 #include "pool.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
 #define MAX_CLASSES 32
+#define TRIM_PAGES 16    /* given back by one trim: unmapping takes longer than anything else */
+#define TRIM_CHUNKS 2048
 #define ALIGNMENT 16u
 
 /* The head of a mapping; its cells follow. */
@@ -40,9 +43,12 @@ struct pool {
 
 struct pool *pool_new(const struct pool_config *config)
 {
-    if (config->factor < 2 || config->min_chunk < 1 || config->max_chunk < config->min_chunk
-        || config->page_size < config->max_chunk || config->max_chunk > UINT32_MAX / 2)
+    if (config->type > POOL_SYNC || config->factor < 2 || config->min_chunk < 1
+        || config->max_chunk < config->min_chunk || config->page_size < config->max_chunk
+        || config->page_size > POOL_MAX_PAGE) {
+        errno = EINVAL;
         return NULL;
+    }
     struct pool *pool = calloc(1, sizeof *pool);
     if (pool == NULL)
         return NULL;
@@ -106,7 +112,9 @@ void pool_free(struct pool *pool)
 static struct pool_page *map_page(struct pool *pool, uint32_t which)
 {
     struct pool_class *class = &pool->classes[which];
-    uint32_t cells = pool->config.page_size / class->size;
+    size_t cells = pool->config.page_size / class->size;
+    if (cells > (SIZE_MAX / 2 - PAGE_HEAD) / class->cell) /* of one byte each, on 32 bits */
+        cells = (SIZE_MAX / 2 - PAGE_HEAD) / class->cell;
     size_t mapped = PAGE_HEAD + cells * class->cell;
     void *memory = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
@@ -114,7 +122,7 @@ static struct pool_page *map_page(struct pool *pool, uint32_t which)
     struct pool_page *page = memory; /* zeroed */
     page->mapped = mapped;
     page->which = which;
-    page->cells = cells;
+    page->cells = (uint32_t)cells;
     class->page_count++;
     class->free_count += cells;
     list_page(class, page);
@@ -137,7 +145,7 @@ static struct chunk *cut(struct pool_class *class, struct pool_page *page)
     return chunk;
 }
 
-struct chunk *pool_get(struct pool *pool, size_t size)
+struct chunk *pool_get(struct pool *pool, size_t size, bool force)
 {
     struct pool_class *class = pool->classes, *end = class + pool->class_count;
     while (class < end && class->size < size)
@@ -145,8 +153,8 @@ struct chunk *pool_get(struct pool *pool, size_t size)
     bool fits = class < end;
     uint64_t takes = fits ? class->size : size;
     struct chunk *chunk = NULL;
-    if (size > UINT32_MAX
-        || (pool->config.limit && pool->used_bytes + takes > pool->config.limit)) {
+    bool full = pool->config.limit && pool->used_bytes + takes > pool->config.limit;
+    if (size > UINT32_MAX - sizeof *chunk || (full && !force)) {
         pool->failed++;
         return NULL;
     }
@@ -220,28 +228,51 @@ void pool_put_list(struct pool *pool, struct chunk *chunk)
     }
 }
 
-void pool_trim(struct pool *pool)
+bool pool_trim(struct pool *pool)
 {
+    int pages = 0, chunks = 0;
     if (pool->config.type == POOL_CHAN)
-        return;
+        return false;
     for (int which = 0; which < pool->class_count; which++) {
         struct pool_class *class = &pool->classes[which];
         struct pool_page *next;
         for (struct pool_page *page = class->pages; page != NULL; page = next) {
             next = page->next;
-            if (page->used == 0 && !page->touched)
-                unmap_page(pool, page);
-            else
+            if (page->used > 0 || page->touched) {
                 page->touched = false;
+                continue;
+            }
+            if (pages++ == TRIM_PAGES)
+                return true;
+            unmap_page(pool, page);
         }
         while (class->free != NULL) {
+            if (chunks++ == TRIM_CHUNKS)
+                return true;
             struct chunk *chunk = class->free;
             class->free = chunk->next;
             class->free_count--;
             free(chunk);
         }
     }
+    return false;
 }
+
+bool pool_rests(const struct pool *pool)
+{
+    for (int which = 0; which < pool->class_count; which++) {
+        const struct pool_class *class = &pool->classes[which];
+        if (pool->config.type != POOL_CHAN && class->free_count > 0)
+            return false;
+    }
+    return true;
+}
+
+void pool_set_limit(struct pool *pool, uint64_t bytes) { pool->config.limit = bytes; }
+
+uint64_t pool_limit(const struct pool *pool) { return pool->config.limit; }
+
+uint64_t pool_used(const struct pool *pool) { return pool->used_bytes; }
 
 uint32_t pool_max_chunk(const struct pool *pool)
 {

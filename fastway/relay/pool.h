@@ -16,12 +16,14 @@ enum pool_type {
     POOL_SYNC, /* no pages; free chunks wait on lists that pool_trim empties */
 };
 
+#define POOL_MAX_PAGE (1u << 30)
+
 struct pool_config {
     enum pool_type type;
     uint32_t factor;    /* from one chunk size to the next, at least 2 */
     uint32_t min_chunk; /* bytes, at least 1 */
     uint32_t max_chunk; /* bytes, at least min_chunk */
-    uint32_t page_size; /* bytes of the chunks of one page, at least max_chunk */
+    uint32_t page_size; /* bytes of the chunks of one page, max_chunk to POOL_MAX_PAGE */
     uint64_t limit;     /* bytes of chunks in use at a time; 0: no limit */
 };
 
@@ -55,20 +57,27 @@ struct pool_stats {
 
 struct pool;
 
-/* NULL: the configuration is nonsense, or there is no memory. */
+/* NULL: errno tells (EINVAL: the configuration is nonsense). */
 struct pool *pool_new(const struct pool_config *config);
 /* All chunks must have been handed back. */
 void pool_free(struct pool *pool);
 
 /* An empty chunk for at least `size` bytes: of the next class, or plain if there is none so large.
- * NULL: the limit is reached, or there is no memory. */
-struct chunk *pool_get(struct pool *pool, size_t size);
+ * NULL: the limit is reached, unless `force`, or there is no memory. */
+struct chunk *pool_get(struct pool *pool, size_t size, bool force);
 void pool_put(struct pool *pool, struct chunk *chunk);
 void pool_put_list(struct pool *pool, struct chunk *chunk);
 
-/* Give back to the system what nobody has used since the last call. */
-void pool_trim(struct pool *pool);
+/* Give back to the system what nobody has used since the last call, a bounded number of pages and
+ * chunks; true: there is more, and the next call may come sooner. */
+bool pool_trim(struct pool *pool);
+/* There is nothing that pool_trim could give back, now or later, as long as nobody asks. */
+bool pool_rests(const struct pool *pool);
 
+/* Bytes of chunks in use at a time; 0: no limit. */
+void pool_set_limit(struct pool *pool, uint64_t bytes);
+uint64_t pool_limit(const struct pool *pool);
+uint64_t pool_used(const struct pool *pool);
 uint32_t pool_max_chunk(const struct pool *pool);
 int pool_class_count(const struct pool *pool);
 void pool_class_stats(const struct pool *pool, int which, struct pool_class_stats *out);

@@ -5,12 +5,13 @@
  * it reports as events and waits for the answer. No Python here, no globals, one thread for an
  * instance. Linux only (epoll).
  *
- * A turn: relay_run (or relay_sweep) reads, forwards and returns how many events there are. The
- * caller copies them, calls relay_clear_events, handles them, and calls relay_continue, which does
- * the rest of the turn, until that returns 0. At the end of a turn each link that was sent to is
- * written to once.
+ * A turn: relay_run (or relay_sweep) reads, forwards, writes, and returns how many events there
+ * are, a bounded number. The caller copies them, calls relay_clear_events, handles them, and
+ * calls relay_go_on. What a turn has no time for comes first in the next one; relay_fd is
+ * readable until then.
  *
  *     packet = length:u32 conn_id:u32 message      little-endian, length = 4 + size of the message
+ *     Ping   = a packet with conn_id 0 whose message begins with 5; it is answered here
  */
 #ifndef FASTWAY_RELAY_H
 #define FASTWAY_RELAY_H
@@ -25,16 +26,31 @@
 /* A link, as long as it is not released; afterwards it is nobody's. 0 is never one. */
 typedef uint64_t relay_handle;
 
+/* What all links together may do. */
+struct relay_config {
+    struct pool_config pool;
+    uint32_t commands_each; /* packets of one link that are handed up in one turn, at least 1 */
+    uint32_t commands_turn; /* of all links, at least 1 */
+    uint32_t events_turn;   /* events of one turn, at least 1 */
+    /* Bytes that one sender may have in the queue of a link that holds: `shares` divided by the
+     * number of senders, but at least share_least, at most share_most. */
+    uint64_t share_least, share_most, shares;
+    double turn_seconds; /* no socket is read from later than that in a turn */
+};
+
 /* The bounds of the links of one port. Times are in seconds, 0 is never. */
 struct relay_port {
-    uint32_t max_packet; /* the largest length field */
-    uint32_t read_size;  /* bytes of one read; what may be on its way before a link is full */
-    double idle_timeout; /* without a complete packet */
+    uint64_t max_packet;   /* the largest length field, at most RELAY_MAX_PACKET */
+    uint64_t read_size;    /* bytes of one read, at most RELAY_MAX_READ */
+    double idle_timeout;   /* without a complete packet */
     uint64_t queue_packets;
-    uint64_t queue_bytes;
-    double write_timeout; /* while a full link takes nothing */
-    bool holds;           /* over its bounds a link holds its senders; else it is reported */
+    uint64_t queue_bytes;  /* also of what was read and cannot be handed on, once its peer ended */
+    double write_timeout;  /* while its socket takes nothing */
+    bool holds;            /* over its bounds a link holds its senders; else it is lost */
 };
+
+#define RELAY_MAX_PACKET (1u << 30)
+#define RELAY_MAX_READ (16u << 20)
 
 enum relay_event_kind {
     RELAY_PACKETS,   /* data: whole packets that are the caller's to handle, in order */
@@ -44,9 +60,11 @@ enum relay_event_kind {
     RELAY_BROKEN,    /* detail: a length field that is not legal */
     RELAY_IDLE,      /* no complete packet for the idle timeout */
     RELAY_STUCK,     /* took nothing for the write timeout */
-    RELAY_OVER,      /* more waits for it than its port allows (a port that does not hold) */
-    RELAY_DRAINED,   /* below half of its bounds, after relay_tell_drained */
-    RELAY_NO_MEMORY, /* the pool had no chunk for it: part of its stream is missing */
+    RELAY_OVER,      /* more waited for it than its port allows: nothing more is written to it.
+                        Its counts still say how much; detail: the bytes */
+    RELAY_TAKEN,     /* its socket took what relay_tell_taken asked for; detail: relay_taken */
+    RELAY_NO_MEMORY, /* there was no memory for it: part of its stream is missing */
+    RELAY_KINDS,
 };
 
 struct relay_event {
@@ -64,41 +82,52 @@ enum relay_end {
 };
 
 struct relay_counts {
-    uint64_t packets_in; /* only those that were forwarded in here */
+    uint64_t packets_in; /* only those that were forwarded or answered in here */
     uint64_t bytes_in;
     uint64_t packets_out;
     uint64_t bytes_out;
-    uint64_t waiting_packets;
+    uint64_t waiting_packets; /* queued for it, not yet taken by its socket */
     uint64_t waiting_bytes;
-    bool held;
-    bool drained; /* all on its way was taken since relay_forget_drained */
+    uint64_t input_bytes; /* read from it and not yet forwarded or handed up */
+    bool held;            /* not read from, because a link that it sends to has to drain first */
 };
 
 struct relay_totals {
     uint64_t packets; /* forwarded in here since the start */
     uint64_t bytes;
+    uint64_t pings; /* answered */
     uint64_t holds; /* how often a link was not read from because another had to drain */
-    uint64_t links; /* now */
-    uint64_t pairs; /* now */
+    uint64_t links; /* now, and so on */
+    uint64_t pairs;
+    uint64_t waiting_packets;
+    uint64_t waiting_bytes;
+    uint64_t input_bytes;
+    uint64_t held;
+    uint64_t shed; /* links that went because the memory limit was met, since the start */
 };
 
 struct relay;
 
-/* NULL: errno tells (EINVAL: the pool's configuration). */
-struct relay *relay_new(const struct pool_config *pool);
+/* NULL: errno tells (EINVAL: the configuration is nonsense). */
+struct relay *relay_new(const struct relay_config *config);
 /* Closes all links; their owners are not told. */
 void relay_free(struct relay *relay);
 
 /* Readable when relay_run has something to do. */
 int relay_fd(const struct relay *relay);
 
-/* Add a port; returns its number, or -1 without memory. At most RELAY_PORTS. */
+/* Bytes of chunks in use at a time; 0: no limit. Who holds most goes first when it is met. */
+void relay_limit(struct relay *relay, uint64_t bytes);
+
+/* Add a port; returns its number, or -1: errno tells (EINVAL: nonsense; ENOSPC: there are
+ * RELAY_PORTS already). */
 #define RELAY_PORTS 16
 int relay_port(struct relay *relay, const struct relay_port *config);
 
-/* Accept one connection as a link that is not started, with TCP_NODELAY; 0: errno tells. */
-relay_handle relay_accept(struct relay *relay, int listening, int port, double now);
-/* The same for a connected, non-blocking socket, which then belongs to the relay. */
+/* Accept one connection as a link that is not started, with TCP_NODELAY; 0: errno tells. One
+ * whose descriptor is above `most` is closed at once: EUSERS. */
+relay_handle relay_accept(struct relay *relay, int listening, int port, double now, int most);
+/* The same for a connected, non-blocking socket, which belongs to the relay unless 0 is returned. */
 relay_handle relay_adopt(struct relay *relay, int fd, int port, double now);
 void relay_set_owner(struct relay *relay, relay_handle handle, void *owner);
 
@@ -111,38 +140,46 @@ void relay_start(struct relay *relay, relay_handle handle, const void *data, siz
 bool relay_pair(struct relay *relay, uint32_t conn_id, relay_handle one, relay_handle other);
 void relay_unpair(struct relay *relay, uint32_t conn_id);
 
-/* Queue bytes for a link; written at the end of the turn. `packets`: how many whole packets they
- * are; 0 before it is started. */
+/* Queue bytes for a link; written at the end of the turn, also over the memory limit. `packets`:
+ * how many whole packets they are; 0 before it is started. */
 void relay_send(struct relay *relay, relay_handle handle, const void *data, size_t size,
                 uint32_t packets);
 
-/* More waits for it than its port allows. */
-bool relay_over(struct relay *relay, relay_handle handle);
+/* Its socket takes nothing, and more waits for it than its port allows; than twice that. */
+bool relay_over(const struct relay *relay, relay_handle handle);
+bool relay_saturated(const struct relay *relay, relay_handle handle);
 
 /* Stop reading from a link, and begin again; its idle time then begins anew. */
 void relay_pause(struct relay *relay, relay_handle handle);
 void relay_resume(struct relay *relay, relay_handle handle, double now);
 
-/* Report RELAY_DRAINED once it is below half of its bounds. */
-void relay_tell_drained(struct relay *relay, relay_handle handle);
-void relay_forget_drained(struct relay *relay, relay_handle handle);
+/* Bytes ever queued for a link, and of those what its socket took. */
+uint64_t relay_added(const struct relay *relay, relay_handle handle);
+uint64_t relay_taken(const struct relay *relay, relay_handle handle);
+/* Report RELAY_TAKEN once it has taken so much; of several the first. */
+void relay_tell_taken(struct relay *relay, relay_handle handle, uint64_t position);
 
 /* End a link; RELAY_GONE follows. */
 void relay_close(struct relay *relay, relay_handle handle, enum relay_end how);
 /* After RELAY_GONE: forget it; returns its owner. */
 void *relay_release(struct relay *relay, relay_handle handle);
 
+/* One turn; returns how many events there are. */
 int relay_run(struct relay *relay, double now);
-int relay_continue(struct relay *relay, double now);
-/* To be called every RELAY_TICK seconds while there are links: deadlines, and the pool. */
+/* Those whose packets were handed up go on, and what was sent is written. */
+void relay_go_on(struct relay *relay, double now);
+/* To be called every RELAY_TICK seconds: deadlines, and the pool. */
 #define RELAY_TICK 0.1
 int relay_sweep(struct relay *relay, double now);
+/* No link, and no memory to give back: relay_sweep need not be called. */
+bool relay_rests(const struct relay *relay);
 const struct relay_event *relay_events(const struct relay *relay);
 void relay_clear_events(struct relay *relay);
 
 /* What follows is false, or -1, for a handle that is nobody's. */
 bool relay_counts(const struct relay *relay, relay_handle handle, struct relay_counts *out);
 bool relay_peer(const struct relay *relay, relay_handle handle, struct sockaddr_storage *out);
+/* -1 also for one whose peer is gone. */
 int relay_socket(const struct relay *relay, relay_handle handle);
 
 void relay_totals(const struct relay *relay, struct relay_totals *out);

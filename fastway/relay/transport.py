@@ -64,35 +64,35 @@ class RelayTransport:
         self.relay.core.unpair(conn_id)
 
     def send(self, data: bytes, packets: int) -> bool:
-        return self.relay.core.send(self.handle, data, packets)
+        self.relay.core.send(self.handle, data, packets)
+        return self.over_bounds()
 
     # What the gateway's links also ask.
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """packets_in, bytes_in, packets_out, bytes_out, waiting_packets, waiting_bytes, held,
-        drained; see struct relay_counts."""
+        """packets_in, bytes_in, packets_out, bytes_out, waiting_packets, waiting_bytes,
+        input_bytes, held; see struct relay_counts."""
         if self._ended is not None:
             return self._ended[0]
         return self.relay.core.counts(self.handle)
 
     def count(self, place: int) -> int:
         """One of `counts`."""
-        if self._ended is not None:
-            return self._ended[0][place]
-        return self.relay.core.count(self.handle, place)
+        return self.counts[place]
 
     def over_bounds(self) -> bool:
         """More waits for it than its port allows."""
         return self.relay.core.over(self.handle)
 
-    def tell_drained(self) -> None:
-        """Have the protocol's `drained` called below half of the bounds."""
-        self.relay.core.tell_drained(self.handle)
+    def saturated(self) -> bool:
+        """More waits for it than twice that."""
+        return self.relay.core.saturated(self.handle)
 
-    def forget_drained(self) -> None:
-        """The last of `counts` is 0 again until all on its way was taken."""
-        self.relay.core.forget_drained(self.handle)
+    def tell_taken(self, size: int) -> None:
+        """Have the protocol's `taken` called once so much of what waits was taken."""
+        core = self.relay.core
+        core.tell_taken(self.handle, core.taken(self.handle) + size)
 
     # ITCPTransport.
 
@@ -202,12 +202,19 @@ class Relay:
         pool = PoolConfig() if pool is None else pool
         self.pool = pool
         self.core = _core.Core(
-            POOL_TYPES.index(pool.type),
-            pool.factor,
-            pool.min_chunk,
-            pool.max_chunk,
-            pool.page_size,
-            pool.limit,
+            pool_type=POOL_TYPES.index(pool.type),
+            factor=pool.factor,
+            min_chunk=pool.min_chunk,
+            max_chunk=pool.max_chunk,
+            page_size=pool.page_size,
+            limit=pool.limit,
+            commands_each=16,
+            commands_turn=64,
+            events_turn=64,
+            share_least=4096,
+            share_most=64 * 1024,
+            shares=1024 * 1024,
+            turn_seconds=0.004,
         )
         self.reactor = reactor
         self.wheel = wheel
@@ -224,8 +231,8 @@ class Relay:
             _core.BROKEN: lambda transport, length: transport.protocol.bad_length(length),
             _core.IDLE: lambda transport, _: transport.protocol.went_idle(),
             _core.STUCK: lambda transport, _: transport.protocol.got_stuck(),
-            _core.OVER: lambda transport, _: transport.protocol.went_over_bounds(None),
-            _core.DRAINED: lambda transport, _: transport.protocol.drained(),
+            _core.OVER: lambda transport, _: transport.protocol.lost_for_bounds(),
+            _core.TAKEN: lambda transport, _: transport.protocol.taken(),
             _core.NO_MEMORY: lambda transport, _: transport.protocol.no_memory(),
         }
 
@@ -243,9 +250,10 @@ class Relay:
 
     def accept(self, port: RelayPort) -> RelayTransport | int:
         """One connection of a port that waits, or -errno."""
-        handle = self.core.accept(port.fileno(), port.core_port, self.now())
-        if handle < 0:
-            return handle
+        accepted = self.core.accept(port.fileno(), port.core_port, self.now(), 1 << 30)
+        if isinstance(accepted, int):
+            return accepted
+        handle = accepted[0]
         transport = RelayTransport(self, port, handle)
         self.core.own(handle, transport)
         if not self._watching:
@@ -274,7 +282,7 @@ class Relay:
         return now + TICK if self._watching else None
 
     def _handle(self, events: list[_core.Event] | None) -> None:
-        while events:
+        if events:
             for kind, transport, payload in events:
                 if transport.protocol is None and kind != _core.GONE:
                     continue
@@ -283,11 +291,11 @@ class Relay:
                 except Exception:  # a bug, and no reason to stop the others
                     log.failure("an event of {transport!r} failed", transport=transport)
                     transport.abortConnection()
-            events = self.core.go_on(self.now())
+            self.core.go_on(self.now())
         totals = self.core.totals()
         if self.turned is not None:
             self.turned(totals)
-        if totals[3] == 0 and self._watching:
+        if totals[4] == 0 and self._watching:
             self._watching = False
             self.reactor.removeReader(self)
             self.wheel.forget(self)

@@ -5,7 +5,6 @@
  * -DSTANDALONE a main makes random days for a number of seconds, so that any compiler's sanitizers
  * can run it; with files as arguments it runs those.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,12 +15,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "calls.h"
 #include "relay.h"
+#include "sums.h"
 
 /* The core with system calls that are interrupted, cut short and refused now and then. */
 static unsigned calls;
+static uint64_t ticks;
+static bool refuses; /* what adds links, and room for them, works */
 
-static ssize_t faulty_recv(int fd, void *data, size_t size, int flags)
+ssize_t test_recv(int fd, void *data, size_t size, int flags)
 {
     calls++;
     if (calls % 89 == 0 || calls % 7 == 0) {
@@ -31,7 +34,7 @@ static ssize_t faulty_recv(int fd, void *data, size_t size, int flags)
     return recv(fd, data, calls % 5 ? size : 1 + size / 3, flags);
 }
 
-static ssize_t faulty_send(int fd, const void *data, size_t size, int flags)
+ssize_t test_send(int fd, const void *data, size_t size, int flags)
 {
     calls++;
     if (calls % 97 == 0 || calls % 11 == 0) {
@@ -41,7 +44,7 @@ static ssize_t faulty_send(int fd, const void *data, size_t size, int flags)
     return send(fd, data, calls % 5 ? size : 1 + size / 3, flags);
 }
 
-static ssize_t faulty_sendmsg(int fd, const struct msghdr *message, int flags)
+ssize_t test_sendmsg(int fd, const struct msghdr *message, int flags)
 {
     struct msghdr some = *message;
     if (++calls % 11 == 0) {
@@ -53,7 +56,7 @@ static ssize_t faulty_sendmsg(int fd, const struct msghdr *message, int flags)
     return sendmsg(fd, &some, flags);
 }
 
-static int faulty_epoll_wait(int fd, struct epoll_event *events, int count, int timeout)
+int test_epoll_wait(int fd, struct epoll_event *events, int count, int timeout)
 {
     if (++calls % 13 == 0) {
         errno = EINTR;
@@ -62,27 +65,33 @@ static int faulty_epoll_wait(int fd, struct epoll_event *events, int count, int 
     return epoll_wait(fd, events, calls % 5 ? count : 1, timeout);
 }
 
-#define recv faulty_recv
-#define send faulty_send
-#define sendmsg faulty_sendmsg
-#define epoll_wait faulty_epoll_wait
-#include "relay.c"
-#undef recv
-#undef send
-#undef sendmsg
-#undef epoll_wait
-#undef HEAD
+int test_epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
+{
+    if (refuses && operation != EPOLL_CTL_DEL && ++calls % 61 == 0) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return epoll_ctl(epoll, operation, fd, event);
+}
+
+/* Each look at the clock may be the one at which the turn is over. */
+int test_clock_gettime(clockid_t clock, struct timespec *now)
+{
+    (void)clock;
+    ticks += ++calls % 3 == 0 ? 100 : 1;
+    *now = (struct timespec){(time_t)(ticks / 1000), (long)(ticks % 1000) * 1000000};
+    return 0;
+}
+
+void *test_calloc(size_t count, size_t size)
+{
+    return refuses && ++calls % 53 == 0 ? NULL : calloc(count, size);
+}
 
 #define LINKS 6
 #define CONNS 8
 #define MAX_PACKET 3000
-#define CHECK(truth) \
-    do { \
-        if (!(truth)) { \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #truth); \
-            abort(); \
-        } \
-    } while (0)
+#define EVENTS_TURN 5
 
 struct day {
     const uint8_t *data;
@@ -150,11 +159,18 @@ static void handle_event(struct day *day, const struct relay_event *event, const
         CHECK(event->detail < 4 || event->detail > MAX_PACKET);
         end_link(day, event->handle, RELAY_CLOSE);
         break;
-    case RELAY_OVER:
-        if (day->answer % 4 == 0)
-            end_link(day, event->handle, RELAY_ABORT);
+    case RELAY_OVER: {
+        struct relay_counts counts;
+        CHECK(relay_counts(relay, event->handle, &counts));
+        CHECK(event->detail > 0);
+        CHECK(counts.waiting_bytes == event->detail || counts.waiting_bytes == 0); /* closed */
+        end_link(day, event->handle, RELAY_ABORT);
         break;
-    case RELAY_DRAINED:
+    }
+    case RELAY_TAKEN:
+        CHECK(event->detail <= relay_taken(relay, event->handle));
+        if (day->answer % 2)
+            relay_tell_taken(relay, event->handle, event->detail + day->answer);
         break;
     default:
         end_link(day, event->handle, day->answer);
@@ -164,7 +180,9 @@ static void handle_event(struct day *day, const struct relay_event *event, const
 static void handle_events(struct day *day, int count)
 {
     struct relay *relay = day->relay;
-    while (count > 0) {
+    CHECK(count <= EVENTS_TURN);
+    check_sums(relay, 0);
+    if (count > 0) {
         /* Copies of the exact size, so that a read past the end is one past an allocation. */
         struct relay_event *events = malloc((size_t)count * sizeof *events);
         uint8_t **data = calloc((size_t)count, sizeof *data);
@@ -179,14 +197,16 @@ static void handle_events(struct day *day, int count)
         }
         relay_clear_events(relay);
         for (int i = 0; i < count; i++)
-            handle_event(day, &events[i], data[i], sizes[i]);
+            if (day->handles[(int *)events[i].owner - day->peers] == events[i].handle)
+                handle_event(day, &events[i], data[i], sizes[i]);
         for (int i = 0; i < count; i++)
             free(data[i]);
         free(data);
         free(sizes);
         free(events);
-        count = relay_continue(relay, day->now);
+        relay_go_on(relay, day->now);
     }
+    check_sums(relay, 1);
 }
 
 static void lose_peer(struct day *day, int which)
@@ -205,7 +225,10 @@ static void make_link(struct day *day, int which)
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0)
         return;
     setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+    bool refused = refuses;
+    refuses = false;
     day->handles[which] = relay_adopt(day->relay, pair[0], which % 2, day->now);
+    refuses = refused;
     CHECK(day->handles[which] != 0);
     day->peers[which] = pair[1];
     relay_set_owner(day->relay, day->handles[which], &day->peers[which]);
@@ -302,10 +325,10 @@ static void step(struct day *day)
         put_u32(buffer + 4, 1);
         relay_send(day->relay, handle, buffer, 8u + number, 1);
         if (relay_over(day->relay, handle))
-            relay_tell_drained(day->relay, handle);
+            relay_tell_taken(day->relay, handle, relay_added(day->relay, handle) - number);
         break;
     case 14:
-        relay_forget_drained(day->relay, handle);
+        relay_limit(day->relay, number % 4 ? 0 : 3000 + number * 16u);
         CHECK(relay_counts(day->relay, handle, &counts) == (handle != 0));
         break;
     default:
@@ -318,13 +341,22 @@ static void step(struct day *day)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct day day = {.data = data, .size = size, .now = 1000};
-    struct pool_config pool = {
-        .type = (enum pool_type)(next_byte(&day) % 3),
-        .factor = 2u + next_byte(&day) % 3,
-        .min_chunk = 1u + next_byte(&day) % 80,
-        .max_chunk = 200u + next_byte(&day) * 8u,
-        .page_size = 4096,
-        .limit = next_byte(&day) % 4 ? 0 : 6000,
+    struct relay_config config = {
+        .pool = {
+            .type = (enum pool_type)(next_byte(&day) % 3),
+            .factor = 2u + next_byte(&day) % 3,
+            .min_chunk = 1u + next_byte(&day) % 80,
+            .max_chunk = 200u + next_byte(&day) * 8u,
+            .page_size = 4096,
+            .limit = next_byte(&day) % 4 ? 0 : 6000,
+        },
+        .commands_each = 1u + next_byte(&day) % 4,
+        .commands_turn = 1u + next_byte(&day) % 8,
+        .events_turn = 1u + next_byte(&day) % EVENTS_TURN,
+        .share_least = 64,
+        .share_most = 4096,
+        .shares = 1u + next_byte(&day) * 64u,
+        .turn_seconds = next_byte(&day) % 2 ? .05 : 10,
     };
     struct relay_port port = {
         .max_packet = MAX_PACKET,
@@ -336,7 +368,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     };
     day.answer = next_byte(&day);
     calls = next_byte(&day);
-    day.relay = relay_new(&pool);
+    refuses = false;
+    day.relay = relay_new(&config);
     CHECK(day.relay != NULL);
     CHECK(relay_port(day.relay, &port) == 0);
     port.holds = true;
@@ -347,13 +380,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     for (uint32_t conn_id = 1; conn_id <= 5; conn_id++)
         relay_pair(day.relay, conn_id, day.handles[conn_id % 2 * 2], day.handles[conn_id]);
+    refuses = next_byte(&day) % 2;
     while (day.at < day.size)
         step(&day);
+    refuses = false;
     bool leave = next_byte(&day) % 2 || size % 2;
     if (leave) {
         for (int which = 0; which < LINKS; which++)
             relay_close(day.relay, day.handles[which], RELAY_ABORT);
-        for (int turn = 0; turn < 10; turn++)
+        for (int turn = 0; turn < 60; turn++)
             handle_events(&day, relay_run(day.relay, day.now));
         struct pool_stats stats;
         struct relay_totals totals;

@@ -1,0 +1,37 @@
+/* What the files of the relay's Python face share: the limited API of CPython 3.10, so that one
+ * build serves all later versions. */
+#ifndef FASTWAY_FACE_H
+#define FASTWAY_FACE_H
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030A0000
+#include <Python.h>
+
+#include "relay.h"
+
+typedef struct {
+    PyObject_HEAD
+    struct relay *relay;
+} Core;
+
+#define RELAY(self) (((Core *)(self))->relay)
+
+static inline relay_handle to_handle(PyObject *number)
+{
+    return PyLong_AsUnsignedLongLong(number);
+}
+
+/* The events of a turn as [(kind, owner, payload)]; they are the caller's no more. */
+PyObject *take_events(struct relay *relay, int count);
+
+/* (host, port), behind a handle if the format asks for it; ("", 0) for what is not IP. */
+PyObject *make_address(const struct sockaddr_storage *address, const char *format,
+                       relay_handle handle);
+
+/* Methods of Core. */
+PyObject *core_counts(PyObject *self, PyObject *number);
+PyObject *core_peer(PyObject *self, PyObject *number);
+PyObject *core_totals(PyObject *self, PyObject *unused);
+PyObject *core_pool(PyObject *self, PyObject *unused);
+
+#endif

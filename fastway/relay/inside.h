@@ -1,0 +1,325 @@
+/* What the files of the relay share, and nobody else sees.
+ *
+ * Law: a link that dies keeps its slot until it is released, and a handle carries the slot's
+ * generation, so nothing is ever looked for in a link that is gone. Every byte that is held for
+ * somebody is counted by queue_bytes, take or count_input, at once, in the link and in the
+ * totals.
+ *
+ *     relay.c   making and unmaking, and the verbs of relay.h
+ *     turn.c    epoll, the work of a turn and its bounds, events
+ *     cut.c     bytes into packets, and whose they are
+ *     queue.c   what waits for a link, and writing it
+ *     hold.c    fair shares and holds
+ *     end.c     how links end, and what they said before is kept
+ *     memory.c  the limit, and who goes for it
+ *     wheel.c   deadlines
+ *     pairs.c   virtual connections
+ */
+#ifndef FASTWAY_INSIDE_H
+#define FASTWAY_INSIDE_H
+
+#include <netinet/in.h>
+#include <stddef.h>
+#include <sys/epoll.h>
+
+#include "relay.h"
+
+#define HEAD 8u          /* bytes of a packet before its message */
+#define MIN_LENGTH 4u    /* the smallest legal length field */
+#define READY 1024       /* sockets that epoll tells of at once */
+#define PIECE (256u << 10) /* bytes that may wait unwritten for a link that is not blocked */
+#define SLOTS 1024       /* of the wheel, a tick each */
+
+/* A doubly linked list with a head of its own; a node of no list is zero. */
+struct node {
+    struct node *next, *previous;
+};
+
+static inline void list_begin(struct node *list) { list->next = list->previous = list; }
+static inline bool list_empty(const struct node *list) { return list->next == list; }
+static inline bool listed(const struct node *node) { return node->next != NULL; }
+
+static inline void list_add(struct node *list, struct node *node)
+{
+    node->next = list;
+    node->previous = list->previous;
+    node->previous->next = node;
+    list->previous = node;
+}
+
+static inline void list_drop(struct node *node)
+{
+    if (!listed(node))
+        return;
+    node->previous->next = node->next;
+    node->next->previous = node->previous;
+    node->next = node->previous = NULL;
+}
+
+/* Move all of one list before all of another. */
+static inline void list_prepend(struct node *list, struct node *first)
+{
+    if (list_empty(first))
+        return;
+    first->previous->next = list->next;
+    list->next->previous = first->previous;
+    list->next = first->next;
+    first->next->previous = list;
+    list_begin(first);
+}
+
+#define OWNER_OF(node, type, member) ((type *)(void *)((char *)(node) - offsetof(type, member)))
+
+enum state {
+    OPEN,
+    HALF,    /* writes what is left, then a FIN; what comes is dropped */
+    CLOSING, /* writes what is left, then closes */
+    DEAD,    /* its socket is closed; it waits to be released */
+};
+
+/* What `from` has in the queue of `to`, while that is blocked. Positions are in the bytes ever
+ * queued for `to`. */
+struct share {
+    struct link *to, *from;
+    struct node to_node, from_node;
+    struct node bound_node; /* listed: held until `to` is below half of its bounds */
+    uint64_t mark;          /* held until `to` took so much, if it is in the heap */
+    uint64_t since;         /* bytes that came after the mark */
+    uint64_t last;          /* where its last bytes end */
+    uint32_t place;         /* in the heap of `to`, from 1; 0: not in it */
+};
+
+struct link {
+    void *owner;
+    const struct relay_port *port;
+    /* What goes out. */
+    struct chunk *out_head, *out_tail;
+    uint64_t waiting_bytes, waiting_packets;
+    uint64_t taken; /* by its socket; taken + waiting_bytes is all that was ever queued */
+    /* A packet that is not whole, or that waits for the caller: head, and the message in chunks. */
+    struct chunk *in_head, *in_tail;
+    uint64_t in_bytes; /* its head included */
+    /* Bytes that were read and wait to be cut. */
+    struct chunk *rest_head, *rest_tail;
+    uint64_t rest_bytes;
+    uint64_t packets_in, bytes_in, packets_out, bytes_out;
+    uint64_t over_packets, over_bytes; /* what waited when it was reported OVER */
+    uint64_t tell_taken;               /* UINT64_MAX: nobody asks */
+    uint64_t judge_turn;
+    double last_packet;
+    double blocked_since;
+    uint64_t acked; /* bytes that its peer's host had acknowledged at the last look */
+    int64_t tick;   /* of the wheel */
+    struct node tick_node;   /* in a slot, or in `due` */
+    struct node dirty_node;  /* in `dirty`: to be written to */
+    struct node work_node;   /* in `work` or `asking` */
+    struct node judge_node;  /* in `judged` */
+    struct node senders;     /* shares of its queue, in the order of their last bytes */
+    struct node bound;       /* those held for its bounds */
+    struct node shares;      /* its shares of others' queues */
+    struct share **heap;     /* senders held until a position, the lowest first */
+    uint32_t heap_count, heap_room;
+    uint32_t sender_count;
+    uint32_t held; /* how many shares hold it */
+    int fd;    /* -1: its peer is gone */
+    int error; /* what it goes for once all it said is delivered, if it did not end by a FIN */
+    uint32_t index, generation;
+    uint32_t hint; /* bytes of its last write: the size of its next first chunk */
+    uint16_t told; /* a bit for each kind of event that was not taken yet */
+    uint8_t head[HEAD];
+    uint8_t state;
+    uint32_t interest; /* what epoll was told; 0: it is not in the set */
+    bool started : 1;
+    bool blocked : 1;    /* its last write took less than was offered */
+    bool eased : 1;      /* it fell below its bound of packets since it is judged */
+    bool suspended : 1;  /* the caller handles packets of it; the rest comes afterwards */
+    bool deaf : 1;       /* it is not to be read from while it is suspended */
+    bool paused : 1;
+    bool broken : 1; /* nothing more of it counts: a FIN, an illegal length, no memory */
+    bool failed : 1; /* nothing more is written: a part of its stream is missing */
+    bool ended : 1;  /* its FIN was read */
+    bool lost : 1;   /* its socket failed; what it still has is to be read */
+    bool shut : 1;
+    bool reset : 1;
+    struct sockaddr_in6 peer; /* or sockaddr_in */
+};
+
+struct pair {
+    uint32_t conn_id; /* 0: free */
+    uint32_t index[2];
+    uint32_t generation[2];
+};
+
+struct relay {
+    struct relay_config config;
+    int epoll;
+    int wake;     /* an eventfd, for what is left and for what happens outside of a turn */
+    bool running; /* relay_go_on is yet to come */
+    bool woken;
+    bool late; /* the time of this turn is over */
+    double now;
+    double until; /* the clock's, when the turn is late */
+    uint64_t turn;
+    uint32_t commands_left;
+    struct pool *pool;
+    struct relay_totals totals;
+    struct relay_port ports[RELAY_PORTS];
+    int port_count;
+    uint8_t *scratch;
+    size_t scratch_size;
+
+    struct link **links; /* by index; NULL: free */
+    uint32_t *generations;
+    uint32_t *free_indices;
+    uint32_t link_room, link_end, free_count;
+
+    struct node dirty;   /* to be written to at the end of the turn */
+    struct node work;    /* to go on as soon as there is time */
+    struct node handled; /* whose packets the caller has handled */
+    struct node asking;  /* whose commands wait for room in a turn */
+    struct node judged;  /* clients with too many packets waiting */
+    struct node due;     /* whose deadlines are to be looked at */
+    uint32_t dirty_count;
+
+    /* Events wait in a ring with room for all that the links can have, and are returned from
+     * `told`. */
+    struct relay_event *ring, *told;
+    size_t ring_room, ring_start, ring_count;
+    int told_count;
+
+    struct pair *pairs; /* open addressing */
+    uint32_t pair_room; /* a power of 2 */
+    uint32_t pair_shift;
+
+    struct node slots[SLOTS];
+    int64_t reached; /* the last tick whose links were asked */
+    int64_t trimmed;
+    bool trimming; /* the last trim did not come to its end */
+
+    struct epoll_event ready[READY];
+    int ready_at, ready_count; /* those that are not served yet */
+};
+
+static inline uint32_t read_u32(const uint8_t *data)
+{
+    return (uint32_t)data[0] | (uint32_t)data[1] << 8 | (uint32_t)data[2] << 16
+           | (uint32_t)data[3] << 24;
+}
+
+static inline relay_handle handle_of(const struct link *link)
+{
+    return (uint64_t)link->generation << 32 | (link->index + 1);
+}
+
+static inline struct link *link_at(const struct relay *relay, uint32_t index, uint32_t generation)
+{
+    struct link *link = index < relay->link_end ? relay->links[index] : NULL;
+    return link != NULL && link->generation == generation ? link : NULL;
+}
+
+static inline struct link *find(const struct relay *relay, relay_handle handle)
+{
+    return link_at(relay, (uint32_t)handle - 1, (uint32_t)(handle >> 32));
+}
+
+/* It can be written to. */
+static inline bool writes(const struct link *link)
+{
+    return link->state != DEAD && link->fd >= 0 && !link->failed && !link->shut && !link->lost;
+}
+
+/* What it says counts, now. */
+static inline bool may_talk(const struct link *link)
+{
+    return link->state == OPEN && !link->broken && !link->paused && !link->suspended
+           && link->held == 0;
+}
+
+/* The packet that was collected is whole. */
+static inline bool has_whole(const struct link *link)
+{
+    return link->in_bytes >= HEAD && link->in_bytes == 4 + (uint64_t)read_u32(link->head);
+}
+
+/* Something of it was read and has to be cut or handed up. */
+static inline bool has_rest(const struct link *link)
+{
+    return link->rest_head != NULL || has_whole(link);
+}
+
+static inline bool beyond(const struct link *link, uint64_t times)
+{
+    return link->waiting_packets / times > link->port->queue_packets
+           || link->waiting_bytes / times > link->port->queue_bytes;
+}
+
+static inline bool over(const struct link *link) { return beyond(link, 1); }
+
+/* Bytes that were read and not yet handed on: in_bytes or rest_bytes of a link. */
+static inline void count_input(struct relay *relay, uint64_t *which, int64_t size)
+{
+    *which += (uint64_t)size;
+    relay->totals.input_bytes += (uint64_t)size;
+}
+
+/* turn.c */
+double clock_seconds(void);
+bool out_of_time(struct relay *relay);
+void wake(struct relay *relay);
+void tell(struct relay *relay, struct link *link, enum relay_event_kind kind, uint64_t detail,
+          struct chunk *data);
+void mark_dirty(struct relay *relay, struct link *link);
+void go_on_soon(struct relay *relay, struct link *link);
+void update_interest(struct relay *relay, struct link *link);
+
+/* cut.c */
+size_t cut(struct relay *relay, struct link *link, const uint8_t *data, size_t size);
+void hand_up(struct relay *relay, struct link *link, enum relay_event_kind kind,
+             const uint8_t *data, size_t size);
+
+/* queue.c */
+bool queue_bytes(struct relay *relay, struct link *link, const uint8_t *data, size_t size,
+                 uint32_t packets, bool force);
+void queue_chunks(struct relay *relay, struct link *link, struct chunk *head, struct chunk *tail,
+                  uint64_t size, uint32_t packets);
+void drop_output(struct relay *relay, struct link *link);
+void write_link(struct relay *relay, struct link *link);
+void write_later(struct relay *relay, struct link *link);
+void judge(struct relay *relay);
+uint64_t bytes_acked(const struct link *link);
+
+/* hold.c */
+bool account(struct relay *relay, struct link *from, struct link *to, uint64_t size);
+bool hold_for_itself(struct relay *relay, struct link *link);
+void let_go_drained(struct relay *relay, struct link *to);
+void forget_senders(struct relay *relay, struct link *to);
+void forget_shares(struct relay *relay, struct link *from);
+
+/* end.c */
+bool keep(struct relay *relay, struct link *link, const uint8_t *data, size_t size);
+void drop_rest(struct relay *relay, struct link *link, size_t size);
+void drop_input(struct relay *relay, struct link *link);
+void die(struct relay *relay, struct link *link, int error);
+void fail(struct relay *relay, struct link *link, enum relay_event_kind kind);
+void lose_socket(struct relay *relay, struct link *link, int error);
+void close_lost(struct relay *relay, struct link *link);
+void close_early(struct relay *relay, struct link *link);
+void hear_end(struct relay *relay, struct link *link);
+void end_if_done(struct relay *relay, struct link *link);
+
+/* memory.c */
+bool make_room(struct relay *relay, uint64_t size);
+struct chunk *get_chunk(struct relay *relay, struct link *asking, size_t size);
+
+/* wheel.c */
+void watch(struct relay *relay, struct link *link, double when);
+void forget_tick(struct relay *relay, struct link *link);
+void check(struct relay *relay, struct link *link);
+void check_due(struct relay *relay);
+void turn_wheel(struct relay *relay);
+void trim(struct relay *relay);
+
+/* pairs.c */
+struct link *other_end(const struct relay *relay, const struct link *link, uint32_t conn_id);
+
+#endif

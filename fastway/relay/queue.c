@@ -1,0 +1,285 @@
+/* What waits for a link, and writing it.
+ *
+ * Law: queue_bytes and queue_chunks add, take and drop_output take; nobody else touches what is
+ * counted. A link that is not blocked never has much waiting: it is written to at once.
+ */
+#define _GNU_SOURCE
+#include "inside.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/uio.h>
+
+#define WRITE_MOST (2u << 20) /* bytes written to one link in one go */
+#define VECTOR 64             /* chunks of one write */
+#define JUDGE_TURNS 2 /* the first begins before the socket is offered what waits, the other after */
+
+static void count_added(struct relay *relay, struct link *link, uint64_t size, uint32_t packets)
+{
+    link->waiting_bytes += size;
+    relay->totals.waiting_bytes += size;
+    link->waiting_packets += packets;
+    relay->totals.waiting_packets += packets;
+    /* They leave the count with the first byte of this chunk that is taken. */
+    link->out_tail->packets += packets;
+    link->packets_out += packets;
+    if (link->started)
+        link->bytes_out += size;
+}
+
+static void count_removed(struct relay *relay, struct link *link, uint64_t size, uint64_t packets)
+{
+    link->waiting_bytes -= size;
+    relay->totals.waiting_bytes -= size;
+    link->waiting_packets -= packets;
+    relay->totals.waiting_packets -= packets;
+}
+
+/* Undo what was added after `tail`, which ended at `end`. */
+static void roll_back(struct relay *relay, struct link *link, struct chunk *tail, uint32_t end)
+{
+    if (tail == NULL) {
+        pool_put_list(relay->pool, link->out_head);
+        link->out_head = NULL;
+    } else {
+        pool_put_list(relay->pool, tail->next);
+        tail->next = NULL;
+        tail->end = end;
+    }
+    link->out_tail = tail;
+}
+
+/* Queue bytes. False: the pool has no chunk for them, and none is queued. */
+bool queue_bytes(struct relay *relay, struct link *link, const uint8_t *data, size_t size,
+                 uint32_t packets, bool force)
+{
+    struct chunk *before = link->out_tail, *tail = before;
+    uint32_t end = before == NULL ? 0 : before->end;
+    size_t left = size;
+    while (left > 0) {
+        if (tail == NULL || chunk_room(tail) == 0) {
+            size_t most = pool_max_chunk(relay->pool);
+            size_t wanted = tail == NULL ? link->hint : (size_t)tail->size * 2;
+            if (wanted < left)
+                wanted = left;
+            struct chunk *chunk = pool_get(relay->pool, wanted < most ? wanted : most, force);
+            if (chunk == NULL) {
+                roll_back(relay, link, before, end);
+                return false;
+            }
+            if (tail == NULL)
+                link->out_head = chunk;
+            else
+                tail->next = chunk;
+            link->out_tail = tail = chunk;
+        }
+        size_t room = chunk_room(tail), piece = left < room ? left : room;
+        memcpy(chunk_bytes(tail) + tail->end, data, piece);
+        tail->end += (uint32_t)piece;
+        data += piece;
+        left -= piece;
+    }
+    if (size > 0)
+        count_added(relay, link, size, packets);
+    return true;
+}
+
+/* Queue chunks as they are; something is queued already. */
+void queue_chunks(struct relay *relay, struct link *link, struct chunk *head, struct chunk *tail,
+                  uint64_t size, uint32_t packets)
+{
+    link->out_tail->next = head;
+    link->out_tail = tail;
+    count_added(relay, link, size, packets);
+}
+
+static void take(struct relay *relay, struct link *link, size_t size)
+{
+    uint64_t packets = 0;
+    size_t left = size;
+    while (left > 0) {
+        struct chunk *chunk = link->out_head;
+        uint32_t length = chunk_length(chunk);
+        packets += chunk->packets;
+        chunk->packets = 0;
+        if (left < length) {
+            chunk->start += (uint32_t)left;
+            break;
+        }
+        left -= length;
+        link->out_head = chunk->next;
+        if (chunk->next == NULL)
+            link->out_tail = NULL;
+        pool_put(relay->pool, chunk);
+    }
+    link->taken += size;
+    count_removed(relay, link, size, packets);
+    if (link->waiting_packets <= link->port->queue_packets)
+        link->eased = true;
+}
+
+void drop_output(struct relay *relay, struct link *link)
+{
+    pool_put_list(relay->pool, link->out_head);
+    link->out_head = link->out_tail = NULL;
+    count_removed(relay, link, link->waiting_bytes, link->waiting_packets);
+    link->blocked = false;
+    link->tell_taken = UINT64_MAX;
+    list_drop(&link->judge_node);
+    forget_senders(relay, link);
+}
+
+/* Bytes that the peer's host has acknowledged; the same number again where nobody tells. */
+uint64_t bytes_acked(const struct link *link)
+{
+    /* struct tcp_info of linux/tcp.h: tcpi_bytes_acked, a u64 at offset 120. */
+    uint8_t info[128];
+    socklen_t size = sizeof info;
+    uint64_t acked = 0;
+    if (getsockopt(link->fd, IPPROTO_TCP, TCP_INFO, info, &size) == 0 && size == sizeof info)
+        memcpy(&acked, info + 120, sizeof acked);
+    return acked;
+}
+
+/* One gathered write; returns what send and sendmsg do. */
+static ssize_t write_some(struct link *link, size_t *offered)
+{
+    struct iovec vector[VECTOR];
+    int count = 0;
+    size_t size = 0;
+    for (struct chunk *chunk = link->out_head;
+         chunk != NULL && count < VECTOR && size < PIECE; chunk = chunk->next) {
+        vector[count].iov_base = chunk_bytes(chunk) + chunk->start;
+        vector[count].iov_len = chunk_length(chunk);
+        size += vector[count++].iov_len;
+    }
+    *offered = size;
+    struct msghdr message = {.msg_iov = vector, .msg_iovlen = (size_t)count};
+    if (count == 1)
+        return send(link->fd, vector->iov_base, vector->iov_len, MSG_NOSIGNAL);
+    return sendmsg(link->fd, &message, MSG_NOSIGNAL);
+}
+
+static void note_blocked(struct relay *relay, struct link *link)
+{
+    link->blocked = true;
+    link->blocked_since = relay->now;
+    link->acked = bytes_acked(link);
+    if (link->port->write_timeout > 0 && link->started && link->state == OPEN)
+        watch(relay, link, relay->now + link->port->write_timeout);
+}
+
+/* All that waited for a link that is on its way out is written. */
+static void finish(struct relay *relay, struct link *link)
+{
+    if (link->state == CLOSING) {
+        struct linger reset = {.l_onoff = 1, .l_linger = 0};
+        if (link->reset)
+            setsockopt(link->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+        die(relay, link, 0);
+    } else if (!link->shut) {
+        link->shut = true;
+        shutdown(link->fd, SHUT_WR);
+    }
+}
+
+/* Write what waits, as far as the socket takes it. */
+void write_link(struct relay *relay, struct link *link)
+{
+    if (listed(&link->dirty_node)) {
+        list_drop(&link->dirty_node);
+        relay->dirty_count--;
+    }
+    if (link->fd < 0 || link->lost) {
+        if (link->state != OPEN)
+            die(relay, link, link->error);
+        return;
+    }
+    uint64_t written = 0;
+    bool blocked = false;
+    while (link->waiting_bytes > 0 && written < WRITE_MOST) {
+        size_t offered;
+        ssize_t sent = write_some(link, &offered);
+        if (sent < 0) {
+            if (errno == EINTR)
+                continue;
+            if (errno != EAGAIN && errno != ENOBUFS) {
+                lose_socket(relay, link, errno);
+                return;
+            }
+            blocked = true;
+            break;
+        }
+        written += (uint64_t)sent;
+        take(relay, link, (size_t)sent);
+        if ((size_t)sent < offered) {
+            blocked = true;
+            break;
+        }
+    }
+    if (link->waiting_bytes == 0)
+        link->hint = (uint32_t)written;
+    if (!blocked)
+        link->blocked = false;
+    else if (!link->blocked)
+        note_blocked(relay, link);
+    if (!blocked && link->waiting_bytes > 0)
+        mark_dirty(relay, link);
+    else if (!blocked && link->state != OPEN)
+        finish(relay, link);
+    else if (!blocked && link->ended && has_rest(link))
+        close_early(relay, link);
+    update_interest(relay, link);
+    let_go_drained(relay, link);
+}
+
+/* A link that is no server's has more waiting than its bounds: it is lost at once for its bytes,
+ * and for its packets if it does not take them soon. */
+static void judge_queue(struct relay *relay, struct link *link)
+{
+    if (link->waiting_bytes > link->port->queue_bytes) {
+        write_link(relay, link); /* it may have read since its socket was full */
+        if (!link->blocked || link->state != OPEN)
+            return;
+    }
+    if (link->waiting_bytes > link->port->queue_bytes) {
+        fail(relay, link, RELAY_OVER);
+    } else if (link->waiting_packets > link->port->queue_packets && !listed(&link->judge_node)) {
+        link->judge_turn = relay->turn + JUDGE_TURNS;
+        link->eased = false;
+        list_add(&relay->judged, &link->judge_node);
+        wake(relay);
+    }
+}
+
+/* Something was queued: have it written, and look at the bounds. */
+void write_later(struct relay *relay, struct link *link)
+{
+    if (!link->blocked) {
+        if (link->waiting_bytes < PIECE && !over(link)) {
+            mark_dirty(relay, link);
+            return;
+        }
+        write_link(relay, link);
+    }
+    if (link->blocked && link->state == OPEN && !link->port->holds)
+        judge_queue(relay, link);
+}
+
+/* Those that were given until now. */
+void judge(struct relay *relay)
+{
+    while (!list_empty(&relay->judged)) {
+        struct link *link = OWNER_OF(relay->judged.next, struct link, judge_node);
+        if (link->judge_turn > relay->turn)
+            return;
+        list_drop(&link->judge_node);
+        if (!link->blocked || link->waiting_packets <= link->port->queue_packets)
+            continue;
+        if (!link->eased)
+            fail(relay, link, RELAY_OVER);
+        else
+            judge_queue(relay, link); /* what waits came since */
+    }
+}

@@ -1,0 +1,398 @@
+/* Turns: who is read from and written to, for how long, and the events that come of it.
+ *
+ * Law: a turn is over after turn_seconds of reading and as much of writing; whoever was not
+ * reached comes first in the next one.
+ */
+#define _GNU_SOURCE
+#include "inside.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ROUNDS 32 /* of one turn */
+#define READS 8   /* reads of one link and round, while they come full */
+#define MANY 64   /* links to be written to: it pays to look for more to send them first */
+#define LOOKS 64  /* times that is looked, */
+#define LOOK_SECONDS .0000004 /* as long for each of them: a twentieth of what its write takes */
+
+double clock_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* From now on there is time for so many turns. */
+static void give_time(struct relay *relay, double turns)
+{
+    relay->late = false;
+    relay->until = clock_seconds() + turns * relay->config.turn_seconds;
+}
+
+static void begin(struct relay *relay, double now, uint32_t commands)
+{
+    relay->now = now;
+    relay->running = true;
+    relay->commands_left = commands;
+    give_time(relay, .5);
+}
+
+bool out_of_time(struct relay *relay)
+{
+    if (!relay->late && clock_seconds() > relay->until)
+        relay->late = true;
+    return relay->late;
+}
+
+/* Make the loop that watches relay_fd call relay_run. */
+void wake(struct relay *relay)
+{
+    if (relay->running || relay->woken)
+        return;
+    relay->woken = true;
+    uint64_t one = 1;
+    while (write(relay->wake, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+}
+
+/* The turn is over; if something is left there is a next one at once. */
+static void settle(struct relay *relay)
+{
+    relay->running = false;
+    if (!list_empty(&relay->dirty) || !list_empty(&relay->work) || !list_empty(&relay->handled)
+        || !list_empty(&relay->asking) || !list_empty(&relay->judged) || !list_empty(&relay->due)
+        || relay->ring_count > 0 || relay->ready_at < relay->ready_count)
+        wake(relay);
+}
+
+void mark_dirty(struct relay *relay, struct link *link)
+{
+    if (listed(&link->dirty_node) || link->state == DEAD)
+        return;
+    list_add(&relay->dirty, &link->dirty_node);
+    relay->dirty_count++;
+    wake(relay);
+}
+
+void go_on_soon(struct relay *relay, struct link *link)
+{
+    if (listed(&link->work_node) || link->state == DEAD)
+        return;
+    list_add(&relay->work, &link->work_node);
+    wake(relay);
+}
+
+/* Tell epoll what the link waits for. Who is not read from is asked whether its peer ends; once
+ * that is known it is in the set only while it is to be written to: a hang-up would be reported
+ * again and again. */
+void update_interest(struct relay *relay, struct link *link)
+{
+    uint32_t wanted = 0;
+    if (link->fd < 0)
+        return;
+    if (link->state == HALF || (may_talk(link) && !link->ended && !has_rest(link)))
+        wanted = EPOLLIN;
+    else if (link->state == OPEN && link->suspended && !link->deaf)
+        wanted = link->interest & (EPOLLIN | EPOLLRDHUP); /* most go on before that matters */
+    else if (link->state == OPEN && !link->broken && !link->ended)
+        wanted = EPOLLRDHUP;
+    if (link->blocked)
+        wanted |= EPOLLOUT;
+    if (wanted == link->interest)
+        return;
+    struct epoll_event event = {.events = wanted, .data.u64 = handle_of(link)};
+    int operation = wanted == 0          ? EPOLL_CTL_DEL
+                    : link->interest == 0 ? EPOLL_CTL_ADD
+                                          : EPOLL_CTL_MOD;
+    if (epoll_ctl(relay->epoll, operation, link->fd, &event) < 0 && wanted != 0)
+        lose_socket(relay, link, errno); /* it would be deaf for ever */
+    else
+        link->interest = wanted;
+}
+
+/* Events. */
+
+void tell(struct relay *relay, struct link *link, enum relay_event_kind kind, uint64_t detail,
+          struct chunk *data)
+{
+    uint16_t bit = (uint16_t)(1u << kind);
+    /* There is room for one of each kind, and its end is the last of them. */
+    if (link->told & bit || (link->state == DEAD && kind != RELAY_GONE)) {
+        if (data != NULL)
+            pool_put(relay->pool, data);
+        return;
+    }
+    link->told |= bit;
+    size_t place = relay->ring_start + relay->ring_count++;
+    relay->ring[place < relay->ring_room ? place : place - relay->ring_room] =
+        (struct relay_event){handle_of(link), NULL, kind, detail, data};
+    wake(relay);
+}
+
+/* Put the events that this turn returns where relay_events finds them. Of a link that was closed
+ * meanwhile nothing counts but its end. */
+static int present(struct relay *relay)
+{
+    while (relay->ring_count > 0 && relay->told_count < (int)relay->config.events_turn) {
+        struct relay_event event = relay->ring[relay->ring_start];
+        struct link *link = find(relay, event.handle);
+        relay->ring_start = (relay->ring_start + 1) % relay->ring_room;
+        relay->ring_count--;
+        if (link->state != OPEN && event.kind != RELAY_GONE) {
+            link->told &= (uint16_t)~(1u << event.kind);
+            if (event.data != NULL)
+                pool_put(relay->pool, event.data);
+            continue;
+        }
+        event.owner = link->owner;
+        relay->told[relay->told_count++] = event;
+    }
+    return relay->told_count;
+}
+
+const struct relay_event *relay_events(const struct relay *relay) { return relay->told; }
+
+void relay_clear_events(struct relay *relay)
+{
+    for (int i = 0; i < relay->told_count; i++) {
+        struct relay_event *event = &relay->told[i];
+        struct link *link = find(relay, event->handle);
+        if (link != NULL)
+            link->told &= (uint16_t)~(1u << event->kind);
+        if (event->data == NULL)
+            continue;
+        pool_put(relay->pool, event->data);
+        if (link != NULL && link->state == OPEN) {
+            link->suspended = link->deaf = false;
+            list_drop(&link->work_node);
+            list_add(&relay->handled, &link->work_node);
+        }
+    }
+    relay->told_count = 0;
+}
+
+/* The work that no socket asks for. */
+
+/* Cut what was read of a link and waits, as far as it may go, then read on or end. */
+static void go_on(struct relay *relay, struct link *link)
+{
+    if (link->lost && link->fd >= 0)
+        close_lost(relay, link);
+    while (may_talk(link) && has_rest(link)) {
+        if (out_of_time(relay)) {
+            go_on_soon(relay, link);
+            break;
+        }
+        struct chunk *piece = link->rest_head;
+        size_t size = piece == NULL ? 0 : chunk_length(piece);
+        if (size > link->port->read_size)
+            size = link->port->read_size;
+        uint8_t *data = piece == NULL ? NULL : chunk_bytes(piece) + piece->start;
+        if (link->started)
+            size = cut(relay, link, data, size);
+        else
+            hand_up(relay, link, RELAY_BYTES, data, size);
+        drop_rest(relay, link, size);
+        if (listed(&link->work_node))
+            break; /* it waits until the caller may be asked */
+    }
+    end_if_done(relay, link);
+    update_interest(relay, link);
+}
+
+/* Let all links of a list go on that are in it now. */
+static void go_on_all(struct relay *relay, struct node *list)
+{
+    struct node now;
+    list_begin(&now);
+    list_prepend(&now, list);
+    while (!list_empty(&now) && !out_of_time(relay)) {
+        struct link *link = OWNER_OF(now.next, struct link, work_node);
+        list_drop(&link->work_node);
+        go_on(relay, link);
+    }
+    list_prepend(list, &now);
+}
+
+/* Those whose commands wait, in the order in which they came. */
+static void ask_on(struct relay *relay)
+{
+    while (!list_empty(&relay->asking) && relay->commands_left > 0 && !out_of_time(relay)) {
+        struct link *link = OWNER_OF(relay->asking.next, struct link, work_node);
+        list_drop(&link->work_node);
+        go_on(relay, link);
+    }
+}
+
+/* Reading and writing. */
+
+static void read_link(struct relay *relay, struct link *link)
+{
+    size_t size = (size_t)link->port->read_size;
+    for (int reads = 0; reads < READS; reads++) {
+        ssize_t got = recv(link->fd, relay->scratch, size, 0);
+        if (got < 0) {
+            if (errno == EINTR)
+                continue;
+            if (errno != EAGAIN)
+                lose_socket(relay, link, errno);
+            return;
+        }
+        if (link->state == HALF) {
+            if (got == 0) {
+                link->state = CLOSING;
+                mark_dirty(relay, link);
+                update_interest(relay, link);
+                return;
+            }
+            continue;
+        }
+        if (got == 0) {
+            link->ended = true;
+            end_if_done(relay, link);
+            update_interest(relay, link);
+            return;
+        }
+        link->bytes_in += (uint64_t)got;
+        if (!link->started) {
+            hand_up(relay, link, RELAY_BYTES, relay->scratch, (size_t)got);
+            return;
+        }
+        size_t used = cut(relay, link, relay->scratch, (size_t)got);
+        if (used < (size_t)got && link->state == OPEN && !link->broken)
+            keep(relay, link, relay->scratch + used, (size_t)got - used);
+        if ((size_t)got < size || !may_talk(link) || has_rest(link) || link->lost
+            || out_of_time(relay))
+            return;
+    }
+}
+
+static void ready(struct relay *relay, const struct epoll_event *event)
+{
+    uint32_t heard = event->events;
+    if (event->data.u64 == 0) {
+        uint64_t count;
+        relay->woken = false;
+        while (read(relay->wake, &count, sizeof count) < 0 && errno == EINTR)
+            ;
+        return;
+    }
+    struct link *link = find(relay, event->data.u64);
+    if (link == NULL || link->fd < 0 || link->lost)
+        return;
+    if (heard & EPOLLOUT)
+        mark_dirty(relay, link);
+    if (link->interest & EPOLLIN) {
+        if (!(heard & (EPOLLIN | EPOLLERR | EPOLLHUP)))
+            return;
+        if (link->state == HALF || (may_talk(link) && !has_rest(link))) {
+            read_link(relay, link);
+        } else {
+            link->deaf = true;
+            update_interest(relay, link);
+        }
+    } else if (link->interest & EPOLLRDHUP) {
+        if (heard & (EPOLLRDHUP | EPOLLERR | EPOLLHUP))
+            hear_end(relay, link);
+    } else if (heard & (EPOLLERR | EPOLLHUP)) {
+        int error = 0;
+        socklen_t size = sizeof error;
+        getsockopt(link->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+        lose_socket(relay, link, error ? error : ECONNRESET);
+    }
+}
+
+/* Serve the sockets that have something, those first that the last turn did not reach; returns
+ * how many there were, or -1. */
+static int look(struct relay *relay)
+{
+    if (relay->ready_at == relay->ready_count) {
+        int count = epoll_wait(relay->epoll, relay->ready, READY, 0);
+        relay->ready_at = 0;
+        relay->ready_count = count > 0 ? count : 0;
+        if (count <= 0)
+            return count;
+    }
+    int count = relay->ready_count - relay->ready_at;
+    do
+        ready(relay, &relay->ready[relay->ready_at++]);
+    while (relay->ready_at < relay->ready_count && !out_of_time(relay));
+    return count;
+}
+
+/* Many writes are due: what comes now for the same links can go with them. */
+static void look_for_more(struct relay *relay)
+{
+    double until = clock_seconds() + relay->dirty_count * LOOK_SECONDS;
+    for (int looks = 0; looks < LOOKS && relay->ring_count == 0 && !relay->late; looks++) {
+        int count = look(relay);
+        if (count < 0 || (count == 0 && clock_seconds() > until))
+            break;
+    }
+}
+
+static void flush(struct relay *relay)
+{
+    struct node now;
+    double until = relay->until + relay->config.turn_seconds;
+    list_begin(&now);
+    list_prepend(&now, &relay->dirty);
+    while (!list_empty(&now)) {
+        write_link(relay, OWNER_OF(now.next, struct link, dirty_node));
+        if (clock_seconds() > until)
+            break;
+    }
+    list_prepend(&relay->dirty, &now);
+}
+
+int relay_run(struct relay *relay, double now)
+{
+    begin(relay, now, relay->config.commands_turn);
+    relay->turn++;
+    check_due(relay);
+    go_on_all(relay, &relay->handled);
+    go_on_all(relay, &relay->work);
+    ask_on(relay);
+    give_time(relay, 1); /* of its own for the sockets, so that neither starves the other */
+    for (int round = 0; round < ROUNDS && !relay->late; round++) {
+        uint32_t left = relay->dirty_count; /* from the last turn: they waited long enough */
+        int count = look(relay);
+        bool interrupted = count < 0 && errno == EINTR;
+        if (relay->dirty_count >= left + MANY && !relay->late)
+            look_for_more(relay);
+        flush(relay);
+        if (relay->ring_count > 0 || (count <= 0 && !interrupted))
+            break;
+    }
+    if (!list_empty(&relay->work)) {
+        go_on_all(relay, &relay->work);
+        flush(relay);
+    }
+    judge(relay);
+    int count = present(relay);
+    if (count == 0)
+        settle(relay);
+    return count;
+}
+
+void relay_go_on(struct relay *relay, double now)
+{
+    begin(relay, now, 0);
+    go_on_all(relay, &relay->handled);
+    flush(relay);
+    settle(relay);
+}
+
+int relay_sweep(struct relay *relay, double now)
+{
+    begin(relay, now, 0);
+    turn_wheel(relay);
+    check_due(relay);
+    trim(relay);
+    int count = present(relay);
+    if (count == 0)
+        settle(relay);
+    return count;
+}

@@ -1,0 +1,100 @@
+#include "sums.h"
+
+#include "inside.h"
+
+struct sum {
+    uint64_t bytes, packets, sizes;
+};
+
+static struct sum sum_of(const struct chunk *chunk)
+{
+    struct sum sum = {0, 0, 0};
+    for (; chunk != NULL; chunk = chunk->next) {
+        sum.bytes += chunk_length(chunk);
+        sum.packets += chunk->packets;
+        sum.sizes += chunk->size;
+    }
+    return sum;
+}
+
+static void check_shares(const struct link *to)
+{
+    uint32_t senders = 0, waiting = 0;
+    uint64_t last = 0;
+    for (struct node *node = to->senders.next; node != &to->senders; node = node->next) {
+        const struct share *share = OWNER_OF(node, struct share, to_node);
+        CHECK(share->to == to && share->last >= last);
+        CHECK(share->last <= to->taken + to->waiting_bytes);
+        CHECK(listed(&share->from_node));
+        last = share->last;
+        senders++;
+        if (share->place > 0) {
+            waiting++;
+            CHECK(to->heap[share->place - 1] == share);
+            CHECK(share->place == 1 || to->heap[share->place / 2 - 1]->mark <= share->mark);
+            CHECK(share->mark > to->taken); /* or it would have been let go */
+        }
+    }
+    CHECK(senders == to->sender_count && waiting == to->heap_count);
+    CHECK(senders == 0 || to->waiting_bytes > 0 || !list_empty(&to->bound));
+}
+
+static uint32_t holds_of(const struct link *from)
+{
+    uint32_t holds = 0;
+    for (struct node *node = from->shares.next; node != &from->shares; node = node->next) {
+        const struct share *share = OWNER_OF(node, struct share, from_node);
+        holds += (share->place > 0) + listed(&share->bound_node);
+    }
+    return holds;
+}
+
+static void check_waiting(const struct link *link)
+{
+    if (link->fd < 0 || link->lost || listed(&link->work_node))
+        return;
+    if (link->waiting_bytes > 0)
+        CHECK(listed(&link->dirty_node) || (link->blocked && link->interest & EPOLLOUT));
+    if (may_talk(link)) {
+        CHECK(!has_rest(link));
+        CHECK(link->ended || link->interest & EPOLLIN);
+    } else if (link->state == OPEN && !link->broken && !link->ended) {
+        CHECK(link->interest & (EPOLLIN | EPOLLRDHUP));
+        CHECK(!(link->interest & EPOLLIN) || link->suspended);
+    }
+}
+
+void check_sums(const struct relay *relay, int settled)
+{
+    uint64_t bytes = 0, packets = 0, input = 0, used = 0, held = 0, links = 0;
+    for (uint32_t index = 0; index < relay->link_end; index++) {
+        const struct link *link = relay->links[index];
+        if (link == NULL)
+            continue;
+        links++;
+        struct sum out = sum_of(link->out_head), in = sum_of(link->in_head),
+                   rest = sum_of(link->rest_head);
+        CHECK(out.bytes == link->waiting_bytes && out.packets == link->waiting_packets);
+        CHECK(in.bytes + (link->in_bytes < HEAD ? link->in_bytes : HEAD) == link->in_bytes);
+        CHECK(rest.bytes == link->rest_bytes);
+        CHECK(link->state != DEAD || out.sizes + in.sizes + rest.sizes == 0);
+        CHECK(holds_of(link) == link->held);
+        check_shares(link);
+        if (settled)
+            check_waiting(link);
+        bytes += out.bytes;
+        packets += out.packets;
+        input += link->in_bytes + rest.bytes;
+        used += out.sizes + in.sizes + rest.sizes;
+        held += link->held > 0;
+    }
+    for (size_t i = 0; i < relay->ring_count; i++)
+        used += sum_of(relay->ring[(relay->ring_start + i) % relay->ring_room].data).sizes;
+    for (int i = 0; i < relay->told_count; i++)
+        used += sum_of(relay->told[i].data).sizes;
+    struct relay_totals totals;
+    relay_totals(relay, &totals);
+    CHECK(totals.waiting_bytes == bytes && totals.waiting_packets == packets);
+    CHECK(totals.input_bytes == input && totals.held == held && totals.links == links);
+    CHECK(pool_used(relay_pool(relay)) == used);
+}
