@@ -90,13 +90,16 @@ class LoadTests(SynchronousTestCase):
 
     def run_loads(self, gateway: Running) -> None:
         load, _ = programs()
+        spent = 0.0
         for name, arguments in self.loads.items():
             result = measure(load, [*arguments.split(), *QUICK], gateway)
             self.assertGreater(result["count"], 0, name)
-            self.assertGreater(result["cpu_us"], 0, name)
+            spent += result["cpu_us"] * result["count"]
             self.assertGreater(result["memory"], 0, name)
             self.assertLessEqual(result["p50_us"], result["p99_us"], name)
             self.assertLessEqual(result["p99_us"], result["p999_us"], name)
+        # Not each: where the kernel counts by its tick, a short one may have cost none.
+        self.assertGreater(spent, 0)
 
     def test_floor(self) -> None:
         """The floor carries every load, and no sanitizer ends it."""
