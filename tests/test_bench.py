@@ -1,10 +1,11 @@
 """The bench measures what it says: every payload is compared, and a gateway that lies is caught.
 
-Rule: nothing here asks how fast anything is. Both C programs run with sanitizers.
+Rule: nothing here asks how fast anything is. The C programs run with sanitizers.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import hashlib
@@ -40,8 +41,10 @@ from bench.gateways import (
     build,
     compiler,
     fastway_gateways,
+    idle,
     measure,
     running,
+    tree_path,
 )
 from bench.plot import bars, digits
 from tests.support.files import scratch
@@ -54,10 +57,10 @@ DIRECTORY = tempfile.TemporaryDirectory()
 
 
 @functools.cache
-def programs() -> tuple[Path, Path]:
+def programs() -> tuple[Path, ...]:
     """load and floor, built once for all tests here."""
     if sys.platform != "linux":
-        raise SkipTest("load and floor are made for Linux")
+        raise SkipTest("the programs of the bench are made for Linux")
     found = compiler()
     if found is None:
         raise SkipTest("there is no C compiler")
@@ -89,7 +92,7 @@ class LoadTests(SynchronousTestCase):
     }
 
     def run_loads(self, gateway: Running) -> None:
-        load, _ = programs()
+        load, *_ = programs()
         spent = 0.0
         for name, arguments in self.loads.items():
             result = measure(load, [*arguments.split(), *QUICK], gateway)
@@ -108,7 +111,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_fastway(self) -> None:
         """The gateway carries every load, and lets the server in by its proof only."""
-        load, _ = programs()
+        load, *_ = programs()
         with running(FASTWAY_WITH_KEY) as gateway:
             self.run_loads(gateway)
             with pytest.raises(Failure, match="no answer to the handshake"):
@@ -116,7 +119,7 @@ class LoadTests(SynchronousTestCase):
 
     def test_proof(self) -> None:
         """load's own MD5, by the wire's vectors and for keys that fill one block or two."""
-        load, _ = programs()
+        load, *_ = programs()
         challenge = bytes(range(1, 9))
 
         def prove(key: str) -> str:
@@ -301,7 +304,7 @@ class LieTests(SynchronousTestCase):
 
     def test_truth(self) -> None:
         """What only passes through the liar is no lie."""
-        load, _ = programs()
+        load, *_ = programs()
         with running(floor_gateway()) as gateway:
             for arguments in self.truths:
                 with lying(gateway, lambda _, one: one) as liar:
@@ -309,7 +312,7 @@ class LieTests(SynchronousTestCase):
                 self.assertGreater(result["count"], 0, arguments)
 
     def test_lies(self) -> None:
-        load, _ = programs()
+        load, *_ = programs()
         with running(floor_gateway()) as gateway:
             for name, (arguments, lie, expected) in self.lies.items():
                 kind, *rest = arguments.split()
@@ -361,11 +364,34 @@ class GatewaysTests(SynchronousTestCase):
 
     def test_cases(self) -> None:
         """load knows every case of the table: it gets as far as looking for the gateway."""
-        load, _ = programs()
+        load, *_ = programs()
         nowhere = Running(os.getpid(), "127.0.0.1:1", "127.0.0.1:1")
-        for case in CASES:
+        for case in filter(lambda case: case.load, CASES):
             with pytest.raises(Failure, match="cannot connect"):
                 measure(load, case.load.split(), nowhere)
+
+    def test_idle(self) -> None:
+        """A process that sleeps a hundred times a second wakes as often."""
+        code = "import time\nwhile True: time.sleep(0.01)"
+        with subprocess.Popen([sys.executable, "-c", code]) as process:
+            result = idle(Running(process.pid, "", ""), 0.5)
+            process.kill()
+        self.assertTrue(20 < result["wake_ups"] < 120, result)
+        self.assertGreater(result["cpu_us"], 0)
+
+    def test_trees(self) -> None:
+        """Another checkout is named by its directory, and imported from there."""
+        tree = Path(scratch(self)) / "older"
+        package = tree / "fastway"
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "__main__.py").write_text("import sys; sys.exit('I am the older one')")
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            gateways = fastway_gateways([], tree_path(str(tree)))
+        self.assertEqual([(one.name, one.tree) for one in gateways], [("older-python", tree)])
+        self.assertIn("I am the older one", output.getvalue())
+        with pytest.raises(argparse.ArgumentTypeError, match="no checkout"):
+            tree_path(str(package))
 
     def test_no_compiler(self) -> None:
         """One line says what is missing."""
@@ -402,7 +428,7 @@ class GatewaysTests(SynchronousTestCase):
         self.patch(bench.gateways, "FASTWAY", fastway)
         with contextlib.redirect_stdout(io.StringIO()) as output:
             gateways = fastway_gateways([])
-        self.assertEqual(gateways, [Gateway("python", [*fastway, "--relay", "off"])])
+        self.assertEqual(gateways, [Gateway("python", [*fastway, "--relay", "off"], ROOT)])
         self.assertIn("only the Python path is measured", output.getvalue())
         self.assertIn("not built", output.getvalue())
 
