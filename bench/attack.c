@@ -29,9 +29,20 @@
 
 #include "ends.h"
 
-enum { EVENTS = 512, OWN_SERVER = 2, ABSENT = 1000000, MAX_UNANSWERED = 32, AT_ONCE = 64,
-       CHURN = 16, FLOOD = 16 * 1024, REFILLS = 100,
-       STORM_PATIENCE_NS = 20 * 1000 * 1000 };
+enum {
+    EVENTS = 32, /* after so many a server of ours is read: it does not wait for its flooders */
+    OWN_SERVER = 2,
+    SERVER_READS = 32,
+    ABSENT = 1000000,
+    MAX_UNANSWERED = 32,
+    AT_ONCE = 64,
+    CHURN = 16,
+    FLOOD = 16 * 1024,
+    UNSENT = 64 * 1024, /* bytes that the kernel keeps for an attacker: what is sent has left */
+    REFILLS = 100,
+    KEEP_ALIVES = 100, /* parts of the clients that send their Pings one after another */
+    STORM_PATIENCE_NS = 20 * 1000 * 1000
+};
 
 enum kind {
     DIALS, PINGS, STRAYS, CLOSES, MIX, CHURNS, MESSAGES, STORM, RESET, SERVER, IDLE, CROWD
@@ -167,8 +178,9 @@ static void greet(struct link *link)
 
 static void open_client(struct link *link)
 {
-    int fd = open_socket(&client_address, made++, SOCK_NONBLOCK);
+    int fd = open_socket(&client_address, made++, SOCK_NONBLOCK), unsent = UNSENT;
 
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &unsent, sizeof unsent);
     link->stream.fd = fd;
     link->stream.in.start = link->stream.in.end = 0;
     link->stream.out.start = link->stream.out.end = 0;
@@ -273,7 +285,8 @@ static void packet_received(struct link *link, const uint8_t *packet, size_t siz
     }
 }
 
-static void receive(struct link *link)
+/* One read. False: there was nothing to read, or there may be none. */
+static bool receive(struct link *link)
 {
     bool slow = attacking && reads_slowly(link);
     size_t most = slow && link->allowance < READ ? (size_t)link->allowance : READ;
@@ -284,15 +297,15 @@ static void receive(struct link *link)
     if (most == 0) {
         link->deaf = true;
         look(link);
-        return;
+        return false;
     }
     got = read_arrived(&link->stream, most);
     if (got < 0) {
         link_lost(link);
-        return;
+        return false;
     }
-    if (got == 0)
-        return;
+    if ((size_t)got <= kept)
+        return false;
     received += (uint64_t)got - kept;
     if (slow)
         link->allowance -= (double)((size_t)got - kept);
@@ -303,6 +316,7 @@ static void receive(struct link *link)
         left -= size;
     }
     keep(&link->stream, data, left);
+    return true;
 }
 
 static void refill(void)
@@ -361,6 +375,9 @@ static void turn(int timeout)
                 write_link(link);
         }
     }
+    for (int i = 0; i < SERVER_READS && server.stream.fd >= 0 && !server.deaf; i++)
+        if (!receive(&server))
+            break;
     while ((stream = next_touched()))
         if (stream->fd >= 0 && !((struct link *)stream)->connecting)
             write_link((struct link *)stream);
@@ -369,8 +386,8 @@ static void turn(int timeout)
 
 /* The attacks that are not floods. */
 
-/* A gateway's queue of new connections may be full, and the kernel then tries again after a second:
- * who storms does not wait for that. */
+/* A gateway's queue of new connections may be full, and the kernel then tries again after a
+ * second: who storms does not wait for that. */
 static void storm(uint64_t deadline)
 {
     struct pollfd under_way[AT_ONCE], told = {.fd = STDIN_FILENO, .events = POLLIN};
@@ -398,15 +415,17 @@ static void storm(uint64_t deadline)
         close(under_way[i].fd);
 }
 
-/* Who must not idle out before the attack sends a Ping every second. */
+/* Who must not idle out before the attack sends a Ping every second, but not all at once. */
 static void keep_alive(void)
 {
     static uint64_t pinged;
+    static int part;
 
-    if (option.kind != IDLE || now - pinged < 1000000000)
+    if (option.kind != IDLE || now - pinged < 1000000000 / KEEP_ALIVES)
         return;
     pinged = now;
-    for (int i = 0; i < option.clients; i++)
+    part = (part + 1) % KEEP_ALIVES;
+    for (int i = part; i < option.clients; i += KEEP_ALIVES)
         if (clients[i].ready)
             queue_command(&clients[i], PING, 0, 0);
 }
@@ -431,7 +450,7 @@ static void open_all(void)
             }
             open_client(&clients[opened]);
         }
-        turn(100);
+        turn(10);
         keep_alive();
     }
 }
@@ -439,7 +458,7 @@ static void open_all(void)
 static void wait_for_line(void)
 {
     while (!attacking) {
-        turn(20);
+        turn(10);
         keep_alive();
     }
 }
