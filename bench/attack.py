@@ -10,8 +10,9 @@ the first core; everything else is on the last, where the pair goes first. The g
 scenario by scenario and run by run. Another checkout of fastway, its extension built in place, is
 measured beside this one with `--tree`.
 
-A ratio says what the attack did; `noise` says how much of the gateway's time went to others on its
-core, whose part in every figure it is.
+A ratio says what the attack did. Not all of it is the gateway's: `noise` says how much of its time
+went to others on its core, and where the kernel dropped packets of a full loopback (`drops`), a
+pause may be the 200 ms, or their doubles, after which it sends again.
 
 Law: figures are compared within one run only. An attack takes a few seconds, needs nothing but
 127.0.0.1, and ends early when the gateway has more than MOST_MEMORY.
@@ -51,7 +52,7 @@ from bench.gateways import (
     write_row,
 )
 from bench.plot import digits
-from bench.process import cpu_seconds, resident, waited_seconds
+from bench.process import cpu_seconds, packets_dropped, resident, waited_seconds
 
 MOST_MEMORY = 3 << 30
 """Bytes of the gateway at which an attack ends early."""
@@ -302,7 +303,7 @@ def measure(
             result["cpu_quiet"], result["noise_quiet"] = watch.pass_time(seconds / 2)
             phase("quiet")
             result["rss_before"] = resident(gateway.pid)
-            log = watch.log_bytes()
+            log, dropped = watch.log_bytes(), packets_dropped()
             attack.say()
             attack.hear()
             phase("none")
@@ -317,6 +318,7 @@ def measure(
             attack.process.kill()
             watch.pass_time(SETTLE)
             phase("after")
+            result["drops"] = packets_dropped() - dropped
             result["rss_peak"], result["rss_after"] = watch.peak, resident(gateway.pid)
             result["log_bytes"] = watch.log_bytes() - log
             pair.end_input()
@@ -333,7 +335,7 @@ def measure(
 COLUMNS = """
     run gateway group scenario p50_us_quiet p50_us_attack p99_us_quiet p99_us_attack
     longest_us_quiet longest_us_attack longest_us_after waiting_us_attack waiting_us_after
-    cpu_quiet cpu_attack noise_quiet noise_attack rss_before rss_peak rss_after came
+    cpu_quiet cpu_attack noise_quiet noise_attack drops rss_before rss_peak rss_after came
     sent_per_second lost log_bytes
 """.split()  # noqa: SIM905
 """Of the TSV. `waiting`: how long a message had waited that was still out; `noise`: the part of
@@ -365,6 +367,11 @@ def several(results: Sequence[Result], scale: float, *fields: str) -> str:
     return " → ".join("-" if one is None else digits(one / scale) for one in figures)
 
 
+def count(results: Sequence[Result], field: str) -> str:
+    figure = middle(results, field)
+    return "-" if figure is None else f"{figure:.0f}"
+
+
 HEAD = [
     "scenario",
     "gateway",
@@ -373,6 +380,7 @@ HEAD = [
     "longest, ms: attack → after",
     "CPU, %",
     "noise, %",
+    "drops",
     "RSS, MB: before → peak → after",
     "came",
     "sent/s",
@@ -391,10 +399,11 @@ def row(name: str, gateway: str, results: Sequence[Result]) -> list[str]:
         several(results, 1e3, "longest_us_attack", "longest_us_after"),
         several(results, 0.01, "cpu_quiet", "cpu_attack"),
         several(results, 0.01, "noise_quiet", "noise_attack"),
+        count(results, "drops"),
         several(results, 1e6, "rss_before", "rss_peak", "rss_after"),
         "; ".join(sorted(came)),
-        several(results, 1, "sent_per_second"),
-        several(results, 1, "lost"),
+        count(results, "sent_per_second"),
+        count(results, "lost"),
         several(results, 1e3, "log_bytes"),
     ]
 

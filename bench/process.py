@@ -1,6 +1,6 @@
-"""What /proc says of a process: its CPU, its memory, how often it woke.
+"""What /proc says of a process: its CPU, memory and wake-ups; and what the kernel has dropped.
 
-Law: reads only; every figure is the process's own, of all its threads.
+Law: reads only; a figure of a process is its own, of all its threads.
 """
 
 from __future__ import annotations
@@ -35,6 +35,13 @@ def wake_ups(pid: int) -> int:
     """How often one of its threads has waited for something since it began."""
     tasks = Path(f"/proc/{pid}/task").iterdir()
     return sum(_number(f"{task}/status", "voluntary_ctxt_switches:") for task in tasks)
+
+
+def packets_dropped() -> int:
+    """How many packets the kernel has dropped since it began because its own queue was full
+    (/proc/net/softnet_stat); of all processes."""
+    rows = Path("/proc/net/softnet_stat").read_text().splitlines()
+    return sum(int(row.split()[1], 16) for row in rows)
 
 
 def _scheduled(pid: int, column: int) -> float:
