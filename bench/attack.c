@@ -1,7 +1,7 @@
 /* attack: what hostile or unlucky peers do to a gateway, on 127.0.0.1 and for a bounded time.
  *
- *     attack KIND [-c CLIENTS] [-v CONNECTIONS] [-r RATE] [-n SERVER_ID] [-i IDLE] [-d DURATION]
- *                 [-k KEY] CLIENT_ADDR SERVER_ADDR
+ *     attack KIND [-c CLIENTS] [-v CONNECTIONS] [-r RATE] [-p PIECE] [-n SERVER_ID] [-i IDLE]
+ *                 [-d DURATION] [-k KEY] CLIENT_ADDR SERVER_ADDR
  *
  *     dials pings strays closes mix   each client sends commands as fast as its socket takes them:
  *               Dials to absent servers; Pings; packets of connections that never were; Closes of
@@ -15,8 +15,10 @@
  *               timeout is IDLE seconds.
  *     crowd     CLIENTS, each with CONNECTIONS, that do nothing more.
  *
- * RATE is for each who reads; -1 reads all, 0 nothing. With SERVER_ID a server that is there
- * already is dialled; without, one of its own with the id 2 is opened where a kind needs one.
+ * RATE is for each who reads; -1 reads all, 0 nothing. With PIECE all clients together send so
+ * many bytes every tenth of a millisecond, so that a gateway gets little at a time. With SERVER_ID
+ * a server that is there already is dialled; without, one of its own with the id 2 is opened where
+ * a kind needs one.
  *
  * It says "ready" when all are connected; a line on its input begins the attack, and it says
  * "begun"; the next line, the end of the input or DURATION ends it, and a line of JSON says what
@@ -41,6 +43,7 @@ enum {
     UNSENT = 64 * 1024, /* bytes that the kernel keeps for an attacker: what is sent has left */
     REFILLS = 100,
     KEEP_ALIVES = 100, /* parts of the clients that send their Pings one after another */
+    PAUSE_NS = 100 * 1000,
     STORM_PATIENCE_NS = 20 * 1000 * 1000
 };
 
@@ -66,7 +69,7 @@ struct link {
 
 static struct {
     enum kind kind;
-    int clients, connections, server_id;
+    int clients, connections, server_id, piece;
     double rate, duration, idle;
     const char *key;
 } option = {.clients = 1, .rate = -1, .duration = 5, .idle = 3, .key = ""};
@@ -229,8 +232,13 @@ static void write_link(struct link *link)
         if (out->start == out->end)
             out->start = out->end = 0;
     } else if (floods(link)) {
-        size = send(link->stream.fd, link->flood + link->at, link->flood_size - link->at,
-                    MSG_NOSIGNAL);
+        size_t most = link->flood_size - link->at;
+
+        if (option.piece && most > (size_t)option.piece)
+            most = (size_t)option.piece;
+        size = send(link->stream.fd, link->flood + link->at, most, MSG_NOSIGNAL);
+        if (option.piece)
+            nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL);
         if (size > 0) {
             sent += (uint64_t)size;
             link->at = (link->at + (size_t)size) % link->flood_size;
@@ -493,11 +501,12 @@ static void parse_options(int argc, char **argv)
 {
     int letter;
 
-    while ((letter = getopt(argc, argv, "c:v:r:n:i:d:k:")) != -1) {
+    while ((letter = getopt(argc, argv, "c:v:r:p:n:i:d:k:")) != -1) {
         switch (letter) {
         case 'c': option.clients = whole(optarg, 1, 1000000); break;
         case 'v': option.connections = whole(optarg, 0, 1000000); break;
         case 'r': option.rate = whole(optarg, -1, 1 << 30); break;
+        case 'p': option.piece = whole(optarg, 1, FLOOD); break;
         case 'n': option.server_id = whole(optarg, 1, 1 << 30); break;
         case 'i': option.idle = duration(optarg); break;
         case 'd': option.duration = duration(optarg); break;

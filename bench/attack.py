@@ -132,12 +132,13 @@ def scenarios() -> list[Scenario]:
         *(
             Scenario(
                 4,
-                f"1 x {kind} (reads {text})",
-                f"{kind} -c 1 -r {rate}",
+                f"1 x {kind}{pieces and ' in pieces'} (reads {text})",
+                f"{kind} -c 1 -r {rate} {pieces}",
                 longer=2,
-                quick=kind == "strays",
+                quick=kind == "strays" and bool(pieces),
             )
             for kind in ("strays", "pings")
+            for pieces in ("", "-p 1024")
             for rate, text in ((0, "nothing"), (250_000, "a little"))
         ),
         Scenario(5, "storm of connections", "storm", quick=True),

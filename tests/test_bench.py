@@ -423,7 +423,7 @@ class AttackTests(SynchronousTestCase):
     """Every attack does something, and is over when it is told to be."""
 
     floods = ("dials", "pings", "strays", "closes", "mix", "churn", "messages")
-    others = ("storm", "reset -v 2", "server -v 2", "crowd -v 1")
+    others = ("pings -p 512", "storm", "reset -v 2", "server -v 2", "crowd -v 1")
 
     def attack(self, gateway: Running, arguments: str, lasts: float) -> dict[str, float]:
         where = [gateway.client, gateway.server]
