@@ -65,9 +65,11 @@ test: lint docs check $(if $(shell command -v $(CC)),relay-check)
 docs: $(BIN)/.tests
 	$(BIN)/pydoctor $(PYDOCTOR) --html-output=build/api fastway
 
-# make bench BENCH='--peer "other-gateway {client} {server}"' measures another beside it.
+# make bench BENCH='--peer "other-gateway {client} {server}"' measures another beside it; ATTACK has
+# the options of bench.attack. Two checkouts in one run, interleaved: BENCH='--tree ../other'.
 bench: $(BIN)/.runs
 	$(BIN)/python -m bench.gateways $(BENCH)
+	$(BIN)/python -m bench.attack --quick $(ATTACK)
 	$(BIN)/python -m bench.endpoint
 	$(BIN)/python -m bench.snet
 

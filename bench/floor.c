@@ -181,7 +181,7 @@ static void let_in(struct link *link, const uint8_t *answer)
 
 static void read_link(struct link *link)
 {
-    ssize_t got = read_arrived(&link->stream);
+    ssize_t got = read_arrived(&link->stream, READ);
     const uint8_t *data = arrived;
     size_t left, size;
 

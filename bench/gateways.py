@@ -1,12 +1,13 @@
 """What gateways cost, side by side: fastway, a floor in C, and any other; one table, TSV, a plot.
 
     python -m bench.gateways [--runs N] [--seconds S] [--only TEXT] [--options "..."] [--key KEY]
-                             [--peer "COMMAND {client} {server}"]... [--base NAME]
-                             [--tsv FILE] [--plot FILE.svg] [--build DIRECTORY]
+                             [--tree PATH]... [--peer "COMMAND {client} {server}"]...
+                             [--base NAME] [--tsv FILE] [--plot FILE.svg] [--build DIRECTORY]
 
 `load.c` makes the load and `floor.c` is the least that a gateway must do; both are built here.
 Every measurement has a gateway process of its own, alone on the first core; the load is alone on
-the last. The gateways take turns: case by case, run by run.
+the last. The gateways take turns: case by case, run by run. Another checkout of fastway, its
+extension built in place, is measured beside this one with `--tree`.
 
 Law: figures are compared within one run only. The table has the median of the runs, and in
 brackets the median of each run's ratio to the base.
@@ -31,11 +32,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.plot import bars, digits
+from bench.process import cpu_seconds, wake_ups
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSOLE = [sys.executable, "-m", "fastway"]
@@ -52,6 +55,11 @@ class Failure(Exception):
 
 Result = dict[str, Any]
 """The line of `load`."""
+COLUMNS = """
+    run gateway name case clients connections window size unit count seconds per_second cpu_us
+    gateway_busy load_busy p50_us p99_us p999_us memory idle_bytes wake_ups
+""".split()  # noqa: SIM905
+"""Of the TSV."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Case:
-    """A load, and what is shown of it. The name of an echo is clients x connections x window."""
+    """A load, and what is shown of it. The name of an echo is clients x connections x window.
+
+    Without a load the gateway is left alone.
+    """
 
     name: str
     load: str
@@ -93,15 +104,30 @@ CASES = [
             Figure("idle, KB of memory each", "idle_bytes", 1000),
         ),
     ),
+    Case(
+        "nobody connected",
+        "",
+        (
+            Figure("wake-ups a second", "wake_ups"),
+            Figure("µs of CPU a second", "cpu_us"),
+        ),
+    ),
 ]
+IDLE_SECONDS = 2.0
+"""How long a gateway is left alone, at least."""
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """A program; `{client}` and `{server}` in its command become the addresses of its ports."""
+    """A program; `{client}` and `{server}` in its command become the addresses of its ports.
+
+    Attributes:
+        tree: The checkout from which a fastway is imported; None: it is not fastway.
+    """
 
     name: str
     command: Sequence[str]
+    tree: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -117,8 +143,10 @@ def compiler() -> str | None:
     return next((name for name in names if name and shutil.which(name)), None)
 
 
-def build(directory: Path, *flags: str) -> tuple[Path, Path]:
-    """Compile load and floor.
+def build(
+    directory: Path, *flags: str, names: Sequence[str] = ("load", "floor")
+) -> tuple[Path, ...]:
+    """Compile the programs of these names.
 
     Returns:
         Their paths.
@@ -132,7 +160,7 @@ def build(directory: Path, *flags: str) -> tuple[Path, Path]:
     if found is None:
         raise Failure("the bench needs a C compiler (cc, gcc or clang), and none is there")
     directory.mkdir(parents=True, exist_ok=True)
-    made = directory.resolve() / "load", directory.resolve() / "floor"
+    made = tuple(directory.resolve() / name for name in names)
     for program in made:
         source = ROOT / "bench" / f"{program.name}.c"
         command = [found, "-std=c11", "-Wall", "-Wextra", *flags, "-o", str(program), str(source)]
@@ -176,7 +204,7 @@ def running(gateway: Gateway, core: int = FIRST_CORE) -> Iterator[Running]:
         subprocess.Popen(
             command,
             cwd=directory,
-            env={**plain, "PYTHONPATH": str(ROOT)},
+            env={**plain, "PYTHONPATH": str(gateway.tree or ROOT)},
             stdout=output,
             stderr=output,
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),
@@ -228,21 +256,55 @@ def measure(
     return result
 
 
-def fastway_gateways(options: Sequence[str]) -> list[Gateway]:
-    """The relay and the Python path, or the Python path alone where there is no relay."""
+def idle(gateway: Running, seconds: float) -> Result:
+    """Leave the gateway alone, when it has been left alone for a moment."""
+    time.sleep(0.5)
+    began, woke, cpu = time.monotonic(), wake_ups(gateway.pid), cpu_seconds(gateway.pid)
+    time.sleep(seconds)
+    took = time.monotonic() - began
+    return {
+        "seconds": took,
+        "wake_ups": (wake_ups(gateway.pid) - woke) / took,
+        "cpu_us": (cpu_seconds(gateway.pid) - cpu) / took * 1e6,
+    }
+
+
+def fastway_gateways(options: Sequence[str], tree: Path = ROOT) -> list[Gateway]:
+    """The relay and the Python path, or the Python path alone where there is no relay.
+
+    The names of another tree's begin with that of its directory.
+    """
     command = [*FASTWAY, *options]
-    usage = subprocess.run([*CONSOLE, "--help"], capture_output=True, text=True, check=True)
-    if "--relay" not in usage.stdout:
-        print("# this fastway has no --relay: only its Python path is measured")
-        return [Gateway("python", command)]
-    relay = Gateway("relay", [*command, "--relay", "on"])
-    python = Gateway("python", [*command, "--relay", "off"])
+    of = "" if tree == ROOT else f"{tree.name}-"
+    relay = Gateway(f"{of}relay", [*command, "--relay", "on"], tree)
+    python = Gateway(f"{of}python", [*command, "--relay", "off"], tree)
     try:
         with running(relay):
             return [relay, python]
     except Failure as failure:
         print(f"# only the Python path is measured: {failure}")
         return [python]
+
+
+def peer_gateway(command: str) -> Gateway:
+    """Somebody else's gateway, named by its program.
+
+    Raises:
+        Failure: There is no such program.
+    """
+    program, *rest = shlex.split(command)
+    found = shutil.which(program)
+    if found is None:
+        raise Failure(f"there is no program {program}")
+    return Gateway(os.path.basename(program), [os.path.abspath(found), *rest])
+
+
+def tree_path(text: str) -> Path:
+    """Where another checkout is; for argparse."""
+    path = Path(text).resolve()
+    if not (path / "fastway" / "__main__.py").is_file():
+        raise argparse.ArgumentTypeError(f"{path} is no checkout of fastway")
+    return path
 
 
 def value(result: Result, figure: Figure) -> float | None:
@@ -311,11 +373,19 @@ class Table:
         return bars(f"times the {self.base}, median of the runs", groups)
 
 
-def write_row(file: Any, run: int, name: str, case: Case, result: Result) -> None:
-    named = {"run": run, "gateway": name, "name": case.name, **result}
-    if file.tell() == 0:
-        file.write("\t".join(named) + "\n")
-    file.write("\t".join("" if one is None else str(one) for one in named.values()) + "\n")
+def machine() -> str:
+    """Where the figures come from."""
+    kernel = f"{platform.system()} {platform.release().partition('-')[0]}"
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, {kernel}, "
+        f"CPython {platform.python_version()}, Twisted {version('twisted')}"
+    )
+
+
+def write_row(file: Any, columns: Sequence[str], named: Result) -> None:
+    """One line of a TSV; what is not known is empty."""
+    values = (named.get(column) for column in columns)
+    file.write("\t".join("" if one is None else str(one) for one in values) + "\n")
     file.flush()
 
 
@@ -341,6 +411,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--only", default="", metavar="TEXT", help="the cases with this in their name")
     add("--options", default="", metavar="TEXT", help="more options for fastway")
     add("--key", default="", help="the server key; a peer must be given it in its command")
+    add("--tree", action="append", default=[], type=tree_path, metavar="PATH", help="a checkout")
     add("--peer", action="append", default=[], metavar="COMMAND", help="another gateway")
     add("--base", default="floor", metavar="NAME", help="what the ratios are to")
     add("--tsv", metavar="FILE", help="every result of every run")
@@ -356,23 +427,22 @@ def compare(arguments: argparse.Namespace) -> None:
     if arguments.key:
         options += ["--server-auth-password", arguments.key]
     gateways = [Gateway("floor", [str(floor), "{client}", "{server}"])]
-    gateways += fastway_gateways(options)
-    for program, *rest in map(shlex.split, arguments.peer):
-        found = shutil.which(program)
-        if found is None:
-            raise Failure(f"there is no program {program}")
-        gateways.append(Gateway(os.path.basename(program), [os.path.abspath(found), *rest]))
+    for tree in [ROOT, *arguments.tree]:
+        gateways += fastway_gateways(options, tree)
+    gateways += map(peer_gateway, arguments.peer)
     names = [gateway.name for gateway in gateways]
     if len(set(names)) < len(names) or arguments.base not in names:
         raise Failure(f"names must differ, and {arguments.base} be one: {', '.join(names)}")
     cases = choose_cases(arguments.only)
     table = Table(cases, names, arguments.base)
     print(
-        f"# {platform.machine()}, {os.cpu_count()} cores, CPython {platform.python_version()}; "
+        f"# {machine()}; "
         f"{arguments.runs} runs, {arguments.seconds:g} s measured in each, 64-byte messages"
     )
     with contextlib.ExitStack() as stack:
         file = arguments.tsv and stack.enter_context(open(arguments.tsv, "w", encoding="utf-8"))
+        if file:
+            write_row(file, COLUMNS, dict(zip(COLUMNS, COLUMNS, strict=True)))
         for run in range(arguments.runs):
             for case in cases:
                 timing = ["-k", arguments.key, "-d", str(arguments.seconds)]
@@ -380,12 +450,16 @@ def compare(arguments: argparse.Namespace) -> None:
                 for gateway in gateways[turns:] + gateways[:turns]:
                     try:
                         with running(gateway) as process:
-                            result = measure(load, [*case.load.split(), *timing], process)
+                            if case.load:
+                                result = measure(load, [*case.load.split(), *timing], process)
+                            else:
+                                result = idle(process, max(arguments.seconds, IDLE_SECONDS))
                     except Failure as error:
                         raise Failure(f"{gateway.name}, {case.name}: {error}") from None
                     table.results[case.name, gateway.name].append(result)
                     if file:
-                        write_row(file, run + 1, gateway.name, case, result)
+                        named = {"run": run + 1, "gateway": gateway.name, "name": case.name}
+                        write_row(file, COLUMNS, named | result)
     for line in table.lines():
         print(line)
     if arguments.plot:

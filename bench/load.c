@@ -26,14 +26,9 @@
  * PID, from its CPU clock in nanoseconds, between the ends of the measured window.
  */
 #define _GNU_SOURCE
-#include <fcntl.h>
-#include <netinet/tcp.h>
-#include <time.h>
-#include <unistd.h>
+#include "ends.h"
 
-#include "wire.h"
-
-enum { EVENTS = 512, SERVER_ID = 1, MAX_UNANSWERED = 32, NOBODY = -1, PER_SOURCE = 8192 };
+enum { EVENTS = 512, SERVER_ID = 1, MAX_UNANSWERED = 32, NOBODY = -1 };
 
 enum kind { ECHO, FAN_IN, FAN_OUT, DIALS, CONNECTS };
 
@@ -87,164 +82,24 @@ static int *round_left; /* of the rounds in flight: messages still out, by numbe
 static bool running;    /* what arrives makes the next one go out */
 static bool measuring;  /* round trips are recorded */
 static uint64_t count, in_flight, now, progress;
-
-static uint64_t clock_ns(clockid_t clock)
-{
-    struct timespec time;
-
-    if (clock_gettime(clock, &time) < 0)
-        die("the CPU clock of process %d cannot be read: %s", option.pid, strerror(errno));
-    return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
-}
-
-static uint64_t seconds(double value)
-{
-    return (uint64_t)(value * 1e9);
-}
-
-/* Round trips: buckets of which 128 make a doubling, so each is exact to one in 128. */
-
-enum { STEPS = 128, BUCKETS = 35 * STEPS };
-
-static uint64_t buckets[BUCKETS];
-static uint64_t recorded;
-
-static void record(uint64_t ns)
-{
-    size_t bucket = ns, shift = 0;
-
-    if (!measuring)
-        return;
-    while (bucket >= 2 * STEPS) {
-        bucket >>= 1;
-        shift++;
-    }
-    bucket += shift * STEPS;
-    buckets[bucket < BUCKETS ? bucket : BUCKETS - 1]++;
-    recorded++;
-}
-
-/* Microseconds that a part of the round trips did not exceed. */
-static double percentile(double part)
-{
-    uint64_t before = 0, wanted = (uint64_t)(part * (double)recorded);
-
-    for (size_t bucket = 0; bucket < BUCKETS; bucket++) {
-        before += buckets[bucket];
-        if (before > wanted) {
-            size_t shift = bucket < 2 * STEPS ? 0 : bucket / STEPS - 1;
-
-            return (double)((bucket - shift * STEPS + 1) << shift) / 1e3;
-        }
-    }
-    return 0;
-}
-
-/* RFC 1321, for the handshake only. */
-
-static void md5_block(uint32_t state[4], const uint8_t *block)
-{
-    static const uint8_t shifts[4][4] = {
-        {7, 12, 17, 22}, {5, 9, 14, 20}, {4, 11, 16, 23}, {6, 10, 15, 21}};
-    static const uint32_t sines[64] = {
-        0xd76aa478, 0xe8c7b756, 0x242070db, 0xc1bdceee, 0xf57c0faf, 0x4787c62a, 0xa8304613,
-        0xfd469501, 0x698098d8, 0x8b44f7af, 0xffff5bb1, 0x895cd7be, 0x6b901122, 0xfd987193,
-        0xa679438e, 0x49b40821, 0xf61e2562, 0xc040b340, 0x265e5a51, 0xe9b6c7aa, 0xd62f105d,
-        0x02441453, 0xd8a1e681, 0xe7d3fbc8, 0x21e1cde6, 0xc33707d6, 0xf4d50d87, 0x455a14ed,
-        0xa9e3e905, 0xfcefa3f8, 0x676f02d9, 0x8d2a4c8a, 0xfffa3942, 0x8771f681, 0x6d9d6122,
-        0xfde5380c, 0xa4beea44, 0x4bdecfa9, 0xf6bb4b60, 0xbebfbc70, 0x289b7ec6, 0xeaa127fa,
-        0xd4ef3085, 0x04881d05, 0xd9d4d039, 0xe6db99e5, 0x1fa27cf8, 0xc4ac5665, 0xf4292244,
-        0x432aff97, 0xab9423a7, 0xfc93a039, 0x655b59c3, 0x8f0ccc92, 0xffeff47d, 0x85845dd1,
-        0x6fa87e4f, 0xfe2ce6e0, 0xa3014314, 0x4e0811a1, 0xf7537e82, 0xbd3af235, 0x2ad7d2bb,
-        0xeb86d391};
-    uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
-
-    for (int i = 0; i < 64; i++) {
-        int round = i / 16, shift = shifts[round][i % 4], word;
-        uint32_t mixed;
-
-        if (round == 0)
-            mixed = (b & c) | (~b & d), word = i;
-        else if (round == 1)
-            mixed = (d & b) | (~d & c), word = (5 * i + 1) % 16;
-        else if (round == 2)
-            mixed = b ^ c ^ d, word = (3 * i + 5) % 16;
-        else
-            mixed = c ^ (b | ~d), word = 7 * i % 16;
-        mixed += a + sines[i] + get32(block + 4 * word);
-        a = d;
-        d = c;
-        c = b;
-        b += mixed << shift | mixed >> (32 - shift);
-    }
-    state[0] += a;
-    state[1] += b;
-    state[2] += c;
-    state[3] += d;
-}
-
-static void prove(uint8_t proof[16], const uint8_t challenge[8], const char *key)
-{
-    uint32_t state[4] = {0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476};
-    size_t size = 8 + strlen(key), padded = (size + 9 + 63) / 64 * 64;
-    uint8_t *text = calloc(1, padded);
-
-    if (!text)
-        die("out of memory");
-    memcpy(text, challenge, 8);
-    memcpy(text + 8, key, strlen(key));
-    text[size] = 0x80;
-    put32(text + padded - 8, (uint32_t)(size << 3));
-    for (size_t start = 0; start < padded; start += 64)
-        md5_block(state, text + start);
-    for (int i = 0; i < 4; i++)
-        put32(proof + 4 * i, state[i]);
-    free(text);
-}
-
-/* Messages: the flow's number, the message's number in it, and a pattern made from both. */
-
-static uint64_t first_word(uint32_t flow, uint32_t number)
-{
-    return (uint64_t)number << 32 | flow;
-}
-
-static uint64_t next_word(uint64_t first, uint64_t word)
-{
-    return (word ^ word >> 29) * 0x9e3779b97f4a7c15 + first;
-}
-
-static void write_message(uint8_t *message, uint32_t flow, uint32_t number)
-{
-    uint64_t first = first_word(flow, number), word = first;
-
-    for (size_t at = 0; at < option.size; at += sizeof word) {
-        size_t left = option.size - at;
-
-        memcpy(message + at, &word, left < sizeof word ? left : sizeof word);
-        word = next_word(first, word);
-    }
-}
+static struct durations round_trips;
 
 static void check_message(const struct link *at, uint32_t flow, uint32_t number,
                           const uint8_t *message, size_t size)
 {
     const char *where = at->number == NOBODY ? "the server" : "the client";
-    uint64_t first = first_word(flow, number), word = first, found;
+    uint64_t found;
+    size_t differs;
 
     if (size != option.size)
         die("wrong message at %s: flow %u message %u has %zu bytes instead of %zu", where, flow,
             number, size, option.size);
-    for (size_t offset = 0; offset < size; offset += sizeof word) {
-        size_t left = size - offset;
-
-        if (memcmp(message + offset, &word, left < sizeof word ? left : sizeof word) != 0) {
-            memcpy(&found, message, sizeof found);
-            die("wrong message at %s: flow %u message %u is expected, "
-                "this is headed flow %u message %u and differs within 8 bytes from byte %zu on",
-                where, flow, number, (uint32_t)found, (uint32_t)(found >> 32), offset);
-        }
-        word = next_word(first, word);
+    differs = find_difference(message, size, flow, number);
+    if (differs < size) {
+        memcpy(&found, message, sizeof found);
+        die("wrong message at %s: flow %u message %u is expected, "
+            "this is headed flow %u message %u and differs within 8 bytes from byte %zu on",
+            where, flow, number, (uint32_t)found, (uint32_t)(found >> 32), differs);
     }
 }
 
@@ -308,7 +163,7 @@ static void send_message(struct link *from, struct flow *flow)
 
     put32(packet, 4 + (uint32_t)option.size);
     put32(packet + 4, flow->conn_id);
-    write_message(packet + HEADER, (uint32_t)(flow - flows), flow->sent);
+    write_pattern(packet + HEADER, option.size, (uint32_t)(flow - flows), flow->sent);
     flow->sent_at[flow->sent % (uint32_t)option.window] = now;
     flow->sent++;
     in_flight++;
@@ -324,9 +179,15 @@ static void send_round(void)
 
 /* Receiving. */
 
+static void record_trip(uint64_t ns)
+{
+    if (measuring)
+        record(&round_trips, ns);
+}
+
 static void arrived_last(struct flow *flow, uint32_t number)
 {
-    record(now - flow->sent_at[number % (uint32_t)option.window]);
+    record_trip(now - flow->sent_at[number % (uint32_t)option.window]);
     in_flight--;
     if (option.kind == FAN_OUT) {
         if (--round_left[number % (uint32_t)option.window] == 0 && running)
@@ -428,7 +289,7 @@ static void closed(struct link *link, uint32_t conn_id)
         return;
     forget(entry);
     flow->client->answered = 0;
-    record(now - flow->sent_at[0]);
+    record_trip(now - flow->sent_at[0]);
     in_flight--;
     count++;
     if (running)
@@ -439,7 +300,7 @@ static void ping_returned(struct link *link)
 {
     if (!link->ping_at)
         die("a Ping that nobody sent");
-    record(now - link->ping_at);
+    record_trip(now - link->ping_at);
     link->ping_at = 0;
     unanswered--;
     count++;
@@ -447,7 +308,7 @@ static void ping_returned(struct link *link)
 
 static void receive(struct link *link)
 {
-    ssize_t got = read_arrived(&link->stream);
+    ssize_t got = read_arrived(&link->stream, READ);
     const uint8_t *data = arrived;
     size_t left, size;
 
@@ -513,62 +374,11 @@ static void turn(uint64_t deadline)
 
 /* Connections. */
 
-static int connect_to(const struct sockaddr_in *address, int number)
-{
-    struct sockaddr_in source = {.sin_family = AF_INET};
-    struct timeval patience = {.tv_sec = (time_t)option.patience + 1};
-    int fd = socket(AF_INET, SOCK_STREAM, 0), yes = 1;
-
-    if (fd < 0)
-        die("socket: %s", strerror(errno));
-    /* One address has some 28 000 ports; a client port that is on loopback is reached from
-     * several. */
-    source.sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)(number / PER_SOURCE));
-    if (ntohl(address->sin_addr.s_addr) >> 24 == 127 && number >= PER_SOURCE &&
-        (setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &yes, sizeof yes) < 0 ||
-         bind(fd, (struct sockaddr *)&source, sizeof source) < 0))
-        die("bind: %s", strerror(errno));
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-    if (connect(fd, (const struct sockaddr *)address, sizeof *address) < 0)
-        die("cannot connect: %s", strerror(errno));
-    return fd;
-}
-
 static void join(struct link *link, int fd)
 {
-    if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)
-        die("fcntl: %s", strerror(errno));
+    unblock(fd);
     link->stream.fd = fd;
     watch(poll_fd, EPOLL_CTL_ADD, &link->stream, EPOLLIN);
-}
-
-static void receive_exactly(int fd, uint8_t *data, size_t size)
-{
-    ssize_t got;
-
-    for (; size; data += got, size -= (size_t)got)
-        if ((got = recv(fd, data, size, 0)) <= 0)
-            die("no answer to the handshake: %s", got ? strerror(errno) : "connection ended");
-}
-
-/* The handshake, and a Ping, so that the gateway knows the server when the first dial comes. */
-static void open_server(void)
-{
-    int fd = connect_to(&server_address, 0);
-    uint8_t challenge[8], answer[20 + MAX_COMMAND], ping[MAX_COMMAND];
-    size_t ping_size = encode_command(answer + 20, PING, 0, 0, 0);
-
-    receive_exactly(fd, challenge, sizeof challenge);
-    prove(answer, challenge, option.key);
-    put32(answer + 16, SERVER_ID);
-    if (send(fd, answer, 20 + ping_size, MSG_NOSIGNAL) != (ssize_t)(20 + ping_size))
-        die("the handshake cannot be sent: %s", strerror(errno));
-    receive_exactly(fd, ping, ping_size);
-    if (memcmp(ping, answer + 20, ping_size) != 0)
-        die("the handshake's Ping came back changed");
-    join(&server, fd);
 }
 
 static void ping(struct link *link)
@@ -586,7 +396,7 @@ static void open_clients(int most)
         for (; made < option.clients && unanswered < most; made++) {
             clients[made].number = made;
             ping(&clients[made]);
-            join(&clients[made], connect_to(&client_address, made));
+            join(&clients[made], connect_to(&client_address, made, option.patience));
         }
         turn(UINT64_MAX);
     }
@@ -662,9 +472,9 @@ static void report(const struct reading *begin, const struct reading *end, long 
     print_number("cpu_us", option.pid, gateway / done / 1e3);
     print_number("gateway_busy", option.pid, gateway / wall);
     print_number("load_busy", true, (double)(end->load - begin->load) / wall);
-    print_number("p50_us", true, percentile(0.50));
-    print_number("p99_us", true, percentile(0.99));
-    print_number("p999_us", true, percentile(0.999));
+    print_number("p50_us", true, percentile(&round_trips, 0.50));
+    print_number("p99_us", true, percentile(&round_trips, 0.99));
+    print_number("p999_us", true, percentile(&round_trips, 0.999));
     print_number("memory", after >= 0, (double)after);
     print_number("idle_bytes", before >= 0 && after >= 0,
                  (double)(after - before) / option.clients);
@@ -758,41 +568,21 @@ static void print_proof(const char *hex, const char *key)
     putchar('\n');
 }
 
-static int whole(const char *text, int most)
-{
-    char *end;
-    long value = strtol(text, &end, 10);
-
-    if (*end || end == text || value < 1 || value > most)
-        die("%s is not a number from 1 to %d", text, most);
-    return (int)value;
-}
-
-static double duration(const char *text)
-{
-    char *end;
-    double value = strtod(text, &end);
-
-    if (*end || end == text || !(value >= 0 && value <= 3600))
-        die("%s is not a time from 0 to 3600 seconds", text);
-    return value;
-}
-
 static void parse_options(int argc, char **argv)
 {
     int letter;
 
     while ((letter = getopt(argc, argv, "c:v:w:s:u:d:t:k:p:")) != -1) {
         switch (letter) {
-        case 'c': option.clients = whole(optarg, 1000000); break;
-        case 'v': option.connections = whole(optarg, 1000000); break;
-        case 'w': option.window = whole(optarg, 1000000); break;
-        case 's': option.size = (size_t)whole(optarg, MAX_PACKET - 4); break;
+        case 'c': option.clients = whole(optarg, 1, 1000000); break;
+        case 'v': option.connections = whole(optarg, 1, 1000000); break;
+        case 'w': option.window = whole(optarg, 1, 1000000); break;
+        case 's': option.size = (size_t)whole(optarg, 1, MAX_PACKET - 4); break;
         case 'u': option.warm_up = duration(optarg); break;
         case 'd': option.duration = duration(optarg); break;
         case 't': option.patience = duration(optarg); break;
         case 'k': option.key = optarg; break;
-        case 'p': option.pid = whole(optarg, 1 << 30); break;
+        case 'p': option.pid = whole(optarg, 1, 1 << 30); break;
         default: exit(2);
         }
     }
@@ -827,7 +617,7 @@ int main(int argc, char **argv)
     allocate();
     poll_fd = epoll_create1(0);
     now = progress = clock_ns(CLOCK_MONOTONIC);
-    open_server();
+    join(&server, connect_server(&server_address, SERVER_ID, option.key, option.patience));
     if (kind == CONNECTS)
         measure_connects();
     else

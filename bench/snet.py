@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import DeferredQueue, ensureDeferred, gatherResults
@@ -28,6 +27,7 @@ from twisted.internet.task import react
 
 from bench.endpoint import ECHO_SERVER, SERVER_ID, echo
 from bench.gateways import FASTWAY, LAST_CORE, Gateway, Running, running
+from bench.process import cpu_seconds, memory
 from fastway.endpoint import (
     Endpoint,
     EndpointConfig,
@@ -75,18 +75,6 @@ def gateway(name: str) -> Iterator[Running]:
                 yield made
             finally:
                 server.kill()
-
-
-def cpu_seconds(pid: int) -> float:
-    """What all threads of a process have spent (/proc/PID/task/TID/schedstat, nanoseconds)."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
-
-
-def memory(pid: int) -> int:
-    """Bytes of a process's own memory."""
-    rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(row.split()[1]) * 1024 for row in rows if row.startswith("Pss:"))
 
 
 async def player(

@@ -1,4 +1,4 @@
-/* What the two C programs of the bench share: the layout of a packet, bytes that wait, and one
+/* What the C programs of the bench share: the layout of a packet, bytes that wait, and one
  * read and one write of a non-blocking socket.
  *
  * Law: nothing here knows what a packet means, or which side it is on.
@@ -178,12 +178,12 @@ enum { READ = 64 * 1024 };
 /* What was read last, of any connection, behind what was kept of it. */
 static uint8_t arrived[4 + MAX_PACKET + READ];
 
-/* One read of at most READ bytes; everything from the first unfinished packet on is then in
- * `arrived`. -1: the connection is over. 0: nothing came. */
-static inline ssize_t read_arrived(struct stream *stream)
+/* One read of at most `most` bytes, and READ at most; everything from the first unfinished packet
+ * on is then in `arrived`. -1: the connection is over. 0: nothing came. */
+static inline ssize_t read_arrived(struct stream *stream, size_t most)
 {
     size_t kept = stream->in.end;
-    ssize_t size = recv(stream->fd, arrived + kept, READ, 0);
+    ssize_t size = recv(stream->fd, arrived + kept, most, 0);
 
     if (size <= 0)
         return size < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : -1;

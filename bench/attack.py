@@ -1,0 +1,511 @@
+"""How a steady, honest pair fares beside attackers: quiet first, then with the attack, one run.
+
+    python -m bench.attack [--only 1,3,storm] [--quick] [--runs N] [--seconds S] [--options "..."]
+                           [--tree PATH]... [--peer "COMMAND {client} {server}"]... [--key KEY]
+                           [--tsv FILE] [--build DIRECTORY]
+
+`pair.c` is the pair: a client and its game server, 64 bytes every 2 ms, every message checked;
+`attack.c` is who loads the gateway. Every measurement has a gateway process of its own, alone on
+the first core; everything else is on the last, where the pair goes first. The gateways take turns,
+scenario by scenario and run by run. Another checkout of fastway, its extension built in place, is
+measured beside this one with `--tree`.
+
+A ratio says what the attack did. Not all of it is the gateway's: `noise` says how much of its time
+went to others on its core, and where the kernel dropped packets of a full loopback (`drops`), a
+pause may be the 200 ms, or their doubles, after which it sends again.
+
+Law: figures are compared within one run only. An attack takes a few seconds, needs nothing but
+127.0.0.1, and ends early when the gateway has more than MOST_MEMORY.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from bench.gateways import (
+    LAST_CORE,
+    ROOT,
+    Failure,
+    Gateway,
+    Result,
+    Running,
+    build,
+    fastway_gateways,
+    machine,
+    peer_gateway,
+    running,
+    tree_path,
+    write_row,
+)
+from bench.plot import digits
+from bench.process import cpu_seconds, packets_dropped, resident, waited_seconds
+
+MOST_MEMORY = 3 << 30
+"""Bytes of the gateway at which an attack ends early."""
+PATIENCE = 60.0
+"""Seconds for attackers to connect."""
+SAMPLE = 0.02
+"""Seconds between two looks at the gateway's memory."""
+SETTLE = 2.0
+"""Seconds after an attack until the memory is read that stays."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """An attack.
+
+    Attributes:
+        group: What `--only` chooses by number.
+        attack: For `attack`.
+        pair: More for `pair`.
+        options: More for fastway; other gateways are then left out.
+        longer: How often the seconds of the others it takes.
+        reports: Reports asked for by SIGUSR1 in a second; other gateways are then left out.
+        quick: Is in the short form.
+    """
+
+    group: int
+    name: str
+    attack: str
+    pair: str = ""
+    options: tuple[str, ...] = ()
+    reports: int = 0
+    longer: float = 1
+    quick: bool = False
+
+    @property
+    def is_fastway_only(self) -> bool:
+        return bool(self.options or self.reports)
+
+
+COUNTS = (1, 10, 100, 200)
+QUICK_FLOODS = {"100 x mix (read)", "100 x mix (unread)", "100 x dials (read)"}
+
+
+def command_floods() -> Iterator[Scenario]:
+    """All kinds by all counts; in brackets whether the answers are read."""
+    for kind in ("dials", "pings", "strays", "mix", "closes", "churn"):
+        for rate, text in ((-1, "read"), (0, "unread")):
+            if rate == 0 and kind in ("closes", "churn"):  # without answers; nothing without them
+                continue
+            for count in COUNTS:
+                name = f"{count} x {kind} ({text})"
+                yield Scenario(1, name, f"{kind} -c {count} -r {rate}", quick=name in QUICK_FLOODS)
+
+
+def scenarios() -> list[Scenario]:
+    """All, in their order."""
+    return [
+        *command_floods(),
+        *(
+            Scenario(
+                2,
+                f"{count} x messages (server reads {text})",
+                f"messages -c {count} -r {rate}",
+                quick=count == 100,
+            )
+            for rate, text in ((-1, "all"), (0, "nothing"))
+            for count in (100, 1000)
+        ),
+        Scenario(
+            3,
+            "100 players and 1 flooder (server reads 2 MB/s)",
+            "messages -c 1 -n 3",
+            "-c 100 -i 0.1 -r 2000000 -n 3 -t 30",
+            longer=2,
+            quick=True,
+        ),
+        *(
+            Scenario(
+                4,
+                f"1 x {kind}{pieces and ' in pieces'} (reads {text})",
+                f"{kind} -c 1 -r {rate} {pieces}",
+                longer=2,
+                quick=kind == "strays" and bool(pieces),
+            )
+            for kind in ("strays", "pings")
+            for pieces in ("", "-p 1024")
+            for rate, text in ((0, "nothing"), (250_000, "a little"))
+        ),
+        Scenario(5, "storm of connections", "storm", quick=True),
+        Scenario(6, "5000 clients reset", "reset -c 5000 -v 1", quick=True),
+        Scenario(6, "a server of 50 000 dies", "server -c 3125 -v 16", quick=True),
+        Scenario(
+            6,
+            "5000 clients idle out",
+            "idle -c 5000 -i 3",
+            options=("--client-idle-timeout", "3s"),
+            quick=True,
+        ),
+        Scenario(
+            7, "10 reports a second with 5000 clients", "crowd -c 5000", reports=10, quick=True
+        ),
+    ]
+
+
+class Ends:
+    """A program on the last core that answers each line with one."""
+
+    def __init__(self, command: Sequence[str], first: bool = False) -> None:
+        self.name = os.path.basename(command[0])
+        self.process = subprocess.Popen(
+            command,
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=go_first if first else go_last,
+        )
+
+    def say(self) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(b"\n")
+
+    def end_input(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def hear(self, patience: float = PATIENCE) -> str:
+        """Its next line.
+
+        Raises:
+            Failure: It ended instead, with what it said; or it says nothing.
+        """
+        assert self.process.stdout is not None and self.process.stderr is not None
+        ready, _, _ = select.select([self.process.stdout], [], [], patience)
+        line: bytes = self.process.stdout.readline() if ready else b""
+        if line:
+            return line.decode().strip()
+        self.process.kill()
+        said = self.process.stderr.read().decode().strip()
+        raise Failure(said or f"{self.name}: no answer")
+
+    def __enter__(self) -> Ends:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.process:
+            self.process.kill()
+
+
+def go_first() -> None:
+    """The pair is on time although attackers share its core, where that is allowed."""
+    os.sched_setaffinity(0, {LAST_CORE})
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+
+
+def go_last() -> None:
+    os.sched_setaffinity(0, {LAST_CORE})
+    if not may_go_first():
+        os.nice(19)
+
+
+def may_go_first() -> bool:
+    """Whether the kernel lets the pair have precedence; else the attackers give way."""
+    try:
+        was = os.sched_getscheduler(0), os.sched_getparam(0)
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        os.sched_setscheduler(0, *was)
+    except PermissionError:
+        return False
+    return True
+
+
+class Watch:
+    """Looks at a gateway while time passes.
+
+    Attributes:
+        peak: The most bytes of memory that were seen.
+        stopped: The gateway had MOST_MEMORY.
+    """
+
+    def __init__(self, gateway: Running) -> None:
+        self.gateway = gateway
+        self.peak = 0
+        self.stopped = False
+        self.commands = itertools.cycle(["status\n", "links\n"])
+        self.directory = Path(f"/proc/{gateway.pid}/cwd")
+
+    def pass_time(self, seconds: float, reports: int = 0) -> tuple[float, float]:
+        """Let `seconds` pass, or fewer when the memory is over.
+
+        Returns:
+            The gateway's share of its core; and the part of the time for which it could have run
+            and something else did: what the machine's noise took from it.
+        """
+        pid, began, asked = self.gateway.pid, time.monotonic(), 0
+        cpu, waited = cpu_seconds(pid), waited_seconds(pid)
+        while (passed := time.monotonic() - began) < seconds and not self.stopped:
+            if reports and passed * reports >= asked:
+                self.ask()
+                asked += 1
+            self.peak = max(self.peak, resident(pid))
+            self.stopped = self.peak > MOST_MEMORY
+            time.sleep(SAMPLE)
+        took = time.monotonic() - began
+        return (cpu_seconds(pid) - cpu) / took, (waited_seconds(pid) - waited) / took
+
+    def ask(self) -> None:
+        """A report, and another one the next time."""
+        written = self.directory / "fastway.cmd.new"
+        written.write_text(next(self.commands), encoding="utf-8")
+        written.rename(self.directory / "fastway.cmd")
+        os.kill(self.gateway.pid, signal.SIGUSR1)
+
+    def log_bytes(self) -> int:
+        """What the gateway has written on standard error, which is a file."""
+        return os.stat(f"/proc/{self.gateway.pid}/fd/2").st_size
+
+
+def measure(
+    programs: Sequence[Path], scenario: Scenario, gateway: Running, seconds: float, key: str
+) -> Result:
+    """One attack on one gateway.
+
+    Raises:
+        Failure: The attackers could not be set up.
+    """
+    pair_program, attack_program = programs
+    where = ["-k", key, gateway.client, gateway.server]
+    arguments = [*scenario.attack.split(), "-d", str(seconds + 2)]
+    result: Result = {"scenario": scenario.name, "group": scenario.group, "came": "all"}
+    watch = Watch(gateway)
+    with (
+        Ends([str(pair_program), *scenario.pair.split(), *where], first=True) as pair,
+        Ends([str(attack_program), *arguments, *where]) as attack,
+    ):
+
+        def phase(name: str) -> None:
+            pair.say()
+            figures = json.loads(pair.hear())
+            result.update({f"{field}_{name}": figure for field, figure in figures.items()})
+
+        for one in (pair, attack):
+            one.hear()
+        watch.pass_time(0.3)
+        try:
+            phase("none")
+            result["cpu_quiet"], result["noise_quiet"] = watch.pass_time(seconds / 2)
+            phase("quiet")
+            result["rss_before"] = resident(gateway.pid)
+            log, dropped = watch.log_bytes(), packets_dropped()
+            attack.say()
+            attack.hear()
+            phase("none")
+            cpu, noise = watch.pass_time(seconds, scenario.reports)
+            result["cpu_attack"], result["noise_attack"] = cpu, noise
+            phase("attack")
+            attack.say()
+            done = json.loads(attack.hear())
+            result["sent_per_second"] = done["done"] / done["seconds"] if done["seconds"] else 0
+            result["lost"] = done["lost"]
+            attack.end_input()
+            attack.process.kill()
+            watch.pass_time(SETTLE)
+            phase("after")
+            result["drops"] = packets_dropped() - dropped
+            result["rss_peak"], result["rss_after"] = watch.peak, resident(gateway.pid)
+            result["log_bytes"] = watch.log_bytes() - log
+            pair.end_input()
+            pair.hear()
+        except Failure as failure:
+            result["came"] = str(failure)
+        except OSError:
+            result["came"] = "the gateway ended"
+        if watch.stopped:
+            result["came"] += f"; stopped at {MOST_MEMORY >> 30} GB"
+    return result
+
+
+COLUMNS = """
+    run gateway group scenario p50_us_quiet p50_us_attack p99_us_quiet p99_us_attack
+    longest_us_quiet longest_us_attack longest_us_after waiting_us_attack waiting_us_after
+    cpu_quiet cpu_attack noise_quiet noise_attack drops rss_before rss_peak rss_after came
+    sent_per_second lost log_bytes
+""".split()  # noqa: SIM905
+"""Of the TSV. `waiting`: how long a message had waited that was still out; `noise`: the part of
+the time for which something else had the gateway's core; `lost`: attackers cut off."""
+
+
+def middle(results: Sequence[Result], field: str) -> float | None:
+    known = [one[field] for one in results if one.get(field) is not None]
+    return median(known) if known else None
+
+
+def change(results: Sequence[Result], field: str) -> str:
+    """Of the pair, in ms, quiet and attacked, and the median of the runs' ratios."""
+    quiet, attack = middle(results, f"{field}_quiet"), middle(results, f"{field}_attack")
+    if quiet is None or attack is None:
+        return "-"
+    ratios = [
+        one[f"{field}_attack"] / one[f"{field}_quiet"]
+        for one in results
+        if one.get(f"{field}_attack") is not None and one[f"{field}_quiet"]
+    ]
+    ratio = f" ({digits(median(ratios))})" if ratios else ""
+    least = "≥" if any(one.get("waiting_us_attack", 0) > attack for one in results) else ""
+    return f"{digits(quiet / 1e3)} → {least}{digits(attack / 1e3)}{ratio}"
+
+
+def several(results: Sequence[Result], scale: float, *fields: str) -> str:
+    figures = [middle(results, field) for field in fields]
+    return " → ".join("-" if one is None else digits(one / scale) for one in figures)
+
+
+def count(results: Sequence[Result], field: str) -> str:
+    figure = middle(results, field)
+    return "-" if figure is None else f"{figure:.0f}"
+
+
+HEAD = [
+    "scenario",
+    "gateway",
+    "p50, ms",
+    "p99, ms",
+    "longest, ms: attack → after",
+    "CPU, %",
+    "noise, %",
+    "drops",
+    "RSS, MB: before → peak → after",
+    "came",
+    "sent/s",
+    "cut off",
+    "log, KB",
+]
+
+
+def row(name: str, gateway: str, results: Sequence[Result]) -> list[str]:
+    came = {str(one["came"]) for one in results} or {"-"}
+    return [
+        name,
+        gateway,
+        change(results, "p50_us"),
+        change(results, "p99_us"),
+        several(results, 1e3, "longest_us_attack", "longest_us_after"),
+        several(results, 0.01, "cpu_quiet", "cpu_attack"),
+        several(results, 0.01, "noise_quiet", "noise_attack"),
+        count(results, "drops"),
+        several(results, 1e6, "rss_before", "rss_peak", "rss_after"),
+        "; ".join(sorted(came)),
+        count(results, "sent_per_second"),
+        count(results, "lost"),
+        several(results, 1e3, "log_bytes"),
+    ]
+
+
+def lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Markdown, in columns."""
+    rows = [HEAD, *rows]
+    widths = [max(len(one[column]) for one in rows) for column in range(len(HEAD))]
+    for number, one in enumerate(rows):
+        yield f"| {' | '.join(map(str.ljust, one, widths))} |"
+        if number == 0:
+            yield f"| {' | '.join('-' * width for width in widths)} |"
+
+
+def choose(only: str, quick: bool) -> list[Scenario]:
+    """Those of the groups, or with the texts in their name, that `only` lists.
+
+    Raises:
+        Failure: There are none.
+    """
+    parts = [part.strip() for part in only.split(",")]
+    chosen = [
+        one
+        for one in scenarios()
+        if (one.quick or not quick)
+        and any(str(one.group) == part if part.isdigit() else part in one.name for part in parts)
+    ]
+    if not chosen:
+        raise Failure(f"no such scenario; there are: {', '.join(o.name for o in scenarios())}")
+    return chosen
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    add = parser.add_argument
+    add("--only", default="", metavar="LIST", help="numbers of groups, or texts of names")
+    add("--quick", action="store_true", help="the short form")
+    add("--runs", type=int, default=1, metavar="N")
+    add("--seconds", type=float, metavar="S", help="of attack; half as long it is quiet before")
+    add("--options", default="", metavar="TEXT", help="more options for fastway")
+    add("--key", default="", help="the server key; a peer must be given it in its command")
+    add("--tree", action="append", default=[], type=tree_path, metavar="PATH", help="a checkout")
+    add("--others", action="store_true", help="measure the trees and peers, not this fastway")
+    add("--peer", action="append", default=[], metavar="COMMAND", help="another gateway")
+    add("--tsv", metavar="FILE", help="every result of every run")
+    add("--build", type=Path, default=ROOT / "build" / "bench", metavar="DIRECTORY")
+    return parser.parse_args()
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Measure, and print the table."""
+    programs = build(arguments.build, "-O2", names=("pair", "attack"))
+    options = shlex.split(arguments.options)
+    if arguments.key:
+        options += ["--server-auth-password", arguments.key]
+    chosen = choose(arguments.only, arguments.quick)
+    gateways: list[Gateway] = []
+    for tree in [*([] if arguments.others else [ROOT]), *arguments.tree]:
+        gateways += fastway_gateways(options, tree)
+    gateways += map(peer_gateway, arguments.peer)
+    if not gateways:
+        raise Failure("no gateway to attack")
+    seconds = arguments.seconds or (1.0 if arguments.quick else 3.0)
+    first = "" if may_go_first() else "; THE PAIR SHARES ITS CORE WITH THE ATTACKERS"
+    head = f"# {machine()}; {arguments.runs} runs, {seconds:g} s of attack in each{first}"
+    print(head, flush=True)
+    found: dict[tuple[str, str], list[Result]] = {}
+    with contextlib.ExitStack() as stack:
+        file = arguments.tsv and stack.enter_context(open(arguments.tsv, "w", encoding="utf-8"))
+        if file:
+            file.write(f"{head}\n")
+            write_row(file, COLUMNS, dict(zip(COLUMNS, COLUMNS, strict=True)))
+        for run in range(arguments.runs):
+            for scenario in chosen:
+                turns = run % len(gateways)
+                for gateway in gateways[turns:] + gateways[:turns]:
+                    if scenario.is_fastway_only and gateway.tree is None:
+                        continue
+                    command = [*gateway.command, *scenario.options]
+                    length = seconds * scenario.longer
+                    try:
+                        with running(Gateway(gateway.name, command, gateway.tree)) as process:
+                            result = measure(programs, scenario, process, length, arguments.key)
+                    except Failure as failure:
+                        result = {"scenario": scenario.name, "came": str(failure)}
+                    found.setdefault((scenario.name, gateway.name), []).append(result)
+                    if file:
+                        named = {"run": run + 1, "gateway": gateway.name}
+                        write_row(file, COLUMNS, named | result)
+    keys = [(one.name, gateway.name) for one in chosen for gateway in gateways]
+    for line in lines([row(*key, found[key]) for key in keys if key in found]):
+        print(line)
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    try:
+        compare(parse_arguments())
+    except Failure as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
