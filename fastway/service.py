@@ -28,7 +28,7 @@ from fastway.config import Settings
 from fastway.config.settings import PortSettings
 from fastway.config.sources import GatewayOptions
 from fastway.errors import ConfigError, LocalError, StartError
-from fastway.pidfile import PidFile
+from fastway.ops.pidfile import PidFile
 
 if TYPE_CHECKING:
     from fastway.snet.transport import SnetConfig

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from fastway.ops.pidfile import PidFile
 from tests.support.files import CHECKOUT, scratch
 from tests.support.golden import PING, prove
 from tests.support.paths import on_both_paths
@@ -290,8 +291,9 @@ class OperatorErrorTests(ProcessTestCase):
             with open(file, "wb"):
                 pass
             os.mkdir(held)
-            with open(os.path.join(held, "fastway.pid"), "w", encoding="utf-8") as pid_file:
-                pid_file.write(f"{os.getpid()}\n")
+            pid_file = PidFile(os.path.join(held, "fastway.pid"))
+            pid_file.write()
+            self.addCleanup(pid_file.remove)
             self.check(
                 ({"FASTWAY_CLIENT_ADDR": busy}, ["FASTWAY_CLIENT_ADDR", busy, "another port"]),
                 ({"FASTWAY_SERVER_ADDR": ":0"}, ["server-auth-password", "--allow-empty-key"]),

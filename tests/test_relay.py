@@ -28,6 +28,7 @@ from fastway.errors import ConfigError, Reason
 from fastway.gateway import PortConfig
 from fastway.relay import IRelayTransport, PoolConfig, missing
 from tests.support.errors import raised
+from tests.support.files import scratch
 from tests.support.golden import PING, close, packet
 from tests.support.logs import LogLines
 from tests.support.options import LOOPBACK, parsed
@@ -462,6 +463,7 @@ class StartTests(ServiceTestCase):
     def test_native(self) -> None:
         """Where it is built it runs, and the log says so."""
         for choice in ("auto", "on"):
+            self.directory = scratch(self)  # one gateway each
             (line,) = self.lines(f"--relay={choice}", "--mem-pool-type=sync")
             self.assertTrue(line.endswith("the native relay; its memory pool is sync"), line)
 

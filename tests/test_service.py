@@ -21,6 +21,7 @@ from zope.interface.verify import verifyObject
 
 from fastway.address import Address
 from fastway.errors import ConfigError, LocalError, StartError
+from fastway.ops.pidfile import PidFile
 from fastway.service import GatewayService, Options, TwistdService, makeService
 from tests.support.errors import raised
 from tests.support.golden import accept, close, connect, dial, packet, prove
@@ -459,13 +460,13 @@ class RefusalTests(ServiceTestCase):
     async def test_live_pid_file(self) -> None:
         """A live gateway's pid file is respected before and at the start, and stays."""
         path = os.path.join(self.directory, "fastway.pid")
-        with open(path, "wb") as file:
-            file.write(b"%d" % os.getppid())
+        held = PidFile(path)
+        held.write()
+        self.addCleanup(held.remove)
         for problem in (self.refused(), self.refused_late()):
             self.assertIn(path, problem)
             self.assertIn("is running", problem)
-        with open(path, "rb") as file:
-            self.assertEqual(int(file.read()), os.getppid())
+        self.assertEqual(self.files(), ["fastway.pid"])
         await turns()
 
     async def test_pid_file_elsewhere(self) -> None:
