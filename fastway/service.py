@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
-from twisted.logger import ILogObserver
 from twisted.python.failure import Failure
 
-from fastway import logs
+from fastway import __version__, logs
 from fastway.address import Address, address_name, parse_address
 from fastway.config import Settings
 from fastway.config.settings import PortSettings
 from fastway.config.sources import GatewayOptions
 from fastway.errors import ConfigError, LocalError, StartError
+from fastway.ops.logs import FLUSH, LogFileOutput, TwistdLog, add, check_logfile, remove
 from fastway.ops.pidfile import PidFile
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ class GatewayService(Service):
             self.commands.load(ops.commands_module)
         self.ports: dict[str, IListeningPort] = {}
         self._listening: list[Deferred[Any]] = []
-        self._observer: ILogObserver | None = None
-        self._logfile: Any = None
+        self._log_started = False
+        self._logfile: LogFileOutput | None = None
         self._old_signals: dict[int, Any] = {}
 
     def _check_addresses(self) -> None:
@@ -216,7 +216,7 @@ class GatewayService(Service):
         checks: list[Callable[[], None]] = [lambda: self._check_run_dir(working_dir)]
         if self.settings.log.file:
             logfile = os.path.join(working_dir, self.settings.log.file)
-            checks.append(lambda: logs.check_logfile(logfile))
+            checks.append(lambda: check_logfile(logfile))
         if self.pid_file is not None:
             checks.append(PidFile(os.path.join(working_dir, self.pid_file.path)).check)
         for address in self.addresses.values():
@@ -272,8 +272,9 @@ class GatewayService(Service):
         self._catch_signals()
         log.info("packets on host:port addresses take the path of {path}", path=self.path)
         log.info(
-            "fastway runs as process {pid}; {files} files may be open",
+            "fastway runs as process {pid}, version {version}; {files} files may be open",
             pid=os.getpid(),
+            version=__version__,
             files=raise_file_limit(),
         )
 
@@ -354,21 +355,23 @@ class GatewayService(Service):
 
     # The log.
 
-    def _stop_log(self) -> None:
-        if self._observer is not None:
-            logs.remove(self._observer)
-            self._logfile.close()
-            self._observer = self._logfile = None
-
     def _start_log(self) -> None:
-        if self._logfile is not None:
+        if self._log_started:
             return
+        self._log_started = True
         wanted = self.settings.log
         logs.threshold.set(wanted.level)
         if wanted.file:
-            self._logfile = logs.open_logfile(wanted.file)
-            self._observer = logs.make_observer(self._logfile, wanted.format)
-            logs.add(self._observer)
+            self._logfile = LogFileOutput(wanted.file, wanted.format)
+            add(self._logfile)
+
+    def _stop_log(self, seconds: float = FLUSH) -> None:
+        """Write what waits, for so many seconds at the most."""
+        self._log_started = False
+        if self._logfile is not None:
+            remove(self._logfile)
+            self._logfile.close(seconds)
+            self._logfile = None
 
     def reopen_log(self) -> None:
         """Open the log file anew, after logrotate moved it."""
@@ -376,14 +379,14 @@ class GatewayService(Service):
             log.info("there is no --logfile to reopen")
             return
         try:
-            logfile = logs.open_logfile(self._logfile.path)
+            new = LogFileOutput(self._logfile.path, self.settings.log.format)
         except ConfigError as error:
             log.error("the old log file stays open: {problem}", problem=str(error))
             return
-        observer = logs.make_observer(logfile, self.settings.log.format)
-        logs.add(observer)
-        self._stop_log()
-        self._logfile, self._observer = logfile, observer
+        add(new)
+        remove(self._logfile)
+        self._logfile.close(0)  # its thread writes on what waits
+        self._logfile = new
         log.info("log file reopened")
 
     # Signals.
@@ -472,6 +475,22 @@ class TwistdService(GatewayService):
     """A gateway under twistd, which ends with one line when it cannot start."""
 
     daemon = True
+
+    _twistd_log: TwistdLog | None = None
+
+    def _start_log(self) -> None:
+        if not self._log_started:
+            if self.settings.log.file:
+                path = os.path.abspath(self.settings.log.file)
+                log.info("the log goes on in {path}", path=path)
+            super()._start_log()
+            self._twistd_log = TwistdLog(replaced=self._logfile is not None)
+
+    def _stop_log(self, seconds: float = FLUSH) -> None:
+        super()._stop_log(seconds)
+        if self._twistd_log is not None:
+            self._twistd_log.give_back(seconds)
+            self._twistd_log = None
 
     def privilegedStartService(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -14,13 +15,15 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import LogLevel
+from twisted.logger import LogLevel, textFileLogObserver
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
+from fastway import __version__
 from fastway.address import Address
 from fastway.errors import ConfigError, LocalError, StartError
+from fastway.ops import logs
 from fastway.ops.pidfile import PidFile
 from fastway.service import GatewayService, Options, TwistdService, makeService
 from tests.support.errors import raised
@@ -217,7 +220,7 @@ class LifeTests(ServiceTestCase):
             self.assertIn(line, log.lines)
         started = [line for line in log.lines if line.startswith("fastway runs as process")]
         self.assertEqual(len(started), 1)
-        self.assertIn(str(os.getpid()), started[0])
+        self.assertIn(f"process {os.getpid()}, version {__version__};", started[0])
 
     async def test_check_leaves_nothing(self) -> None:
         """check() alone leaves no file and no port."""
@@ -595,6 +598,36 @@ class TwistdTests(ServiceTestCase):
             self.assertNotIn("\n", text)
         text = str(raised(SystemExit, self.options, "--nope"))
         self.assertTrue(text.startswith("fastway: --nope: no such option"), text)
+
+    def twistd_log(self) -> io.StringIO:
+        """What twistd's own log gets from now on."""
+        stream = io.StringIO()
+        observer = textFileLogObserver(cast(Any, stream))
+        logs.add(observer)
+        self.addCleanup(logs.remove, observer)
+        return stream
+
+    async def test_lines_once(self) -> None:
+        """With a log file a line is there, and not in twistd's log too."""
+        stream = self.twistd_log()
+        path = os.path.join(self.directory, "fastway.log")
+        service = makeService(self.options(f"--logfile={path}"))
+        service.privilegedStartService()
+        service.startService()
+        await service.stopService()
+        with open(path, encoding="utf-8") as file:
+            self.assertIn("fastway runs as process", file.read())
+        lines = [line.partition("] ")[2] for line in stream.getvalue().splitlines()]
+        self.assertEqual(lines, [f"the log goes on in {path}"])
+
+    async def test_level_of_twistd_log(self) -> None:
+        """--log-level goes for twistd's log too."""
+        stream = self.twistd_log()
+        service = makeService(self.options("--log-level=warn"))
+        service.privilegedStartService()
+        service.startService()
+        await service.stopService()
+        self.assertEqual(stream.getvalue(), "")
 
     async def test_exit_late(self) -> None:
         """A failure at the start itself is SystemExit with its one line, too."""

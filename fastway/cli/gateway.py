@@ -45,7 +45,7 @@ def run_gateway(
     """
     from twisted.internet import reactor
 
-    from fastway import logs
+    from fastway.ops import logs
     from fastway.service import GatewayService
 
     errors: list[str] = []
