@@ -67,8 +67,8 @@ class GatewayService(Service):
 
     def __init__(self, settings: Settings, reactor: Any) -> None:
         # Imported here so that `twistd --help` loads none of it.
-        from fastway.commands import Commands
         from fastway.gateway import ClientFactory, PortConfig, RouterService, ServerFactory
+        from fastway.ops.commands import Commands
         from fastway.router import IdConflict, Limits
 
         self.settings = settings
@@ -117,12 +117,19 @@ class GatewayService(Service):
         # Process 1 of a container needs none, and the original writes none.
         wanted = ops.pid_path and os.getpid() != 1
         self.pid_file = PidFile(ops.pid_path) if wanted else None
-        self.commands = Commands(self.router_service, reactor, ops.run_dir, ops.command_path)
+        self.ports: dict[str, IListeningPort] = {}
+        self.commands = Commands(
+            self.router_service,
+            reactor,
+            ops.run_dir,
+            ops.command_path,
+            path=self.path,
+            ports=self.ports,
+        )
         if ops.commands_module:
             if "" not in sys.path:
                 sys.path.insert(0, "")
             self.commands.load(ops.commands_module)
-        self.ports: dict[str, IListeningPort] = {}
         self._listening: list[Deferred[Any]] = []
         self._log_started = False
         self._logfile: LogFileOutput | None = None
@@ -350,8 +357,9 @@ class GatewayService(Service):
         pending, self._listening = self._listening, []
         for listening in pending:
             listening.cancel()
-        ports, self.ports = self.ports, {}
-        return [maybeDeferred(port.stopListening) for port in ports.values()]
+        ports = list(self.ports.values())
+        self.ports.clear()  # not replaced: `status` shows it
+        return [maybeDeferred(port.stopListening) for port in ports]
 
     # The log.
 

@@ -25,6 +25,7 @@ from fastway.address import Address
 from fastway.errors import ConfigError, LocalError, StartError
 from fastway.ops import logs
 from fastway.ops.pidfile import PidFile
+from fastway.ops.snapshot import finish
 from fastway.service import GatewayService, Options, TwistdService, makeService
 from tests.support.errors import raised
 from tests.support.golden import accept, close, connect, dial, packet, prove
@@ -198,6 +199,8 @@ class LifeTests(ServiceTestCase):
         await service.stopService()
         service.startService()
         self.assertEqual(self.files(), ["fastway.pid"])
+        shown = finish(service.commands.source.snapshot()).ports
+        self.assertEqual([port.side for port in shown], ["client", "server"])
         await log_in(self, number(service, "server"))
         await self.logged_in(service)
         await service.stopService()
