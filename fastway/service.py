@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
 
 from fastway import __version__, logs
@@ -29,11 +29,15 @@ from fastway.config.sources import GatewayOptions
 from fastway.errors import ConfigError, LocalError, StartError
 from fastway.ops.logs import FLUSH, LogFileOutput, TwistdLog, add, check_logfile, remove
 from fastway.ops.pidfile import PidFile
+from fastway.ops.signals import Signals, shield
 
 if TYPE_CHECKING:
     from fastway.snet.transport import SnetConfig
 
 log = logs.make_logger(__name__)
+
+HURRY = 0.5
+"""Seconds that a stop takes at the most after a second signal asked for it."""
 
 
 @dataclass(slots=True)
@@ -133,7 +137,9 @@ class GatewayService(Service):
         self._listening: list[Deferred[Any]] = []
         self._log_started = False
         self._logfile: LogFileOutput | None = None
-        self._old_signals: dict[int, Any] = {}
+        self._signals = Signals(reactor, self.hurry)
+        self._stopping: Deferred[None] | None = None
+        self._deadline: IDelayedCall | None = None
 
     def _check_addresses(self) -> None:
         """See that both addresses can be what the other settings make of them.
@@ -267,6 +273,8 @@ class GatewayService(Service):
         # Twisted's own order is privilegedStartService, then this; a second start has only this.
         with self._undone_if_it_fails():
             self._start_log()
+            # Before the pid file tells anybody where to send them.
+            self._catch_signals()
             if self.pid_file is not None:
                 self.pid_file.write()
             if not self._listening:
@@ -276,7 +284,6 @@ class GatewayService(Service):
         self.commands.start()
         if self.settings.server.allow_empty_key and not self.settings.server.key:
             log.warn("the server key is empty: whoever reaches the server port can be a server")
-        self._catch_signals()
         log.info("packets on host:port addresses take the path of {path}", path=self.path)
         log.info(
             "fastway runs as process {pid}, version {version}; {files} files may be open",
@@ -293,6 +300,7 @@ class GatewayService(Service):
             self._close_ports()
             if self.pid_file is not None:
                 self.pid_file.remove()
+            self._signals.release()
             self._stop_log()
             raise
 
@@ -300,20 +308,43 @@ class GatewayService(Service):
         """Stop listening, lose every link, leave nothing behind; fires within seconds."""
         super().stopService()
         log.info("fastway stops")
+        done = self._stopping = Deferred()
+        hurried = self._signals.stopping
+        self._signals.stopping = True
         stopping = [
             *self._close_ports(),
             maybeDeferred(self.router_service.stopService),
         ]
-        return DeferredList(stopping).addCallback(self._stopped)
+        DeferredList(stopping).addCallback(self._stopped)
+        if hurried:
+            self.hurry()
+        return done
+
+    def hurry(self) -> None:
+        """Somebody asks a second time: abort what lingers, and wait for HURRY seconds only."""
+        self._signals.stopping = True
+        if self._stopping is None or self._deadline is not None:
+            return
+        log.info("fastway stops at once")
+        self._deadline = self.reactor.callLater(HURRY, self._stopped, None)
+        for link in list(self.router_service.connected):
+            cast(Any, link.transport).abortConnection()
 
     def _stopped(self, _: object) -> None:
+        done, self._stopping = self._stopping, None
+        if done is None:
+            return
+        hurried, self._deadline = self._deadline, None
+        if hurried is not None and hurried.active():
+            hurried.cancel()
         self.commands.stop()
         if self.pid_file is not None:
             self.pid_file.remove()
         # Not before: until the pid file is gone, a SIGUSR1 that is not caught would kill.
-        self._restore_signals()
+        self._signals.release()
         log.info("fastway stopped")
-        self._stop_log()
+        self._stop_log(0.1 if hurried is not None else FLUSH)
+        done.callback(None)
 
     # Ports.
 
@@ -400,27 +431,13 @@ class GatewayService(Service):
     # Signals.
 
     def _catch_signals(self) -> None:
-        wanted = {}
+        actions: dict[signal.Signals, Callable[[], object]] = {}
         if self.settings.ops.command_path:
-            wanted["SIGUSR1"] = self.commands.obey
-        wanted["SIGHUP"] = self.reopen_log
-        for name, action in wanted.items():
-            number = getattr(signal, name, None)
-            if number is None:
-                continue
-            if name == "SIGHUP" and self._logfile is None and not self.daemon:
-                continue  # a gateway on a terminal ends with it, as the original does
-
-            def caught(_: int, __: object, action: Callable[[], None] = action) -> None:
-                self.reactor.callFromThread(action)
-
-            with suppress(ValueError):  # not the main thread: an embedded gateway has no signals
-                self._old_signals[number] = signal.signal(number, caught)
-
-    def _restore_signals(self) -> None:
-        old, self._old_signals = self._old_signals, {}
-        for number, handler in old.items():
-            signal.signal(number, handler)
+            actions[signal.SIGUSR1] = self.commands.obey
+        # A gateway on a terminal ends with it, as the original does.
+        if self._logfile is not None or self.daemon:
+            actions[signal.SIGHUP] = self.reopen_log
+        self._signals.catch(actions)
 
 
 class Options(GatewayOptions):
@@ -528,6 +545,8 @@ def makeService(options: Options) -> GatewayService:
                 wanted.where("format"), "under twistd it goes with --logfile; give that too"
             )
         service = TwistdService(options.settings, reactor)
+        if options.settings.ops.command_path:
+            shield()
         # twistd changes to its --rundir later.
         service.check("" if options.parent is None else options.parent["rundir"])
     except LocalError as error:

@@ -25,6 +25,7 @@ from fastway.address import Address
 from fastway.errors import ConfigError, LocalError, StartError
 from fastway.ops import logs
 from fastway.ops.pidfile import PidFile
+from fastway.ops.signals import shield
 from fastway.ops.snapshot import finish
 from fastway.service import GatewayService, Options, TwistdService, makeService
 from tests.support.errors import raised
@@ -289,6 +290,62 @@ class SignalTests(ServiceTestCase):
         await stopping
         await client.ended
         self.assertIs(signal.getsignal(signal.SIGUSR1), before)
+
+    async def test_caught_before_the_pid_file(self) -> None:
+        """When the pid file appears, SIGUSR1 is caught already."""
+        seen = []
+        before = signal.getsignal(signal.SIGUSR1)
+
+        def write(pid_file: PidFile) -> None:
+            seen.append(signal.getsignal(signal.SIGUSR1) is before)
+
+        self.patch(PidFile, "write", write)
+        self.start()
+        self.assertEqual(seen, [False])
+
+    async def test_start_that_fails(self) -> None:
+        """A start that fails leaves the signals as they were."""
+        before = signal.getsignal(signal.SIGUSR1)
+        held = PidFile(os.path.join(self.directory, "fastway.pid"))
+        held.write()
+        self.addCleanup(held.remove)
+        raised(StartError, self.make().startService)
+        self.assertIs(signal.getsignal(signal.SIGUSR1), before)
+        await turns()
+
+    async def test_hurry(self) -> None:
+        """A second signal during the stop aborts what lingers; one before it does so too."""
+        for early in (False, True):
+            service = self.start()
+            client = await reach(self, number(service, "client"))
+            while not service.router_service.connected:
+                await turns(1)
+            assert client.transport is not None
+            client.transport.pauseProducing()  # type: ignore[attr-defined]
+            began = reactor.seconds()
+            if early:
+                service.hurry()
+            stopping = service.stopService()
+            if not early:
+                service.hurry()
+                service.hurry()
+            await stopping
+            self.assertLess(reactor.seconds() - began, 1)
+            client.transport.resumeProducing()  # type: ignore[attr-defined]
+            await client.ended
+            service.hurry()
+
+    async def test_hurry_when_something_hangs(self) -> None:
+        """A hurried stop ends within its time although a port does not close."""
+        service = self.start()
+        port = service.ports["client"]
+        close = port.stopListening
+        self.addCleanup(close)
+        self.patch(port, "stopListening", Deferred)
+        stopping = service.stopService()
+        service.hurry()
+        await stopping
+        self.assertEqual(self.files(), [])
 
     async def test_no_hangup_on_a_terminal(self) -> None:
         """Without a log file SIGHUP stays what it was: a gateway ends with its terminal."""
@@ -601,6 +658,20 @@ class TwistdTests(ServiceTestCase):
             self.assertNotIn("\n", text)
         text = str(raised(SystemExit, self.options, "--nope"))
         self.assertTrue(text.startswith("fastway: --nope: no such option"), text)
+
+    async def test_shielded(self) -> None:
+        """Under twistd SIGUSR1 does not kill before the gateway catches it, nor after."""
+        self.addCleanup(signal.signal, signal.SIGUSR1, signal.getsignal(signal.SIGUSR1))
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        makeService(self.options("--command-file="))
+        self.assertIs(signal.getsignal(signal.SIGUSR1), signal.SIG_DFL)
+        service = makeService(self.options())
+        self.assertIs(signal.getsignal(signal.SIGUSR1), signal.SIG_IGN)
+        service.startService()
+        self.assertTrue(callable(signal.getsignal(signal.SIGUSR1)))
+        await service.stopService()
+        self.assertIs(signal.getsignal(signal.SIGUSR1), signal.SIG_IGN)
+        shield()
 
     def twistd_log(self) -> io.StringIO:
         """What twistd's own log gets from now on."""

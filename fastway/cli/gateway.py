@@ -46,8 +46,10 @@ def run_gateway(
     from twisted.internet import reactor
 
     from fastway.ops import logs
+    from fastway.ops.signals import shield
     from fastway.service import GatewayService
 
+    shield()
     errors: list[str] = []
 
     def failed(error: LocalError) -> None:
