@@ -1,34 +1,20 @@
-"""Where log events go and how they look: text or JSON, one line each.
+"""The loggers of all modules, what they leave out, and what strangers cannot do to the log.
 
 Rule: what is below the level is dropped before an event is made, so that a gateway at `warn`
-pays nothing for its connects.
+pays nothing for its connects. Where lines go and how they look is `fastway.ops.logs`' business.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
+import re
 from collections.abc import Callable
-from datetime import datetime, timezone
-from typing import IO, Any, cast
+from dataclasses import dataclass
+from itertools import islice
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from typing import Any, Generic, TypeVar
 
-from twisted.logger import (
-    FileLogObserver,
-    ILogObserver,
-    LogEvent,
-    Logger,
-    LogLevel,
-    formatEvent,
-    formatEventAsClassicLogText,
-    formatTime,
-    globalLogBeginner,
-    globalLogPublisher,
-)
-from twisted.python.logfile import LogFile
-from zope.interface import implementer
-
-from fastway.errors import ConfigError
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger, LogLevel
 
 _ORDER = {level: order for order, level in enumerate(LogLevel.iterconstants())}
 
@@ -40,8 +26,16 @@ class Threshold:
         self.level = LogLevel.info
 
     def set(self, name: str) -> None:
-        """Set it by name: debug, info, warn, error or critical."""
+        """Set it by name: debug, info, warn, error or critical.
+
+        Raises:
+            ValueError: it is none of these.
+        """
         self.level = LogLevel.lookupByName(name)
+
+    def passes(self, level: Any) -> bool:
+        """An event of `level` is logged."""
+        return _ORDER[level] >= _ORDER[self.level]
 
 
 threshold = Threshold()
@@ -57,7 +51,7 @@ class LevelLogger(Logger):
     @property
     def tells_info(self) -> bool:
         """What is logged at info is not dropped: for callers whose values cost something."""
-        return _ORDER[LogLevel.info] >= _ORDER[threshold.level]
+        return threshold.passes(LogLevel.info)
 
 
 def make_logger(namespace: str) -> LevelLogger:
@@ -65,129 +59,226 @@ def make_logger(namespace: str) -> LevelLogger:
     return LevelLogger(namespace)
 
 
-class TextLine:
-    """An event as Twisted's classic line of text, its text indented where it has several lines.
+# Lines are for people and terminals: C0, DEL and C1; signs that turn the direction of writing;
+# separators that some take for a new line; halves of surrogate pairs.
+_CONTROLS = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
-    Twisted's own formatter takes twice as long as to accept a connection does; here the time is
-    formatted once a second, and the text by str.format.
+
+def escaped(text: str) -> str:
+    r"""`text` with each control character spelt out, as `\x1b`: it stays in its line."""
+    if text.isprintable():  # C code, for nearly every line
+        return text
+    return _CONTROLS.sub(lambda found: _spelt(found[0]), text)
+
+
+def _spelt(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+Comer = TypeVar("Comer")
+
+OTHERS = "other addresses"
+"""Who caused a line when the table of a `Throttle` is full."""
+
+
+@dataclass(slots=True)
+class _Heard:
+    """A kind of line from one address: since when it is counted, and how many were not said."""
+
+    log: LevelLogger
+    level: Any
+    since: float
+    count: int = 0
+
+
+class Throttle:
+    """Lines that strangers can cause: the first at once, of those that follow only the number.
+
+    For each kind of line and each address there is one line, and then for every WINDOW in which
+    more came one line that counts them. It wakes only while there is something to be summed up.
+
+        quiet.info(log, "client connected", host, "{side} {id} {addr} connected", ...)
+
+    Args:
+        clock: Seconds that never go back, and the timer.
     """
 
-    def __init__(self) -> None:
-        self._second = -1
-        self._time = ""
+    WINDOW = 10.0
+    """Seconds that are summed up in one line."""
+    ADDRESSES = 1024
+    """Kinds and addresses that are told apart. Past that all others of a kind count as one."""
+    LINES = 64
+    """Sums that are said in one turn."""
 
-    def __call__(self, event: LogEvent) -> str | None:
-        form = event.get("log_format")
-        calls = not isinstance(form, str) or "()" in form
-        if calls or not form or "log_failure" in event or "log_system" in event:
-            return formatEventAsClassicLogText(event)
-        try:
-            when = event["log_time"]
-            system = f"{event['log_namespace']}#{event['log_level'].name}"
-            text = cast(str, form).format_map(event)
-        except Exception:  # Twisted's tells what is wrong with it
-            return formatEventAsClassicLogText(event)
-        second = int(when)
-        if second != self._second:
-            self._second, self._time = second, formatTime(when)
-        if "\n" in text:
-            text = text.replace("\n", "\n\t")
-        return f"{self._time} [{system}] {text}\n"
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._heard: dict[tuple[str, str], _Heard] = {}
+        self._tidied = float("-inf")
+        self._call: IDelayedCall | None = None
+
+    def info(self, log: LevelLogger, kind: str, host: str, form: str, **fields: object) -> None:
+        """Log or count a line at info.
+
+        Args:
+            log: Whose line it is.
+            kind: What happened, in a few words of the program's own: the subject of the sum.
+            host: The address that caused it, without its port.
+            form: The line's format, and `fields` its fields.
+        """
+        if log.tells_info:
+            self._say(LogLevel.info, log, kind, host, form, fields)
+
+    def warn(self, log: LevelLogger, kind: str, host: str, form: str, **fields: object) -> None:
+        """Log or count a line at warn; see `info`."""
+        if threshold.passes(LogLevel.warn):
+            self._say(LogLevel.warn, log, kind, host, form, fields)
+
+    def flush(self) -> None:
+        """Say what was counted, and forget everybody: the gateway stops."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        now = self._clock.seconds()
+        for (kind, source), heard in self._heard.items():
+            if heard.count:
+                self._say_sum(kind, source, heard, now)
+        self._heard.clear()
+
+    def _say(
+        self,
+        level: Any,
+        log: LevelLogger,
+        kind: str,
+        host: str,
+        form: str,
+        fields: dict[str, object],
+    ) -> None:
+        now = self._clock.seconds()
+        key = kind, source_of(host)
+        heard = self._heard.get(key)
+        if heard is None and len(self._heard) >= self.ADDRESSES:
+            self._tidy(now)
+            if len(self._heard) >= self.ADDRESSES:
+                key = kind, OTHERS
+                heard = self._heard.get(key)
+        if heard is not None and (heard.count or not self._is_over(heard, now)):
+            heard.count += 1
+            if self._call is None:
+                self._wait(max(heard.since + self.WINDOW - now, 0.0))
+            return
+        self._heard[key] = _Heard(log, level, now)
+        log.emit(level, form, **fields)
+
+    def _is_over(self, heard: _Heard, now: float) -> bool:
+        return not 0 <= now - heard.since < self.WINDOW
+
+    def _tidy(self, now: float) -> None:
+        """Forget who was quiet for a window; at most once a second, for it looks at everybody."""
+        if 0 <= now - self._tidied < 1:
+            return
+        self._tidied = now
+        for key, heard in list(self._heard.items()):
+            if not heard.count and self._is_over(heard, now):
+                del self._heard[key]
+
+    def _wait(self, seconds: float) -> None:
+        self._call = self._clock.callLater(seconds, self._sum_up)
+
+    def _sum_up(self) -> None:
+        self._call = None
+        now = self._clock.seconds()
+        said = 0
+        waits: float | None = None
+        for (kind, source), heard in self._heard.items():
+            if not heard.count:
+                continue
+            if self._is_over(heard, now) and said < self.LINES:
+                said += 1
+                self._say_sum(kind, source, heard, now)
+                heard.since, heard.count = now, 0
+            else:
+                due = max(heard.since + self.WINDOW - now, 0.0)
+                waits = due if waits is None else min(waits, due)
+        if waits is not None:
+            # Sums that are due at nearly the same time share a turn, as far as one is long enough.
+            self._wait(0.01 if said == self.LINES else max(waits, 1.0))
+
+    def _say_sum(self, kind: str, source: str, heard: _Heard, now: float) -> None:
+        heard.log.emit(
+            heard.level,
+            "{kind}: {count} more from {addr} in {seconds:.0f} s",
+            kind=kind,
+            count=heard.count,
+            addr=source,
+            seconds=round(now - heard.since, 3),
+        )
 
 
-def json_line(event: LogEvent) -> str:
-    """An event as one line of JSON: time, level, source, text, and the event's plain fields."""
-    when = datetime.fromtimestamp(cast(float, event.get("log_time", 0.0)), timezone.utc)
-    level = event.get("log_level")
-    line: dict[str, Any] = {
-        "time": when.isoformat(timespec="milliseconds"),
-        "level": getattr(level, "name", "info"),
-        "source": event.get("log_namespace", ""),
-        "text": formatEvent(event),
-    }
-    failure = event.get("log_failure")
-    if failure is not None:
-        line["traceback"] = cast(Any, failure).getTraceback()
-    for name, value in event.items():
-        plain = isinstance(value, (str, int, float, bool))
-        if plain and not name.startswith("log_") and name not in line:
-            line[name] = value
-    return json.dumps(line, ensure_ascii=False) + "\n"
+class Arrivals(Generic[Comer]):
+    """Who came is said a moment later, so that who left without a word need not be said at all.
 
+    A health check connects and closes every few seconds, and is nobody.
 
-def make_observer(stream: IO[str] | LogFile, kind: str) -> ILogObserver:
-    """An observer that writes lines of `kind`, text or json, to a stream."""
-    formats: dict[str, Callable[[LogEvent], str | None]] = {
-        "text": TextLine(),
-        "json": json_line,
-    }
-
-    def line(event: LogEvent) -> str | None:
-        text = formats[kind](event)
-        # A file name of the operator's may hold bytes that are no UTF-8.
-        if text is None or text.isascii():
-            return text
-        return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-    write = FileLogObserver(cast(IO[str], stream), line)
-
-    @implementer(ILogObserver)
-    def observer(event: LogEvent) -> None:
-        level = cast(Any, event.get("log_level", LogLevel.info))
-        if _ORDER[level] >= _ORDER[threshold.level] or event.get("always"):
-            write(event)
-
-    return cast(ILogObserver, observer)
-
-
-def open_logfile(path: str) -> LogFile:
-    """A log file to append to, mode 0640, that `reopen` opens anew after a rotation.
-
-    Raises:
-        ConfigError: it cannot be written.
+    Args:
+        clock: The timer; it runs only while there is somebody to be said.
+        say: Logs that somebody came.
     """
-    path = os.path.abspath(path)
-    # LogFile gives the mode to whatever is there; /dev/null must keep its own.
-    mode = 0o640 if os.path.isfile(path) or not os.path.exists(path) else None
-    try:
-        file: LogFile = LogFile.fromFullPath(path, rotateLength=None, defaultMode=mode)
-        return file
-    except OSError as error:
-        raise ConfigError("--logfile", f"cannot write {path}: {error.strerror}") from None
+
+    MOMENT = 0.2
+    """Seconds until who came is said."""
+    EACH_TURN = 64
+    """How many are said in one turn."""
+
+    def __init__(self, clock: IReactorTime, say: Callable[[Comer], object]) -> None:
+        self._clock = clock
+        self._say = say
+        self._unsaid: dict[Comer, None] = {}
+        self._call: IDelayedCall | None = None
+
+    def came(self, who: Comer) -> None:
+        """Somebody came."""
+        self._unsaid[who] = None
+        if self._call is None:
+            self._call = self._clock.callLater(self.MOMENT, self._say_some)
+
+    def went(self, who: Comer) -> bool:
+        """Somebody goes; returns whether that he came was not said, and will not be."""
+        if who not in self._unsaid:
+            return False
+        del self._unsaid[who]
+        return True
+
+    def flush(self) -> None:
+        """Say all that is left: the gateway stops."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        unsaid, self._unsaid = self._unsaid, {}
+        for who in unsaid:
+            self._say(who)
+
+    def _say_some(self) -> None:
+        self._call = None
+        for who in list(islice(self._unsaid, self.EACH_TURN)):
+            del self._unsaid[who]
+            self._say(who)
+        if self._unsaid:
+            self._call = self._clock.callLater(0.01, self._say_some)
 
 
-def check_logfile(path: str) -> None:
-    """See that a log file can be written, without making one.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    directory = os.path.dirname(os.path.abspath(path))
-    problem = ""
-    if os.path.isdir(path):
-        problem = "it is a directory"
-    elif not os.path.isdir(directory):
-        problem = f"{directory} is not a directory; make it"
-    elif not os.access(path if os.path.exists(path) else directory, os.W_OK):
-        problem = "this user may not"
-    if problem:
-        raise ConfigError("--logfile", f"cannot write {path}: {problem}")
+_MAPPED = bytes(10) + b"\xff\xff"
 
 
-def begin(observer: ILogObserver | None) -> None:
-    """Make `observer`, or nothing yet, the log of a process that is not under twistd."""
-    observers = [] if observer is None else [observer]
-    globalLogBeginner.beginLoggingTo(observers, redirectStandardIO=False)
-
-
-def add(observer: ILogObserver) -> None:
-    globalLogPublisher.addObserver(observer)
-
-
-def remove(observer: ILogObserver) -> None:
-    globalLogPublisher.removeObserver(observer)
-
-
-def console(kind: str) -> ILogObserver:
-    """An observer on standard error, where the original logs too."""
-    return make_observer(sys.stderr, kind)
+def source_of(host: str) -> str:
+    """Whom a `Throttle` takes for one stranger: an address, or the /64 of an IPv6 address."""
+    if ":" not in host:
+        return host
+    try:  # a tenth of the time of an IPv6Address
+        packed = inet_pton(AF_INET6, host.partition("%")[0])
+    except (OSError, ValueError):
+        return host
+    if packed.startswith(_MAPPED):
+        return inet_ntop(AF_INET, packed[12:])
+    return inet_ntop(AF_INET6, packed[:8] + bytes(8)) + "/64"

@@ -14,26 +14,30 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
-from twisted.logger import ILogObserver
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
 
-from fastway import logs
+from fastway import __version__, logs
 from fastway.address import Address, address_name, parse_address
 from fastway.config import Settings
 from fastway.config.settings import PortSettings
 from fastway.config.sources import GatewayOptions
 from fastway.errors import ConfigError, LocalError, StartError
-from fastway.pidfile import PidFile
+from fastway.ops.logs import FLUSH, LogFileOutput, TwistdLog, add, check_logfile, remove
+from fastway.ops.pidfile import PidFile
+from fastway.ops.signals import Signals, shield
 
 if TYPE_CHECKING:
     from fastway.snet.transport import SnetConfig
 
 log = logs.make_logger(__name__)
+
+HURRY = 0.5
+"""Seconds that a stop takes at the most after a second signal asked for it."""
 
 
 @dataclass(slots=True)
@@ -67,8 +71,8 @@ class GatewayService(Service):
 
     def __init__(self, settings: Settings, reactor: Any) -> None:
         # Imported here so that `twistd --help` loads none of it.
-        from fastway.commands import Commands
         from fastway.gateway import ClientFactory, PortConfig, RouterService, ServerFactory
+        from fastway.ops.commands import Commands
         from fastway.router import IdConflict, Limits
 
         self.settings = settings
@@ -117,16 +121,25 @@ class GatewayService(Service):
         # Process 1 of a container needs none, and the original writes none.
         wanted = ops.pid_path and os.getpid() != 1
         self.pid_file = PidFile(ops.pid_path) if wanted else None
-        self.commands = Commands(self.router_service, reactor, ops.run_dir, ops.command_path)
+        self.ports: dict[str, IListeningPort] = {}
+        self.commands = Commands(
+            self.router_service,
+            reactor,
+            ops.run_dir,
+            ops.command_path,
+            path=self.path,
+            ports=self.ports,
+        )
         if ops.commands_module:
             if "" not in sys.path:
                 sys.path.insert(0, "")
             self.commands.load(ops.commands_module)
-        self.ports: dict[str, IListeningPort] = {}
         self._listening: list[Deferred[Any]] = []
-        self._observer: ILogObserver | None = None
-        self._logfile: Any = None
-        self._old_signals: dict[int, Any] = {}
+        self._log_started = False
+        self._logfile: LogFileOutput | None = None
+        self._signals = Signals(reactor, self.hurry)
+        self._stopping: Deferred[None] | None = None
+        self._deadline: IDelayedCall | None = None
 
     def _check_addresses(self) -> None:
         """See that both addresses can be what the other settings make of them.
@@ -216,7 +229,7 @@ class GatewayService(Service):
         checks: list[Callable[[], None]] = [lambda: self._check_run_dir(working_dir)]
         if self.settings.log.file:
             logfile = os.path.join(working_dir, self.settings.log.file)
-            checks.append(lambda: logs.check_logfile(logfile))
+            checks.append(lambda: check_logfile(logfile))
         if self.pid_file is not None:
             checks.append(PidFile(os.path.join(working_dir, self.pid_file.path)).check)
         for address in self.addresses.values():
@@ -260,6 +273,8 @@ class GatewayService(Service):
         # Twisted's own order is privilegedStartService, then this; a second start has only this.
         with self._undone_if_it_fails():
             self._start_log()
+            # Before the pid file tells anybody where to send them.
+            self._catch_signals()
             if self.pid_file is not None:
                 self.pid_file.write()
             if not self._listening:
@@ -269,11 +284,11 @@ class GatewayService(Service):
         self.commands.start()
         if self.settings.server.allow_empty_key and not self.settings.server.key:
             log.warn("the server key is empty: whoever reaches the server port can be a server")
-        self._catch_signals()
         log.info("packets on host:port addresses take the path of {path}", path=self.path)
         log.info(
-            "fastway runs as process {pid}; {files} files may be open",
+            "fastway runs as process {pid}, version {version}; {files} files may be open",
             pid=os.getpid(),
+            version=__version__,
             files=raise_file_limit(),
         )
 
@@ -285,6 +300,7 @@ class GatewayService(Service):
             self._close_ports()
             if self.pid_file is not None:
                 self.pid_file.remove()
+            self._signals.release()
             self._stop_log()
             raise
 
@@ -292,20 +308,43 @@ class GatewayService(Service):
         """Stop listening, lose every link, leave nothing behind; fires within seconds."""
         super().stopService()
         log.info("fastway stops")
+        done = self._stopping = Deferred()
+        hurried = self._signals.stopping
+        self._signals.stopping = True
         stopping = [
             *self._close_ports(),
             maybeDeferred(self.router_service.stopService),
         ]
-        return DeferredList(stopping).addCallback(self._stopped)
+        DeferredList(stopping).addCallback(self._stopped)
+        if hurried:
+            self.hurry()
+        return done
+
+    def hurry(self) -> None:
+        """Somebody asks a second time: abort what lingers, and wait for HURRY seconds only."""
+        self._signals.stopping = True
+        if self._stopping is None or self._deadline is not None:
+            return
+        log.info("fastway stops at once")
+        self._deadline = self.reactor.callLater(HURRY, self._stopped, None)
+        for link in list(self.router_service.connected):
+            cast(Any, link.transport).abortConnection()
 
     def _stopped(self, _: object) -> None:
+        done, self._stopping = self._stopping, None
+        if done is None:
+            return
+        hurried, self._deadline = self._deadline, None
+        if hurried is not None and hurried.active():
+            hurried.cancel()
         self.commands.stop()
         if self.pid_file is not None:
             self.pid_file.remove()
         # Not before: until the pid file is gone, a SIGUSR1 that is not caught would kill.
-        self._restore_signals()
+        self._signals.release()
         log.info("fastway stopped")
-        self._stop_log()
+        self._stop_log(0.1 if hurried is not None else FLUSH)
+        done.callback(None)
 
     # Ports.
 
@@ -349,26 +388,29 @@ class GatewayService(Service):
         pending, self._listening = self._listening, []
         for listening in pending:
             listening.cancel()
-        ports, self.ports = self.ports, {}
-        return [maybeDeferred(port.stopListening) for port in ports.values()]
+        ports = list(self.ports.values())
+        self.ports.clear()  # not replaced: `status` shows it
+        return [maybeDeferred(port.stopListening) for port in ports]
 
     # The log.
 
-    def _stop_log(self) -> None:
-        if self._observer is not None:
-            logs.remove(self._observer)
-            self._logfile.close()
-            self._observer = self._logfile = None
-
     def _start_log(self) -> None:
-        if self._logfile is not None:
+        if self._log_started:
             return
+        self._log_started = True
         wanted = self.settings.log
         logs.threshold.set(wanted.level)
         if wanted.file:
-            self._logfile = logs.open_logfile(wanted.file)
-            self._observer = logs.make_observer(self._logfile, wanted.format)
-            logs.add(self._observer)
+            self._logfile = LogFileOutput(wanted.file, wanted.format)
+            add(self._logfile)
+
+    def _stop_log(self, seconds: float = FLUSH) -> None:
+        """Write what waits, for so many seconds at the most."""
+        self._log_started = False
+        if self._logfile is not None:
+            remove(self._logfile)
+            self._logfile.close(seconds)
+            self._logfile = None
 
     def reopen_log(self) -> None:
         """Open the log file anew, after logrotate moved it."""
@@ -376,40 +418,26 @@ class GatewayService(Service):
             log.info("there is no --logfile to reopen")
             return
         try:
-            logfile = logs.open_logfile(self._logfile.path)
+            new = LogFileOutput(self._logfile.path, self.settings.log.format)
         except ConfigError as error:
             log.error("the old log file stays open: {problem}", problem=str(error))
             return
-        observer = logs.make_observer(logfile, self.settings.log.format)
-        logs.add(observer)
-        self._stop_log()
-        self._logfile, self._observer = logfile, observer
+        add(new)
+        remove(self._logfile)
+        self._logfile.close(0)  # its thread writes on what waits
+        self._logfile = new
         log.info("log file reopened")
 
     # Signals.
 
     def _catch_signals(self) -> None:
-        wanted = {}
+        actions: dict[signal.Signals, Callable[[], object]] = {}
         if self.settings.ops.command_path:
-            wanted["SIGUSR1"] = self.commands.obey
-        wanted["SIGHUP"] = self.reopen_log
-        for name, action in wanted.items():
-            number = getattr(signal, name, None)
-            if number is None:
-                continue
-            if name == "SIGHUP" and self._logfile is None and not self.daemon:
-                continue  # a gateway on a terminal ends with it, as the original does
-
-            def caught(_: int, __: object, action: Callable[[], None] = action) -> None:
-                self.reactor.callFromThread(action)
-
-            with suppress(ValueError):  # not the main thread: an embedded gateway has no signals
-                self._old_signals[number] = signal.signal(number, caught)
-
-    def _restore_signals(self) -> None:
-        old, self._old_signals = self._old_signals, {}
-        for number, handler in old.items():
-            signal.signal(number, handler)
+            actions[signal.SIGUSR1] = self.commands.obey
+        # A gateway on a terminal ends with it, as the original does.
+        if self._logfile is not None or self.daemon:
+            actions[signal.SIGHUP] = self.reopen_log
+        self._signals.catch(actions)
 
 
 class Options(GatewayOptions):
@@ -472,6 +500,22 @@ class TwistdService(GatewayService):
 
     daemon = True
 
+    _twistd_log: TwistdLog | None = None
+
+    def _start_log(self) -> None:
+        if not self._log_started:
+            if self.settings.log.file:
+                path = os.path.abspath(self.settings.log.file)
+                log.info("the log goes on in {path}", path=path)
+            super()._start_log()
+            self._twistd_log = TwistdLog(replaced=self._logfile is not None)
+
+    def _stop_log(self, seconds: float = FLUSH) -> None:
+        super()._stop_log(seconds)
+        if self._twistd_log is not None:
+            self._twistd_log.give_back(seconds)
+            self._twistd_log = None
+
     def privilegedStartService(self) -> None:
         try:
             super().privilegedStartService()
@@ -500,6 +544,8 @@ def makeService(options: Options) -> GatewayService:
                 wanted.where("format"), "under twistd it goes with --logfile; give that too"
             )
         service = TwistdService(options.settings, reactor)
+        if options.settings.ops.command_path:
+            shield()
         # twistd changes to its --rundir later.
         service.check("" if options.parent is None else options.parent["rundir"])
     except LocalError as error:

@@ -1,85 +1,27 @@
-"""SIGUSR1's commands: the registry, the command file, and every command."""
+"""SIGUSR1's commands: the registry, how they are run, and those about links."""
 
 from __future__ import annotations
 
-import cProfile
-import gc
 import importlib
 import itertools
 import os
-import pstats
 import re
-import stat
 import sys
-import threading
-import time
-import tracemalloc
+from collections.abc import Iterator
 from typing import Any, cast
 
-from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.threads import deferToThread
-from twisted.logger import LogEvent, LogLevel, formatEvent
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.logger import LogLevel, formatEvent
 
-from fastway import commands as module
-from fastway import logs
-from fastway.commands import MAX_COMMAND, Commands, TurnWatch
+from fastway import __version__, logs
 from fastway.errors import CommandError, ConfigError, Reason
-from tests.support.ends import Harness
+from fastway.ops.commands import LOOKS, PAUSE, TURN
+from fastway.ops.rundir import MAX_COMMAND
+from tests.support.commands import CommandsTestCase
 from tests.support.errors import raised
-from tests.support.files import scratch
 from tests.support.golden import close, dial, packet
 from tests.support.logs import LogLines
 
-reactor = cast(Any, _reactor)
-
 MODULES = itertools.count()
-
-
-class CommandsTestCase(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.patch(logs.threshold, "level", LogLevel.info)
-        self.directory = scratch(self)
-        self.harness = Harness()
-        self.path = os.path.join(self.directory, "fastway.cmd")
-        self.commands = Commands(self.harness.service, reactor, self.directory, self.path)
-        self.addCleanup(self.commands.stop)
-
-    def events(self, line: str) -> list[LogEvent]:
-        """The events of one command; no command raises."""
-        with LogLines() as log:
-            self.commands.run(line)
-        return [event for event in log.events if event["log_namespace"] == module.__name__]
-
-    def answer(self, line: str) -> str:
-        """What a command that succeeds answers."""
-        rows = []
-        for event in self.events(line):
-            self.assertIs(event["log_level"], LogLevel.info, formatEvent(event))
-            self.assertEqual(event["command"], line)
-            rows.append(event["row"])
-        self.assertTrue(rows)
-        return "\n".join(rows)
-
-    def problem(self, line: str) -> str:
-        """The one error line of a command that fails."""
-        (event,) = self.events(line)
-        self.assertIs(event["log_level"], LogLevel.error)
-        text = formatEvent(event)
-        self.assertNotIn("\n", text)
-        return text
-
-    def report(self, name: str) -> str:
-        """A report that was just written, mode 0600, with nothing temporary beside it."""
-        path = os.path.join(self.directory, f"fastway.{name}")
-        found = [entry for entry in os.listdir(self.directory) if entry.startswith("fastway.")]
-        self.assertEqual(found, [f"fastway.{name}"])
-        self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-        os.unlink(path)
-        return text
 
 
 class RegistryTests(CommandsTestCase):
@@ -237,125 +179,249 @@ class FailureTests(CommandsTestCase):
         self.problem("cpuprof stop")
 
 
-class FileTests(CommandsTestCase):
-    def write(self, content: bytes, mode: int = 0o600) -> None:
+class AnswerFileTests(CommandsTestCase):
+    def test_answer(self) -> None:
+        """The answer file begins with the id of the command and the process, then the rows."""
+        self.commands.register("two", "", lambda: "one\ntwo")
+        self.commands.run("#a1B2 two")
+        self.assertEqual(self.answer_file(), [f"a1B2 {os.getpid()}", "one", "two"])
+        self.commands.run("two")
+        self.assertEqual(self.answer_file(), [f"- {os.getpid()}", "one", "two"])
+
+    def test_command_without_its_id(self) -> None:
+        """The id is no part of the command in the log."""
+        with LogLines() as log:
+            self.commands.run("#x  loglevel info")
+        self.assertEqual(log.lines, ["loglevel info: the log level is info"])
+
+    def test_ids(self) -> None:
+        """1 to 32 letters and digits are an id; with anything else the line is no command."""
+        for tag in ("a", "0", "a" * 32):
+            self.commands.run(f"#{tag} loglevel info")
+            self.assertEqual(self.answer_file()[0], f"{tag} {os.getpid()}")
+        for line in (f"#{'a' * 33} help", "# help", "#a-b help", "#\u00e9 help", "#a", "#ahelp"):
+            self.assertIn("unknown command", self.problem(line))
+            self.assertEqual(self.answer_file()[0], f"- {os.getpid()}")
+
+    def test_error(self) -> None:
+        """What fails begins with `error: `, whatever it is that fails."""
+        with open(self.path, "wb") as file:
+            file.write(b"x\xff\n")
+        os.chmod(self.path, 0o600)
+        for run, tag, error in (
+            (lambda: self.commands.run("#1 kick client 9"), "1", "no client 9 is connected"),
+            (lambda: self.commands.run("#2 reboot"), "2", "unknown command 'reboot'; help lists"),
+            (self.commands.obey, "-", f"no command run: {self.path} is not text"),
+        ):
+            run()
+            self.answered()
+            first, second = self.answer_file()
+            self.assertEqual(first, f"{tag} {os.getpid()}")
+            self.assertTrue(second.startswith(f"error: {error}"), second)
+
+    def test_control_characters(self) -> None:
+        """A row of the answer is a line of plain text."""
+        self.commands.register("odd", "", lambda: "a\x1b[2Jb")
+        self.commands.run("odd")
+        self.assertEqual(self.answer_file()[1:], ["a\\x1b[2Jb"])
+
+    def test_cannot_be_written(self) -> None:
+        """An answer file that cannot be written is one line beside the answer."""
+        path = os.path.join(self.directory, "fastway.answer")
+        os.mkdir(path)
+        with LogLines() as log:
+            self.commands.run("loglevel info")
+        self.assertEqual(
+            log.lines,
+            ["loglevel info: the log level is info", f"cannot write {path}: Is a directory"],
+        )
+        os.rmdir(path)
+
+    def test_gone_with_the_gateway(self) -> None:
+        """After the stop there is no answer file."""
+        self.commands.run("help")
+        self.commands.stop()
+        self.assertEqual(os.listdir(self.directory), [])
+
+
+class ObeyTests(CommandsTestCase):
+    def write(self, content: bytes) -> None:
         with open(self.path, "wb") as file:
             file.write(content)
-        os.chmod(self.path, mode)
+        os.chmod(self.path, 0o600)
 
-    def refused(self) -> str:
-        """Why the command file is not obeyed: one line that names it."""
-        problem = str(raised(CommandError, self.commands.read_command_file))
-        with LogLines() as log:
-            self.commands.obey()
-        (event,) = log.events
-        self.assertIs(event["log_level"], LogLevel.error)
-        self.assertEqual(formatEvent(event), f"no command run: {problem}")
-        self.assertNotIn("\n", problem)
-        self.assertIn(self.path, problem)
-        return problem
+    def look_again(self) -> None:
+        self.reactor.advance(PAUSE)
 
     def test_obey(self) -> None:
         """The file's one line is run, and the file stays."""
         self.write(b"  lookup gc 1\r\n")
         with LogLines() as log:
             self.commands.obey()
+            self.answered()
         self.assertTrue(log.lines[0].startswith("lookup gc 1: enabled: "))
         self.assertTrue(os.path.exists(self.path))
 
-    def test_modes(self) -> None:
-        """Others may read the file; who may write it but the owner makes it no command."""
-        for mode in (0o600, 0o644, 0o400, 0o755):
-            self.write(b"help", mode)
-            self.assertEqual(self.commands.read_command_file(), "help")
-        for mode in (0o620, 0o602, 0o666, 0o664):
-            self.write(b"help", mode)
-            self.assertIn(f"can be written by others; chmod go-w {self.path}", self.refused())
-
-    def test_missing(self) -> None:
-        """No file is said with the system's reason."""
-        self.assertIn("No such file", self.refused())
-
-    def test_empty(self) -> None:
-        """A file with nothing but space is empty."""
-        for content in (b"", b" \n\t\n"):
-            self.write(content)
-            self.assertIn("is empty", self.refused())
-
-    def test_size(self) -> None:
-        """A file of the limit is read, one byte more is not, and neither is a huge one."""
-        for size in (MAX_COMMAND - 1, MAX_COMMAND):
-            self.write(b"x" * size)
-            self.assertEqual(self.commands.read_command_file(), "x" * size)
-        for size in (MAX_COMMAND + 1, 1_000_000):
-            self.write(b"x" * size)
-            self.assertIn(f"over {MAX_COMMAND} bytes", self.refused())
-
-    def test_not_text(self) -> None:
-        """Bytes that are no UTF-8 are no command."""
-        self.write(b"help \xff")
-        self.assertIn("is not text", self.refused())
-
-    def test_several_lines(self) -> None:
-        """Two lines are no command."""
-        self.write(b"help\nhelp\n")
+    def test_in_the_middle_of_a_rewrite(self) -> None:
+        """A file that is cut off, empty or still growing is looked at again, and run once."""
+        pieces = (b"", b"log", b"loglevel in", b"loglevel info\n")
+        self.write(b"")
         with LogLines() as log:
             self.commands.obey()
-        self.assertEqual(len(log.lines), 1)
-        self.assertIn("unknown command", log.lines[0])
+            for piece in pieces:
+                self.write(piece)
+                self.assertEqual(log.lines, [])
+                self.look_again()
+            self.reactor.advance(1)
+        self.assertEqual(log.lines, ["loglevel info: the log level is info"])
 
-    def test_symlink(self) -> None:
-        """A symbolic link is not followed."""
-        other = os.path.join(self.directory, "other")
-        with open(other, "wb") as file:
-            file.write(b"help")
-        os.symlink(other, self.path)
-        self.refused()
+    def test_without_a_line_end(self) -> None:
+        """A file without a line end is run when it did not change between two looks."""
+        self.write(b"loglevel info")
+        with LogLines() as log:
+            self.commands.obey()
+            self.assertEqual(log.lines, [])
+            self.look_again()
+        self.assertEqual(log.lines, ["loglevel info: the log level is info"])
 
-    def test_directory(self) -> None:
-        """A directory is no command, and leaves no descriptor open."""
-        os.mkdir(self.path)
-        self.refused()
-        before = len(os.listdir("/dev/fd"))
-        for _ in range(5):
-            self.refused()
-        self.assertEqual(len(os.listdir("/dev/fd")), before)
+    def test_empty_for_good(self) -> None:
+        """A file that stays empty is an error, a fraction of a second later."""
+        self.write(b"")
+        with LogLines() as log:
+            self.commands.obey()
+            for _ in range(LOOKS):
+                self.look_again()
+        self.assertEqual(log.lines, [f"no command run: {self.path} is empty"])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_fifo(self) -> None:
-        """A fifo is no command, and nobody waits for its writer."""
-        os.mkfifo(self.path, 0o600)
-        self.assertIn("not a regular file", self.refused())
+    def test_many_signals(self) -> None:
+        """Signals that come while the file is looked at run what is in it once."""
+        self.write(b"loglevel info")
+        with LogLines() as log:
+            for _ in range(5):
+                self.commands.obey()
+            self.look_again()
+            self.assertEqual(len(log.lines), 1)
+            self.commands.obey()
+            self.look_again()
+        self.assertEqual(len(log.lines), 2)
 
-    def test_owner(self) -> None:
-        """The gateway's user and root may command, others may not."""
+    def test_refused(self) -> None:
+        """What may not be obeyed is one error line that names the file."""
+        with LogLines() as log:
+            self.commands.obey()
+        (event,) = log.events
+        self.assertIs(event["log_level"], LogLevel.error)
+        self.assertEqual(
+            formatEvent(event),
+            f"no command run: cannot read {self.path}: No such file or directory",
+        )
+
+    def test_stop(self) -> None:
+        """A stop while the file is looked at leaves nothing to come."""
         self.write(b"help")
-        owner = os.stat(self.path).st_uid
-        self.patch(os, "geteuid", lambda: owner + 1000)
-        if owner:
-            problem = self.refused()
-            self.assertIn(f"belongs to user {owner}", problem)
-            self.assertIn(str(owner + 1000), problem)
-        else:
-            self.assertEqual(self.commands.read_command_file(), "help")
+        self.commands.obey()
+        self.commands.stop()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
-    def test_foreign_owner(self) -> None:
-        """A file that another user left is not obeyed, not even by root."""
-        self.write(b"help")
-        os.chown(self.path, 12345, -1)
-        problem = self.refused()
-        self.assertIn("belongs to user 12345", problem)
-        self.assertIn(f"({os.geteuid()}) or root", problem)
 
-    if os.geteuid() != 0:
-        test_foreign_owner.skip = "only root can give files away"  # type: ignore[attr-defined]
+class SliceTests(CommandsTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.now = 0.0
+        self.commands.timer = lambda: self.now
 
-    def test_forbidden(self) -> None:
-        """A file that may not be read is said with the system's reason."""
-        self.write(b"help", 0)
-        self.assertIn("Permission denied", self.refused())
+    def work(self, steps: int, seconds: float) -> None:
+        """Register `work`: so many steps, each of so many seconds."""
 
-    if os.geteuid() == 0:
-        test_forbidden.skip = "root may read everything"  # type: ignore[attr-defined]
+        def work() -> Iterator[None]:
+            for _ in range(steps):
+                self.now += seconds
+                yield
+            return "worked"  # type: ignore[return-value]
+
+        self.commands.register("work", "", cast(Any, work))
+
+    def test_turns(self) -> None:
+        """What takes long gets a few milliseconds of each turn, and answers when it is done."""
+        self.work(10, TURN)
+        with LogLines() as log:
+            self.commands.run("work")
+            turns = 1
+            while not log.lines:
+                self.assertLessEqual(self.now, turns * TURN * 1.01)
+                self.reactor.turn()
+                turns += 1
+        self.assertEqual(log.lines, ["work: worked"])
+        self.assertEqual(turns, 11)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_one_at_a_time(self) -> None:
+        """While one is under way another is refused in one line; what is short goes between."""
+        self.work(4, TURN)
+        self.harness.client()
+        with LogLines() as log:
+            self.commands.run("#1 work")
+            self.commands.run("#2 links")
+            self.assertEqual(log.lines[0][:24], "command 'links' failed: ")
+            self.assertIn("'work' is still being answered", log.lines[0])
+            self.assertEqual(self.answer_file()[0], f"2 {os.getpid()}")
+            self.commands.run("kick client 1")
+            self.assertIn("kick client 1: 1 kicked", log.lines)
+            self.answered()
+        self.assertEqual(log.lines[-1], "work: worked")
+        self.assertEqual(self.answer_file(), [f"1 {os.getpid()}", "worked"])
+        self.assertIn("1 links", self.answer("links"))
+
+    def test_fails_late(self) -> None:
+        """What goes wrong in a later turn is one line, and the next report is taken."""
+
+        def work() -> Iterator[None]:
+            self.now += TURN
+            yield
+            raise CommandError("no more")
+
+        self.commands.register("work", "", cast(Any, work))
+        self.assertIn("'work' failed: no more", self.problem("work"))
+        self.assertIn("failed: no more", self.problem("work"))
+
+    def test_links(self) -> None:
+        """Links that come and go while `links` is made harm nothing; what is written is whole."""
+        ends = [self.harness.client() for _ in range(300)]
+        self.commands.timer = self.tick
+        with LogLines() as log:
+            self.commands.run("links")
+            self.assertEqual(log.lines, [])
+            for number, end in enumerate(ends):
+                if number % 3 == 0:
+                    end.gone()
+                    self.harness.client()
+                if number % 100 == 0:
+                    self.reactor.turn()
+            path = os.path.join(self.directory, "fastway.links.txt")
+            self.assertFalse(os.path.exists(path))
+            self.answered()
+        rows = [row.split("\t") for row in self.report("links.txt").splitlines()]
+        self.assertIn(f"links: {len(rows)} links written to {path}", log.lines[-1])
+        self.assertGreaterEqual(len(rows), 200)
+        ids = [int(row[1]) for row in rows]
+        self.assertEqual(ids, sorted(set(ids)))
+
+    def tick(self) -> float:
+        """A time in which every slice is a turn's share."""
+        self.now += TURN
+        return self.now
+
+    def test_stop(self) -> None:
+        """A stop in the middle of a report leaves neither a file nor a call."""
+        for _ in range(300):
+            self.harness.client()
+        self.commands.timer = self.tick
+        self.commands.run("links")
+        self.assertEqual(len(os.listdir(self.directory)), 1)
+        self.commands.stop()
+        self.assertEqual(os.listdir(self.directory), [])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
 
 class CommandTests(CommandsTestCase):
@@ -390,6 +456,8 @@ class CommandTests(CommandsTestCase):
         harness.router.lose(stranger.link, Reason.AUTH_FAILED)
         text = self.answer("status")
         rows = dict(row.split(": ", 1) for row in text.splitlines())
+        self.assertEqual(list(rows)[:3], ["version", "path", "uptime"])
+        self.assertEqual(rows["version"], f"{__version__}, process {os.getpid()}")
         self.assertEqual(rows["clients"], "1 connected, 2 since start")
         self.assertEqual(rows["servers"], "1 connected with 1 ids, 1 since start")
         self.assertEqual(rows["virtual connections"], "1 open, 2 since start")
@@ -401,6 +469,7 @@ class CommandTests(CommandsTestCase):
             rows["links lost"], "2 (1 closed by the peer, 1 did not prove the server key)"
         )
         self.assertRegex(rows["memory"], r"\A[1-9]\d{3,} KiB resident\Z")
+        self.assertEqual(rows["log lines dropped"], "0")
 
     def test_status_waiting(self) -> None:
         """status counts what waits for links that do not read."""
@@ -475,214 +544,3 @@ class CommandTests(CommandsTestCase):
         """A level that is none changes nothing and is named."""
         self.assertIn("no level 'loud'", self.problem("loglevel loud"))
         self.assertIs(logs.threshold.level, LogLevel.info)
-
-    def test_cpuprof(self) -> None:
-        """A profile from start to stop is one that pstats opens, with what ran in between."""
-        self.assertIn("cpuprof stop", self.answer("cpuprof start"))
-        self.harness.client()
-        path = os.path.join(self.directory, "fastway.cpu.prof")
-        self.assertIn(path, self.answer("cpuprof stop"))
-        self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
-        profile = cast(Any, pstats.Stats(path))
-        self.assertIn("add_client", {function for _, _, function in profile.stats})
-
-    def test_cpuprof_order(self) -> None:
-        """stop without start, and start twice, fail and say what to do."""
-        self.assertIn("cpuprof start begins one", self.problem("cpuprof stop"))
-        self.answer("cpuprof start")
-        self.assertIn("already", self.problem("cpuprof start"))
-        self.answer("cpuprof stop")
-        self.assertIn("cpuprof start begins one", self.problem("cpuprof stop"))
-
-    def test_cpuprof_refused(self) -> None:
-        """A profiler that Python refuses (another one is active) leaves none behind."""
-
-        class Busy(cProfile.Profile):
-            def enable(self, *_: Any, **__: Any) -> None:
-                raise ValueError("Another profiling tool is already active")
-
-        with_profile = cProfile.Profile
-        self.patch(cProfile, "Profile", Busy)
-        self.assertIn("already active", self.problem("cpuprof start"))
-        self.patch(cProfile, "Profile", with_profile)
-        self.answer("cpuprof start")
-        self.answer("cpuprof stop")
-
-    def test_levels(self) -> None:
-        """Every lookup goes without a level and with one of up to four digits, not with five."""
-        self.addCleanup(tracemalloc.stop)
-        for what in ("block", "gc", "goroutine", "heap", "threadcreate"):
-            for level in ("", " 0", " 1", " 12", " 123", " 1234"):
-                self.answer(f"lookup {what}{level}")
-            for level in (" 12345", " -1", " x", " 1 2", "1"):
-                self.assertIn("unknown command", self.problem(f"lookup {what}{level}"))
-        for line in ("lookup", "lookup stack", "lookup 1"):
-            self.assertIn("unknown command", self.problem(line))
-
-    def test_gc(self) -> None:
-        """lookup gc tells the collector's state in the log, in no file."""
-        text = self.answer("lookup gc")
-        self.assertIn(f"thresholds: {gc.get_threshold()}", text)
-        for generation in range(3):
-            self.assertIn(f"generation {generation}: collections ", text)
-        self.assertEqual(os.listdir(self.directory), [])
-
-    def test_heap(self) -> None:
-        """lookup heap without a level works; the second one lists lines that allocate."""
-        self.addCleanup(tracemalloc.stop)
-        if tracemalloc.is_tracing():
-            tracemalloc.stop()
-        self.assertIn("lookup heap 0 ends it", self.answer("lookup heap"))
-        first = self.report("heap.prof")
-        self.assertRegex(first, r"\Aresident: [1-9]\d+ bytes\n")
-        self.assertRegex(first, r"(?m)^\d+\tdict$")
-        self.assertTrue(tracemalloc.is_tracing())
-        kept = [bytes(1000) for _ in range(1000)]
-        self.answer("lookup heap 3")
-        second = self.report("heap.prof")
-        self.assertIn("test_commands.py", second)
-        self.assertEqual(len(re.findall(r"(?m)^/.*: size=", second)), 3)
-        self.assertEqual(len(re.findall(r"(?m)^\d+\t", second)), 3)
-        del kept
-        self.assertIn("not traced any more", self.answer("lookup heap 0"))
-        self.assertFalse(tracemalloc.is_tracing())
-
-    def test_goroutine(self) -> None:
-        """lookup goroutine shows this thread's stack, the calls to come, and the links."""
-        client = self.harness.client()
-        call = reactor.callLater(1000, self.harness.turn)
-        self.addCleanup(call.cancel)
-        self.assertIn("1 links", self.answer("lookup goroutine"))
-        text = self.report("goroutine.prof")
-        self.assertIn("test_goroutine", text)
-        self.assertIn("MainThread", text)
-        self.assertRegex(text, r"in (999\.\d+|1000\.000) s: Harness.turn")
-        self.assertIn(f"client 1 {client.link.peer_name()}", text)
-        self.assertIn("readers: ", text)
-
-    def test_goroutine_rows(self) -> None:
-        """The detail level is the number of rows."""
-        for _ in range(3):
-            self.harness.client()
-        for level, rows in ((0, 0), (1, 1), (2, 2), (9, 3)):
-            self.answer(f"lookup goroutine {level}")
-            text = self.report("goroutine.prof")
-            self.assertIn("links: 3\n", text)
-            self.assertEqual(len(re.findall(r"(?m)^client \d", text)), rows)
-
-    def test_threadcreate(self) -> None:
-        """lookup threadcreate shows the threads, and where they were made since the start."""
-        original = threading.Thread.start
-        self.commands.threads.start()
-        self.commands.threads.start()
-        made_by_this_line = threading.Thread(target=int)
-        made_by_this_line.start()
-        made_by_this_line.join()
-        self.answer("lookup threadcreate 1000")
-        text = self.report("threadcreate.prof")
-        self.assertIn("MainThread", text)
-        self.assertIn("in test_threadcreate", text)
-        self.assertIn("made_by_this_line.start()", text)
-        self.assertIn("1 made here:", text)
-        self.commands.threads.stop()
-        self.assertIs(threading.Thread.start, original)
-
-    def test_report_replaced(self) -> None:
-        """A report replaces the one before whole; a link in its place is not written through."""
-        other = os.path.join(self.directory, "other")
-        with open(other, "w", encoding="utf-8") as file:
-            file.write("precious")
-        path = os.path.join(self.directory, "fastway.links.txt")
-        os.symlink(other, path)
-        reader = open(path, encoding="utf-8")  # noqa: SIM115 - it outlives the report
-        self.addCleanup(reader.close)
-        self.harness.client()
-        self.answer("links")
-        self.assertFalse(os.path.islink(path))
-        self.assertEqual(reader.read(), "precious")
-        self.assertIn("client\t1", self.report("links.txt"))
-
-    def test_report_refused(self) -> None:
-        """A report that cannot be written is one line with its path, and leaves nothing."""
-        path = os.path.join(self.directory, "fastway.block.prof")
-        os.mkdir(path)
-        self.assertIn(f"cannot write {path}: Is a directory", self.problem("lookup block"))
-        self.assertEqual(os.listdir(self.directory), ["fastway.block.prof"])
-
-    def test_stop(self) -> None:
-        """What an operator began is ended with the service."""
-        self.answer("cpuprof start")
-        self.answer("lookup heap")
-        self.commands.stop()
-        self.assertFalse(tracemalloc.is_tracing())
-        self.assertIn("no profile", self.problem("cpuprof stop"))
-
-
-class TurnWatchTests(TestCase):
-    timeout = 10
-
-    def setUp(self) -> None:
-        self.turns = TurnWatch(reactor)
-        self.addCleanup(self.turns.stop)
-
-    async def answered(self) -> None:
-        """The reactor has turned, and the watch has had time to ask and be answered."""
-        for _ in range(3):
-            await deferToThread(time.sleep, TurnWatch.INTERVAL)
-
-    async def test_long_turn(self) -> None:
-        """A turn over the bound is found, with the line that took it."""
-        self.turns.start()
-        self.turns.start()
-        await self.answered()
-        before = self.turns.long_turns
-        self.block()
-        while self.turns.long_turns == before:
-            await self.answered()
-        self.assertGreater(self.turns.longest, TurnWatch.LONG)
-        report = self.turns.report(1000)
-        self.assertIn("in block\n", report)
-        self.assertIn("time.sleep(0.35)", report)
-        self.assertRegex(report, r"\Aturns longer than 0.1 s: [1-9]")
-
-    def block(self) -> None:
-        time.sleep(0.35)
-
-    async def test_rows(self) -> None:
-        """The report has as many stacks as asked for, the most frequent first."""
-        self.turns._stacks.update({"rare\n": 1, "often\n": 5})
-        self.assertIn("0.25 s here:\noften", self.turns.report(1))
-        self.assertNotIn("rare", self.turns.report(1))
-        self.assertIn("rare", self.turns.report(2))
-        self.assertNotIn("often", self.turns.report(0))
-
-    async def test_bounded(self) -> None:
-        """Beyond the bound, new stacks are only counted."""
-        self.patch(TurnWatch, "MAX_STACKS", 1)
-        frame = sys._getframe()
-        self.turns._note(frame)
-        self.turns._note(frame)
-        self.assertEqual(self.turns.dropped, 1)
-        self.assertIn("dropped: 1", self.turns.report(1))
-
-    async def test_stop(self) -> None:
-        """After stop no thread is left; it can be started again."""
-        for _ in range(2):
-            self.turns.start()
-            self.assertIn("fastway-turns", [thread.name for thread in threading.enumerate()])
-            self.turns.stop()
-            self.assertNotIn("fastway-turns", [thread.name for thread in threading.enumerate()])
-        self.turns.stop()
-
-    async def test_start_and_stop_of_commands(self) -> None:
-        """Commands watch the reactor between start and stop."""
-        harness = Harness()
-        commands = Commands(harness.service, reactor)
-        commands.start()
-        self.addCleanup(commands.stop)
-        turned: Deferred[None] = Deferred()
-        reactor.callLater(0, turned.callback, None)
-        await turned
-        self.assertIn("fastway-turns", [thread.name for thread in threading.enumerate()])
-        commands.stop()
-        self.assertNotIn("fastway-turns", [thread.name for thread in threading.enumerate()])

@@ -1,29 +1,16 @@
-"""What a log line looks like, which events become one, and where it goes."""
+"""Which lines are logged: the level, the throttle, and nothing in them that moves a cursor."""
 
 from __future__ import annotations
 
-import io
-import json
-import os
-import stat
-import sys
-from typing import Any, cast
+from typing import cast
 
-from twisted.logger import (
-    ILogObserver,
-    LogEvent,
-    Logger,
-    LogLevel,
-    formatEventAsClassicLogText,
-    globalLogPublisher,
-)
-from twisted.python.failure import Failure
+from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway import logs
-from fastway.errors import ConfigError
+from fastway.logs import OTHERS, Arrivals, Throttle, escaped, source_of
 from tests.support.errors import raised
-from tests.support.files import scratch
 
 
 class LogTestCase(SynchronousTestCase):
@@ -42,163 +29,6 @@ class LogTestCase(SynchronousTestCase):
         globalLogPublisher.addObserver(cast(ILogObserver, observer))
         self.addCleanup(globalLogPublisher.removeObserver, cast(ILogObserver, observer))
         return events
-
-    def write_to(self, kind: str) -> io.StringIO:
-        """What an observer of `kind` writes from now on."""
-        stream = io.StringIO()
-        observer = logs.make_observer(stream, kind)
-        logs.add(observer)
-        self.addCleanup(logs.remove, observer)
-        return stream
-
-
-class LineTests(LogTestCase):
-    def test_text(self) -> None:
-        """A text line has the time, the module, the level and the text."""
-        stream = self.write_to("text")
-        self.log.info("client {id} connected", id=7)
-        self.assertRegex(
-            stream.getvalue(),
-            r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} \[fastway.test#info\] "
-            r"client 7 connected\n\Z",
-        )
-
-    def test_json(self) -> None:
-        """A JSON line is one object: time, level, source, text, and the event's plain fields."""
-        stream = self.write_to("json")
-        self.log.warn(
-            "{side} {id} lost: {why}", side="client", id=7, why="a\nb", seconds=1.5, known=True
-        )
-        (line,) = stream.getvalue().splitlines()
-        found = json.loads(line)
-        self.assertRegex(found.pop("time"), r"\A\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}\+00:00\Z")
-        # Observers of the old kind, as trial's, leave fields of theirs in the event.
-        self.assertEqual(
-            {name: found[name] for name in found if name not in ("system", "format", "isError")},
-            {
-                "level": "warn",
-                "source": "fastway.test",
-                "text": "client 7 lost: a\nb",
-                "side": "client",
-                "id": 7,
-                "why": "a\nb",
-                "seconds": 1.5,
-                "known": True,
-            },
-        )
-
-    def test_json_own_names(self) -> None:
-        """An event's field never replaces time, level, source or text."""
-        event: LogEvent = {
-            "log_time": 0.0,
-            "log_level": LogLevel.info,
-            "log_namespace": "fastway.test",
-            "log_format": "hello",
-            "level": 9000,
-            "time": "never",
-            "text": "other",
-            "source": "me",
-        }
-        self.assertEqual(
-            json.loads(logs.json_line(event)),
-            {
-                "time": "1970-01-01T00:00:00.000+00:00",
-                "level": "info",
-                "source": "fastway.test",
-                "text": "hello",
-            },
-        )
-
-    def test_json_leaves_objects_out(self) -> None:
-        """What is no plain value is in the text only."""
-        stream = self.write_to("json")
-        self.log.info("{thing}", thing=[1, 2])
-        found = json.loads(stream.getvalue())
-        self.assertEqual(found["text"], "[1, 2]")
-        self.assertNotIn("thing", found)
-
-    def test_json_failure(self) -> None:
-        """A failure's traceback is a field of its one line."""
-        stream = self.write_to("json")
-        try:
-            raise ValueError("broken")
-        except ValueError:
-            self.log.failure("it broke", failure=Failure())
-        (line,) = stream.getvalue().splitlines()
-        found = json.loads(line)
-        self.assertEqual(found["level"], "critical")
-        self.assertIn("ValueError: broken", found["traceback"])
-        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
-
-    def test_any_text_can_be_written(self) -> None:
-        """A text that is no UTF-8 on the outside costs no line in a log file."""
-        path = os.path.join(scratch(self), "a.log")
-        file = logs.open_logfile(path)
-        self.addCleanup(file.close)
-        for kind in ("text", "json"):
-            observer = logs.make_observer(file, kind)
-            observer(
-                {
-                    "log_time": 0.0,
-                    "log_level": LogLevel.info,
-                    "log_namespace": "fastway.test",
-                    "log_format": "{name} here",
-                    "name": "grüße 你 \udcff",
-                }
-            )
-        with open(path, "rb") as written:
-            lines = written.read().splitlines()
-        self.assertEqual(len(lines), 2)
-        for line in lines:
-            self.assertIn("grüße 你".encode(), line)
-
-    def test_console(self) -> None:
-        """The console is standard error."""
-        stream = io.StringIO()
-        self.patch(sys, "stderr", stream)
-        observer = logs.console("text")
-        observer({"log_time": 0.0, "log_level": LogLevel.info, "log_format": "hello"})
-        self.assertIn("hello\n", stream.getvalue())
-
-
-class TextLineTests(SynchronousTestCase):
-    def test_as_twisted(self) -> None:
-        """Each line is what Twisted's formatter makes of the event, byte for byte."""
-        line = logs.TextLine()
-        common: LogEvent = {"log_namespace": "fastway.x", "log_level": LogLevel.info}
-        rows: list[tuple[str | None, dict[str, Any]]] = [
-            ("plain", {}),
-            (
-                "{side} {id} {addr} lost (after {seconds:.1f} s; {n!r})",
-                {
-                    "side": "client",
-                    "id": 7,
-                    "addr": "[::1]:9",
-                    "seconds": 1.25,
-                    "n": "x",
-                },
-            ),
-            ("two\nlines {a}", {"a": "and\nmore"}),
-            ("{a.real} of {b[k]}", {"a": 5, "b": {"k": "v"}}),
-            ("{call()}", {"call": lambda: "called"}),
-            ("{missing}", {}),
-            ("{broken", {}),
-            ("legacy", {"log_system": "-"}),
-            ("failed", {"log_failure": Failure(ValueError("x"))}),
-            (None, {}),
-            ("", {}),
-            ("umlaut \u00e4 {{}}", {}),
-        ]
-        for number, (form, fields) in enumerate(rows):
-            for when in (1_700_000_000.5 + number, 1_700_000_000.9 + number):
-                event = {**common, **fields, "log_format": form, "log_time": when}
-                self.assertEqual(line(dict(event)), formatEventAsClassicLogText(dict(event)), form)
-
-    def test_foreign_events(self) -> None:
-        """Events without a level or a time are Twisted's to format."""
-        for event in ({"log_format": "x"}, {"log_text": "x"}, {}):
-            wanted = formatEventAsClassicLogText(cast(LogEvent, dict(event)))
-            self.assertEqual(logs.TextLine()(cast(LogEvent, dict(event))), wanted)
 
 
 class ThresholdTests(LogTestCase):
@@ -226,109 +56,259 @@ class ThresholdTests(LogTestCase):
         raised(ValueError, logs.threshold.set, "loud")
         self.assertIs(logs.threshold.level, LogLevel.info)
 
-    def test_observer(self) -> None:
-        """Events of other modules, Twisted's too, are held to the level as well."""
-        logs.threshold.set("warn")
-        stream = self.write_to("text")
-        other: Logger = Logger("fastway.test")
-        other.info("not seen")
-        other.warn("seen")
-        self.assertEqual(len(stream.getvalue().splitlines()), 1)
-        self.assertIn("[fastway.test#warn] seen", stream.getvalue())
-
-    def test_always(self) -> None:
-        """An event marked `always` is written whatever the level."""
-        logs.threshold.set("critical")
-        stream = self.write_to("text")
-        other: Logger = Logger("fastway.test")
-        other.info("an answer", always=True)
-        self.assertIn("an answer", stream.getvalue())
-
-    def test_no_level(self) -> None:
-        """An event without a level counts as info."""
-        stream = io.StringIO()
-        observer = logs.make_observer(stream, "text")
-        observer({"log_time": 0.0, "log_format": "old style"})
-        self.assertIn("old style", stream.getvalue())
-        logs.threshold.set("warn")
-        observer({"log_time": 0.0, "log_format": "dropped"})
-        self.assertNotIn("dropped", stream.getvalue())
+    def test_tells_info(self) -> None:
+        """A logger says whether a line at info would be dropped."""
+        for name in self.LEVELS:
+            logs.threshold.set(name)
+            self.assertEqual(self.log.tells_info, name in ("debug", "info"))
 
 
-class LogFileTests(LogTestCase):
+class EscapedTests(SynchronousTestCase):
+    def test_controls(self) -> None:
+        """What breaks a line, moves a cursor or turns the writing is spelt out."""
+        for code in (*range(32), *range(127, 160), 0x61C, 0x200E, 0x200F, 0x2028, 0x2029):
+            self.check(chr(code))
+        for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xD800, 0xDFFF):
+            self.check(chr(code))
+
+    def check(self, character: str) -> None:
+        text = escaped(f"a{character}b")
+        self.assertTrue(text.isprintable(), hex(ord(character)))
+        self.assertEqual(text.encode().decode("unicode_escape"), f"a{character}b")
+
+    def test_the_rest(self) -> None:
+        """What people write stays as it is."""
+        for text in (
+            "",
+            "plain",
+            "gr\u00fc\u00dfe \u4f60\u597d",
+            "no\u00a0break \u200b\u200d \U0001f600 \\x1b",
+        ):
+            self.assertEqual(escaped(text), text)
+
+
+class ThrottleTests(LogTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.path = os.path.join(scratch(self), "fastway.log")
+        self.clock = Clock()
+        self.quiet = Throttle(self.clock)
+        self.events = self.watch()
 
-    def read(self, path: str) -> str:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
+    def hit(self, host: str = "192.0.2.1", kind: str = "client connected", times: int = 1) -> None:
+        for number in range(times):
+            self.quiet.info(self.log, kind, host, "{n} from {addr}", n=number, addr=f"{host}:9")
 
-    def event(self, text: str) -> dict[str, Any]:
-        return {"log_time": 0.0, "log_level": LogLevel.info, "log_format": text}
+    def said(self) -> list[str]:
+        """What was logged since the last call."""
+        lines = [formatEvent(event) for event in self.events]
+        self.events.clear()
+        return lines
 
-    def test_append(self) -> None:
-        """What is in the file stays, what is logged comes behind it at once."""
-        with open(self.path, "w", encoding="utf-8") as old:
-            old.write("old\n")
-        file = logs.open_logfile(self.path)
-        self.addCleanup(file.close)
-        logs.make_observer(file, "text")(self.event("new"))
-        self.assertRegex(self.read(self.path), r"\Aold\n.* new\n\Z")
+    def test_first_at_once(self) -> None:
+        """The first of a kind and address is said at once, with its own fields."""
+        self.hit()
+        self.hit("192.0.2.2")
+        self.hit(kind="client lost")
+        self.assertEqual(
+            self.said(), ["0 from 192.0.2.1:9", "0 from 192.0.2.2:9", "0 from 192.0.2.1:9"]
+        )
 
-    def test_mode(self) -> None:
-        """A new file is for its owner and group only."""
-        self.addCleanup(os.umask, os.umask(0))
-        logs.open_logfile(self.path).close()
-        self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o640)
+    def test_sum(self) -> None:
+        """Those that follow are one line for each ten seconds, kind and address."""
+        self.hit(times=813)
+        self.hit("192.0.2.2", times=3)
+        self.assertEqual(len(self.said()), 2)
+        self.clock.advance(9.9)
+        self.assertEqual(self.said(), [])
+        self.clock.advance(0.1)
+        self.assertEqual(
+            self.said(),
+            [
+                "client connected: 812 more from 192.0.2.1 in 10 s",
+                "client connected: 2 more from 192.0.2.2 in 10 s",
+            ],
+        )
+        self.hit(times=5)
+        self.assertEqual(self.said(), [])
+        self.clock.advance(10)
+        self.assertEqual(self.said(), ["client connected: 5 more from 192.0.2.1 in 10 s"])
 
-    def test_reopen(self) -> None:
-        """After a rename and reopen, old lines are in the old file and new ones in a new one."""
-        file = logs.open_logfile(self.path)
-        self.addCleanup(file.close)
-        observer = logs.make_observer(file, "text")
-        observer(self.event("one"))
-        os.rename(self.path, f"{self.path}.1")
-        observer(self.event("two"))
-        file.reopen()
-        observer(self.event("three"))
-        self.assertRegex(self.read(f"{self.path}.1"), r" one\n.* two\n\Z")
-        self.assertRegex(self.read(self.path), r"\A\S+ \S+ three\n\Z")
-        self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o640)
+    def test_quiet_again(self) -> None:
+        """Who was quiet for a window is said at once the next time."""
+        self.hit(times=2)
+        self.clock.advance(10)
+        self.said()
+        self.clock.advance(9.9)
+        self.hit()
+        self.assertEqual(self.said(), [])
+        self.clock.advance(0.2)
+        self.assertEqual(self.said(), ["client connected: 1 more from 192.0.2.1 in 10 s"])
+        self.clock.advance(10)
+        self.hit()
+        self.assertEqual(self.said(), ["0 from 192.0.2.1:9"])
 
-    def test_mode_of_a_device(self) -> None:
-        """What is no file, such as /dev/null, keeps its mode."""
-        mode = stat.S_IMODE(os.stat(os.devnull).st_mode)
-        modes = {mode}
-        self.patch(os, "chmod", lambda _, changed: modes.add(changed))
-        logs.open_logfile(os.devnull).close()
-        self.assertEqual(modes, {mode})
+    def test_timer_only_while_there_is_a_sum(self) -> None:
+        """Nothing is scheduled for a line that was said, nor after its sum."""
+        self.hit()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.hit()
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.clock.advance(10)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_never_rotates(self) -> None:
-        """Rotation is logrotate's: no size makes it rename the file."""
-        file = logs.open_logfile(self.path)
-        self.addCleanup(file.close)
-        for _ in range(3):
-            file.write("x" * 1_000_000)
-        self.assertEqual(os.listdir(os.path.dirname(self.path)), ["fastway.log"])
+    def test_level(self) -> None:
+        """What the level drops is neither said nor counted, and a sum has its line's level."""
+        logs.threshold.set("warn")
+        self.hit(times=5)
+        self.quiet.warn(self.log, "turned away", "192.0.2.1", "away")
+        self.quiet.warn(self.log, "turned away", "192.0.2.1", "away")
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.clock.advance(10)
+        self.assertEqual([event["log_level"] for event in self.events], [LogLevel.warn] * 2)
+        self.assertEqual(self.said()[1], "turned away: 1 more from 192.0.2.1 in 10 s")
+        logs.threshold.set("info")
+        self.hit()
+        self.assertEqual(self.said(), ["0 from 192.0.2.1:9"])
 
-    def test_cannot_open(self) -> None:
-        """A file that cannot be written is one line with the option, the path and the reason."""
-        directory = os.path.dirname(self.path)
-        for path in (directory, os.path.join(directory, "missing", "fastway.log")):
-            error = raised(ConfigError, logs.open_logfile, path)
-            self.assertEqual(error.option, "--logfile")
-            self.assertIn(f"cannot write {path}: ", error.problem)
-            self.assertNotIn("\n", str(error))
+    def test_fields(self) -> None:
+        """A sum has its parts as fields."""
+        self.hit(times=3)
+        self.clock.advance(10)
+        event = self.events[-1]
+        self.assertEqual(
+            [event[name] for name in ("kind", "count", "addr", "seconds")],
+            ["client connected", 2, "192.0.2.1", 10.0],
+        )
 
-    def test_fifo(self) -> None:
-        """A pipe, as /dev/stdout may be, works or is refused with a reason."""
-        os.mkfifo(self.path)
-        reader = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
-        self.addCleanup(os.close, reader)
-        try:
-            file = logs.open_logfile(self.path)
-        except ConfigError as error:
-            self.assertNotIn("None", error.problem)
-        else:
-            file.close()
+    def test_many_addresses(self) -> None:
+        """The table is bounded; those that it does not hold share one entry for each kind."""
+        for number in range(Throttle.ADDRESSES + 500):
+            self.hit(f"host{number}")
+        self.assertEqual(len(self.said()), Throttle.ADDRESSES + 1)
+        self.hit("one more", kind="client lost")
+        self.assertEqual(len(self.said()), 1)
+        self.assertEqual(len(self.quiet._heard), Throttle.ADDRESSES + 2)
+        self.hit("host0")
+        self.clock.advance(10)
+        self.assertEqual(
+            self.said(),
+            [
+                "client connected: 1 more from host0 in 10 s",
+                f"client connected: 499 more from {OTHERS} in 10 s",
+            ],
+        )
+
+    def test_room_again(self) -> None:
+        """Who was quiet for a window makes room for others."""
+        for number in range(Throttle.ADDRESSES):
+            self.hit(f"old{number}")
+        self.hit("new")
+        self.clock.advance(10)
+        self.said()
+        self.hit("new")
+        self.hit("newer")
+        self.assertEqual(self.said(), ["0 from new:9", "0 from newer:9"])
+        self.assertLess(len(self.quiet._heard), 5)
+
+    def test_many_sums(self) -> None:
+        """Very many sums do not come in one turn, and none is left out."""
+        for number in range(300):
+            self.hit(f"host{number}", times=2)
+        self.said()
+        most = 0
+        self.clock.advance(10)
+        total = len(self.said())
+        for _ in range(300):
+            self.clock.advance(0.01)
+            sums = len(self.said())
+            most = max(most, sums)
+            total += sums
+        self.assertEqual(total, 300)
+        self.assertLessEqual(most, Throttle.LINES)
+
+    def test_clock_steps(self) -> None:
+        """A clock that goes back does not keep anybody quiet."""
+        self.clock.advance(1000)
+        self.hit()
+        self.clock.rightNow = 10.0
+        self.hit()
+        self.assertEqual(len(self.said()), 2)
+
+    def test_flush(self) -> None:
+        """A stop says what was counted, and leaves no call to come."""
+        self.hit(times=3)
+        self.hit("192.0.2.2")
+        self.clock.advance(4)
+        self.said()
+        self.quiet.flush()
+        self.assertEqual(self.said(), ["client connected: 2 more from 192.0.2.1 in 4 s"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.quiet.flush()
+        self.assertEqual(self.said(), [])
+
+    def test_cheap(self) -> None:
+        """A line that is only counted is not made: its values are not even looked at."""
+
+        class Costly:
+            def __format__(self, spec: str) -> str:
+                raise AssertionError("it was formatted")
+
+        self.hit()
+        self.said()
+        self.quiet.info(self.log, "client connected", "192.0.2.1", "{thing}", thing=Costly())
+        self.assertEqual(self.said(), [])
+
+    def test_sources(self) -> None:
+        """An IPv6 network of the usual size is one stranger, an IPv4 address is one."""
+        for host, source in (
+            ("192.0.2.1", "192.0.2.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+            ("fe80::1%eth0", "fe80::/64"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("?", "?"),
+            ("unix:/tmp/x", "unix:/tmp/x"),
+        ):
+            self.assertEqual(source_of(host), source)
+
+
+class ArrivalsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.said: list[int] = []
+        self.arrivals: Arrivals[int] = Arrivals(self.clock, self.said.append)
+
+    def test_later(self) -> None:
+        """Who came is said a moment later, once, in order."""
+        self.arrivals.came(1)
+        self.arrivals.came(2)
+        self.assertEqual(self.said, [])
+        self.clock.advance(Arrivals.MOMENT)
+        self.assertEqual(self.said, [1, 2])
+        self.assertFalse(self.arrivals.went(1))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_never(self) -> None:
+        """Who left before that is not said, and whoever asks is told so."""
+        self.arrivals.came(1)
+        self.arrivals.came(2)
+        self.assertTrue(self.arrivals.went(1))
+        self.assertFalse(self.arrivals.went(1))
+        self.clock.advance(Arrivals.MOMENT)
+        self.assertEqual(self.said, [2])
+
+    def test_many(self) -> None:
+        """Very many are not said in one turn."""
+        for number in range(3 * Arrivals.EACH_TURN):
+            self.arrivals.came(number)
+        self.clock.advance(Arrivals.MOMENT)
+        self.assertEqual(len(self.said), Arrivals.EACH_TURN)
+        self.clock.pump([0.01] * 5)
+        self.assertEqual(self.said, list(range(3 * Arrivals.EACH_TURN)))
+
+    def test_flush(self) -> None:
+        """A stop says who is left, and leaves no call to come."""
+        self.arrivals.came(1)
+        self.arrivals.flush()
+        self.assertEqual(self.said, [1])
+        self.assertEqual(self.clock.getDelayedCalls(), [])

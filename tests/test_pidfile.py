@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import subprocess
 import sys
+import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.errors import StartError
-from fastway.pidfile import PidFile
+from fastway.ops.pidfile import PidFile
 from tests.support.errors import raised
-from tests.support.files import scratch
+from tests.support.files import CHECKOUT, scratch
 from tests.support.logs import LogLines
 
 
@@ -21,6 +23,7 @@ class PidFileTests(SynchronousTestCase):
         self.directory = scratch(self)
         self.path = os.path.join(self.directory, "fastway.pid")
         self.pid_file = PidFile(self.path)
+        self.addCleanup(lambda: self.pid_file.remove())
 
     def holding(self, content: bytes) -> None:
         """Somebody else's file with `content` is there."""
@@ -97,26 +100,134 @@ class PidFileTests(SynchronousTestCase):
         self.assertIn(f"{self.path} was stale", log.lines[0])
         self.assertEqual(os.listdir(self.directory), ["fastway.pid"])
 
-    def test_live(self) -> None:
-        """The file of a live process is left alone; the refusal names file, process and mend."""
-        self.holding(b"%d\n" % os.getppid())
-        self.assertEqual(self.pid_file.holder(), os.getppid())
+    def process(self, code: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """A process that runs `code`, which says that it is there by `wait()`."""
+        child = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "import sys\ndef wait(): print('.', flush=True); sys.stdin.read()\n" + code,
+                *arguments,
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=CHECKOUT,
+        )
+
+        def end() -> None:
+            child.kill()
+            child.communicate()
+
+        self.addCleanup(end)
+        assert child.stdout is not None
+        self.assertEqual(child.stdout.read(1), b".")
+        return child
+
+    def test_held(self) -> None:
+        """The file of a gateway that runs is left alone; the refusal names file and mend."""
+        other = PidFile(self.path)
+        other.write()
         problem = self.refused()
         self.assertTrue(problem.startswith("pid-file: "))
         self.assertIn(self.path, problem)
-        self.assertIn(f"process {os.getppid()}, which is running", problem)
         self.assertIn("--pid-file or --run-dir", problem)
-        self.assertEqual(self.content(), b"%d\n" % os.getppid())
+        self.assertEqual(self.content(), b"%d\n" % os.getpid())
+        self.assertIsNone(other.holder())
+        other.check()
+        other.remove()
+        self.pid_file.write()
 
-    def test_live_and_not_ours(self) -> None:
-        """A live process of another user counts as live."""
+    def test_held_by_a_process(self) -> None:
+        """The lock is another process's, and ends with it, however it ends."""
+        child = self.process(
+            f"from fastway.ops.pidfile import PidFile\nfile = PidFile({self.path!r})\n"
+            "file.write()\nwait()"
+        )
+        self.assertEqual(self.pid_file.holder(), child.pid)
+        self.assertIn(f"process {child.pid}, which is running", self.refused())
+        child.kill()
+        child.wait()
+        self.assertEqual(self.content(), b"%d\n" % child.pid)
+        self.assertIsNone(self.pid_file.holder())
+        self.pid_file.write()
+        self.assertEqual(self.content(), b"%d\n" % os.getpid())
+
+    def test_number_used_again(self) -> None:
+        """A stale file whose number another process got is replaced, whatever that process is."""
+        for arguments in ((), ("fastway",)):
+            child = self.process("wait()", *arguments)
+            self.holding(b"%d\n" % child.pid)
+            os.utime(self.path, (time.time() - 60,) * 2)  # its gateway wrote it, and died
+            self.assertIsNone(self.pid_file.holder())
+            self.pid_file.write()
+            self.assertEqual(self.content(), b"%d\n" % os.getpid())
+            self.pid_file.remove()
+
+    def test_older_version(self) -> None:
+        """A file without a lock is respected while a fastway lives that may have written it."""
+        for arguments in (("/usr/bin/fastway", "--config"), ("twistd", "-y", "app.tac")):
+            child = self.process("wait()", *arguments)
+            self.holding(b"%d\n" % child.pid)
+            self.assertEqual(self.pid_file.holder(), child.pid)
+            self.assertIn(f"process {child.pid}, which is running", self.refused())
+            child.kill()
+            child.wait()
+            self.assertIsNone(self.pid_file.holder())
+
+    def test_another_program(self) -> None:
+        """A file without a lock that names a living process that is no fastway is stale."""
+        child = self.process("wait()")
+        self.holding(b"%d\n" % child.pid)
+        self.assertIsNone(self.pid_file.holder())
+        self.pid_file.write()
+        self.assertEqual(self.content(), b"%d\n" % os.getpid())
+
+    def test_hidden(self) -> None:
+        """A process of which this user may see nothing did not write the file."""
 
         def forbidden(pid: int, number: int) -> None:
             raise PermissionError
 
-        self.holding(b"%d\n" % os.getppid())
+        self.holding(b"%d\n" % self.dead_pid())
         self.patch(os, "kill", forbidden)
-        self.assertIn("is running", self.refused())
+        self.assertIsNone(self.pid_file.holder())
+
+    def test_no_locks(self) -> None:
+        """Where the file system knows no locks, a gateway that lives is respected all the same."""
+
+        def unsupported(*_: object) -> None:
+            raise OSError(95, "Operation not supported")
+
+        self.patch(fcntl, "flock", unsupported)
+        child = self.process("wait()", "fastway")
+        self.holding(b"%d\n" % child.pid)
+        self.refused()
+        child.kill()
+        child.wait()
+        self.pid_file.write()
+        self.assertEqual(self.content(), b"%d\n" % os.getpid())
+
+    def test_one_of_many(self) -> None:
+        """Of several that start at once over a stale file exactly one holds it."""
+        self.holding(b"%d\n" % self.dead_pid())
+        code = (
+            "from fastway.ops.pidfile import PidFile\n"
+            "from fastway.errors import StartError\n"
+            "print('.', end='', flush=True); sys.stdin.readline()\n"
+            f"file = PidFile({self.path!r})\n"
+            "try: file.write(); print('held', flush=True)\n"
+            "except StartError as error: print(error, flush=True)\n"
+            "sys.stdin.read()"
+        )
+        children = [self.process(code) for _ in range(4)]
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write(b"\n")
+            child.stdin.flush()
+        said = [(child.stdout.readline(), child.pid) for child in children if child.stdout]
+        (held,) = [pid for line, pid in said if line == b"held\n"]
+        self.assertEqual(self.content(), b"%d\n" % held)
+        self.assertEqual(os.listdir(self.directory), ["fastway.pid"])
 
     def test_our_own_number(self) -> None:
         """A file with this process's id is stale: in a container every gateway is process 1."""
@@ -144,19 +255,34 @@ class PidFileTests(SynchronousTestCase):
                 self.assertIsNone(self.pid_file.holder())
                 self.pid_file.write()
                 self.assertEqual(self.content(), b"%d\n" % os.getpid())
+                self.pid_file.remove()
 
     def test_lost_race(self) -> None:
         """A gateway that takes the file between check and write keeps it, and nothing is left."""
+        other = PidFile(self.path)
+        link = os.link
 
         def taken(source: str, target: str) -> None:
-            self.holding(b"%d\n" % os.getppid())
+            os.link = link
+            os.unlink(source)
+            other.write()
             raise FileExistsError
 
         self.patch(os, "link", taken)
         problem = str(raised(StartError, self.pid_file.write))
         self.assertIn("is running", problem)
-        self.assertEqual(self.content(), b"%d\n" % os.getppid())
         self.assertEqual(os.listdir(self.directory), ["fastway.pid"])
+        other.remove()
+        self.assertEqual(os.listdir(self.directory), [])
+
+    def test_looked_at(self) -> None:
+        """Somebody who only looks at a stale file keeps nobody from replacing it."""
+        self.holding(b"%d\n" % self.dead_pid())
+        with open(self.path, "rb") as looking:
+            fcntl.flock(looking, fcntl.LOCK_SH)
+            self.patch(time, "sleep", lambda _: fcntl.flock(looking, fcntl.LOCK_UN))
+            self.pid_file.write()
+        self.assertEqual(self.content(), b"%d\n" % os.getpid())
 
     def test_leftover(self) -> None:
         """What a crash left under the temporary name is in nobody's way."""
@@ -231,8 +357,10 @@ class PidFileTests(SynchronousTestCase):
         self.pid_file.remove()
 
     def test_remove_only_ours(self) -> None:
-        """A file that names another process, or none, stays."""
-        for content in (b"%d\n" % os.getppid(), b"%d\n" % self.dead_pid(), b"garbage", b""):
+        """A file that somebody else has put into its place stays."""
+        self.pid_file.write()
+        os.unlink(self.path)
+        for content in (b"%d\n" % os.getppid(), b"%d\n" % os.getpid(), b"garbage", b""):
             self.holding(content)
             self.pid_file.remove()
             self.assertEqual(self.content(), content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from fastway.ops.pidfile import PidFile
 from tests.support.files import CHECKOUT, scratch
 from tests.support.golden import PING, prove
 from tests.support.paths import on_both_paths
@@ -179,6 +181,115 @@ class ConsoleTests(ProcessTestCase):
 
 
 @on_both_paths
+class SignalTests(ProcessTestCase):
+    def test_command_as_the_pid_file_appears(self) -> None:
+        """SIGUSR1 at the moment the pid file is there does not kill, however often it comes."""
+        process = self.spawn(CONSOLE, LOOPBACK)
+        deadline = time.monotonic() + PATIENCE
+        while not self.read("fastway.pid").endswith("\n"):
+            self.assertLess(time.monotonic(), deadline)
+        while "fastway runs as" not in self.read("output"):
+            process.send_signal(signal.SIGUSR1)
+            self.assertLess(time.monotonic(), deadline)
+        self.serves(self.ports("output"))
+
+    def test_command_during_the_stop(self) -> None:
+        """SIGUSR1 from the stop's beginning to its end does not kill."""
+        process = self.spawn(CONSOLE, LOOPBACK)
+        self.ports("output")
+        process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + PATIENCE
+        while process.poll() is None:
+            process.send_signal(signal.SIGUSR1)
+            self.assertLess(time.monotonic(), deadline)
+        self.assertEqual(process.returncode, 0)
+
+    def test_hurry(self) -> None:
+        """A second signal ends a stop that waits for a link at once; five more change nothing."""
+        for more in (1, 6):
+            process = self.spawn(CONSOLE, LOOPBACK, f"output{more}")
+            client = self.connect(self.ports(f"output{more}")[0])
+            client.sendall(PING)
+            client.recv(len(PING), socket.MSG_WAITALL)  # and it does not close
+            process.send_signal(signal.SIGTERM)
+            wait_for("the stop", lambda: "fastway stops" in self.read(f"output{more}"))  # noqa: B023
+            began = time.monotonic()
+            for _ in range(more):
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGINT)
+                    select.select([], [], [], 0.005)
+            self.assertEqual(process.wait(PATIENCE), 0)
+            self.assertLess(time.monotonic() - began, 3)  # LINGER is 5
+            self.assertNotIn("Traceback", self.read(f"output{more}"))
+            self.assertIn("fastway stops at once", self.read(f"output{more}"))
+
+    def test_many_at_once(self) -> None:
+        """Signals that come together are a stop, and no traceback."""
+        process = self.spawn(CONSOLE, LOOPBACK)
+        self.serves(self.ports("output"))
+        for _ in range(3):
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(PATIENCE), 0)
+        self.assertNotIn("Traceback", self.read("output"))
+
+
+@on_both_paths
+class LogTests(ProcessTestCase):
+    def test_stuck_reader(self) -> None:
+        """A gateway whose log nobody reads forwards, answers commands, and stops in time."""
+        for command in (CONSOLE, twistd("-n", "--pidfile=", "fastway")):
+            reader, writer = os.pipe()
+            fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+            process = subprocess.Popen(
+                command,
+                cwd=self.directory,
+                env=environment({"FASTWAY_RELAY": "on" if self.relay else "off", **LOOPBACK}),
+                stdin=subprocess.DEVNULL,
+                stdout=writer,
+                stderr=writer,
+            )
+            os.close(writer)
+            self.addCleanup(os.close, reader)
+            self.addCleanup(process.wait)
+            self.addCleanup(process.kill)
+            wait_for("the start", lambda: self.read("fastway.pid").endswith("\n"))
+            for number in range(20):  # far more than the pipe takes
+                self.command(f"#{number} help\n")
+                process.send_signal(signal.SIGUSR1)
+                self.answered(number)
+            self.command("#99 status\n")
+            process.send_signal(signal.SIGUSR1)
+            self.answered(99)
+            ports = {}
+            for row in self.read("fastway.answer").splitlines():
+                side, _, addr = row.partition(" port: 127.0.0.1:")
+                ports[side] = int(addr.split(",")[0]) if addr else 0
+            self.serves((ports["client"], ports["server"]))
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGINT)  # its peers do not close
+            self.assertIn(process.wait(PATIENCE), (0, -signal.SIGTERM, -signal.SIGINT))
+
+    def answered(self, number: int) -> None:
+        wait_for("the answer", lambda: self.read("fastway.answer").startswith(f"{number} "))
+
+    def test_twistd_lines_once(self) -> None:
+        """`twistd fastway --logfile a.log` writes each line there, and only there."""
+        settings = {**LOOPBACK, "FASTWAY_LOGFILE": "a.log"}
+        process = self.spawn(twistd("-n", "--pidfile=", "fastway"), settings)
+        self.ports("a.log")
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE)
+        ours = set(self.read("a.log").splitlines())
+        twistds = set(self.read("output").splitlines())
+        self.assertIn("fastway stopped", self.read("a.log"))
+        self.assertIn("the log goes on in", self.read("output"))
+        self.assertIn("Server Shut Down.", self.read("output"))
+        self.assertEqual(ours & twistds, set())
+        self.assertNotIn("port listens", self.read("output"))
+
+
+@on_both_paths
 class TwistdTests(ProcessTestCase):
     def test_daemon(self) -> None:
         """`twistd fastway` daemonizes; the process in fastway.pid serves until it is killed."""
@@ -290,8 +401,9 @@ class OperatorErrorTests(ProcessTestCase):
             with open(file, "wb"):
                 pass
             os.mkdir(held)
-            with open(os.path.join(held, "fastway.pid"), "w", encoding="utf-8") as pid_file:
-                pid_file.write(f"{os.getpid()}\n")
+            pid_file = PidFile(os.path.join(held, "fastway.pid"))
+            pid_file.write()
+            self.addCleanup(pid_file.remove)
             self.check(
                 ({"FASTWAY_CLIENT_ADDR": busy}, ["FASTWAY_CLIENT_ADDR", busy, "another port"]),
                 ({"FASTWAY_SERVER_ADDR": ":0"}, ["server-auth-password", "--allow-empty-key"]),

@@ -23,11 +23,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 import fastway.relay
-from fastway.commands import Commands
 from fastway.errors import ConfigError, Reason
 from fastway.gateway import PortConfig
+from fastway.ops.snapshot import Source, finish
+from fastway.ops.status import status_rows
 from fastway.relay import IRelayTransport, PoolConfig, missing
 from tests.support.errors import raised
+from tests.support.files import scratch
 from tests.support.golden import PING, close, packet
 from tests.support.logs import LogLines
 from tests.support.options import LOOPBACK, parsed
@@ -322,7 +324,7 @@ class PoolTests(RelayTestCase):
         conn_id = await sockets.pair(client, server)
         client.send(packet(conn_id, bytes(1000))[:200])
         await client.was_read()
-        rows = Commands(sockets.service, reactor).status().splitlines()
+        rows = status_rows(finish(Source(sockets.service).snapshot()))
         self.assertIn("relay: 2 links, 1 virtual connections in native code", rows)
         self.assertIn(
             "memory pool: chan, 256 of 1048576 bytes of chunks used, "
@@ -470,6 +472,7 @@ class StartTests(ServiceTestCase):
     def test_native(self) -> None:
         """Where it is built it runs, and the log says so."""
         for choice in ("auto", "on"):
+            self.directory = scratch(self)  # one gateway each
             (line,) = self.lines(f"--relay={choice}", "--mem-pool-type=sync")
             self.assertTrue(line.endswith("the native relay; its memory pool is sync"), line)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -14,13 +15,18 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import LogLevel
+from twisted.logger import LogLevel, textFileLogObserver
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
+from fastway import __version__
 from fastway.address import Address
 from fastway.errors import ConfigError, LocalError, StartError
+from fastway.ops import logs
+from fastway.ops.pidfile import PidFile
+from fastway.ops.signals import shield
+from fastway.ops.snapshot import finish
 from fastway.service import GatewayService, Options, TwistdService, makeService
 from tests.support.errors import raised
 from tests.support.golden import accept, close, connect, dial, packet, prove
@@ -194,6 +200,8 @@ class LifeTests(ServiceTestCase):
         await service.stopService()
         service.startService()
         self.assertEqual(self.files(), ["fastway.pid"])
+        shown = finish(service.commands.source.snapshot()).ports
+        self.assertEqual([port.side for port in shown], ["client", "server"])
         await log_in(self, number(service, "server"))
         await self.logged_in(service)
         await service.stopService()
@@ -216,7 +224,7 @@ class LifeTests(ServiceTestCase):
             self.assertIn(line, log.lines)
         started = [line for line in log.lines if line.startswith("fastway runs as process")]
         self.assertEqual(len(started), 1)
-        self.assertIn(str(os.getpid()), started[0])
+        self.assertIn(f"process {os.getpid()}, version {__version__};", started[0])
 
     async def test_check_leaves_nothing(self) -> None:
         """check() alone leaves no file and no port."""
@@ -282,6 +290,62 @@ class SignalTests(ServiceTestCase):
         await stopping
         await client.ended
         self.assertIs(signal.getsignal(signal.SIGUSR1), before)
+
+    async def test_caught_before_the_pid_file(self) -> None:
+        """When the pid file appears, SIGUSR1 is caught already."""
+        seen = []
+        before = signal.getsignal(signal.SIGUSR1)
+
+        def write(pid_file: PidFile) -> None:
+            seen.append(signal.getsignal(signal.SIGUSR1) is before)
+
+        self.patch(PidFile, "write", write)
+        self.start()
+        self.assertEqual(seen, [False])
+
+    async def test_start_that_fails(self) -> None:
+        """A start that fails leaves the signals as they were."""
+        before = signal.getsignal(signal.SIGUSR1)
+        held = PidFile(os.path.join(self.directory, "fastway.pid"))
+        held.write()
+        self.addCleanup(held.remove)
+        raised(StartError, self.make().startService)
+        self.assertIs(signal.getsignal(signal.SIGUSR1), before)
+        await turns()
+
+    async def test_hurry(self) -> None:
+        """A second signal during the stop aborts what lingers; one before it does so too."""
+        for early in (False, True):
+            service = self.start()
+            client = await reach(self, number(service, "client"))
+            while not service.router_service.connected:
+                await turns(1)
+            assert client.transport is not None
+            client.transport.pauseProducing()  # type: ignore[attr-defined]
+            began = reactor.seconds()
+            if early:
+                service.hurry()
+            stopping = service.stopService()
+            if not early:
+                service.hurry()
+                service.hurry()
+            await stopping
+            self.assertLess(reactor.seconds() - began, 1)
+            client.transport.resumeProducing()  # type: ignore[attr-defined]
+            await client.ended
+            service.hurry()
+
+    async def test_hurry_when_something_hangs(self) -> None:
+        """A hurried stop ends within its time although a port does not close."""
+        service = self.start()
+        port = service.ports["client"]
+        close = port.stopListening
+        self.addCleanup(close)
+        self.patch(port, "stopListening", Deferred)
+        stopping = service.stopService()
+        service.hurry()
+        await stopping
+        self.assertEqual(self.files(), [])
 
     async def test_no_hangup_on_a_terminal(self) -> None:
         """Without a log file SIGHUP stays what it was: a gateway ends with its terminal."""
@@ -459,13 +523,13 @@ class RefusalTests(ServiceTestCase):
     async def test_live_pid_file(self) -> None:
         """A live gateway's pid file is respected before and at the start, and stays."""
         path = os.path.join(self.directory, "fastway.pid")
-        with open(path, "wb") as file:
-            file.write(b"%d" % os.getppid())
+        held = PidFile(path)
+        held.write()
+        self.addCleanup(held.remove)
         for problem in (self.refused(), self.refused_late()):
             self.assertIn(path, problem)
             self.assertIn("is running", problem)
-        with open(path, "rb") as file:
-            self.assertEqual(int(file.read()), os.getppid())
+        self.assertEqual(self.files(), ["fastway.pid"])
         await turns()
 
     async def test_pid_file_elsewhere(self) -> None:
@@ -594,6 +658,50 @@ class TwistdTests(ServiceTestCase):
             self.assertNotIn("\n", text)
         text = str(raised(SystemExit, self.options, "--nope"))
         self.assertTrue(text.startswith("fastway: --nope: no such option"), text)
+
+    async def test_shielded(self) -> None:
+        """Under twistd SIGUSR1 does not kill before the gateway catches it, nor after."""
+        self.addCleanup(signal.signal, signal.SIGUSR1, signal.getsignal(signal.SIGUSR1))
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        makeService(self.options("--command-file="))
+        self.assertIs(signal.getsignal(signal.SIGUSR1), signal.SIG_DFL)
+        service = makeService(self.options())
+        self.assertIs(signal.getsignal(signal.SIGUSR1), signal.SIG_IGN)
+        service.startService()
+        self.assertTrue(callable(signal.getsignal(signal.SIGUSR1)))
+        await service.stopService()
+        self.assertIs(signal.getsignal(signal.SIGUSR1), signal.SIG_IGN)
+        shield()
+
+    def twistd_log(self) -> io.StringIO:
+        """What twistd's own log gets from now on."""
+        stream = io.StringIO()
+        observer = textFileLogObserver(cast(Any, stream))
+        logs.add(observer)
+        self.addCleanup(logs.remove, observer)
+        return stream
+
+    async def test_lines_once(self) -> None:
+        """With a log file a line is there, and not in twistd's log too."""
+        stream = self.twistd_log()
+        path = os.path.join(self.directory, "fastway.log")
+        service = makeService(self.options(f"--logfile={path}"))
+        service.privilegedStartService()
+        service.startService()
+        await service.stopService()
+        with open(path, encoding="utf-8") as file:
+            self.assertIn("fastway runs as process", file.read())
+        lines = [line.partition("] ")[2] for line in stream.getvalue().splitlines()]
+        self.assertEqual(lines, [f"the log goes on in {path}"])
+
+    async def test_level_of_twistd_log(self) -> None:
+        """--log-level goes for twistd's log too."""
+        stream = self.twistd_log()
+        service = makeService(self.options("--log-level=warn"))
+        service.privilegedStartService()
+        service.startService()
+        await service.stopService()
+        self.assertEqual(stream.getvalue(), "")
 
     async def test_exit_late(self) -> None:
         """A failure at the start itself is SystemExit with its one line, too."""

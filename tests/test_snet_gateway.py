@@ -37,6 +37,7 @@ from fastway.errors import (
     StreamLost,
 )
 from fastway.gateway import ClientFactory, PortConfig, RouterService, ServerFactory
+from fastway.ops.snapshot import finish
 from fastway.router import Side
 from fastway.service import GatewayService
 from fastway.snet import carrier, config, listen, transport
@@ -503,7 +504,7 @@ class MixTests(LiveTestCase):
         self.assertEqual(service.router_service.snet["client"].config.buffer, 1024)
         client = await self.client(self.dialler(service, "client", SnetConfig(encrypt=True)))
         await client.ping()
-        self.assertIn("snet of clients: 1 streams live", service.commands.status())
+        self.assertIn("snet of clients: 1 streams live", finish(service.commands.status()))
 
     async def test_status(self) -> None:
         """`status` counts streams live, cut, resumed, refused by reason, and bytes sent again."""
@@ -519,7 +520,8 @@ class MixTests(LiveTestCase):
         peer = await raw_client(cast(Any, service.ports["client"].getHost()).port)
         self.assertEqual(await peer.ask(stranger), bytes(24))
         peer.wire.abortConnection()
-        (row,) = [row for row in service.commands.status().splitlines() if "snet" in row]
+        rows = finish(service.commands.status()).splitlines()
+        (row,) = [row for row in rows if row.startswith("snet")]
         self.assertIn("snet of clients: 1 streams live, 0 cut and waiting, 1 since start", row)
         self.assertIn("cuts: 1, resumed: 1 (0 while the old connection looked alive)", row)
         self.assertIn(f"1 failed (1 {Fault.UNKNOWN_STREAM.value})", row)
@@ -535,12 +537,12 @@ class MixTests(LiveTestCase):
         proxy.cut()
         (link,) = service.router_service.router.clients.values()
         await until("the cut", lambda: cast(Any, link).cut_since is not None)
-        path = service.commands.links().split()[-1]
+        path = finish(service.commands.links()).split()[-1]
         with open(path, encoding="utf-8") as file:
             self.assertTrue(file.read().endswith("\tcut 0 s\n"))
         proxy.down = False
         await client.ping()
-        service.commands.links()
+        finish(service.commands.links())
         with open(path, encoding="utf-8") as file:
             self.assertNotIn("cut", file.read())
 

@@ -45,9 +45,11 @@ def run_gateway(
     """
     from twisted.internet import reactor
 
-    from fastway import logs
+    from fastway.ops import logs
+    from fastway.ops.signals import shield
     from fastway.service import GatewayService
 
+    shield()
     errors: list[str] = []
 
     def failed(error: LocalError) -> None:

@@ -357,9 +357,10 @@ def run_tool(title: str, tool: Callable[[Any], Coroutine[Any, Any, int]], level:
     """
     from twisted.internet import reactor
 
-    from fastway import logs
+    from fastway.logs import threshold
+    from fastway.ops import logs
 
-    logs.threshold.set(level)
+    threshold.set(level)
     logs.begin(logs.console("text"))
     status = 1
     stopping = False

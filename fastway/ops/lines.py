@@ -1,0 +1,104 @@
+"""How a log event looks as a line: text, or JSON.
+
+Rule: an event is one line whatever is in its fields. Only a traceback has more, indented.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any, cast
+
+from twisted.logger import LogEvent, formatEvent, formatEventAsClassicLogText, formatTime
+
+from fastway.logs import escaped
+
+Format = Callable[[LogEvent], "str | None"]
+
+TEXT_ONLY = frozenset({"always", "colon", "item", "protocol", "transport", "with_snet"})
+"""Fields that only make up the text, or tell observers what to do; all others are documented."""
+
+_LEGACY = frozenset({"failure", "format", "isError", "message", "printed", "system", "time"})
+"""What observers of the old kind, as trial's, leave in an event."""
+
+
+class _Escaping(string.Formatter):
+    """str.format with every field escaped."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return escaped(super().format_field(value, format_spec))
+
+
+class TextLine:
+    """An event as Twisted's classic line of text, with nothing in it that moves a cursor.
+
+    Twisted's own formatter takes twice as long as to accept a connection does; here the time is
+    formatted once a second, and the text by str.format.
+    """
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._time = ""
+        self._escaping = _Escaping()
+
+    def __call__(self, event: LogEvent) -> str | None:
+        form = event.get("log_format")
+        calls = not isinstance(form, str) or "()" in form
+        if calls or not form or "log_failure" in event or "log_system" in event:
+            return _classic(event)
+        try:
+            when = event["log_time"]
+            system = f"{event['log_namespace']}#{event['log_level'].name}"
+            text = cast(str, form).format_map(event)
+            if not text.isprintable():
+                text = self._escaping.vformat(cast(str, form), (), event)
+        except Exception:  # Twisted's tells what is wrong with it
+            return _classic(event)
+        second = int(when)
+        if second != self._second:
+            self._second, self._time = second, formatTime(when)
+        if "\n" in text:  # of the format: our own
+            text = text.replace("\n", "\n\t")
+        return f"{self._time} [{system}] {text}\n"
+
+
+def _classic(event: LogEvent) -> str | None:
+    """Twisted's lines: its messages and tracebacks, indented behind the first line."""
+    text = formatEventAsClassicLogText(event)
+    if text is None:
+        return None
+    return "\n".join(
+        "\t".join(escaped(piece) for piece in row.split("\t")) for row in text.split("\n")
+    )
+
+
+def json_line(event: LogEvent) -> str:
+    """An event as one line of JSON: time, level, source, text, and the event's plain fields."""
+    when = datetime.fromtimestamp(cast(float, event.get("log_time", 0.0)), timezone.utc)
+    level = event.get("log_level")
+    line: dict[str, Any] = {
+        "time": when.isoformat(timespec="milliseconds"),
+        "level": getattr(level, "name", "info"),
+        "source": event.get("log_namespace", ""),
+        "text": formatEvent(event),
+    }
+    failure = event.get("log_failure")
+    if failure is not None:
+        line["traceback"] = cast(Any, failure).getTraceback()
+    for name, value in event.items():
+        if name in TEXT_ONLY or name in _LEGACY or name.startswith("log_") or name in line:
+            continue
+        if isinstance(value, (str, int, float, bool)):
+            line[name] = value
+    text = json.dumps(line, ensure_ascii=False)
+    if not text.isprintable():
+        # What JSON lets through (DEL, C1, U+2028, ...) moves a terminal's cursor all the same.
+        text = "".join(c if escaped(c) == c else f"\\u{ord(c):04x}" for c in text)
+    return text + "\n"
+
+
+def make_format(kind: str) -> Format:
+    """A formatter of its own for `kind`, text or json."""
+    return TextLine() if kind == "text" else json_line

@@ -1,0 +1,368 @@
+"""All figures of a running gateway at one moment, as a tree of values.
+
+Rule: whoever shows figures (`status`, `links`, metrics, pages) renders what is here; this is the
+only place of `ops` that reads a link or a service, and it changes nothing.
+
+Totals are counters of the gateway wherever there is one. What has to be summed over the links is
+summed in one pass, in slices: a generator that yields every few links, so that whoever drives it
+can let the gateway forward in between. `finish` drives one to its end at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from heapq import merge
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fastway import __version__
+from fastway.address import address_name
+from fastway.errors import Reason
+from fastway.logs import escaped
+from fastway.ops.logs import dropped
+from fastway.router import Refusal, Side
+
+if TYPE_CHECKING:
+    from fastway.gateway import GatewayLink, RouterService
+    from fastway.snet.transport import SnetFactory
+
+SLICE = 64
+"""Links that are looked at between two yields: well below a millisecond."""
+
+T = TypeVar("T")
+Slices = Generator[None, None, T]
+"""Work in slices, whose value is a T."""
+
+
+def finish(work: Slices[T]) -> T:
+    """Do all of it now."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+def in_slices(items: Iterable[T]) -> Iterator[tuple[bool, T]]:
+    """Each item with whether it ends a slice: `for pause, item in ...: ...; if pause: yield`."""
+    for number, item in enumerate(items, 1):
+        yield number % SLICE == 0, item
+
+
+@dataclass(frozen=True, slots=True)
+class PortTotals:
+    """A port: where it listens, and what its connections speak ("" for packets alone)."""
+
+    side: str
+    addr: str
+    layers: str
+
+
+@dataclass(frozen=True, slots=True)
+class SideTotals:
+    """Links of one side that are logged in."""
+
+    connected: int
+    since_start: int
+
+
+@dataclass(frozen=True, slots=True)
+class RouterTotals:
+    """Virtual connections, and what went over them. All but `open` only grow."""
+
+    open: int
+    accepted: int
+    packets: int
+    bytes: int
+    dials: int
+    refused: Mapping[Refusal, int]
+    strays: int
+    foreign_closes: int
+    pings: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueTotals:
+    """What waits for all links together, and links that are not read from because of that.
+
+    Attributes:
+        held: Not read from now.
+        holds: How often that began.
+    """
+
+    packets: int
+    bytes: int
+    held: int
+    holds: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnetTotals:
+    """The snet streams of one port; see `SnetStats`.
+
+    Attributes:
+        kept: Bytes kept to be sent again.
+        pending: Bytes that wait for a connection.
+        handshakes: Under way now.
+    """
+
+    side: str
+    live: int
+    waiting: int
+    made: int
+    cut: int
+    resumed: int
+    taken_over: int
+    replayed: int
+    kept: int
+    pending: int
+    handshakes: int
+    failed: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkTotals:
+    """Chunks of one size, in bytes, of the relay's pool."""
+
+    size: int
+    pages: int
+    used: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class RelayTotals:
+    """The native relay: its links and its memory pool.
+
+    Attributes:
+        used: Bytes of chunks that are handed out; `limit` at most, unless that is 0.
+        plain: Chunks that are not of a page.
+        failed: Requests over the limit.
+    """
+
+    links: int
+    pairs: int
+    pool: str
+    used: int
+    limit: int
+    plain: int
+    failed: int
+    chunks: tuple[ChunkTotals, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A gateway at one moment.
+
+    Attributes:
+        path: The path that packets take: native or Python, and why.
+        uptime: Seconds since the start.
+        server_ids: Different ids that servers have.
+        turned_away: Connections closed at the door, over the greatest number of links.
+        lost: Links lost since the start by reason, failed handshakes included.
+        memory: Bytes resident; 0 where the system does not tell.
+        log_dropped: Lines of the log that could not be written.
+        relay: None on the Python path.
+    """
+
+    version: str
+    path: str
+    pid: int
+    uptime: float
+    ports: tuple[PortTotals, ...]
+    clients: SideTotals
+    servers: SideTotals
+    server_ids: int
+    router: RouterTotals
+    queues: QueueTotals
+    turned_away: int
+    lost: Mapping[Reason, int]
+    snet: tuple[SnetTotals, ...]
+    memory: int
+    log_dropped: int
+    relay: RelayTotals | None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRow:
+    """One link.
+
+    Attributes:
+        link_id: 0 before it is known.
+        addr: The peer's address, fit for a line of text.
+        seconds: Since it connected.
+        held: It is not read from.
+        cut: Seconds for which its stream has been without a connection, or None.
+        lost: Why it was lost; it lingers.
+    """
+
+    side: str
+    link_id: int
+    addr: str
+    conns: int
+    seconds: float
+    packets_in: int
+    bytes_in: int
+    packets_out: int
+    bytes_out: int
+    waiting_packets: int
+    waiting_bytes: int
+    held: bool
+    cut: float | None
+    lost: Reason | None
+
+
+@dataclass(slots=True)
+class Source:
+    """What figures are taken of.
+
+    Attributes:
+        service: What both ports share.
+        path: See `Snapshot`.
+        ports: side -> the listening port, while it listens.
+        memory: Tells the resident memory in bytes.
+    """
+
+    service: RouterService
+    path: str = ""
+    ports: Mapping[str, Any] = field(default_factory=dict)
+    memory: Callable[[], int] = lambda: 0
+
+    def snapshot(self) -> Slices[Snapshot]:
+        """The gateway's figures."""
+        service = self.service
+        router = service.router
+        stats = router.stats
+        queues = yield from self._queues()
+        snet = []
+        for side, streams in sorted(service.snet.items()):
+            snet.append((yield from _snet(side, streams)))
+        return Snapshot(
+            version=__version__,
+            path=self.path,
+            pid=os.getpid(),
+            uptime=service.clock.seconds() - service.started,
+            ports=tuple(
+                PortTotals(
+                    side, address_name(port.getHost()), "snet" if side in service.snet else ""
+                )
+                for side, port in sorted(self.ports.items())
+            ),
+            clients=SideTotals(len(router.clients), stats.gained[Side.CLIENT]),
+            servers=SideTotals(sum(map(len, router.servers.values())), stats.gained[Side.SERVER]),
+            server_ids=len(router.servers),
+            router=RouterTotals(
+                open=len(router.conn_ids),
+                accepted=stats.accepted,
+                packets=stats.packets,
+                bytes=stats.bytes,
+                dials=stats.dials,
+                refused=dict(stats.refused),
+                strays=stats.strays,
+                foreign_closes=stats.foreign_closes,
+                pings=stats.pings,
+            ),
+            queues=queues,
+            turned_away=service.turned_away,
+            lost=self._lost(),
+            snet=tuple(snet),
+            memory=self.memory(),
+            log_dropped=dropped(),
+            relay=self._relay(),
+        )
+
+    def links(self) -> Slices[Iterator[GatewayLink]]:
+        """All links, clients first, by id; those that are not known yet come before the others."""
+        runs: list[list[tuple[str, int, int]]] = [[]]
+        numbered = list(self.service.connected)
+        for number, link in enumerate(numbered):
+            runs[-1].append((link.side.value, link.link_id, number))
+            if len(runs[-1]) == SLICE:
+                runs[-1].sort()
+                runs.append([])
+                yield
+        runs[-1].sort()
+        return (numbered[number] for _, _, number in merge(*runs))
+
+    def row(self, link: GatewayLink) -> LinkRow | None:
+        """A link's figures; None if it has gone."""
+        if link not in self.service.connected:
+            return None
+        now = self.service.wheel.seconds()
+        return LinkRow(
+            side=link.side.value,
+            link_id=link.link_id if link.known else 0,
+            addr=escaped(link.peer_name()),
+            conns=len(link.peers),
+            seconds=now - link.since,
+            packets_in=link.packets_in,
+            bytes_in=link.bytes_in,
+            packets_out=link.packets_out,
+            bytes_out=link.bytes_out,
+            waiting_packets=link.waiting_packets,
+            waiting_bytes=link.waiting_bytes,
+            held=link.held,
+            cut=None if link.cut_since is None else now - link.cut_since,
+            lost=link.lost,
+        )
+
+    def _queues(self) -> Slices[QueueTotals]:
+        packets = size = held = 0
+        for pause, link in in_slices(list(self.service.connected)):
+            packets += link.waiting_packets
+            size += link.waiting_bytes
+            held += link.held
+            if pause:
+                yield
+        return QueueTotals(packets, size, held, self.service.holds)
+
+    def _lost(self) -> dict[Reason, int]:
+        lost: Counter[Reason] = Counter()
+        stats = self.service.router.stats
+        for (_, reason), count in stats.lost.items():
+            lost[reason] += count
+        lost.update(stats.turned_away)
+        return dict(lost)
+
+    def _relay(self) -> RelayTotals | None:
+        relay = self.service.relay
+        if relay is None:
+            return None
+        _, _, _, links, pairs = relay.core.totals()
+        used, plain, failed, classes = relay.core.pool()
+        return RelayTotals(
+            links=links,
+            pairs=pairs,
+            pool=relay.pool.type,
+            used=used,
+            limit=relay.pool.limit,
+            plain=plain,
+            failed=failed,
+            chunks=tuple(ChunkTotals(*row) for row in classes),
+        )
+
+
+def _snet(side: str, streams: SnetFactory) -> Slices[SnetTotals]:
+    kept = pending = 0
+    for pause, stream in in_slices(list(streams.streams.values())):
+        kept += stream.replayable
+        pending += stream.pending
+        if pause:
+            yield
+    stats = streams.stats
+    return SnetTotals(
+        side=side,
+        live=len(streams.streams) - len(streams.waiting),
+        waiting=len(streams.waiting),
+        made=stats.made,
+        cut=stats.cut,
+        resumed=stats.resumed,
+        taken_over=stats.taken_over,
+        replayed=stats.replayed,
+        kept=kept,
+        pending=pending,
+        handshakes=len(streams.handshakes),
+        failed={fault.value: count for fault, count in stats.refused.items()},
+    )

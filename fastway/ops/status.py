@@ -1,0 +1,96 @@
+"""What an operator reads of a snapshot: the rows of `status`, and a link's row of `links`.
+
+Rule: figures come from `fastway.ops.snapshot`; here is only how they look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from fastway.ops.snapshot import LinkRow, RelayTotals, Snapshot, SnetTotals
+
+
+def status_rows(shot: Snapshot) -> list[str]:
+    """The answer to `status`, the version first."""
+    router, queues = shot.router, shot.queues
+    rows = [
+        f"version: {shot.version}, process {shot.pid}",
+        f"path: {shot.path or '?'}",
+        f"uptime: {shot.uptime:.0f} s",
+        *(
+            f"{port.side} port: {port.addr}" + (f", with {port.layers}" if port.layers else "")
+            for port in shot.ports
+        ),
+        f"clients: {shot.clients.connected} connected, {shot.clients.since_start} since start",
+        f"servers: {shot.servers.connected} connected with {shot.server_ids} ids, "
+        f"{shot.servers.since_start} since start",
+        f"virtual connections: {router.open} open, {router.accepted} since start",
+        f"forwarded: {router.packets} packets, {router.bytes} bytes",
+        f"dials: {router.dials}, refused: {sum(router.refused.values())}"
+        + counts({why.value: count for why, count in router.refused.items()}),
+        f"strays answered by a Close: {router.strays}, "
+        f"closes of others' connections ignored: {router.foreign_closes}, pings: {router.pings}",
+        f"waiting: {queues.packets} packets, {queues.bytes} bytes; "
+        f"not read from now: {queues.held}, holds: {queues.holds}",
+        f"turned away at the door: {shot.turned_away}",
+        *map(_snet_row, shot.snet),
+        f"links lost: {sum(shot.lost.values())}"
+        + counts({reason.value: count for reason, count in shot.lost.items()}),
+        f"log lines dropped: {shot.log_dropped}",
+        f"memory: {shot.memory // 1024} KiB resident",
+    ]
+    if shot.relay is not None:
+        rows += _relay_rows(shot.relay)
+    return rows
+
+
+def link_row(link: LinkRow) -> str:
+    """One row of `links`, fields separated by tabs."""
+    return (
+        f"{link.side}\t{link.link_id or '?'}\t{link.addr}\t"
+        f"{link.conns} conns\t{link.seconds:.0f} s\t"
+        f"in {link.packets_in} packets {link.bytes_in} bytes\t"
+        f"out {link.packets_out} packets {link.bytes_out} bytes\t"
+        f"waiting {link.waiting_packets} packets {link.waiting_bytes} bytes" + _state(link)
+    )
+
+
+def counts(numbers: Mapping[str, int]) -> str:
+    """` (3 a, 1 b)`, the most first, or nothing."""
+    rows = sorted(numbers.items(), key=lambda row: (-row[1], row[0]))
+    return f" ({', '.join(f'{count} {name}' for name, count in rows)})" if rows else ""
+
+
+def _state(link: LinkRow) -> str:
+    if link.lost:
+        return "\tlost"
+    if link.cut is not None:
+        return f"\tcut {link.cut:.0f} s"
+    return "\tnot read from" if link.held else ""
+
+
+def _snet_row(snet: SnetTotals) -> str:
+    return (
+        f"snet of {snet.side}s: {snet.live} streams live, "
+        f"{snet.waiting} cut and waiting, {snet.made} since start; "
+        f"cuts: {snet.cut}, resumed: {snet.resumed} "
+        f"({snet.taken_over} while the old connection looked alive), "
+        f"{snet.replayed} bytes sent again; {snet.kept} bytes kept, "
+        f"{snet.pending} bytes wait; handshakes: {snet.handshakes} under way, "
+        f"{sum(snet.failed.values())} failed" + counts(snet.failed)
+    )
+
+
+def _relay_rows(relay: RelayTotals) -> Iterable[str]:
+    limit = f" of {relay.limit}" if relay.limit else ""
+    yield f"relay: {relay.links} links, {relay.pairs} virtual connections in native code"
+    yield (
+        f"memory pool: {relay.pool}, {relay.used}{limit} bytes of chunks used, "
+        f"{relay.plain} chunks outside of pages, {relay.failed} requests failed"
+    )
+    for chunk in relay.chunks:
+        if chunk.pages or chunk.used or chunk.free:
+            yield (
+                f"chunks of {chunk.size}: {chunk.pages} pages, "
+                f"{chunk.used} used, {chunk.free} free"
+            )
