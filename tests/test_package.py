@@ -24,13 +24,11 @@ LEFT_OUT = shutil.ignore_patterns(
 )
 
 
-def can_build_wheels() -> bool:
-    """setuptools is here and makes wheels itself (70.1), or finds the wheel package."""
+def has_setuptools() -> bool:
+    """setuptools is here, and so new (70.1) that it makes wheels by itself."""
     if find_spec("setuptools") is None:
         return False
-    return (
-        find_spec("setuptools.command.bdist_wheel") is not None or find_spec("wheel") is not None
-    )
+    return find_spec("setuptools.command.bdist_wheel") is not None
 
 
 def imported_tests(path: str) -> list[str]:
@@ -65,11 +63,12 @@ class PackageTests(SynchronousTestCase):
         self.tree = os.path.join(self.directory, "tree")
         shutil.copytree(CHECKOUT, self.tree, ignore=LEFT_OUT)
 
-    def run_python(self, *arguments: str) -> str:
-        """What a Python in the copy says."""
+    def run_python(self, *arguments: str, **variables: str) -> str:
+        """What a Python in the copy, with these environment variables, says."""
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=self.tree,
+            env={**os.environ, **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -125,6 +124,24 @@ class PackageTests(SynchronousTestCase):
             (points,) = [name for name in names if name.endswith("entry_points.txt")]
             self.check_entry_points(wheel.read(points).decode())
             self.assertTrue(any(name.endswith("LICENSE") for name in names))
+            (about,) = [name for name in names if name.endswith("METADATA")]
+            self.check_links(wheel.read(about).decode())
+
+    def check_links(self, about: str) -> None:
+        """The description has no link that leads nowhere outside of a checkout."""
+        targets = re.findall(r"\]\(([^)]*)\)", about)
+        self.assertEqual([target for target in targets if not target.startswith("http")], [])
+        self.assertIn("docs/options.md", about)
+
+    def test_wheel_without_relay(self) -> None:
+        """A wheel that was made without a compiler does not pass for one with the native path."""
+        script = "from setuptools.build_meta import build_wheel; print(build_wheel('..'))"
+        name = self.run_python("-c", script, CC="/bin/false").splitlines()[-1]
+        self.assertTrue(name.endswith("-py3-none-any.whl"), name)
+        with zipfile.ZipFile(os.path.join(self.directory, name)) as wheel:
+            names = set(wheel.namelist())
+        self.check(names)
+        self.assertEqual([name for name in names if name.endswith(".so")], [])
 
     def test_source(self) -> None:
         """A source distribution has what a checkout has: the tac file, README, tests, Makefile."""
@@ -152,8 +169,6 @@ class PackageTests(SynchronousTestCase):
 
     if not os.path.exists(os.path.join(CHECKOUT, "MANIFEST.in")):
         test_source.skip = "there is no MANIFEST.in"  # type: ignore[attr-defined]
-    if not can_build_wheels():
-        test_wheel.skip = "setuptools below 70.1 needs wheel"  # type: ignore[attr-defined]
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -233,5 +248,5 @@ class CycleTests(SynchronousTestCase):
 
 if not IN_CHECKOUT:
     PackageTests.skip = "not in a checkout"
-elif find_spec("setuptools") is None:
-    PackageTests.skip = "there is no setuptools"
+elif not has_setuptools():
+    PackageTests.skip = "there is no setuptools 70.1 or later"
