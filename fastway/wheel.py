@@ -4,14 +4,15 @@ Rule: an item is touched once when its slot comes up, never when its deadline mo
 tells whether it is really due, or when to ask again; so a packet costs a link no timer work, only
 the writing down of a time.
 
-The wheel's time stands still while the process is kept from running (a stopped virtual machine, a
-stepped clock, a long turn): nobody is called idle for a time in which nobody was listened to.
+The wheel's time stands still while the process is kept from running (a stopped process or virtual
+machine, a long turn): nobody is called idle for a time in which nobody was listened to.
 """
 
 from __future__ import annotations
 
+import time
 from math import ceil
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -24,6 +25,23 @@ TICK = 0.1
 
 STALL = 1.0
 """A turn of the wheel that comes later than this many seconds makes its time stand still."""
+
+
+def make_monotonic(reactor: Any) -> None:
+    """Let a reactor's time be one that nobody sets.
+
+    Twisted's reactors go by the wall clock (twisted.internet.base, 24.7 to 26.10): a step back of
+    an hour would freeze all that is scheduled for as long. To be called before anything is
+    scheduled, by whoever owns the process.
+    """
+    reactor.seconds = time.monotonic
+
+
+SLICE = 0.002
+"""Seconds of one turn of the wheel; who is not asked by then is asked in the next one."""
+
+LOOKS = 16
+"""Items that are asked between two looks at the clock."""
 
 
 class Watched(Protocol):
@@ -50,12 +68,19 @@ class Wheel:
         """The last slot whose items were asked."""
         self._stalled = 0.0
         self._expected = 0.0
+        """When it turns next, on the clock,"""
+        self._stalls = 0.0
+        """and when it must have, lest its time stand still."""
         self._turning = False
         self._call: IDelayedCall | None = None
 
     def seconds(self) -> float:
         """Now, in the wheel's time."""
-        return self._clock.seconds() - self._stalled
+        now = self._clock.seconds()
+        if now > self._stalls and self._call is not None:
+            # Read after a stop, before the wheel has turned: its time has not gone on.
+            now = self._expected - self._tick
+        return now - self._stalled
 
     def __len__(self) -> int:
         return sum(map(len, self._slots.values()))
@@ -98,13 +123,19 @@ class Wheel:
         now = self._clock.seconds()
         edge = (self._reached + 1) * self._tick + self._stalled
         delay = max(edge - now, self._tick / 64)
-        self._expected = now + delay
+        self._expect(delay)
+
+    def _expect(self, delay: float) -> None:
+        self._expected = self._clock.seconds() + delay
+        self._stalls = self._expected + STALL
         self._call = self._clock.callLater(delay, self._turn)
 
     def _turn(self) -> None:
         began = self._clock.seconds()
-        if began - self._expected > STALL:
-            self._stalled += began - self._expected
+        self._call = None
+        if began > self._stalls:
+            # One tick less: what came meanwhile is read before anybody is called idle.
+            self._stalled += began - self._expected + self._tick
         now = self.seconds()
         reached = int(now / self._tick)
         if reached - self._reached > len(self._slots):
@@ -112,11 +143,16 @@ class Wheel:
         else:
             due = [slot for slot in range(self._reached + 1, reached + 1) if slot in self._slots]
         self._reached = max(reached, self._reached)
-        self._call = None
         self._turning = True
+        asked = 0
+        late = -1
         for slot in due:
             # Looked up anew each time: a check may forget any item, or stop the wheel.
-            while items := self._slots.get(slot):
+            while late < 0 and (items := self._slots.get(slot)):
+                asked += 1
+                if asked % LOOKS == 0 and SLICE < self._clock.seconds() - began < STALL:
+                    late = slot
+                    break
                 item = items.pop()
                 if not items:
                     del self._slots[slot]
@@ -132,5 +168,9 @@ class Wheel:
         took = self._clock.seconds() - began
         if took > STALL:
             self._stalled += took
-        if self._slots:
+        if late >= 0 and self._slots:
+            # Thousands are due at once: others are served in between.
+            self._reached = late - 1
+            self._expect(0)
+        elif self._slots:
             self._schedule()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from fastway.wheel import STALL, TICK, Wheel
+from fastway.wheel import LOOKS, SLICE, STALL, TICK, Wheel
 from tests.support.core import DETERMINISTIC
 
 STEP = 1 / 64
@@ -452,6 +453,30 @@ class EmptyTests(WheelCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
+class SliceTests(WheelCase):
+    """Thousands who are due at once."""
+
+    def test_in_slices(self) -> None:
+        """When their checks take long the reactor goes on in between; all are asked, in order."""
+        order: list[int] = []
+        seen: list[int] = []
+        many = 10 * LOOKS
+
+        def work(number: int) -> None:
+            order.append(number)
+            self.clock.rightNow += SLICE / LOOKS
+
+        for number in range(many):
+            self.watch(1.0 + number // many, partial(work, 0))
+            self.watch(2.0, partial(work, 1))
+        self.clock.callLater(1.0 + SLICE, lambda: seen.append(len(order)))
+        self.turn(1.0 + 4 * STEP)
+        self.assertEqual(order, [0] * many)
+        self.assertLessEqual(seen[0], 3 * LOOKS)
+        self.turn(1.0 + 4 * STEP)
+        self.assertEqual(order, [0] * many + [1] * many)
+
+
 class StallTests(WheelCase):
     def late_by(self, seconds: float) -> None:
         """The turn that is next comes late."""
@@ -463,9 +488,19 @@ class StallTests(WheelCase):
         self.watch(100.0)
         self.turn(1.0)
         self.late_by(60.0)
-        self.assertEqual(self.wheel.seconds(), 1.0 + EXACT_TICK)
+        self.assertEqual(self.wheel.seconds(), 1.0)
         self.turn(1.0)
-        self.assertEqual(self.wheel.seconds(), 2.0 + EXACT_TICK)
+        self.assertEqual(self.wheel.seconds(), 2.0)
+
+    def test_read_before_its_turn(self) -> None:
+        """Who asks for the time after a stall, before the wheel has turned, is told no other."""
+        self.watch(100.0)
+        self.turn(1.0)
+        (call,) = self.clock.getDelayedCalls()
+        self.clock.rightNow = call.getTime() + 60.0
+        self.assertEqual(self.wheel.seconds(), 1.0)
+        self.clock.advance(0)
+        self.assertEqual(self.wheel.seconds(), 1.0)
 
     def test_nobody_is_due(self) -> None:
         """A deadline that passed during a stall gets the time that it still had before it."""
@@ -473,10 +508,19 @@ class StallTests(WheelCase):
         self.turn(1.0)
         self.late_by(60.0)
         self.assertEqual(item.asked, [])
-        self.turn(2.0 - EXACT_TICK - STEP)
+        self.turn(2.0 - STEP)
         self.assertEqual(item.asked, [])
         self.turn(STEP)
         self.assertEqual(item.fired, [3.0])
+
+    def test_nobody_is_due_at_once(self) -> None:
+        """Who was due in the tick of the stall gets one more: what came is read before."""
+        item = self.watch(1.0 + EXACT_TICK)
+        self.turn(1.0)
+        self.late_by(60.0)
+        self.assertEqual(item.fired, [])
+        self.turn(EXACT_TICK)
+        self.assertEqual(item.fired, [1.0 + EXACT_TICK])
 
     def test_twice(self) -> None:
         """Stalls add up."""
@@ -484,7 +528,7 @@ class StallTests(WheelCase):
         for _ in range(2):
             self.turn(0.5)
             self.late_by(10.0)
-        self.assertEqual(self.wheel.seconds(), self.clock.seconds() - 20.0)
+        self.assertEqual(self.wheel.seconds(), self.clock.seconds() - 20.0 - 2 * EXACT_TICK)
         self.assertEqual(item.asked, [])
         self.turn(2.0)
         self.assertEqual(item.fired, [3.0])
@@ -519,7 +563,7 @@ class StallTests(WheelCase):
         for late, stands_still in (
             (STALL - STEP, 0.0),
             (STALL, 0.0),
-            (STALL + STEP, STALL + STEP),
+            (STALL + STEP, STALL + STEP + EXACT_TICK),
         ):
             with self.subTest(late=late):
                 self.setUp()
