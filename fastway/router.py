@@ -285,10 +285,13 @@ class Router:
         """server id -> its links, the newest last; the newest gets the dials."""
         self.conn_ids: set[int] = set()
         """The ids of all open virtual connections."""
+        self.commands = 0
+        """Commands, and runs of strays, that were carried out since the start."""
         self.dials_waiting = 0
         """Dials that are not answered yet, of all links."""
-        self._jobs: deque[Iterator[None]] = deque()
-        """What was begun and is not finished, the oldest first; each does a step when asked."""
+        self.jobs: deque[Iterator[None]] = deque()
+        """What was begun and is not finished, the oldest first; each does a step when asked. Empty
+        unless `unfinished`."""
 
     def links(self) -> Iterator[Link]:
         """All links that are logged in: clients first, then servers, by age."""
@@ -328,17 +331,24 @@ class Router:
         same_id = self.servers.get(link_id)
         return same_id[-1] if same_id else None
 
-    def receive(self, link: Link, runs: Iterable[Run]) -> None:
+    def receive(self, link: Link, runs: Iterable[Run], most: int = MAX_ID) -> list[Run]:
         """Packets came from `link`: forward them, carry out the commands.
 
         A link that breaks the rules is lost, and the rest of its packets with it.
+
+        Args:
+            most: Commands, and runs of strays, that may be carried out now.
+
+        Returns:
+            What is left, beginning with a command: the runs for the next call.
         """
         if link.lost is not None:
-            return
+            return []
         stats = self.stats
         peers = link.peers
         packets = size = 0
-        for conn_id, data, count in runs:
+        rest = iter(runs)
+        for conn_id, data, count in rest:
             peer = peers.get(conn_id)
             if peer is not None and peer.lost is None:
                 peer.send(data, count)
@@ -346,12 +356,18 @@ class Router:
                 size += len(data)
                 continue
             # What follows may look at the counters.
-            link.routed += count + packets
+            link.routed += packets
             stats.packets += packets
             stats.bytes += size
             packets = size = 0
             if peer is not None:
+                link.routed += count
                 continue  # it was lost, and this end has not been told yet
+            if most <= 0:
+                return [(conn_id, data, count), *rest]
+            most -= 1
+            self.commands += 1
+            link.routed += count
             if conn_id:
                 self._stray(link, conn_id, count)
             else:
@@ -360,10 +376,11 @@ class Router:
                 except RemoteError as error:
                     self.lose(link, error.reason, str(error))
             if link.lost is not None:
-                return
+                return []
         link.routed += packets
         stats.packets += packets
         stats.bytes += size
+        return []
 
     def close(self, link: Link, conn_id: int) -> None:
         """`link` closes a virtual connection: both ends are told. No effect unless it owns it."""
@@ -405,7 +422,7 @@ class Router:
     @property
     def unfinished(self) -> bool:
         """Something is left for `work`."""
-        return bool(self._jobs)
+        return bool(self.jobs)
 
     def work(self, steps: int = SLICE) -> bool:
         """Go on with what was begun; links may be sent to. Returns `unfinished`.
@@ -414,7 +431,7 @@ class Router:
             steps: How many to do at most: a step tells one end of a lost link, or answers one
                 dial that has waited.
         """
-        jobs = self._jobs
+        jobs = self.jobs
         while jobs and steps > 0:
             if _step(jobs[0]):
                 steps -= 1
@@ -426,7 +443,7 @@ class Router:
         for _ in range(SLICE):
             if not _step(job):
                 return
-        self._jobs.append(job)
+        self.jobs.append(job)
 
     def _tell_ends(self, link: Link) -> Iterator[None]:
         """Close the virtual connections of a lost link, one a step."""

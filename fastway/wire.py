@@ -148,27 +148,25 @@ class FrameReader:
         max_packet: The largest legal length field, in bytes.
 
     Attributes:
+        pending: Bytes held of a packet that is not whole yet; at most max_packet + 3.
         error: Why the stream is broken, or None. Once set it stays: `feed` returns nothing more
             and the link must be lost.
     """
 
-    __slots__ = ("_buffer", "_max_packet", "_need", "error")
+    __slots__ = ("_buffer", "_max_packet", "_need", "error", "pending")
 
     def __init__(self, max_packet: int = MAX_PACKET) -> None:
         self._max_packet = max_packet
         self._buffer: bytearray | None = None
         self._need = 0
+        self.pending = 0
         self.error: RemoteError | None = None
-
-    @property
-    def pending(self) -> int:
-        """Bytes held of a packet that is not whole yet; at most max_packet + 3."""
-        return 0 if self._buffer is None else len(self._buffer)
 
     def take_pending(self) -> bytes:
         """The bytes of a packet that is not whole yet; another reader goes on with them."""
         data = b"" if self._buffer is None else bytes(self._buffer)
         self._buffer = None
+        self.pending = 0
         return data
 
     def feed(self, data: bytes) -> list[Run]:
@@ -184,6 +182,7 @@ class FrameReader:
         if buffer is not None:
             buffer += data
             if len(buffer) < self._need:
+                self.pending = len(buffer)
                 return []
             data = bytes(buffer)
             self._buffer = None
@@ -216,16 +215,18 @@ class FrameReader:
         if count:
             runs.append((current, data[start:position], count))
 
-        rest = end - position
+        self.pending = rest = end - position
         if rest:
             need = 4
             if rest >= 4:
                 (length,) = _ID.unpack_from(data, position)
                 if length > limit:
                     self.error = FrameTooLarge(length, limit)
+                    self.pending = 0
                     return runs
                 if length < MIN_LENGTH:
                     self.error = FrameTooShort(length)
+                    self.pending = 0
                     return runs
                 need = 4 + length
             self._buffer = bytearray(data[position:] if position else data)

@@ -816,6 +816,45 @@ class ReceiveTests(RouterCase):
         self.assertQuiet(client, server)
 
 
+class AllowanceTests(RouterCase):
+    """`receive` with a number of commands that it may carry out."""
+
+    def test_what_is_left(self) -> None:
+        """Past the allowance everything waits, from the first command or stray on."""
+        client, server = self.client(), self.server(7)
+        conn_id = self.dial(client, server)
+        message = encode_packet(conn_id, b"x")
+        stray = encode_packet(999, b"y")
+        runs = FrameReader().feed(message * 2 + PING + message + stray * 3 + PING + message)
+        left = self.router.receive(client, runs, 2)
+        self.assertEqual(client.frames(), [PING, *[encode_close(999)] * 3])
+        self.assertEqual(server.frames(), [message] * 3)
+        self.assertEqual(left, [(0, PING, 1), (conn_id, message, 1)])
+        self.assertEqual((self.router.commands, client.routed), (3, 8))
+        self.assertEqual(self.router.receive(client, left, 0), left)
+        self.assertEqual((client.frames(), server.frames()), ([], []))
+        self.assertEqual(self.router.receive(client, left, 1), [])
+        self.assertEqual((client.frames(), server.frames()), ([PING], [message]))
+        self.assertEqual((self.router.commands, client.routed), (4, 10))
+        self.assertEqual(self.stats.packets, 4)
+
+    def test_messages_need_none(self) -> None:
+        """Messages pass without an allowance."""
+        client, server = self.client(), self.server(7)
+        conn_id = self.dial(client, server)
+        message = encode_packet(conn_id, b"x")
+        self.assertEqual(self.router.receive(client, FrameReader().feed(message * 9), 0), [])
+        self.assertEqual(server.frames(), [message] * 9)
+
+    def test_nothing_is_left_of_who_is_lost(self) -> None:
+        """Who is lost in the middle leaves nothing for later."""
+        client = self.client()
+        bad = encode_accept(1, 1)
+        runs = FrameReader().feed(bad + PING * 5)
+        self.assertEqual(self.router.receive(client, runs, 3), [])
+        self.assertIs(client.lost, Reason.BAD_COMMAND)
+
+
 class LoseTests(RouterCase):
     def test_other_ends_are_told(self) -> None:
         """The other end of each virtual connection of a lost link gets a Close for it."""
