@@ -7,11 +7,9 @@ pays nothing for its connects. Where lines go and how they look is `fastway.ops.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger, LogLevel
@@ -214,58 +212,6 @@ class Throttle:
             addr=source,
             seconds=round(now - heard.since, 3),
         )
-
-
-class Arrivals(Generic[Comer]):
-    """Who came is said a moment later, so that who left without a word need not be said at all.
-
-    A health check connects and closes every few seconds, and is nobody.
-
-    Args:
-        clock: The timer; it runs only while there is somebody to be said.
-        say: Logs that somebody came.
-    """
-
-    MOMENT = 0.2
-    """Seconds until who came is said."""
-    EACH_TURN = 64
-    """How many are said in one turn."""
-
-    def __init__(self, clock: IReactorTime, say: Callable[[Comer], object]) -> None:
-        self._clock = clock
-        self._say = say
-        self._unsaid: dict[Comer, None] = {}
-        self._call: IDelayedCall | None = None
-
-    def came(self, who: Comer) -> None:
-        """Somebody came."""
-        self._unsaid[who] = None
-        if self._call is None:
-            self._call = self._clock.callLater(self.MOMENT, self._say_some)
-
-    def went(self, who: Comer) -> bool:
-        """Somebody goes; returns whether that he came was not said, and will not be."""
-        if who not in self._unsaid:
-            return False
-        del self._unsaid[who]
-        return True
-
-    def flush(self) -> None:
-        """Say all that is left: the gateway stops."""
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-        unsaid, self._unsaid = self._unsaid, {}
-        for who in unsaid:
-            self._say(who)
-
-    def _say_some(self) -> None:
-        self._call = None
-        for who in list(islice(self._unsaid, self.EACH_TURN)):
-            del self._unsaid[who]
-            self._say(who)
-        if self._unsaid:
-            self._call = self._clock.callLater(0.01, self._say_some)
 
 
 _MAPPED = bytes(10) + b"\xff\xff"

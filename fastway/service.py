@@ -6,33 +6,30 @@ before the reactor runs) and without it.
 
 from __future__ import annotations
 
+import atexit
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.python.failure import Failure
 
 from fastway import __version__, logs
-from fastway.address import Address, address_name, parse_address
+from fastway.address import Address
 from fastway.config import Settings
-from fastway.config.settings import PortSettings
 from fastway.config.sources import GatewayOptions
 from fastway.errors import ConfigError, LocalError, StartError
 from fastway.ops.logs import FLUSH, LogFileOutput, TwistdLog, add, check_logfile, remove
 from fastway.ops.pidfile import PidFile
+from fastway.ops.process import own_process, raise_file_limit
 from fastway.ops.signals import Signals, shield
-
-if TYPE_CHECKING:
-    from fastway.snet.transport import SnetConfig
 
 log = logs.make_logger(__name__)
 
@@ -59,8 +56,7 @@ class GatewayService(Service):
         ConfigError, StartError: it cannot be started like this.
 
     Attributes:
-        router_service: What both ports share.
-        ports: side -> the listening port, while it runs.
+        router_service: What all ports share.
         failed: Called with a StartError when a port fails after startService has returned.
     """
 
@@ -71,146 +67,45 @@ class GatewayService(Service):
 
     def __init__(self, settings: Settings, reactor: Any) -> None:
         # Imported here so that `twistd --help` loads none of it.
-        from fastway.gateway import ClientFactory, PortConfig, RouterService, ServerFactory
+        from fastway.assemble import make_router_service
         from fastway.ops.commands import Commands
-        from fastway.router import IdConflict, Limits
 
         self.settings = settings
         self.reactor = reactor
         self.failed: Callable[[StartError], None] = lambda _: reactor.stop()
-        self.router_service = RouterService(
-            reactor,
-            Limits(
-                client_max_conn=settings.limits.client_max_conn,
-                client_max_total=settings.limits.client_max_total,
-                server_id_conflict=IdConflict(settings.limits.server_id_conflict),
-            ),
-        )
-        self.addresses: dict[str, Address] = {
-            port.side: parse_address(port.where("address"), port.address)
-            for port in settings.ports
-        }
-        self._check_addresses()
-        self.path = self._make_relay()
-
-        def config(port: PortSettings) -> PortConfig:
-            return PortConfig(
-                max_links=port.max_links,
-                max_packet=port.max_packet,
-                read_size=port.read_size,
-                idle_timeout=port.idle_timeout,
-                queue_packets=port.queue_packets,
-                queue_bytes=port.queue_bytes,
-                write_timeout=port.write_timeout,
-            )
-
-        self.factories: dict[str, IProtocolFactory] = {
-            "client": ClientFactory(self.router_service, config(settings.client)),
-            "server": ServerFactory(
-                self.router_service, settings.server.key, config(settings.server)
-            ),
-        }
-        for port in settings.ports:
-            snet = _snet_config(port)
-            if snet is not None:
-                from fastway.snet.transport import SnetFactory
-
-                streams = SnetFactory(self.factories[port.side], reactor, snet)
-                self.factories[port.side] = self.router_service.snet[port.side] = streams
+        self.router_service = make_router_service(settings, reactor)
+        self.router_service.failed = self._cannot_go_on
         ops = settings.ops
         # Process 1 of a container needs none, and the original writes none.
         wanted = ops.pid_path and os.getpid() != 1
         self.pid_file = PidFile(ops.pid_path) if wanted else None
-        self.ports: dict[str, IListeningPort] = {}
-        self.commands = Commands(
-            self.router_service,
-            reactor,
-            ops.run_dir,
-            ops.command_path,
-            path=self.path,
-            ports=self.ports,
-        )
+        self.commands = Commands(self.router_service, reactor, ops.run_dir, ops.command_path)
         if ops.commands_module:
             if "" not in sys.path:
                 sys.path.insert(0, "")
             self.commands.load(ops.commands_module)
-        self._listening: list[Deferred[Any]] = []
+        self._opening: list[Deferred[None]] = []
         self._log_started = False
         self._logfile: LogFileOutput | None = None
         self._signals = Signals(reactor, self.hurry)
         self._stopping: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
 
-    def _check_addresses(self) -> None:
-        """See that both addresses can be what the other settings make of them.
+    @property
+    def path(self) -> str:
+        """The path that packets between plain TCP links take, and why."""
+        return self.router_service.path
 
-        Raises:
-            ConfigError: they cannot.
-        """
-        client, server = self.addresses["client"], self.addresses["server"]
-        if client.port and (client.host, client.port) == (server.host, server.port):
-            # With reuse-port the kernel would deal connections to either side.
-            raise ConfigError(server.option, f"{server.text} is the client-addr too; give another")
-        port = self.settings.server
-        if not port.key and not port.allow_empty_key and not server.loopback:
-            raise ConfigError(
-                port.where("key"),
-                "it is empty, so anybody who reaches the server port could be a server; set it, "
-                "or listen on loopback only (--server-addr 127.0.0.1:PORT), "
-                "or say --allow-empty-key",
-            )
+    @property
+    def ports(self) -> dict[str, IListeningPort]:
+        """Name -> the port, of all that listen."""
+        ports = self.router_service.ports
+        return {port.name: port.listening for port in ports if port.listening is not None}
 
-    def _make_relay(self) -> str:
-        """Make the native relay if it is wanted and can be had; returns the path of packets."""
-        from fastway import relay
-
-        wanted = self.settings.relay
-        missing = "--relay off" if wanted.mode == "off" else relay.missing()
-        if wanted.mode == "on":
-            self._check_relay_ports()
-        if not missing:
-            from fastway.relay.link import GatewayRelay
-
-            pool = self.settings.pool
-            self.router_service.relay = GatewayRelay(
-                self.reactor,
-                self.router_service,
-                relay.PoolConfig(
-                    type=pool.type,
-                    factor=pool.factor,
-                    min_chunk=pool.min_chunk,
-                    max_chunk=pool.max_chunk,
-                    page_size=pool.page_size,
-                    limit=pool.limit,
-                ),
-            )
-            return f"the native relay; its memory pool is {pool.type}"
-        if wanted.mode == "on":
-            raise ConfigError(
-                wanted.where("mode"),
-                f"{missing}; install fastway where a C compiler is, or give auto",
-            )
-        return f"Python: {missing}"
-
-    def _check_relay_ports(self) -> None:
-        """See that the relay, which is insisted on, would carry the links of both ports.
-
-        Raises:
-            ConfigError: one's packets would take the path of Python.
-        """
-        for port in self.settings.ports:
-            address = self.addresses[port.side]
-            if address.host is None:
-                problem = f"{address.text} is no host:port address"
-            elif port.snet is not None:
-                problem = f"{port.snet.where('enable')} makes the {port.side} port speak snet"
-            else:
-                continue
-            raise ConfigError(
-                self.settings.relay.where("mode"),
-                f"packets of {port.side}s would not take the native path, because {problem}; "
-                "change that, or give auto",
-            )
+    @property
+    def addresses(self) -> dict[str, Address]:
+        """Name -> where it is to listen, of all ports."""
+        return {port.name: port.address for port in self.router_service.ports}
 
     def check(self, working_dir: str = "") -> None:
         """See, without leaving a trace, that starting should work.
@@ -232,8 +127,8 @@ class GatewayService(Service):
             checks.append(lambda: check_logfile(logfile))
         if self.pid_file is not None:
             checks.append(PidFile(os.path.join(working_dir, self.pid_file.path)).check)
-        for address in self.addresses.values():
-            checks.append(partial(address.check, self.reactor, self.settings.client.reuse_port))
+        for port in self.router_service.ports:
+            checks.append(partial(port.address.check, self.reactor, port.reuse_port))
         for check in checks:
             try:
                 check()
@@ -277,7 +172,7 @@ class GatewayService(Service):
             self._catch_signals()
             if self.pid_file is not None:
                 self.pid_file.write()
-            if not self._listening:
+            if not self._opening:
                 self._open_ports()
         super().startService()
         self.router_service.startService()
@@ -327,8 +222,7 @@ class GatewayService(Service):
             return
         log.info("fastway stops at once")
         self._deadline = self.reactor.callLater(HURRY, self._stopped, None)
-        for link in list(self.router_service.connected):
-            cast(Any, link.transport).abortConnection()
+        self.router_service.abort()
 
     def _stopped(self, _: object) -> None:
         done, self._stopping = self._stopping, None
@@ -349,48 +243,27 @@ class GatewayService(Service):
     # Ports.
 
     def _open_ports(self) -> None:
-        for side, address in self.addresses.items():
-            relay = self.router_service.relay
-            listening = address.listen(
-                self.reactor,
-                self.factories[side],
-                self.settings.client.reuse_port,
-                None if relay is None or side in self.router_service.snet else relay.listen,
-            )
-            listening.addCallback(self._port_open, side)
+        for port in self.router_service.ports:
             attempt = Attempt()
-            listening.addErrback(self._port_failed, attempt)
-            self._listening.append(listening)
+            opening = port.open(self.reactor, self.router_service.native)
+            opening.addErrback(self._port_failed, attempt)
+            self._opening.append(opening)
             if attempt.error is not None:
                 raise attempt.error
             attempt.late = True
 
-    def _port_open(self, port: IListeningPort, side: str) -> None:
-        self.ports[side] = port
-        streams = getattr(port, "snet", None)
-        if streams is not None:
-            self.router_service.snet[side] = streams
-        log.info(
-            "{side} port listens on {addr}{with_snet}",
-            side=side,
-            addr=address_name(port.getHost()),
-            with_snet=", with snet" if side in self.router_service.snet else "",
-            given=self.addresses[side].text,
-        )
-
     def _port_failed(self, failure: Failure, attempt: Attempt) -> None:
         attempt.error = StartError(str(failure.value))
-        if attempt.late and self._listening:  # else it was cancelled by a stop
-            log.critical("{problem}", problem=str(attempt.error))
-            self.failed(attempt.error)
+        if attempt.late and self._opening:  # else it was cancelled by a stop
+            self._cannot_go_on(str(attempt.error))
+
+    def _cannot_go_on(self, problem: str) -> None:
+        log.critical("{problem}", problem=problem)
+        self.failed(StartError(problem))
 
     def _close_ports(self) -> list[Deferred[Any]]:
-        pending, self._listening = self._listening, []
-        for listening in pending:
-            listening.cancel()
-        ports = list(self.ports.values())
-        self.ports.clear()  # not replaced: `status` shows it
-        return [maybeDeferred(port.stopListening) for port in ports]
+        self._opening = []
+        return [port.close() for port in self.router_service.ports]
 
     # The log.
 
@@ -450,39 +323,6 @@ class Options(GatewayOptions):
             raise SystemExit(f"fastway: {error}") from None
 
 
-def _snet_config(port: PortSettings) -> SnetConfig | None:
-    """How that port speaks snet, if it does.
-
-    Raises:
-        ConfigError: it is to encrypt, and what that needs is not here.
-    """
-    snet = port.snet
-    if snet is None:
-        return None
-    from fastway.snet import SnetConfig
-
-    try:
-        return SnetConfig(
-            encrypt=snet.encrypt,
-            buffer=snet.buffer,
-            init_timeout=snet.init_timeout,
-            wait_timeout=snet.wait_timeout,
-            max_waiting=snet.max_waiting,
-            max_handshakes=snet.max_handshakes,
-            dead_after=snet.dead_after,
-        )
-    except ValueError as error:  # the numbers have been checked
-        raise ConfigError(snet.where("encrypt"), str(error)) from None
-
-
-def raise_file_limit() -> int:
-    """Let this process open as many files as it may, as Go does; returns how many that is."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-
-
 class StartExit(StartError, SystemExit):
     """A StartError that ends the process with its text and status 1, without a traceback.
 
@@ -501,6 +341,15 @@ class TwistdService(GatewayService):
     daemon = True
 
     _twistd_log: TwistdLog | None = None
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
+        super().__init__(settings, reactor)
+        self.failed = self._end
+
+    def _end(self, _: StartError) -> None:
+        # twistd has no status for it: what runs last has the last word.
+        atexit.register(os._exit, 1)
+        self.reactor.stop()
 
     def _start_log(self) -> None:
         if not self._log_started:
@@ -548,6 +397,7 @@ def makeService(options: Options) -> GatewayService:
             shield()
         # twistd changes to its --rundir later.
         service.check("" if options.parent is None else options.parent["rundir"])
+        own_process(reactor)
     except LocalError as error:
         raise SystemExit(f"fastway: {error}") from None
     return service

@@ -7,14 +7,38 @@ from __future__ import annotations
 
 import socket
 import struct
+from contextlib import suppress
 from typing import Any, cast
 
-from twisted.internet.interfaces import ISSLTransport, ITCPTransport
+from twisted.internet.interfaces import ISSLTransport, ITCPTransport, IUNIXTransport
+
+from fastway.snet.interfaces import IResumableTransport
 
 
 def is_plain_tcp(transport: object) -> bool:
     """TCP with nothing on top; a TLS transport provides ITCPTransport too."""
     return ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport)
+
+
+def transport_name(transport: object) -> str:
+    """What carries a connection, as operators read it: tcp, tls, unix, snet+tcp..., or other."""
+    if IResumableTransport.providedBy(transport):
+        below = getattr(cast(Any, transport).carrier, "transport", None)
+        return f"snet+{transport_name(below)}"
+    if ISSLTransport.providedBy(transport):
+        return "tls"
+    if ITCPTransport.providedBy(transport):
+        return "tcp"
+    return "unix" if IUNIXTransport.providedBy(transport) else "other"
+
+
+def descriptor(transport: object) -> int:
+    """The number of a transport's descriptor; -1 where it does not tell."""
+    fileno = getattr(transport, "fileno", None)
+    try:
+        return -1 if fileno is None else int(fileno())
+    except (OSError, TypeError, ValueError):
+        return -1
 
 
 def acked_bytes(transport: object) -> int | None:
@@ -64,6 +88,15 @@ def notice_death(transport: object, seconds: float) -> None:
             handle.setsockopt(socket.IPPROTO_TCP, option, value)
     except OSError:
         pass  # the connection is gone already, which will show
+
+
+def keep_unsent(transport: object, size: int) -> None:
+    """Let the kernel keep so many bytes at most that are not on their way yet (Linux)."""
+    get_handle = getattr(transport, "getHandle", None)
+    handle = get_handle() if get_handle is not None else None
+    if isinstance(handle, socket.socket) and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        with suppress(OSError):  # the connection is gone already, which will show
+            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
 
 
 def renew_producer(transport: object, producer: object) -> None:

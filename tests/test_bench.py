@@ -457,8 +457,8 @@ class AttackTests(SynchronousTestCase):
     def test_cut_off(self) -> None:
         """Attackers who are cut off come back; who idles out is counted."""
         idle = [*FASTWAY, "--client-idle-timeout", "1s", "--relay", "off"]
-        with running(Gateway("fastway", [*idle, "--client-send-buffer", "1K"])) as gateway:
-            done = self.attack(gateway, "strays -r 0", 1)
+        with running(Gateway("fastway", [*idle, "--max-packet", "60"])) as gateway:
+            done = self.attack(gateway, "messages", 1)
             self.assertGreater(done["lost"], 0)
         with running(Gateway("fastway", idle)) as gateway:
             self.assertEqual(self.attack(gateway, "idle -i 1", 1.5)["done"], 5)

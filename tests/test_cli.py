@@ -26,6 +26,7 @@ from fastway.cli import explain, tools
 from fastway.cli.table import ClientOptions
 from fastway.endpoint import VirtualConnection
 from fastway.errors import ConfigError, ConnectionEnded, EndpointEnded, LoginFailed
+from fastway.gateway.lane import End
 from tests.support.errors import raised
 from tests.support.files import scratch
 from tests.support.gateways import GatewayTestCase
@@ -176,7 +177,9 @@ class ClientTests(ToolTestCase):
         tool.process.write(typed)
         tool.process.closeStdin()
         (link,) = cast(Any, sockets.service.router.clients).values()
-        await until("the answers", lambda: link.bytes_out > len(typed) or tool.over, PATIENCE)
+        await until(
+            "the answers", lambda: link.counts().bytes_out > len(typed) or tool.over, PATIENCE
+        )
         await until("a full pipe", lambda: self.unread(tool) > 55_000 or tool.over, PATIENCE)
         await turns(200)
         tool.process.resumeProducing()
@@ -228,7 +231,7 @@ class PlayTests(ToolTestCase):
             await tool.says(b"dialled")
         play.process.write(b"/quit\n")
         (link,) = other.service.router.clients.values()
-        cast(Any, link).transport.abortConnection()
+        cast(Any, link).lane.close(End.ABORT)
         self.assertEqual(await self.statuses(play, cut), [0, 1])
         self.assertEqual(play.err.decode().splitlines()[-1], "closed by the server")
         self.assertIn("broke", cut.err.decode().splitlines()[-1])
@@ -243,7 +246,7 @@ class EchoTests(ToolTestCase):
         await echo.says(line)
         self.assertEqual(echo.err, line)
         ((link,),) = sockets.service.router.servers.values()
-        cast(Any, link).transport.abortConnection()
+        cast(Any, link).lane.close(End.ABORT)
         await until("the second login", lambda: echo.err.count(line) == 2 or echo.over, PATIENCE)
         self.assertIn(b"is gone; it is tried again", echo.err)
         echo.process.signalProcess("INT")

@@ -477,7 +477,10 @@ class CommandTests(CommandsTestCase):
         conn_id = self.harness.pair(client, server)
         server.transport.fill()
         client.send(packet(conn_id, b"hello") * 2)
-        self.assertIn("waiting: 2 packets, 26 bytes; not read from now: 0", self.answer("status"))
+        self.assertIn(
+            "waiting: 2 packets, 26 bytes, and 0 bytes that came; not read from now: 0",
+            self.answer("status"),
+        )
 
     def test_status_uptime(self) -> None:
         """Uptime is the time since the service started."""
@@ -497,8 +500,8 @@ class CommandTests(CommandsTestCase):
         self.assertEqual(
             [row[:2] for row in rows], [["client", "1"], ["server", "?"], ["server", "5"]]
         )
-        self.assertEqual(rows[0][2], client.link.peer_name())
-        self.assertEqual(rows[1][2], stranger.link.peer_name())
+        self.assertEqual(rows[0][2], client.link.facts.name)
+        self.assertEqual(rows[1][2], stranger.link.facts.name)
         self.assertEqual(rows[0][3], "1 conns")
         self.assertEqual(rows[0][5], "in 2 packets 26 bytes")
 

@@ -228,10 +228,7 @@ class ReasonPages(SynchronousTestCase):
             for row in rows(read(page))
             if len(row) == 4 and row[2] in causes
         ]
-        wanted: list[Any] = [
-            (reason.value, reason.code, reason.cause.value)  # type: ignore[attr-defined]
-            for reason in Reason
-        ]
+        wanted: list[Any] = [(reason.value, reason.code, reason.cause.value) for reason in Reason]
         self.assertEqual(len(texts), len(wanted))
         self.assertEqual(found, wanted)
 

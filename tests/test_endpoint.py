@@ -17,6 +17,7 @@ from twisted.internet.error import ConnectionLost, ConnectionRefusedError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from fastway.address import address_name
 from fastway.endpoint import (
     Endpoint,
     EndpointConfig,
@@ -47,6 +48,7 @@ from fastway.errors import (
     Unexpected,
 )
 from fastway.gateway import PortConfig
+from fastway.gateway.lane import End
 from fastway.router import Limits
 from tests.support.errors import raised
 from tests.support.golden import (
@@ -157,11 +159,10 @@ class SocketWorld(World):
         await until(what, condition)
 
     async def cut(self) -> None:
-        address = cast(Any, self.endpoint.transport).getHost()
+        name = address_name(cast(Any, self.endpoint.transport).getHost())
         for link in self.sockets.service.connected:
-            wire = cast(Any, link.transport)
-            if wire.getPeer().port == address.port:
-                wire.loseConnection()
+            if link.facts.name == name:
+                link.lane.close(End.CLOSE)
         await until("the end", lambda: self.endpoint.ended)
 
 

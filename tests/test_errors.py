@@ -20,20 +20,6 @@ CLOSE_CODES = {1000, 1001, 1002, 1008, 1009, 1011, 1012, 1013}
 """What an end may send of RFC 6455 and IANA's registry, and what fits a reason of ours."""
 
 
-def tables() -> dict[str, list[tuple[str, str]]]:
-    """File -> (text, code) of each row of its table of reasons, for the files that have one."""
-    found = {}
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
-        rows = [
-            (match["text"], match["code"])
-            for line in path.read_text(encoding="utf-8").splitlines()
-            if (match := ROW.fullmatch(line))
-        ]
-        if any(code == Reason.PEER_CLOSED.code for _, code in rows):
-            found[str(path.relative_to(ROOT))] = rows
-    return found
-
-
 class ReasonTests(SynchronousTestCase):
     def test_rows(self) -> None:
         """Each reason has a text of its own, a cause, and a close code that may be sent."""
@@ -95,15 +81,3 @@ class ReasonTests(SynchronousTestCase):
             (Reason.EVICTED, 4409),
         ):
             self.assertEqual(reason.close_code, code)
-
-
-class ManualTests(SynchronousTestCase):
-    def test_the_manuals_list_all(self) -> None:
-        """The manual's table of reasons has each text and code once, and no other."""
-        found = tables()
-        self.assertTrue(any("zh" not in name for name in found), found.keys())
-        for name, rows in found.items():
-            with self.subTest(manual=name):
-                self.assertEqual(
-                    sorted(rows), sorted((reason.value, reason.code) for reason in Reason)
-                )

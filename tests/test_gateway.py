@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from typing import Any, cast
 
-import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionLost
@@ -22,17 +21,15 @@ from zope.interface.verify import verifyObject
 from fastway.address import address_name
 from fastway.errors import Reason
 from fastway.gateway import (
-    LINGER,
-    WRITE_PIECE,
-    ClientLink,
-    GatewayFactory,
-    GatewayLink,
     PortConfig,
     RouterService,
     TurnedAway,
     server_port_config,
 )
+from fastway.gateway.bounds import COMMANDS_EACH, COMMANDS_TURN, LINGER, WRITE_PIECE
+from fastway.gateway.stream import StreamLane
 from fastway.router import IdConflict, Limits, Refusal, Side
+from fastway.snet.interfaces import IResumableProtocol
 from tests.support.ends import End, Harness
 from tests.support.golden import (
     FIRST,
@@ -51,7 +48,7 @@ from tests.support.golden import (
 from tests.support.logs import LogLines
 from tests.support.rows import ACCEPTED, CLOSED, CONNECTED, HELLO, Act, Row, rows_as_tests
 
-AnyEnd = End[Any]
+AnyEnd = End
 
 
 class VectorTests(SynchronousTestCase):
@@ -223,8 +220,8 @@ class HandshakeTests(SynchronousTestCase):
         harness = Harness()
         server = harness.stranger()
         server.send(prove(server.take(), 7) + PING)
-        self.assertEqual(server.link.bytes_in, 29)
-        self.assertEqual(server.link.packets_in, 1)
+        self.assertEqual(server.link.counts().bytes_in, 29)
+        self.assertEqual(server.link.counts().packets_in, 1)
 
     def test_wrong_proof(self) -> None:
         """A wrong proof costs the connection, and what comes behind it is not carried out."""
@@ -267,7 +264,7 @@ class HandshakeTests(SynchronousTestCase):
         harness.pass_time(0.5)
         self.assertIs(silent.lost, Reason.HANDSHAKE_TIMEOUT)
         self.assertIs(dripping.lost, Reason.HANDSHAKE_TIMEOUT)
-        dripping.link.dataReceived(answer[19:])
+        dripping.lane.dataReceived(answer[19:])
         self.assertEqual(list(harness.router.servers), [8])
         harness.pass_time(20)
         self.assertIsNone(done.lost)
@@ -369,9 +366,10 @@ class WriteTests(SynchronousTestCase):
         harness = Harness()
         client, server = harness.client(), harness.server()
         client.send(dial(1) + HELLO * 3)
-        self.assertEqual((client.link.packets_in, client.link.bytes_in), (4, 13 + 39))
-        self.assertEqual((client.link.packets_out, client.link.bytes_out), (1, 17))
-        self.assertEqual((server.link.packets_out, server.link.bytes_out), (4, 17 + 39))
+        counts, others = client.link.counts(), server.link.counts()
+        self.assertEqual((counts.packets_in, counts.bytes_in), (4, 13 + 39))
+        self.assertEqual((counts.packets_out, counts.bytes_out), (1, 17))
+        self.assertEqual((others.packets_out, others.bytes_out), (4, 17 + 39))
         self.assertEqual(harness.router.stats.packets, 3)
 
     def test_client_ids_grow_by_one(self) -> None:
@@ -524,7 +522,7 @@ class SlowClientTests(SynchronousTestCase):
         self.server.send(packet(self.conn_id))
         self.harness.turn()
         self.assertIsNone(self.client.lost)
-        self.assertEqual(self.client.link.waiting_packets, 10)
+        self.assertEqual(self.client.link.counts().waiting_packets, 10)
         self.assertEqual(self.client.take(), b"")
 
     def test_packets_over_the_bound(self) -> None:
@@ -548,7 +546,7 @@ class SlowClientTests(SynchronousTestCase):
         self.server.send(packet(self.conn_id, bytes(992)))
         self.harness.turn()
         self.assertIsNone(self.client.lost)
-        self.assertEqual(self.client.link.waiting_bytes, 1000)
+        self.assertEqual(self.client.link.counts().waiting_bytes, 1000)
 
     def test_bytes_over_the_bound(self) -> None:
         """One byte more than queue_bytes costs the client its connection."""
@@ -606,8 +604,8 @@ class SlowClientTests(SynchronousTestCase):
         self.harness.turn()
         self.assertIsNone(self.client.lost)
         self.assertEqual(self.client.take(), data)
-        self.assertEqual(self.client.link.waiting_packets, 0)
-        self.assertEqual(self.client.link.waiting_bytes, 0)
+        self.assertEqual(self.client.link.counts().waiting_packets, 0)
+        self.assertEqual(self.client.link.counts().waiting_bytes, 0)
 
     def test_judged_again(self) -> None:
         """A client that took one burst in time is lost for the next if it does not take that."""
@@ -648,7 +646,7 @@ class SlowClientTests(SynchronousTestCase):
         client.transport.drain_once()
         first = split(client.take())
         self.assertEqual([message[0] for _, message in first], [0, 1])
-        self.assertEqual(client.link.waiting_packets, 3)
+        self.assertEqual(client.link.counts().waiting_packets, 3)
         client.transport.drain()
         self.assertEqual([message[0] for _, message in split(client.take())], [2, 3, 4])
 
@@ -682,13 +680,18 @@ class WriteTimeoutTests(SynchronousTestCase):
     def test_something_taken(self) -> None:
         """Who takes something within the write timeout has it anew."""
         self.server.transport.fill()
-        for _ in range(20):
-            self.client.send(packet(self.conn_id, bytes(200_000)))
+        conns = [(self.client, self.conn_id)]
+        for _ in range(19):
+            client = self.harness.client()
+            conns.append((client, self.harness.pair(client, self.server)))
+        self.server.transport.fill()
+        for client, conn_id in conns:
+            client.send(packet(conn_id, bytes(200_000)))
         for _ in range(5):
             self.harness.pass_time(9.75)
             self.assertIsNone(self.server.lost)
             self.server.transport.drain_once()
-        self.assertGreater(self.server.link.waiting_packets, 0)
+        self.assertGreater(self.server.link.counts().waiting_packets, 0)
         self.harness.pass_time(10.25)
         self.assertIs(self.server.lost, Reason.WRITE_TIMEOUT)
 
@@ -755,7 +758,7 @@ class SlowServerTests(SynchronousTestCase):
         """One packet more than queue_packets pauses its sender, and only its sender."""
         self._flood(11)
         self.assertTrue(self.sender.paused)
-        self.assertTrue(self.sender.link.held)
+        self.assertTrue(self.sender.link.counts().held)
         self.assertFalse(self.bystander.paused)
         self.assertFalse(self.server.paused)
         self.assertFalse(self.second.paused)
@@ -804,22 +807,23 @@ class SlowServerTests(SynchronousTestCase):
         self.assertFalse(self.sender.paused)
 
     def _slow_drain(self, packets: int, size: int) -> Harness:
-        """A server with 11 packets waiting that takes one at a time."""
+        """A server with 11 packets waiting, one of each sender, that takes one at a time."""
         harness = Harness(server=PortConfig(queue_packets=packets, queue_bytes=size))
-        self.sender, self.server = harness.client(), harness.server()
-        conn_id = harness.pair(self.sender, self.server)
+        self.server = harness.server()
+        senders = [harness.client() for _ in range(11)]
+        conns = [harness.pair(sender, self.server) for sender in senders]
         self.server.transport.fill()
-        for _ in range(11):
-            self.assertFalse(self.sender.paused)
-            self.sender.send(packet(conn_id, bytes(WRITE_PIECE - 8)))
+        for sender, conn_id in zip(senders, conns, strict=True):
+            sender.send(packet(conn_id, bytes(WRITE_PIECE - 8)))
+        self.sender = senders[-1]
         self.assertTrue(self.sender.paused)
         return harness
 
     def _drain_to(self, harness: Harness, packets: int) -> None:
-        while self.server.link.waiting_packets > packets:
+        while self.server.link.counts().waiting_packets > packets:
             self.assertTrue(self.sender.paused)
             self.server.transport.drain_once()
-        self.assertEqual(self.server.link.waiting_packets, packets)
+        self.assertEqual(self.server.link.counts().waiting_packets, packets)
 
     def test_all_arrives_in_order(self) -> None:
         """Nothing is lost, doubled or reordered by a hold."""
@@ -873,7 +877,7 @@ class SlowServerTests(SynchronousTestCase):
         self.harness.pass_time(0.5)
         self.assertIs(self.server.lost, Reason.WRITE_TIMEOUT)
         self.assertFalse(self.sender.paused)
-        self.assertFalse(self.sender.link.held)
+        self.assertFalse(self.sender.link.counts().held)
         self.assertEqual(self.sender.take(), close(self.conn_id))
         self.sender.send(PING)
         self.assertEqual(self.sender.take(), PING)
@@ -920,14 +924,14 @@ class SlowServerTests(SynchronousTestCase):
         """An end that is lost by the read that fills a server is lost, not held."""
         self.sender.send(packet(self.conn_id) * 11 + command(9))
         self.assertIs(self.sender.lost, Reason.BAD_COMMAND)
-        self.assertFalse(self.sender.link.held)
+        self.assertFalse(self.sender.link.counts().held)
         self.assertEqual(self.harness.service.holds, 0)
 
     def test_other_losses_hold_nobody(self) -> None:
         """A Close that a leaving end makes for a full server holds nobody."""
         self._flood(10)
         self.sender.gone()
-        self.assertEqual(self.server.link.waiting_packets, 11)
+        self.assertEqual(self.server.link.counts().waiting_packets, 11)
         self.assertEqual(self.harness.service.holds, 0)
 
     def test_saturated_server_refuses_dials(self) -> None:
@@ -1030,13 +1034,14 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(harness.router.stats.turned_away[Reason.PEER_CLOSED], 1)
 
     def test_interfaces(self) -> None:
-        """A link is what Twisted asks for to get FINs and fullness told."""
+        """A lane is what Twisted and snet ask for to get FINs, fullness and cuts told."""
         harness = Harness()
         for end in (harness.client(), harness.server()):
-            verifyObject(IHalfCloseableProtocol, end.link)
-            verifyObject(IPushProducer, end.link)
-            cast(GatewayLink, end.link).writeConnectionLost()
-            cast(GatewayLink, end.link).stopProducing()
+            verifyObject(IHalfCloseableProtocol, end.lane)
+            verifyObject(IPushProducer, end.lane)
+            verifyObject(IResumableProtocol, end.lane)
+            end.lane.writeConnectionLost()
+            end.lane.stopProducing()
             self.assertIsNone(end.lost)
 
     def test_linger(self) -> None:
@@ -1087,7 +1092,7 @@ class EndTests(SynchronousTestCase):
         client.send(command(9))
         client.send(dial(1))
         self.assertEqual(client.take() + server.take(), b"")
-        self.assertEqual(client.link.packets_in, 1)
+        self.assertEqual(client.link.counts().packets_in, 1)
 
     def test_kick(self) -> None:
         """A kicked link gets what was on its way and goes; its peers get a Close."""
@@ -1117,19 +1122,155 @@ class EndTests(SynchronousTestCase):
         client = harness.client()
         client.transport.fill()
         client.send(command(9))
-        client.link.resumeProducing()
-        client.link.pauseProducing()
+        client.lane.resumeProducing()
+        client.lane.pauseProducing()
         harness.pass_time(1)
         self.assertEqual(client.take(), b"")
 
-    def test_factories_have_no_link_of_their_own(self) -> None:
-        """What a port's links are, and what their bounds do, is the subclass's."""
+
+class TurnTests(SynchronousTestCase):
+    """What one turn may cost, whoever asks."""
+
+    def _dials(self, harness: Harness, end: End, count: int) -> int:
+        """Answers that it got after `count` dials in one read, without another turn."""
+        end.lane.dataReceived(refused * count)
+        return len(end.take()) // len(refuse(9))
+
+    def test_one_link(self) -> None:
+        """Of one link COMMANDS_EACH commands are carried out a turn; meanwhile it is not read."""
         harness = Harness()
-        factory = GatewayFactory(harness.service, PortConfig())
-        with pytest.raises(NotImplementedError):
-            factory.make_link()
-        with pytest.raises(NotImplementedError):
-            GatewayLink(harness.clients).went_over_bounds(None)
+        client = harness.client()
+        self.assertEqual(self._dials(harness, client, 100), COMMANDS_EACH)
+        self.assertTrue(client.paused)
+        for turn in range(2, 7):
+            harness.service.turn()
+            self.assertEqual(len(client.take()) // 13, COMMANDS_EACH, turn)
+        harness.service.turn()
+        self.assertEqual(client.take(), refuse(9) * (100 - 6 * COMMANDS_EACH))
+        self.assertFalse(client.paused)
+        self.assertEqual(harness.service.holds, 0)
+
+    def test_all_links(self) -> None:
+        """All links together have COMMANDS_TURN commands a turn, and take turns."""
+        harness = Harness()
+        clients = [harness.client() for _ in range(10)]
+        answers = [self._dials(harness, client, 2 * COMMANDS_EACH) for client in clients]
+        self.assertEqual(sum(answers), COMMANDS_TURN)
+        everybody = [0] * 10
+        for _ in range(8):
+            before = harness.router.commands
+            harness.service.turn()
+            self.assertLessEqual(harness.router.commands - before, COMMANDS_TURN)
+        for number, client in enumerate(clients):
+            everybody[number] = answers[number] + len(client.take()) // 13
+        self.assertEqual(everybody, [2 * COMMANDS_EACH] * 10)
+        self.assertFalse(harness.service.turn_due)
+
+    def test_forwarding_goes_on(self) -> None:
+        """Messages of others pass while somebody's commands wait their turn."""
+        harness = Harness()
+        client, server, flooder = harness.client(), harness.server(), harness.client()
+        conn_id = harness.pair(client, server)
+        flooder.lane.dataReceived(refused * 500)
+        client.lane.dataReceived(packet(conn_id, b"hello"))
+        self.assertEqual(server.take(), packet(conn_id, b"hello"))
+
+    def test_order(self) -> None:
+        """What stands behind a command that waits is not forwarded before it."""
+        harness = Harness()
+        client, server = harness.client(), harness.server()
+        conn_id = harness.pair(client, server)
+        client.lane.dataReceived(dial(1) * COMMANDS_EACH + packet(conn_id, b"x") + dial(1) + PING)
+        self.assertEqual(server.take()[-9:], packet(conn_id, b"x"))
+        client.take()
+        harness.clock.advance(0)
+        self.assertEqual(client.take(), refuse(1) + PING)
+
+    def test_end_behind_commands(self) -> None:
+        """A FIN behind commands that wait is heard after them; so is a broken length."""
+        for end, reason in ((b"", Reason.PEER_CLOSED), (b"\0\0\0\0", Reason.FRAME_TOO_SHORT)):
+            with self.subTest(reason=reason):
+                harness = Harness()
+                client = harness.client()
+                client.lane.dataReceived(refused * 20 + end)
+                if not end:
+                    client.lane.readConnectionLost()
+                self.assertIsNone(client.lost)
+                harness.clock.advance(0)
+                self.assertIs(client.lost, reason)
+                self.assertEqual(client.take(), refuse(9) * 20)
+
+    def test_gone_with_commands(self) -> None:
+        """What came before a connection broke is carried out."""
+        harness = Harness()
+        client, server = harness.client(), harness.server()
+        client.lane.dataReceived(dial(1) * 16 + refused * 10 + dial(1))
+        client.gone(ConnectionLost())
+        harness.turn()
+        self.assertEqual(harness.router.stats.dials, 27)
+        self.assertEqual(len(server.take()), 16 * (17 + 13))
+
+
+class MemoryTests(SynchronousTestCase):
+    """What waits for all links together has a bound."""
+
+    def setUp(self) -> None:
+        self.harness = Harness()
+        self.harness.service.memory_limit = 1_000_000
+        self.server = self.harness.server()
+        self.clients = [self.harness.client() for _ in range(4)]
+        self.conns = [self.harness.pair(client, self.server) for client in self.clients]
+
+    def _wait(self, number: int, size: int) -> None:
+        self.clients[number].transport.fill()
+        self.server.send(packet(self.conns[number], bytes(size - 8)))
+
+    def test_who_has_most_goes(self) -> None:
+        """Over it the client that has most waiting is lost, and only that one."""
+        for number, size in enumerate((200_000, 400_000, 300_000)):
+            self._wait(number, size)
+        self.assertEqual([client.lost for client in self.clients], [None] * 4)
+        self._wait(3, 100_000)
+        self.assertEqual([client.lost for client in self.clients], [None] * 4)
+        self._wait(3, 1000)
+        lost = [client.lost for client in self.clients]
+        self.assertEqual(lost, [None, Reason.NO_MEMORY, None, None])
+        self.assertTrue(self.clients[1].transport.aborted)
+        self.assertIsNone(self.server.lost)
+        self.harness.check_books()
+
+    def test_unfinished_packets_count(self) -> None:
+        """Packets that are not whole are somebody's too."""
+        for client, conn_id in zip(self.clients[:3], self.conns[:3], strict=True):
+            client.send(packet(conn_id, bytes(400_000))[:350_000])
+        lost = [client.lost for client in self.clients]
+        self.assertEqual(lost.count(Reason.NO_MEMORY), 1)
+        self.assertEqual(lost.count(None), 3)
+        self.harness.check_books()
+
+    def test_not_whom_the_core_counts(self) -> None:
+        """What waits in the native lane is not reason to lose its links here."""
+        self._wait(0, 900_000)
+        self.patch(StreamLane, "native", True)
+        self._wait(1, 200_000)
+        self.assertEqual([client.lost for client in self.clients], [None] * 4)
+
+    def test_servers_last(self) -> None:
+        """A server goes only when no client has anything."""
+        self._wait(0, 1000)
+        self.server.transport.fill()
+        flood = [self.harness.client() for _ in range(20)]
+        conns = [self.harness.pair(client, self.server) for client in flood]
+        self.server.transport.fill()
+        for client, conn_id in zip(flood, conns, strict=True):
+            if self.server.lost is None:
+                client.send(packet(conn_id, bytes(100_000)))
+        self.assertIs(self.clients[0].lost, Reason.NO_MEMORY)
+        self.assertIs(self.server.lost, Reason.NO_MEMORY)
+
+
+refused = dial(9)
+"""A dial that is refused."""
 
 
 class StopTests(SynchronousTestCase):
@@ -1194,7 +1335,7 @@ class StopTests(SynchronousTestCase):
         harness.client()
         harness.service.stopService()
         for link in list(harness.service.connected):
-            link.connectionLost()
+            cast(StreamLane, link.lane).connectionLost()
         harness.service.startService()
         client = harness.client()
         harness.pass_time(30.5)
@@ -1222,25 +1363,36 @@ class LogTests(SynchronousTestCase):
     """One line for what happens to a link, none for what it says."""
 
     def test_a_clients_life(self) -> None:
-        """A client is one line when it connects and one, with the reason, when it is lost."""
+        """A client is one line when it takes part and one, with the reason, when it is lost."""
         with LogLines() as log:
             harness = Harness()
+            harness.server(1)
             client = harness.client()
             client.send(PING)
+            client.send(dial(1))
             harness.clock.advance(0.5)
             client.gone()
         self.assertEqual(
-            log.lines,
+            log.lines[1:],
             [
-                "client 1 192.0.2.1:50001 connected",
-                "client 1 192.0.2.1:50001 lost: closed by the peer "
-                "(after 0.5 s; in 1 packets, 9 bytes; out 1 packets, 9 bytes)",
+                "client 1 192.0.2.1:50002 connected",
+                "client 1 192.0.2.1:50002 lost: closed by the peer "
+                "(after 0.5 s; in 2 packets, 22 bytes; out 2 packets, 26 bytes)",
             ],
         )
-        self.assertEqual(log.events[1]["reason_code"], "peer_closed")
+        self.assertEqual(log.events[2]["reason_code"], "peer_closed")
+
+    def test_a_client_that_is_dialled(self) -> None:
+        """A client that a server dials takes part too, and is one line however often."""
+        harness = Harness()
+        harness.client()
+        server = harness.server(1)
+        with LogLines() as log:
+            server.send(dial(1) * 3)
+        self.assertEqual(log.lines, ["client 1 192.0.2.1:50001 connected"])
 
     def test_a_servers_life(self) -> None:
-        """A server is one line each when it connects, logs in and is lost."""
+        """A server is one line each when it logs in and is lost."""
         with LogLines() as log:
             harness = Harness()
             server = harness.server(7)
@@ -1249,13 +1401,39 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(
             log.lines,
             [
-                "server ? 192.0.2.1:50001 connected",
                 "server 7 192.0.2.1:50001 logged in",
                 "server 7 192.0.2.1:50001 lost: sent a command that an end must not send: "
                 "command with type 9 in 1 bytes "
                 "(after 0.0 s; in 1 packets, 29 bytes; out 0 packets, 0 bytes)",
             ],
         )
+
+    def test_an_id_in_use(self) -> None:
+        """A second server with an id is told of, and what becomes of the dials."""
+        for conflict, says in (
+            (IdConflict.REPLACE, "new dials go to it, the older keeps what it has"),
+            (IdConflict.EVICT, "the older is lost"),
+            (IdConflict.REJECT, "it is lost"),
+        ):
+            with self.subTest(conflict=conflict):
+                harness = Harness(limits=Limits(server_id_conflict=conflict))
+                harness.server(7)
+                with LogLines() as log:
+                    harness.server(7)
+                self.assertEqual(
+                    log.lines[1],
+                    f"server 7 192.0.2.1:50002 has the id of 192.0.2.1:50001: {says}",
+                )
+
+    def test_health_checks(self) -> None:
+        """Who comes and goes without a byte leaves no line at info, on either port."""
+        harness = Harness()
+        with LogLines() as log:
+            for end in (harness.client(), harness.stranger(), harness.client()):
+                end.half_close()
+                end.gone()
+            harness.client().gone(ConnectionLost())
+        self.assertEqual([e for e in log.events if e["log_level"] is not LogLevel.debug], [])
 
     def test_a_failed_login(self) -> None:
         """A failed login is one line with the reason, and no login."""
@@ -1264,13 +1442,14 @@ class LogTests(SynchronousTestCase):
             server = harness.stranger()
             server.send(bytes(20))
             server.gone()
-        self.assertEqual(len(log.lines), 2)
-        self.assertIn("server ? 192.0.2.1:50001 lost: did not prove the server key", log.lines[1])
+        (line,) = log.lines
+        self.assertIn("server ? 192.0.2.1:50001 lost: did not prove the server key", line)
 
     def test_nothing_per_message(self) -> None:
         """Dials, messages, Closes, refusals, strays and holds are not logged."""
         harness = Harness(server=PortConfig(**SMALL))
         client, other, server = harness.client(), harness.client(), harness.server()
+        harness.pair(client, harness.server(5))
         with LogLines() as log:
             client.send(dial(1) + HELLO * 5 + PING + dial(9) + packet(5))
             other.send(CLOSED)
@@ -1289,7 +1468,8 @@ class LogTests(SynchronousTestCase):
                 client.send(data)
                 client.gone()
             harness.server().gone(ConnectionLost())
-        self.assertEqual(len(log.lines), 6 * 2 + 3)
+        # Of those of one address that are alike the first.
+        self.assertEqual(len(log.lines), 3 + 2)
         self.assertEqual({event["log_level"] for event in log.events}, {LogLevel.info})
         self.assertFalse([event for event in log.events if "log_failure" in event])
 
@@ -1349,5 +1529,5 @@ class DefaultTests(SynchronousTestCase):
         harness = Harness()
         self.assertEqual(harness.clients.config, PortConfig())
         self.assertEqual(harness.servers.config, server_port_config())
-        self.assertIsInstance(harness.client().link, ClientLink)
+        self.assertIs(harness.client().link.side, Side.CLIENT)
         self.assertEqual(RouterService(Clock()).router.limits.client_max_conn, 16)

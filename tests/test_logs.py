@@ -9,7 +9,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway import logs
-from fastway.logs import OTHERS, Arrivals, Throttle, escaped, source_of
+from fastway.logs import OTHERS, Throttle, escaped, source_of
 from tests.support.errors import raised
 
 
@@ -270,45 +270,3 @@ class ThrottleTests(LogTestCase):
             ("unix:/tmp/x", "unix:/tmp/x"),
         ):
             self.assertEqual(source_of(host), source)
-
-
-class ArrivalsTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.said: list[int] = []
-        self.arrivals: Arrivals[int] = Arrivals(self.clock, self.said.append)
-
-    def test_later(self) -> None:
-        """Who came is said a moment later, once, in order."""
-        self.arrivals.came(1)
-        self.arrivals.came(2)
-        self.assertEqual(self.said, [])
-        self.clock.advance(Arrivals.MOMENT)
-        self.assertEqual(self.said, [1, 2])
-        self.assertFalse(self.arrivals.went(1))
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-
-    def test_never(self) -> None:
-        """Who left before that is not said, and whoever asks is told so."""
-        self.arrivals.came(1)
-        self.arrivals.came(2)
-        self.assertTrue(self.arrivals.went(1))
-        self.assertFalse(self.arrivals.went(1))
-        self.clock.advance(Arrivals.MOMENT)
-        self.assertEqual(self.said, [2])
-
-    def test_many(self) -> None:
-        """Very many are not said in one turn."""
-        for number in range(3 * Arrivals.EACH_TURN):
-            self.arrivals.came(number)
-        self.clock.advance(Arrivals.MOMENT)
-        self.assertEqual(len(self.said), Arrivals.EACH_TURN)
-        self.clock.pump([0.01] * 5)
-        self.assertEqual(self.said, list(range(3 * Arrivals.EACH_TURN)))
-
-    def test_flush(self) -> None:
-        """A stop says who is left, and leaves no call to come."""
-        self.arrivals.came(1)
-        self.arrivals.flush()
-        self.assertEqual(self.said, [1])
-        self.assertEqual(self.clock.getDelayedCalls(), [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import select
 import signal
 import socket
@@ -264,7 +265,7 @@ class LogTests(ProcessTestCase):
             ports = {}
             for row in self.read("fastway.answer").splitlines():
                 side, _, addr = row.partition(" port: 127.0.0.1:")
-                ports[side] = int(addr.split(",")[0]) if addr else 0
+                ports[side] = int(re.split("[,;]", addr)[0]) if addr else 0
             self.serves((ports["client"], ports["server"]))
             process.send_signal(signal.SIGTERM)
             process.send_signal(signal.SIGINT)  # its peers do not close

@@ -98,7 +98,7 @@ class ProfileTests(CommandsTestCase):
         self.assertIn("test_goroutine", text)
         self.assertIn("MainThread", text)
         self.assertRegex(text, r"in 1000\.000 s: Harness.turn")
-        self.assertIn(f"client 1 {client.link.peer_name()}", text)
+        self.assertIn(f"client 1 {client.link.facts.name}", text)
         self.assertIn("readers: ", text)
 
     def test_goroutine_rows(self) -> None:

@@ -20,9 +20,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
+import fastway.service
 from fastway import __version__
 from fastway.address import Address
 from fastway.errors import ConfigError, LocalError, StartError
+from fastway.gateway import GatewayFactory, Port, ServerFactory
 from fastway.ops import logs
 from fastway.ops.pidfile import PidFile
 from fastway.ops.signals import shield
@@ -35,6 +37,11 @@ from tests.support.options import LOOPBACK, settings
 from tests.support.service import ServiceTestCase
 
 reactor = cast(Any, _reactor)
+
+
+def port_of(service: GatewayService, name: str) -> Port:
+    (port,) = (port for port in service.router_service.ports if port.name == name)
+    return port
 
 
 class Wire(Protocol):
@@ -251,8 +258,8 @@ class LifeTests(ServiceTestCase):
         limits = service.router_service.router.limits
         self.assertEqual((limits.client_max_conn, limits.client_max_total), (3, 4))
         self.assertEqual(limits.server_id_conflict.value, "evict")
-        client = cast(Any, service.factories["client"]).config
-        server = cast(Any, service.factories["server"]).config
+        client = cast(GatewayFactory, port_of(service, "client").factory).config
+        server = cast(GatewayFactory, port_of(service, "server").factory).config
         self.assertEqual((client.max_packet, server.max_packet), (1024, 1024))
         self.assertEqual((client.read_size, server.read_size), (4096, 65536))
         self.assertEqual((client.idle_timeout, server.idle_timeout), (30.0, 7.0))
@@ -260,7 +267,9 @@ class LifeTests(ServiceTestCase):
         self.assertEqual((client.queue_bytes, server.queue_bytes), (4 * 1024**2, 6144))
         self.assertEqual((client.write_timeout, server.write_timeout), (8.0, 8.0))
         self.assertEqual((client.max_links, server.max_links), (9, 0))
-        self.assertEqual(cast(Any, service.factories["server"]).key, "geheim ü".encode())
+        self.assertEqual(
+            cast(ServerFactory, port_of(service, "server").factory).key, "geheim ü".encode()
+        )
 
 
 class SignalTests(ServiceTestCase):
@@ -499,10 +508,12 @@ class RefusalTests(ServiceTestCase):
     async def test_port_in_use_at_restart(self) -> None:
         """A second start that meets a busy port takes its pid file and its other port back."""
         service = self.start()
-        service.addresses["client"] = Address("--client-addr", "127.0.0.1:0", "127.0.0.1", 0)
+        port_of(service, "client").address = Address(
+            "--client-addr", "127.0.0.1:0", "127.0.0.1", 0
+        )
         await service.stopService()
         taken = self.busy()
-        service.addresses["server"] = Address(
+        port_of(service, "server").address = Address(
             "--server-addr", f"127.0.0.1:{taken}", "127.0.0.1", taken
         )
         raised(StartError, service.startService)
@@ -591,7 +602,7 @@ class LateTests(ServiceTestCase):
         """A gateway that has started, but whose server port is not open yet."""
         service = self.make()
         address = SlowAddress("--server-addr", "slow:1", None, 0)
-        service.addresses["server"] = address
+        port_of(service, "server").address = address
         failures: list[StartError] = []
         service.failed = failures.append
         service.privilegedStartService()
@@ -612,7 +623,7 @@ class LateTests(ServiceTestCase):
     async def test_late_success(self) -> None:
         """A port that opens late is there from then on, and is closed at the stop."""
         service, address, failures = self.slow()
-        port = reactor.listenTCP(0, service.factories["server"], interface="127.0.0.1")
+        port = reactor.listenTCP(0, port_of(service, "server").factory, interface="127.0.0.1")
         address.listening.callback(port)
         self.assertEqual(set(service.ports), {"client", "server"})
         here = number(service, "server")
@@ -630,6 +641,11 @@ class LateTests(ServiceTestCase):
 
 
 class TwistdTests(ServiceTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.owned: list[object] = []
+        self.patch(fastway.service, "own_process", self.owned.append)  # this process is trial's
+
     def options(self, *arguments: str) -> Options:
         options = Options()
         options.environment = {}
@@ -637,8 +653,9 @@ class TwistdTests(ServiceTestCase):
         return options
 
     async def test_make_service(self) -> None:
-        """makeService gives a service that starts and stops."""
+        """makeService gives a service that starts and stops, and takes the process over."""
         service = makeService(self.options())
+        self.assertEqual(self.owned, [reactor])
         self.assertIsInstance(service, TwistdService)
         service.privilegedStartService()
         service.startService()

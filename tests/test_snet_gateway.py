@@ -414,6 +414,13 @@ class LiveTestCase(TestCase):
         return proxy
 
 
+def streams_of(service: GatewayService, side: str = "client") -> SnetFactory:
+    """The streams of a port that speaks snet."""
+    (port,) = (port for port in service.router_service.ports if port.name == side)
+    (streams,) = port.wrapped
+    return cast(SnetFactory, streams)
+
+
 async def echo(conn: VirtualConnection) -> None:
     async for message in conn:
         await conn.send(message)
@@ -453,10 +460,10 @@ class MixTests(LiveTestCase):
             "--client-snet-max-handshakes=8",
             "--server-snet-enable",
         )
-        snet = service.router_service.snet
-        self.assertEqual(snet["client"].config, SnetConfig(True, 5120, 3.0, 120.0, 7, 8))
+        self.assertEqual(streams_of(service).config, SnetConfig(True, 5120, 3.0, 120.0, 7, 8))
         self.assertEqual(
-            snet["server"].config, SnetConfig(False, 1024 * 1024, 10.0, 60.0, 1000, 1000)
+            streams_of(service, "server").config,
+            SnetConfig(False, 1024 * 1024, 10.0, 60.0, 1000, 1000),
         )
 
     async def test_7_idle_timeout(self) -> None:
@@ -481,7 +488,7 @@ class MixTests(LiveTestCase):
         service = self.gateway(*LOOPBACK, "--client-snet-enable", "--client-idle-timeout=12s")
         await self.known(self.dialler(service, "client", SnetConfig()))
         (link,) = service.router_service.router.clients.values()
-        handle = cast(Any, link).transport.carrier.transport.getHandle()
+        handle = cast(Any, link).lane.transport.carrier.transport.getHandle()
         self.assertEqual(handle.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1)
         told = [
             handle.getsockopt(socket.IPPROTO_TCP, option)
@@ -501,7 +508,7 @@ class MixTests(LiveTestCase):
             LOOPBACK[1],
         )
         await until("the port", lambda: "client" in service.ports)
-        self.assertEqual(service.router_service.snet["client"].config.buffer, 1024)
+        self.assertEqual(streams_of(service).config.buffer, 1024)
         client = await self.client(self.dialler(service, "client", SnetConfig(encrypt=True)))
         await client.ping()
         self.assertIn("snet of clients: 1 streams live", finish(service.commands.status()))
@@ -513,7 +520,7 @@ class MixTests(LiveTestCase):
         client = await self.client(self.dialler(service, "client", SnetConfig(), proxy.port))
         await client.ping()
         proxy.cut()
-        snet = service.router_service.snet["client"]
+        snet = streams_of(service)
         await until("the resume", lambda: snet.stats.resumed == 1)
         stranger = Script()
         stranger.conn_id, stranger.key = 99, b"k" * 8
@@ -614,11 +621,11 @@ class EndpointTests(LiveTestCase):
         heard, config = self.events()
         client = await self.known(self.dialler(service, "client", SnetConfig()), config)
         (link,) = service.router_service.router.clients.values()
-        cast(Any, link).transport.write(packet(9, b"never whole")[:-1])
+        cast(Any, link).lane.transport.write(packet(9, b"never whole")[:-1])
         session = cast(Any, client.transport).session
         before = session.read
         await until("the piece", lambda: session.read > before)
-        cast(Any, link).transport.abortConnection()
+        cast(Any, link).lane.transport.abortConnection()
         ended = await client.when_closed()
         self.assertIsInstance(cast(EndpointEnded, ended).cause, StreamLost)
         self.assertEqual([type(event) for event in heard], [NetworkCut, NetworkLost])
@@ -652,7 +659,7 @@ class EndpointTests(LiveTestCase):
         proxy.freeze()
         await until("the resume", lambda: len(heard) == 2, 5)
         self.assertEqual([type(event) for event in heard], [NetworkCut, NetworkResumed])
-        stats = service.router_service.snet["client"].stats
+        stats = streams_of(service).stats
         await until("the take-over", lambda: stats.resumed == 1)
         self.assertEqual(stats.taken_over, 1)
         await client.ping()
@@ -664,7 +671,7 @@ class EndpointTests(LiveTestCase):
         config.ping_interval = config.ping_timeout = 0.1
         client = await self.known(self.dialler(service, "client", SnetConfig()), config)
         (link,) = service.router_service.router.clients.values()
-        self.patch(link, "dataReceived", lambda data: None)
+        self.patch(cast(Any, link).lane, "dataReceived", lambda data: None)
         ended = await client.when_closed()
         self.assertIsInstance(ended, PingTimeout)
         self.assertEqual([type(event) for event in heard], [NetworkCut, NetworkResumed])
@@ -710,7 +717,7 @@ class EndpointTests(LiveTestCase):
         service = self.gateway(*LOOPBACK, "--client-snet-enable")
         client = await self.client(self.dialler(service, "client"))
         await failure_of(EndpointEnded, client.ping())
-        refused = service.router_service.snet["client"].stats.refused
+        refused = streams_of(service).stats.refused
         self.assertEqual(dict(refused), {Fault.FIRST_BYTE: 1})
 
 

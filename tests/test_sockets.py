@@ -20,7 +20,8 @@ from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SkipTest
 
 from fastway.errors import Reason
-from fastway.gateway import LINGER, GatewayLink, PortConfig
+from fastway.gateway import GatewayLink, PortConfig
+from fastway.gateway.bounds import LINGER
 from fastway.router import Limits, Side
 from tests.support.golden import (
     FIRST,
@@ -215,8 +216,9 @@ class DataTests(SocketTestCase):
         """TCP_NODELAY is set on what both ports accept."""
         sockets = self.listen()
         for peer in (await sockets.client(), await sockets.server()):
-            handle = cast(Any, peer.link.transport).getHandle()
-            self.assertNotEqual(handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), 0)
+            with cast(Any, peer.link.lane).socket() as handle:
+                delay = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                self.assertNotEqual(delay, 0)
 
     async def test_read_sizes(self) -> None:
         """Each port reads as many bytes at once as its configuration says."""
@@ -224,7 +226,7 @@ class DataTests(SocketTestCase):
             raise SkipTest("tests/relay/test_relay.c")
         sockets = self.listen()
         for peer, size in ((await sockets.client(), 2048), (await sockets.server(), 65536)):
-            self.assertEqual(cast(Any, peer.link.transport).bufferSize, size)
+            self.assertEqual(cast(Any, peer.link.lane).transport.bufferSize, size)
 
 
 @on_both_paths
@@ -353,7 +355,7 @@ class SlowClientTests(SocketTestCase):
         for n in range(500):
             server.send(packet(slow_id, bytes(200_000)) + packet(other_id, b"%d" % n))
             await other.expect(packet(other_id, b"%d" % n))
-            most = max(most, slow.link.waiting_bytes)
+            most = max(most, slow.link.counts().waiting_bytes)
             if slow.link.lost:
                 break
         self.assertIs(slow.link.lost, Reason.SLOW_READER)
@@ -396,15 +398,15 @@ class SlowServerTests(SocketTestCase):
         server.wire.pauseProducing()
         data = b"".join(packet(conn_id, bytes([n]) * 200_000) for n in range(60))
         client.send(data)
-        await until("the hold", lambda: client.link.held)
+        await until("the hold", lambda: client.link.counts().held)
         other.send(packet(other_id, b"on"))
         await second.expect(packet(other_id, b"on"))
         await later(0.05)
-        self.assertTrue(client.link.held)
-        self.assertLess(server.link.waiting_bytes, 300_000 + 200_008 + 2048)
+        self.assertTrue(client.link.counts().held)
+        self.assertLess(server.link.counts().waiting_bytes, 300_000 + 200_008 + 2048)
         server.wire.resumeProducing()
         await server.expect(data)
-        self.assertFalse(client.link.held)
+        self.assertFalse(client.link.counts().held)
         self.assertIsNone(server.link.lost)
         await client.expect_alive()
 
@@ -416,10 +418,10 @@ class SlowServerTests(SocketTestCase):
         conn_id = await sockets.pair(client, server)
         server.wire.pauseProducing()
         client.send(packet(conn_id, bytes(200_000)) * 60)
-        await until("the hold", lambda: client.link.held)
+        await until("the hold", lambda: client.link.counts().held)
         await until("the loss", lambda: server.link.lost)
         self.assertIs(server.link.lost, Reason.WRITE_TIMEOUT)
-        await until("the rest to be read", lambda: client.link.bytes_in == client.sent)
+        await until("the rest to be read", lambda: client.link.counts().bytes_in == client.sent)
         # The rest of its packets are strays now; each is answered by a Close.
         got = await client.read(13)
         self.assertEqual(got, close(conn_id))
@@ -437,14 +439,14 @@ class SlowServerTests(SocketTestCase):
         server.wire.pauseProducing()
         server.wire.bufferSize = 4096
         client.send(packet(conn_id, bytes(500_000)) * 40)
-        await until("the hold", lambda: client.link.held)
+        await until("the hold", lambda: client.link.counts().held)
         began = reactor.seconds()
         while reactor.seconds() < began + 1.3:
             server.wire.resumeProducing()
             await later(0)
             server.wire.pauseProducing()
             self.assertIsNone(server.link.lost)
-            self.assertTrue(client.link.held)
+            self.assertTrue(client.link.counts().held)
             await later(0.01)
         self.assertGreater(server.total, 0)
 
@@ -456,12 +458,12 @@ class SlowServerTests(SocketTestCase):
         conn_id = await sockets.pair(client, server)
         server.wire.pauseProducing()
         client.send(packet(conn_id, bytes(200_000)) * 60)
-        await until("the hold", lambda: client.link.held)
+        await until("the hold", lambda: client.link.counts().held)
         client.wire.abortConnection()
         server.wire.resumeProducing()
         await until("the Close", lambda: bytes(server.received[-13:]) == close(conn_id))
         self.assertIs(client.link.lost, Reason.CONNECTION_LOST)
-        await until("the end", lambda: not client.link.held)
+        await until("the end", lambda: not client.link.counts().held)
 
 
 @on_both_paths
@@ -591,12 +593,12 @@ class TlsTests(SocketTestCase):
         peer.wire.pauseProducing()
         for _ in range(20):
             server.send(packet(FIRST, bytes(500_000)))
-        await until("a full transport", lambda: link.waiting_bytes)
+        await until("a full transport", lambda: link.counts().waiting_bytes)
         with pytest.raises(pyssl.SSLWantReadError):
             tls.end.unwrap()  # close_notify, and no FIN
         tls.flush()
         await until(
-            "the gateway to see it", lambda: cast(Any, link.transport).transport.disconnecting
+            "the gateway to see it", lambda: cast(Any, link.lane).transport.transport.disconnecting
         )
         peer.wire.resumeProducing()
         await server.expect(close(FIRST))
@@ -609,7 +611,7 @@ class TlsTests(SocketTestCase):
         conn_id = await sockets.pair(client, server)
         server.wire.pauseProducing()
         client.send(b"".join(packet(conn_id, bytes(200_000)) for _ in range(60)))
-        await until("the hold", lambda: client.link.held)
+        await until("the hold", lambda: client.link.counts().held)
         began = reactor.seconds()
         sockets.service.router.lose(client.link, Reason.KICKED)
         await until("the end", lambda: client.ended)
@@ -650,7 +652,7 @@ class TlsTests(SocketTestCase):
         server.wire.pauseProducing()
         data = b"".join(packet(conn_id, bytes([n]) * 200_000) for n in range(60))
         client.send(data)
-        await until("the hold", lambda: client.link.held)
+        await until("the hold", lambda: client.link.counts().held)
         server.wire.resumeProducing()
         await server.expect(data)
         await client.expect_alive()

@@ -46,6 +46,7 @@ def run_gateway(
     from twisted.internet import reactor
 
     from fastway.ops import logs
+    from fastway.ops.process import own_process
     from fastway.ops.signals import shield
     from fastway.service import GatewayService
 
@@ -62,6 +63,7 @@ def run_gateway(
         check(service)
     service.check()
     logs.begin(None if settings.log.file else logs.console(settings.log.format))
+    own_process(reactor)
     service.privilegedStartService()
     service.startService()
     if prepare is not None:

@@ -24,7 +24,7 @@ import importlib
 import os
 import re
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +81,6 @@ class Commands:
         reactor: The timer, and what `lookup goroutine` and `lookup block` look at.
         run_dir: Where answers and reports are written, mode 0600.
         command_file: What `obey` reads.
-        path: The path that packets take, for `status`.
-        ports: side -> the listening port, while it listens, for `status`.
     """
 
     def __init__(
@@ -91,15 +89,11 @@ class Commands:
         reactor: Any,
         run_dir: str = ".",
         command_file: str = "",
-        *,
-        path: str = "",
-        ports: Mapping[str, Any] | None = None,
     ) -> None:
         self.service = service
         self.reactor = reactor
         self.files = RunDir(run_dir)
-        memory = self.files.resident_memory
-        self.source = Source(service, path, {} if ports is None else ports, memory)
+        self.source = Source(service, self.files.resident_memory)
         self.profiles = Profiles(reactor, self.files, self.source)
         self.timer: Callable[[], float] = time.perf_counter
         """Measures the turns of a report, in seconds."""

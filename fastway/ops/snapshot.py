@@ -3,17 +3,18 @@
 Rule: whoever shows figures (`status`, `links`, metrics, pages) renders what is here; this is the
 only place of `ops` that reads a link or a service, and it changes nothing.
 
-Totals are counters of the gateway wherever there is one. What has to be summed over the links is
-summed in one pass, in slices: a generator that yields every few links, so that whoever drives it
-can let the gateway forward in between. `finish` drives one to its end at once.
+Totals are counters of the gateway: none is summed over the links. What has to look at many things
+does so in slices: a generator that yields every so often, so that whoever drives it can let the
+gateway forward in between. `finish` drives one to its end at once.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import merge
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,7 +27,6 @@ from fastway.router import Refusal, Side
 
 if TYPE_CHECKING:
     from fastway.gateway import GatewayLink, RouterService
-    from fastway.snet.transport import SnetFactory
 
 SLICE = 64
 """Links that are looked at between two yields: well below a millisecond."""
@@ -53,11 +53,22 @@ def in_slices(items: Iterable[T]) -> Iterator[tuple[bool, T]]:
 
 @dataclass(frozen=True, slots=True)
 class PortTotals:
-    """A port: where it listens, and what its connections speak ("" for packets alone)."""
+    """A port that listens.
 
+    Attributes:
+        name: What operators call it.
+        addr: Where it listens.
+        links: Connections that are open, those at their handshakes included.
+        handshakes: Those that are at them.
+        layers: What stands between connections and links, the innermost first.
+    """
+
+    name: str
     side: str
     addr: str
-    layers: str
+    links: int
+    handshakes: int
+    layers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,38 +99,33 @@ class QueueTotals:
     """What waits for all links together, and links that are not read from because of that.
 
     Attributes:
+        input: Bytes that came and wait: of packets that are not whole, or for their turn.
+        limit: Bytes that may wait in all; 0: no limit.
         held: Not read from now.
         holds: How often that began.
     """
 
     packets: int
     bytes: int
+    input: int
+    limit: int
     held: int
     holds: int
 
 
 @dataclass(frozen=True, slots=True)
-class SnetTotals:
-    """The snet streams of one port; see `SnetStats`.
+class LayerTotals:
+    """A layer of one port.
 
     Attributes:
-        kept: Bytes kept to be sent again.
-        pending: Bytes that wait for a connection.
-        handshakes: Under way now.
+        port: The port's name.
+        name: The layer's.
+        figures: Its own, a frozen dataclass whose str is one line.
     """
 
-    side: str
-    live: int
-    waiting: int
-    made: int
-    cut: int
-    resumed: int
-    taken_over: int
-    replayed: int
-    kept: int
-    pending: int
-    handshakes: int
-    failed: Mapping[str, int]
+    port: str
+    name: str
+    figures: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +143,7 @@ class RelayTotals:
     """The native relay: its links and its memory pool.
 
     Attributes:
+        shed: Links lost because all together held too much.
         used: Bytes of chunks that are handed out; `limit` at most, unless that is 0.
         plain: Chunks that are not of a page.
         failed: Requests over the limit.
@@ -144,6 +151,7 @@ class RelayTotals:
 
     links: int
     pairs: int
+    shed: int
     pool: str
     used: int
     limit: int
@@ -179,7 +187,7 @@ class Snapshot:
     queues: QueueTotals
     turned_away: int
     lost: Mapping[Reason, int]
-    snet: tuple[SnetTotals, ...]
+    layers: tuple[LayerTotals, ...]
     memory: int
     log_dropped: int
     relay: RelayTotals | None
@@ -219,15 +227,11 @@ class Source:
     """What figures are taken of.
 
     Attributes:
-        service: What both ports share.
-        path: See `Snapshot`.
-        ports: side -> the listening port, while it listens.
+        service: What all ports share.
         memory: Tells the resident memory in bytes.
     """
 
     service: RouterService
-    path: str = ""
-    ports: Mapping[str, Any] = field(default_factory=dict)
     memory: Callable[[], int] = lambda: 0
 
     def snapshot(self) -> Slices[Snapshot]:
@@ -235,20 +239,27 @@ class Source:
         service = self.service
         router = service.router
         stats = router.stats
-        queues = yield from self._queues()
-        snet = []
-        for side, streams in sorted(service.snet.items()):
-            snet.append((yield from _snet(side, streams)))
+        layers = []
+        for port in service.ports:
+            for layer, factory in zip(port.layers, port.wrapped, strict=True):
+                layers.append(LayerTotals(port.name, layer.name, factory.figures()))
+                yield
         return Snapshot(
             version=__version__,
-            path=self.path,
+            path=service.path,
             pid=os.getpid(),
             uptime=service.clock.seconds() - service.started,
             ports=tuple(
                 PortTotals(
-                    side, address_name(port.getHost()), "snet" if side in service.snet else ""
+                    port.name,
+                    port.factory.side.value,
+                    address_name(port.listening.getHost()),
+                    port.factory.links,
+                    len(port.factory.handshakes),
+                    tuple(layer.name for layer in port.layers),
                 )
-                for side, port in sorted(self.ports.items())
+                for port in service.ports
+                if port.listening is not None
             ),
             clients=SideTotals(len(router.clients), stats.gained[Side.CLIENT]),
             servers=SideTotals(sum(map(len, router.servers.values())), stats.gained[Side.SERVER]),
@@ -264,10 +275,10 @@ class Source:
                 foreign_closes=stats.foreign_closes,
                 pings=stats.pings,
             ),
-            queues=queues,
+            queues=self._queues(),
             turned_away=service.turned_away,
             lost=self._lost(),
-            snet=tuple(snet),
+            layers=tuple(layers),
             memory=self.memory(),
             log_dropped=dropped(),
             relay=self._relay(),
@@ -291,32 +302,34 @@ class Source:
         if link not in self.service.connected:
             return None
         now = self.service.wheel.seconds()
+        counts = link.counts()
         return LinkRow(
             side=link.side.value,
             link_id=link.link_id if link.known else 0,
-            addr=escaped(link.peer_name()),
+            addr=escaped(link.facts.name),
             conns=len(link.peers),
             seconds=now - link.since,
-            packets_in=link.packets_in,
-            bytes_in=link.bytes_in,
-            packets_out=link.packets_out,
-            bytes_out=link.bytes_out,
-            waiting_packets=link.waiting_packets,
-            waiting_bytes=link.waiting_bytes,
-            held=link.held,
+            packets_in=counts.packets_in,
+            bytes_in=counts.bytes_in,
+            packets_out=counts.packets_out,
+            bytes_out=counts.bytes_out,
+            waiting_packets=counts.waiting_packets,
+            waiting_bytes=counts.waiting_bytes,
+            held=bool(counts.held),
             cut=None if link.cut_since is None else now - link.cut_since,
             lost=link.lost,
         )
 
-    def _queues(self) -> Slices[QueueTotals]:
-        packets = size = held = 0
-        for pause, link in in_slices(list(self.service.connected)):
-            packets += link.waiting_packets
-            size += link.waiting_bytes
-            held += link.held
-            if pause:
-                yield
-        return QueueTotals(packets, size, held, self.service.holds)
+    def _queues(self) -> QueueTotals:
+        waiting = self.service.waiting()
+        return QueueTotals(
+            packets=waiting.packets,
+            bytes=waiting.bytes,
+            input=waiting.input,
+            limit=0 if self.service.memory_limit == sys.maxsize else self.service.memory_limit,
+            held=waiting.held,
+            holds=self.service.holds,
+        )
 
     def _lost(self) -> dict[Reason, int]:
         lost: Counter[Reason] = Counter()
@@ -327,42 +340,19 @@ class Source:
         return dict(lost)
 
     def _relay(self) -> RelayTotals | None:
-        relay = self.service.relay
-        if relay is None:
+        native = self.service.native
+        if native is None:
             return None
-        _, _, _, links, pairs = relay.core.totals()
-        used, plain, failed, classes = relay.core.pool()
+        totals = native.totals()
+        used, plain, failed, classes = native.core.pool()
         return RelayTotals(
-            links=links,
-            pairs=pairs,
-            pool=relay.pool.type,
+            links=totals.links,
+            pairs=totals.pairs,
+            shed=totals.shed,
+            pool=native.pool.type,
             used=used,
-            limit=relay.pool.limit,
+            limit=native.pool.limit,
             plain=plain,
             failed=failed,
             chunks=tuple(ChunkTotals(*row) for row in classes),
         )
-
-
-def _snet(side: str, streams: SnetFactory) -> Slices[SnetTotals]:
-    kept = pending = 0
-    for pause, stream in in_slices(list(streams.streams.values())):
-        kept += stream.replayable
-        pending += stream.pending
-        if pause:
-            yield
-    stats = streams.stats
-    return SnetTotals(
-        side=side,
-        live=len(streams.streams) - len(streams.waiting),
-        waiting=len(streams.waiting),
-        made=stats.made,
-        cut=stats.cut,
-        resumed=stats.resumed,
-        taken_over=stats.taken_over,
-        replayed=stats.replayed,
-        kept=kept,
-        pending=pending,
-        handshakes=len(streams.handshakes),
-        failed={fault.value: count for fault, count in stats.refused.items()},
-    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from fastway.ops.snapshot import LinkRow, RelayTotals, Snapshot, SnetTotals
+from fastway.ops.snapshot import LinkRow, RelayTotals, Snapshot
 
 
 def status_rows(shot: Snapshot) -> list[str]:
@@ -18,7 +18,9 @@ def status_rows(shot: Snapshot) -> list[str]:
         f"path: {shot.path or '?'}",
         f"uptime: {shot.uptime:.0f} s",
         *(
-            f"{port.side} port: {port.addr}" + (f", with {port.layers}" if port.layers else "")
+            f"{port.name} port: {port.addr}"
+            + "".join(f", with {layer}" for layer in port.layers)
+            + f"; {port.links} connections, {port.handshakes} at their handshakes"
             for port in shot.ports
         ),
         f"clients: {shot.clients.connected} connected, {shot.clients.since_start} since start",
@@ -30,10 +32,12 @@ def status_rows(shot: Snapshot) -> list[str]:
         + counts({why.value: count for why, count in router.refused.items()}),
         f"strays answered by a Close: {router.strays}, "
         f"closes of others' connections ignored: {router.foreign_closes}, pings: {router.pings}",
-        f"waiting: {queues.packets} packets, {queues.bytes} bytes; "
-        f"not read from now: {queues.held}, holds: {queues.holds}",
+        f"waiting: {queues.packets} packets, {queues.bytes} bytes, "
+        f"and {queues.input} bytes that came"
+        + (f", of {queues.limit} bytes; " if queues.limit else "; ")
+        + f"not read from now: {queues.held}, holds: {queues.holds}",
         f"turned away at the door: {shot.turned_away}",
-        *map(_snet_row, shot.snet),
+        *(f"{layer.name} of {layer.port}s: {layer.figures}" for layer in shot.layers),
         f"links lost: {sum(shot.lost.values())}"
         + counts({reason.value: count for reason, count in shot.lost.items()}),
         f"log lines dropped: {shot.log_dropped}",
@@ -69,21 +73,12 @@ def _state(link: LinkRow) -> str:
     return "\tnot read from" if link.held else ""
 
 
-def _snet_row(snet: SnetTotals) -> str:
-    return (
-        f"snet of {snet.side}s: {snet.live} streams live, "
-        f"{snet.waiting} cut and waiting, {snet.made} since start; "
-        f"cuts: {snet.cut}, resumed: {snet.resumed} "
-        f"({snet.taken_over} while the old connection looked alive), "
-        f"{snet.replayed} bytes sent again; {snet.kept} bytes kept, "
-        f"{snet.pending} bytes wait; handshakes: {snet.handshakes} under way, "
-        f"{sum(snet.failed.values())} failed" + counts(snet.failed)
-    )
-
-
 def _relay_rows(relay: RelayTotals) -> Iterable[str]:
     limit = f" of {relay.limit}" if relay.limit else ""
-    yield f"relay: {relay.links} links, {relay.pairs} virtual connections in native code"
+    yield (
+        f"relay: {relay.links} links, {relay.pairs} virtual connections in native code"
+        + (f"; {relay.shed} lost for memory" if relay.shed else "")
+    )
     yield (
         f"memory pool: {relay.pool}, {relay.used}{limit} bytes of chunks used, "
         f"{relay.plain} chunks outside of pages, {relay.failed} requests failed"

@@ -1,44 +1,18 @@
 """The fast path: packets between two plain TCP links never reach Python.
 
 Rule: this module only says what there is; it loads without the extension and without a reactor.
-The core (`relay.c`) moves bytes, `transport` brings it into the reactor, `link` makes it the
-gateway's. All decisions stay with the one Router.
+The core (`relay.h`) moves bytes; `fastway.gateway.native` brings it into the reactor and makes it
+a lane of the gateway's links. All decisions stay with the one Router.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Any
-
-from zope.interface import Interface
+from typing import NamedTuple
 
 POOL_TYPES = ("atom", "chan", "sync")
 """As the core numbers them."""
-
-
-class IRelayTransport(Interface):
-    """A TCP transport whose socket is the core's, which can also cut and forward its packets.
-
-    Until `start` it is a transport like any other. A protocol whose transport provides this calls
-    `start` once its link may talk.
-    """
-
-    def start(data: bytes) -> None:
-        """From now on what comes is packets; `data` came before and is of a packet not whole."""
-
-    def pair(conn_id: int, other: Any) -> None:
-        """Packets of `conn_id` go to the transport `other` and back, if both are started."""
-
-    def unpair(conn_id: int) -> None:
-        """No longer."""
-
-    def send(data: bytes, packets: int) -> bool:
-        """Queue `packets` whole packets, which are written at the end of the core's turn.
-
-        Returns:
-            Whether more waits for it than its port allows.
-        """
 
 
 @dataclass(slots=True)
@@ -58,6 +32,22 @@ class PoolConfig:
     max_chunk: int = 64 * 1024
     page_size: int = 1024 * 1024
     limit: int = 0
+
+
+class Totals(NamedTuple):
+    """What the core has counted in all; see struct relay_totals of relay.h."""
+
+    packets: int
+    bytes: int
+    pings: int
+    holds: int
+    links: int
+    pairs: int
+    waiting_packets: int
+    waiting_bytes: int
+    input_bytes: int
+    held: int
+    shed: int
 
 
 def missing() -> str:

@@ -5,7 +5,7 @@ Rule: an end only knows bytes, and time passes when a test turns the clock.
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, cast
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
@@ -16,13 +16,13 @@ from twisted.python.failure import Failure
 from fastway.errors import Reason
 from fastway.gateway import (
     ClientFactory,
-    ClientLink,
+    GatewayFactory,
     GatewayLink,
     PortConfig,
     RouterService,
     ServerFactory,
-    ServerLink,
 )
+from fastway.gateway.stream import StreamLane
 from fastway.router import Limits
 from tests.support.golden import FIRST, KEY, dial, prove
 
@@ -68,22 +68,23 @@ class LinkTransport(StringTransport):
         cast(Any, self.producer).resumeProducing()
 
 
-AnyLink = TypeVar("AnyLink", bound=GatewayLink)
+class End:
+    """A peer as the gateway sees it: a link whose lane is on a LinkTransport."""
 
-
-class End(Generic[AnyLink]):
-    """A peer as the gateway sees it: a link on a LinkTransport."""
-
-    def __init__(self, link: AnyLink, port: int) -> None:
-        self.link = link
+    def __init__(self, lane: StreamLane, port: int) -> None:
+        self.lane = lane
         self.transport = LinkTransport(peerAddress=IPv4Address("TCP", "192.0.2.1", port))
-        link.makeConnection(cast(Any, self.transport))
+        lane.makeConnection(cast(Any, self.transport))
+        self.link = cast(GatewayLink, lane.link)
 
     def send(self, data: bytes) -> None:
         """The gateway reads `data` from it in one read."""
         assert not self.paused, "a transport that is paused reads nothing"
         assert self.transport.connected
-        self.link.dataReceived(data)
+        self.lane.dataReceived(data)
+        service = cast(RouterService, self.lane.service)
+        while service.turn_due:
+            service.turn()
 
     def drip(self, data: bytes) -> None:
         """The gateway reads `data` byte by byte."""
@@ -108,12 +109,12 @@ class End(Generic[AnyLink]):
 
     def half_close(self) -> None:
         """Its FIN came; it still reads."""
-        self.link.readConnectionLost()
+        self.lane.readConnectionLost()
 
     def gone(self, error: Exception | None = None) -> None:
         """Its transport is gone: `error` tells how, an orderly close when it is None."""
         self.transport.connected = False
-        self.link.connectionLost(Failure(ConnectionDone() if error is None else error))
+        self.lane.connectionLost(Failure(ConnectionDone() if error is None else error))
 
 
 class Harness:
@@ -146,27 +147,27 @@ class Harness:
         self._last_port += 1
         return self._last_port
 
-    def client(self) -> End[ClientLink]:
+    def _connect(self, factory: GatewayFactory) -> End:
+        port = self._port()
+        lane = factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", port))
+        assert isinstance(lane, StreamLane)
+        return End(lane, port)
+
+    def client(self) -> End:
         """A client connects. The first one of a harness has id 1."""
-        port = self._port()
-        link = self.clients.buildProtocol(IPv4Address("TCP", "192.0.2.1", port))
-        assert isinstance(link, ClientLink)
-        return End(link, port)
+        return self._connect(self.clients)
 
-    def stranger(self) -> End[ServerLink]:
+    def stranger(self) -> End:
         """Somebody connects to the server port and has not answered the challenge."""
-        port = self._port()
-        link = self.servers.buildProtocol(IPv4Address("TCP", "192.0.2.1", port))
-        assert isinstance(link, ServerLink)
-        return End(link, port)
+        return self._connect(self.servers)
 
-    def server(self, server_id: int = 1) -> End[ServerLink]:
+    def server(self, server_id: int = 1) -> End:
         """A server connects and logs in."""
         end = self.stranger()
         end.send(prove(end.take(), server_id, self.servers.key))
         return end
 
-    def pair(self, dialler: End[Any], remote: End[Any]) -> int:
+    def pair(self, dialler: End, remote: End) -> int:
         """Open a virtual connection; both ends have taken its Accept and Connect."""
         before = set(self.router.conn_ids)
         dialler.send(dial(remote.link.link_id))
@@ -174,6 +175,26 @@ class Harness:
         remote.take()
         (conn_id,) = self.router.conn_ids - before
         return conn_id
+
+    def check_books(self) -> None:
+        """Every byte that is held for a link is counted, for it and for all together."""
+        packets = size = 0
+        for link in self.service.connected:
+            lane = cast(StreamLane, link.lane)
+            queue = lane._queue or ()
+            counts = lane.counts()
+            assert counts.waiting_packets == sum(count for _, count in queue)
+            assert counts.waiting_bytes == sum(len(data) for data, _ in queue)
+            pending = 0 if lane._reader is None else lane._reader.pending
+            assert link.lost is not None or counts.input_bytes >= pending
+            assert link.lost is None or counts[4:7] == (0, 0, 0), counts
+            packets += counts.waiting_packets
+            size += counts.waiting_bytes + counts.input_bytes
+            held = [
+                one for one in lane.counted_at or () if cast(Any, one).shares.senders[lane].held
+            ]
+            assert lane.holds == len(held)
+        assert (self.service.waiting_packets, self.service.waiting_bytes) == (packets, size)
 
     def pass_time(self, seconds: float) -> None:
         """Turn the clock in steps that the wheel does not take for a stall (exact in binary)."""

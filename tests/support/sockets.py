@@ -15,6 +15,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from fastway.address import address_name
 from fastway.gateway import ClientFactory, GatewayLink, PortConfig, RouterService, ServerFactory
 from fastway.relay import PoolConfig
 from fastway.router import Limits
@@ -78,7 +79,7 @@ class Peer(Protocol):
         """The gateway has handled all that was sent."""
         await until(
             "the gateway to read",
-            lambda: self.link.bytes_in >= self.sent or self.link.lost or self.ended,
+            lambda: self.link.counts().bytes_in >= self.sent or self.link.lost or self.ended,
         )
 
 
@@ -86,16 +87,16 @@ def listen_by_relay(
     service: RouterService, pool: PoolConfig | None = None, on: Any = reactor
 ) -> Callable[[Any], Any]:
     """What opens ports on 127.0.0.1 whose links are the native core's."""
-    from fastway.relay.link import GatewayRelay
+    from fastway.gateway.native import NativeCore
 
-    service.relay = GatewayRelay(on, service, pool)
+    native = service.native = NativeCore(on, service, pool)
 
     def listen(factory: Any) -> Any:
         with socket.socket() as bound:
             bound.setblocking(False)
             bound.bind(("127.0.0.1", 0))
             bound.listen(1024)
-            return service.relay.listen(bound.fileno(), bound.family, factory)
+            return native.listen(bound.fileno(), bound.family, factory)
 
     return listen
 
@@ -146,12 +147,15 @@ class Sockets:
 
     async def _find_link(self, peer: Peer) -> None:
         # Both ports: the two ends of two connections may share one of them.
-        ends = (peer.wire.getHost().port, peer.wire.getPeer().port)
+        name = address_name(peer.wire.getHost())
+        ports = {self.client_port.getHost().port: self.clients}
+        factory = ports.get(peer.wire.getPeer().port, self.servers)
 
         def links() -> list[GatewayLink]:
-            wires = [(one, cast(Any, one.transport)) for one in self.service.connected]
             return [
-                one for one, wire in wires if (wire.getPeer().port, wire.getHost().port) == ends
+                one
+                for one in self.service.connected
+                if one.facts.name == name and cast(object, one.factory) is factory
             ]
 
         await until("the gateway to accept", links)

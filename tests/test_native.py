@@ -1,36 +1,38 @@
-"""The native relay in the gateway: faults, links outside of the core, what operators see.
+"""The native lane in the gateway: faults, links outside of the core, what operators see.
 
-Rule: what both paths must do alike is in test_sockets and test_relay_machine; the core alone is
-tested in tests/relay. Here is what only shows where the two meet.
+Rule: what both lanes must do alike is in support.lanes, test_sockets and test_lanes_machine; the
+core alone is tested in tests/relay. Here is what only shows where the two meet.
 """
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import resource
 import socket
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IReadDescriptor, ITCPTransport
-from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 import fastway.relay
 from fastway.errors import ConfigError, Reason
 from fastway.gateway import PortConfig
+from fastway.gateway.lane import End
+from fastway.gateway.native import NativeCore, NativeLane
 from fastway.ops.snapshot import Source, finish
 from fastway.ops.status import status_rows
-from fastway.relay import IRelayTransport, PoolConfig, missing
+from fastway.relay import PoolConfig, missing
 from tests.support.errors import raised
 from tests.support.files import scratch
-from tests.support.golden import PING, close, packet
+from tests.support.golden import PING, close, dial, packet
 from tests.support.logs import LogLines
 from tests.support.options import LOOPBACK, parsed
 from tests.support.paths import on_both_paths
@@ -49,9 +51,19 @@ class RelayTestCase(SocketTestCase):
         skip = missing()
 
 
+def native_of(sockets: Sockets) -> NativeCore:
+    native = sockets.service.native
+    assert isinstance(native, NativeCore)
+    return native
+
+
+def core_of(sockets: Sockets) -> Any:
+    return native_of(sockets).core
+
+
 def counters(sockets: Sockets) -> tuple[int, int]:
     """Bytes of chunks in use and pages mapped."""
-    used, _, _, classes = sockets.service.relay.core.pool()
+    used, _, _, classes = core_of(sockets).pool()
     return used, sum(pages for _, pages, _, _ in classes)
 
 
@@ -74,7 +86,7 @@ class OutsideTests(SocketTestCase):
     async def check(self, inside: str) -> None:
         sockets = self.listen_mixed(inside)
         client, server = await sockets.client(), await sockets.server()
-        self.assertNotEqual(type(client.link.transport), type(server.link.transport))
+        self.assertNotEqual(type(client.link.lane), type(server.link.lane))
         conn_id = await sockets.pair(client, server)
         up = b"".join(packet(conn_id, b"up %d" % n * 9) for n in range(3000))
         down = b"".join(packet(conn_id, b"down %d" % n * 90) for n in range(300))
@@ -84,14 +96,14 @@ class OutsideTests(SocketTestCase):
         await client.expect(down)
         await client.expect_alive()
         self.assertEqual(sockets.service.router.stats.packets, 3300)
-        self.assertEqual(client.link.packets_in, 3002)
+        self.assertEqual(client.link.counts().packets_in, 3002)
         client.send(close(conn_id))
         await client.expect(close(conn_id))
         await server.expect(close(conn_id))
         await sockets.pair(server, client)
         client.wire.loseConnection()
         await server.expect(close(conn_id + 1))
-        self.assertEqual(sockets.service.relay.core.totals()[5], 0)
+        self.assertEqual(core_of(sockets).totals()[5], 0)
 
     async def test_client_inside(self) -> None:
         """A client in the core and a server outside talk both ways."""
@@ -108,13 +120,13 @@ class OutsideTests(SocketTestCase):
         server.wire.pauseProducing()
         data = b"".join(packet(conn_id, bytes([n]) * 200_000) for n in range(60))
         client.send(data)
-        await until("the hold", lambda: client.link.held)
+        await until("the hold", lambda: client.link.counts().held)
         await later(0.05)
-        self.assertTrue(client.link.held)
+        self.assertTrue(client.link.counts().held)
         self.assertGreaterEqual(sockets.service.holds, 1)
         server.wire.resumeProducing()
         await server.expect(data)
-        self.assertFalse(client.link.held)
+        self.assertFalse(client.link.counts().held)
         await client.expect_alive()
 
     async def test_held_inside(self) -> None:
@@ -280,7 +292,7 @@ class PoolTests(RelayTestCase):
         client, server = await sockets.client(), await sockets.server()
         conn_id = await sockets.pair(client, server)
         client.wire.pauseProducing()
-        while client.link.waiting_bytes < 500_000:
+        while client.link.counts().waiting_bytes < 500_000:
             server.send(packet(conn_id, bytes(500_000)))
             await server.was_read()
         client.wire.resumeProducing()
@@ -292,7 +304,7 @@ class PoolTests(RelayTestCase):
             sockets = self.listen(pool=PoolConfig(kind), client=PortConfig(idle_timeout=0))
             await self.flood(sockets)
             self.assertEqual(counters(sockets)[0], 0)
-            core = sockets.service.relay.core
+            core = core_of(sockets)
             for seconds in (1.1, 2.2):
                 core.sweep(sockets.service.wheel.seconds() + seconds)
             self.assertEqual(counters(sockets), (0, 0))
@@ -315,7 +327,7 @@ class PoolTests(RelayTestCase):
         await server.expect(close(slow_id))
         server.send(packet(other_id, b"on"))
         await other.expect(packet(other_id, b"on"))
-        self.assertGreater(sockets.service.relay.core.pool()[2], 0)
+        self.assertGreater(core_of(sockets).pool()[2], 0)
 
     async def test_status(self) -> None:
         """`status` shows the core's links and the pool's classes, pages and chunks."""
@@ -347,118 +359,236 @@ class PoolTests(RelayTestCase):
             self.assertNotIn("\n", str(error))
 
 
-class TransportTests(RelayTestCase):
-    """The transport, apart from what the gateway's links do with it."""
+class CoreTests(RelayTestCase):
+    """The core in a reactor."""
 
     async def test_interfaces(self) -> None:
-        """It is a TCP transport and the relay is a reader."""
+        """The core is one reader, and a lane lends its socket."""
         sockets = self.listen()
         client = await sockets.client()
-        transport = cast(Any, client.link.transport)
-        verifyObject(ITCPTransport, transport)
-        verifyObject(IRelayTransport, transport)
-        verifyObject(IReadDescriptor, sockets.service.relay)
-        self.assertEqual(transport.getPeer(), client.wire.getHost())
-        self.assertEqual(transport.getHost(), client.wire.getPeer())
-        transport.setTcpNoDelay(False)
-        self.assertFalse(transport.getTcpNoDelay())
-        transport.setTcpKeepAlive(True)
-        self.assertTrue(transport.getTcpKeepAlive())
+        verifyObject(IReadDescriptor, native_of(sockets))
+        with cast(NativeLane, client.link.lane).socket() as lent:
+            self.assertEqual(lent.getpeername()[1], client.wire.getHost().port)
+        await client.expect_alive()
 
     async def test_gone(self) -> None:
-        """One that is gone still tells its peer and its counts, and takes every call."""
+        """A lane that is gone still tells its counts, and takes every call."""
         sockets = self.listen()
         client = await sockets.client()
-        transport = cast(Any, client.link.transport)
+        lane = cast(NativeLane, client.link.lane)
         client.send(PING)
         await client.expect(PING)
-        peer = transport.getPeer()
         client.wire.abortConnection()
         await until("the end", lambda: not sockets.service.connected)
-        self.assertEqual(transport.getPeer(), peer)
-        self.assertEqual(transport.getHost(), sockets.client_port.getHost())
-        self.assertEqual(client.link.bytes_in, 9)
-        self.assertEqual(client.link.packets_in, 1)
-        transport.write(b"late")
-        transport.writeSequence([b"very", b"late"])
-        for call in (
-            transport.loseConnection,
-            transport.loseWriteConnection,
-            transport.abortConnection,
-            transport.pauseProducing,
-            transport.resumeProducing,
-        ):
-            call()
+        self.assertEqual(client.link.counts().bytes_in, 9)
+        self.assertEqual(client.link.counts().packets_in, 1)
+        lane.write(b"late")
+        lane.send(PING, 1)
+        lane.settle(None)
+        lane.pause()
+        lane.resume()
+        lane.unpair(7)
+        for how in End:
+            lane.close(how)
+        self.assertFalse(lane.saturated())
+        raised(OSError, lane.socket)
 
     async def test_not_in_the_reactor_without_links(self) -> None:
-        """The relay is in the reactor and on the wheel only while it has links."""
+        """The core is in the reactor only while it has links, and soon after not on the wheel."""
         sockets = self.listen()
-        relay = sockets.service.relay
-        self.assertNotIn(relay, reactor.getReaders())
+        native = native_of(sockets)
+        self.assertNotIn(native, reactor.getReaders())
         client = await sockets.client()
-        self.assertIn(relay, reactor.getReaders())
+        self.assertIn(native, reactor.getReaders())
         client.wire.loseConnection()
-        await until("the end", lambda: relay not in reactor.getReaders())
-        self.assertEqual(len(sockets.service.wheel), 0)
+        await until("the end", lambda: native not in reactor.getReaders())
+        await until("its last look", lambda: len(sockets.service.wheel) == 0, 5)
         await (await sockets.client()).expect_alive()
 
-    async def test_any_protocol(self) -> None:
-        """A protocol that never starts the link gets bytes and ends; one that fails is lost."""
-        ended: list[Failure] = []
-
-        class Echo(Protocol):
-            def dataReceived(self, data: bytes) -> None:
-                if data == b"fail":
-                    raise ValueError("it fails")
-                cast(Any, self.transport).write(data)
-
-            def connectionLost(self, reason: Failure = connectionDone) -> None:
-                ended.append(reason)
-
-        class Echoes(Factory):
-            wanted: Any = True
-
-            def buildProtocol(self, addr: object) -> Protocol | None:
-                if not self.wanted:
-                    return None
-                if self.wanted == "error":
-                    raise ValueError("no protocol")
-                return Echo()
-
+    async def test_pings_stay_in_the_core(self) -> None:
+        """A Ping is answered without the router, in its place, whole, and is counted."""
         sockets = self.listen()
-        relay = sockets.service.relay
-        factory = cast(Any, Echoes())
-        bounds = relay.core.port(
-            max_packet=1000,
-            read_size=64,
-            idle_timeout=0.0,
-            queue_packets=10,
-            queue_bytes=10,
-            write_timeout=0.0,
-            holds=False,
-        )
-        with socket.socket() as bound:
-            bound.bind(("127.0.0.1", 0))
-            bound.listen()
-            port = relay.adopt_port(bound.fileno(), bound.family, factory, bounds)
-        self.addCleanup(port.stopListening)
-        first, second = await sockets.dial_port(port), await sockets.dial_port(port)
-        data = os.urandom(100_000)
-        first.send(data)
-        await first.expect(data)
-        first.wire.loseConnection()
-        await until("the end", lambda: ended)
-        second.send(b"fail")
-        await until("its end", lambda: second.ended)
+        client = await sockets.client()
+        asked: list[object] = []
+        self.patch(NativeLane, "send", lambda *call: asked.append(call))
+        long = packet(0, b"\5with more behind")
+        for _ in range(50):
+            client.send((PING + long) * 20)
+        await client.expect((PING + long) * 1000)
+        self.assertEqual(asked, [])
+        await until("the count", lambda: sockets.service.router.stats.pings == 2000)
+        self.assertEqual(client.link.counts().packets_in, 2000)
+        self.assertEqual(client.link.routed, 0)
+
+    async def test_a_failing_event(self) -> None:
+        """A bug in what an event asks for costs that link, and nobody else."""
+        sockets = self.listen()
+        client, other = await sockets.client(), await sockets.client()
+
+        def fail(*_: object) -> None:
+            raise ValueError("a bug")
+
+        self.patch(sockets.service.router, "receive", fail)
+        client.send(dial(1))
+        await until("its end", lambda: client.ended)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
-        factory.wanted = False
-        third = await sockets.dial_port(port)
-        await until("its end", lambda: third.ended)
-        factory.wanted = "error"
-        last = await sockets.dial_port(port)
-        await until("the last end", lambda: last.ended)
-        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
-        self.assertTrue(ended[0].check(ConnectionDone, ConnectionLost))
+        await other.expect_alive()
+
+    async def test_no_memory_for_python(self) -> None:
+        """A core that cannot tell Python anything ends the gateway with one line."""
+        sockets = self.listen()
+        problems: list[str] = []
+        sockets.service.failed = problems.append
+        await sockets.client()
+
+        def fail(_: float) -> None:
+            raise MemoryError
+
+        native = native_of(sockets)
+        real, native.core = native.core, cast(Any, Broken(native.core))
+        try:
+            with LogLines() as log:
+                await until("the failure", lambda: problems)
+        finally:
+            native.core = real
+            native._reading = True
+            reactor.addReader(native)
+        self.assertIn("the native relay cannot go on: MemoryError", problems[0])
+        self.assertNotIn("\n", problems[0])
+        self.assertFalse([event for event in log.events if "log_failure" in event])
+
+
+def count(call: Callable[..., Any], calls: list[object]) -> Callable[..., Any]:
+    """The call, counted."""
+
+    def counted(*args: object) -> Any:
+        calls.append(args)
+        return call(*args)
+
+    return counted
+
+
+def fail_with(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+def is_closed(sock: socket.socket) -> bool:
+    """Its peer has closed it."""
+    try:
+        return sock.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+class Broken:
+    """A core for which Python has no memory."""
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+
+    def sweep(self, _: float) -> None:
+        raise MemoryError
+
+    run = sweep
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+
+class DescriptorTests(SocketTestCase):
+    """Descriptors that run out, on either lane where it may be either."""
+
+    relay = True
+    if missing():
+        skip = missing()
+
+    def exhaust(self, left: int) -> None:
+        """Leave this process so many descriptors."""
+        gc.collect()  # sockets of earlier tests
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        last = max(map(int, os.listdir("/proc/self/fd")))
+        taken = [os.dup(0)]
+        while taken[-1] < last:  # no number below the limit is to be free
+            taken.append(os.dup(0))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken[-1] + 1 + left, hard))
+
+        def heal() -> None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            while taken:
+                os.close(taken.pop())
+
+        self.heal = heal
+        self.addCleanup(heal)
+
+    async def test_not_even_one_to_refuse_with(self) -> None:
+        """A port without a descriptor to refuse with rests, does not spin, and comes back."""
+        sockets = self.listen()
+        client = await sockets.client()
+        port = sockets.client_port
+        late = socket.socket()
+        self.addCleanup(late.close)
+        os.close(port._spare)
+        port._spare = -1
+        self.exhaust(0)
+        reads: list[object] = []
+        self.patch(port, "_refuse", count(port._refuse, reads))
+        late.connect(("127.0.0.1", port.getHost().port))
+        await until("the first try", lambda: reads)
+        await later(0.1)
+        self.assertEqual(len(reads), 1)
+        await client.expect_alive()
+        self.heal()
+        await until("the newcomer", lambda: len(sockets.service.connected) == 2, 3)
+        self.assertGreaterEqual(port._spare, 0)
+        await (await sockets.client()).expect_alive()
+
+    async def test_twice(self) -> None:
+        """Running out in the middle of a refusal, twice, leaves a port that goes on."""
+        sockets = self.listen()
+        port = sockets.client_port
+        await sockets.client()
+        for _ in range(2):
+            late = socket.socket()
+            self.addCleanup(late.close)
+            self.exhaust(0)
+            patch = self.patch(os, "open", fail_with(OSError(errno.EMFILE, "too many")))
+            late.connect(("127.0.0.1", port.getHost().port))
+            late.setblocking(False)
+            await until("the refusal", partial(is_closed, late))
+            patch.restore()
+            self.heal()
+            self.assertEqual(port._spare, -1)
+            await (await sockets.client()).expect_alive()
+
+    async def test_kept_for_servers(self) -> None:
+        """The last descriptors are for servers: clients are turned away, servers are not."""
+        await self.check_kept()
+
+    async def test_kept_for_servers_in_python(self) -> None:
+        """So they are on the Python lane."""
+        self.relay = False
+        await self.check_kept()
+
+    async def check_kept(self) -> None:
+        sockets = self.listen()
+        await sockets.client()
+        sockets.service.keep_files = 64
+        self.exhaust(40)
+        client = await sockets.dial_port(sockets.client_port)
+        await until("the refusal", lambda: client.ended)
+        self.assertEqual(sockets.service.turned_away, 1)
+        self.assertEqual(sockets.clients.links, 1)
+        turned_away = sockets.service.router.stats.turned_away
+        self.assertEqual(turned_away, {Reason.NO_DESCRIPTOR: 1})
+        server = await sockets.server()
+        await server.expect_alive()
+        self.heal()
+        await (await sockets.client()).expect_alive()
 
 
 class StartTests(ServiceTestCase):

@@ -126,7 +126,7 @@ class GatewayPath:
             "stats": dataclasses.asdict(router.stats),
             "conns": sorted(router.conn_ids),
             "read": all(
-                peer.link.lost is not None or peer.link.bytes_in == peer.sent
+                peer.link.lost is not None or peer.link.counts().bytes_in == peer.sent
                 for peer in self.peers
             ),
             "peers": [
@@ -138,15 +138,32 @@ class GatewayPath:
                 if peer.link.lost
                 else (
                     peer.link.link_id,
-                    peer.link.packets_in,
-                    peer.link.packets_out,
-                    peer.link.bytes_out,
-                    peer.link.waiting_bytes,
-                    peer.link.held,
+                    peer.link.counts().packets_in,
+                    peer.link.counts().packets_out,
+                    peer.link.counts().bytes_out,
+                    peer.link.counts().waiting_bytes,
+                    peer.link.counts().held,
                 )
                 for peer in self.peers
             ],
         }
+
+    def check_books(self) -> None:
+        """Every byte that is held for a link is in its counts and in those of all."""
+        counts = [link.lane.counts() for link in self.service.connected]
+        packets = sum(count.waiting_packets for count in counts)
+        waiting = sum(count.waiting_bytes for count in counts)
+        coming = sum(count.input_bytes for count in counts)
+        native = self.service.native
+        if native is None:
+            assert self.service.waiting_packets == packets
+            assert self.service.waiting_bytes == waiting + coming
+            return
+        totals = native.totals()
+        assert (totals.waiting_packets, totals.waiting_bytes) == (packets, waiting)
+        assert totals.input_bytes == coming
+        heads = 8 * len(counts)  # of packets that are not whole, beside the pool
+        assert native.core.pool()[0] >= waiting + coming - heads
 
     def stop(self) -> None:
         for port in self.ports:
@@ -193,6 +210,8 @@ class PathsMachine(RuleBasedStateMachine):
             for _ in range(3):
                 self.reactor.iterate(0)
             python, core = (path.snapshot() for path in self.paths)
+            for path in self.paths:
+                path.check_books()
             if python["read"] and python == core:
                 return
             if self.reactor.seconds() > deadline:
@@ -289,10 +308,11 @@ class PathsMachine(RuleBasedStateMachine):
         for path in self.paths:
             path.stop()
         if self.paths:
-            relay = self.paths[1].service.relay
-            used, plain, _, _ = relay.core.pool()
+            native = self.paths[1].service.native
+            assert native is not None
+            used, plain, _, _ = native.core.pool()
             assert (used, plain) == (0, 0)
-            assert relay.core.totals()[4:] == (0, 0, 0, 0, 0, 0, 0)
+            assert native.totals()[4:] == (0, 0, 0, 0, 0, 0, 0)
         for reader in self.reactor.removeAll():
             reader.connectionLost(None)
         for reader in list(self.reactor._internalReaders):

@@ -1,0 +1,178 @@
+"""Settings become a RouterService with its ports and its native core.
+
+Rule: wiring only, nothing runs yet. A new kind of layer is one line in `LAYERS`; a new port is one
+more entry in `RouterService.ports`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastway import relay
+from fastway.address import parse_address
+from fastway.config import Settings
+from fastway.config.settings import PortSettings, ServerPortSettings
+from fastway.errors import ConfigError, StartError
+from fastway.gateway import (
+    ClientFactory,
+    Layer,
+    Port,
+    PortConfig,
+    RouterService,
+    ServerFactory,
+)
+from fastway.router import IdConflict, Limits
+from fastway.snet.config import SnetConfig
+from fastway.snet.listen import SnetFactory
+
+
+def make_router_service(settings: Settings, reactor: Any) -> RouterService:
+    """A gateway's inside, its ports not open yet.
+
+    Raises:
+        ConfigError, StartError: it cannot be like this.
+    """
+    limits = settings.limits
+    service = RouterService(
+        reactor,
+        Limits(
+            client_max_conn=limits.client_max_conn,
+            client_max_total=limits.client_max_total,
+            server_id_conflict=IdConflict(limits.server_id_conflict),
+        ),
+        memory_limit=limits.memory_limit,
+        keep_files=limits.keep_files,
+    )
+    for port in settings.ports:
+        config = _port_config(port)
+        factory = (
+            ServerFactory(service, port.key, config)
+            if isinstance(port, ServerPortSettings)
+            else ClientFactory(service, config)
+        )
+        address = parse_address(port.where("address"), port.address)
+        layers = [made for layer in LAYERS if (made := layer(port, reactor)) is not None]
+        service.ports.append(Port(port.side, address, factory, layers, port.reuse_port))
+    _check_addresses(settings, service)
+    service.path = _make_native(settings, service, reactor)
+    return service
+
+
+def _port_config(port: PortSettings) -> PortConfig:
+    config = PortConfig(
+        max_links=port.max_links,
+        max_packet=port.max_packet,
+        read_size=port.read_size,
+        idle_timeout=port.idle_timeout,
+        queue_packets=port.queue_packets,
+        queue_bytes=port.queue_bytes,
+        write_timeout=port.write_timeout,
+    )
+    if isinstance(port, ServerPortSettings):
+        config.max_handshakes = port.max_handshakes
+    return config
+
+
+def _snet(port: PortSettings, reactor: Any) -> Layer | None:
+    """snet, if that port speaks it.
+
+    Raises:
+        ConfigError: it is to encrypt, and what that needs is not here.
+    """
+    snet = port.snet
+    if snet is None:
+        return None
+    try:
+        config = SnetConfig(
+            encrypt=snet.encrypt,
+            buffer=snet.buffer,
+            init_timeout=snet.init_timeout,
+            wait_timeout=snet.wait_timeout,
+            max_waiting=snet.max_waiting,
+            max_handshakes=snet.max_handshakes,
+            dead_after=snet.dead_after,
+        )
+    except ValueError as error:  # the numbers have been checked
+        raise ConfigError(snet.where("encrypt"), str(error)) from None
+    return Layer(
+        "snet", lambda factory: SnetFactory(factory, reactor, config), snet.where("enable")
+    )
+
+
+LAYERS = (_snet,)
+"""What may stand between the connections of a port and its links, the innermost first."""
+
+
+def _check_addresses(settings: Settings, service: RouterService) -> None:
+    """See that all addresses can be what the other settings make of them.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    client, server = (port.address for port in service.ports)
+    if client.port and (client.host, client.port) == (server.host, server.port):
+        # With reuse-port the kernel would deal connections to either side.
+        raise ConfigError(server.option, f"{server.text} is the client-addr too; give another")
+    wanted = settings.server
+    if not wanted.key and not wanted.allow_empty_key and not server.loopback:
+        raise ConfigError(
+            wanted.where("key"),
+            "it is empty, so anybody who reaches the server port could be a server; set it, "
+            "or listen on loopback only (--server-addr 127.0.0.1:PORT), "
+            "or say --allow-empty-key",
+        )
+
+
+def _make_native(settings: Settings, service: RouterService, reactor: Any) -> str:
+    """Make the native core if it is wanted and can be had; returns the path of packets."""
+    wanted = settings.relay
+    problem = "--relay off" if wanted.mode == "off" else relay.missing()
+    if wanted.mode == "on":
+        _check_native_ports(settings, service)
+    if problem:
+        if wanted.mode == "on":
+            raise ConfigError(
+                wanted.where("mode"),
+                f"{problem}; install fastway where a C compiler is, or give auto",
+            )
+        return f"Python: {problem}"
+    from fastway.gateway.native import NativeCore
+
+    pool = settings.pool
+    try:
+        service.native = NativeCore(
+            reactor,
+            service,
+            relay.PoolConfig(
+                type=pool.type,
+                factor=pool.factor,
+                min_chunk=pool.min_chunk,
+                max_chunk=pool.max_chunk,
+                page_size=pool.page_size,
+                limit=pool.limit,
+            ),
+        )
+    except OSError as error:
+        raise StartError(f"the native relay cannot be made: {error.strerror}") from None
+    return f"the native relay; its memory pool is {pool.type}"
+
+
+def _check_native_ports(settings: Settings, service: RouterService) -> None:
+    """See that the native core, which is insisted on, would carry the links of all ports.
+
+    Raises:
+        ConfigError: one's packets would take the path of Python.
+    """
+    for port in service.ports:
+        if port.plain:
+            continue
+        if port.address.host is None:
+            problem = f"{port.address.text} is no host:port address"
+        else:
+            layer = port.layers[0]
+            problem = f"{layer.given} makes the {port.name} port speak {layer.name}"
+        raise ConfigError(
+            settings.relay.where("mode"),
+            f"packets of {port.name}s would not take the native path, because {problem}; "
+            "change that, or give auto",
+        )

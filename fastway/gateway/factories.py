@@ -1,0 +1,161 @@
+"""The Twisted factories that make links, one for each port.
+
+Rule: a factory says what the links of its port are (side, bounds, prefaces) and who is turned away
+at the door; it decides nothing about a link that is in.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, Protocol
+from zope.interface import implementer
+
+from fastway.address import address_name
+from fastway.errors import Reason
+from fastway.gateway.bounds import PortConfig, server_port_config
+from fastway.gateway.facts import facts_of
+from fastway.gateway.lane import End, Lane
+from fastway.gateway.link import GatewayLink
+from fastway.gateway.preface import KeyHandshake, PrefaceFactory
+from fastway.gateway.service import RouterService
+from fastway.gateway.stream import StreamLane
+from fastway.logs import make_logger
+from fastway.router import Side
+from fastway.snet.interfaces import IBounded
+
+log = make_logger("fastway.gateway")
+
+
+class TurnedAway(Protocol):
+    """A connection over max_links: closed at once. Not None, which wrapping factories choke on."""
+
+    def connectionMade(self) -> None:
+        cast(Any, self.transport).abortConnection()
+
+
+class GatewayFactory(Factory):
+    """Makes the links of one port.
+
+    Args:
+        service: The router service that all ports share.
+        config: The port's bounds.
+        prefaces: What comes before its links may talk, in that order.
+
+    Attributes:
+        side: Whose port it is.
+        holds: Over its bounds a link holds those who send to it; otherwise it is lost.
+        links: Connections that are open, those at their prefaces included.
+        handshakes: Links at their prefaces, the oldest first.
+    """
+
+    noisy = False
+    side: Side
+    holds: bool
+
+    def __init__(
+        self,
+        service: RouterService,
+        config: PortConfig,
+        prefaces: tuple[PrefaceFactory, ...] = (),
+    ) -> None:
+        self.service = service
+        self.config = config
+        self.prefaces = prefaces
+        self.quiet = service.quiet
+        self.links = 0
+        self.handshakes: dict[GatewayLink, None] = {}
+
+    @property
+    def full(self) -> bool:
+        """Whether max_links connections are open, cut ones included."""
+        return 0 < self.config.max_links <= self.links
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        return StreamLane(self) if self.admits(addr) else TurnedAway()
+
+    def admits(self, addr: IAddress | None) -> bool:
+        """There is room for one more; then it counts, until its link is gone."""
+        if self.service.stopping:
+            return False
+        if self.full:
+            self.turn_away(
+                Reason.TOO_MANY_LINKS,
+                addr,
+                f"{self.links} connections are open, max-{self.side.value}s is",
+                self.config.max_links,
+            )
+            return False
+        self.links += 1
+        return True
+
+    def turn_away(self, reason: Reason, addr: IAddress | None, problem: str, limit: int) -> None:
+        """Count and log a connection that is closed at once."""
+        self.service.turned_away += 1
+        self.service.router.stats.turned_away[reason] += 1
+        self.quiet.warn(
+            log,
+            f"{self.side.value} turned away",
+            "?" if addr is None else getattr(addr, "host", ""),
+            "{side} ? {addr} turned away: {problem} {limit}",
+            side=self.side.value,
+            addr="?" if addr is None else address_name(addr),
+            problem=problem,
+            limit=limit,
+        )
+
+    def connected(self, lane: Lane, addr: IAddress | None, transport: str) -> None:
+        """A lane of this port is connected: it gets its link."""
+        if not self.holds and lane.descriptor > self.service.most_files():
+            self.links -= 1
+            self.out_of_files(addr)
+            lane.close(End.ABORT)
+            return
+        link = GatewayLink(self, lane, facts_of(addr, transport))
+        cast(Any, lane).link = link
+        link.begin()
+
+    def out_of_files(self, addr: IAddress | None) -> None:
+        """Turn a client away, because the last descriptors are kept for servers."""
+        kept = self.service.keep_files
+        problem = "the last descriptors are for servers, keep-files is"
+        self.turn_away(Reason.NO_DESCRIPTOR, addr, problem, kept)
+
+    def handshake_begins(self, link: GatewayLink) -> None:
+        """One more is at its prefaces; past the bound the oldest of them has to go."""
+        self.handshakes[link] = None
+        if len(self.handshakes) > self.config.max_handshakes:
+            oldest = next(iter(self.handshakes))
+            del self.handshakes[oldest]
+            self.service.router.lose(oldest, Reason.TOO_MANY_HANDSHAKES)
+
+
+@implementer(IBounded)
+class ClientFactory(GatewayFactory):
+    """A client port. On a server port no newcomer takes the place of a cut server: it has proved
+    nothing yet."""
+
+    side = Side.CLIENT
+    holds = False
+
+    def __init__(self, service: RouterService, config: PortConfig | None = None) -> None:
+        super().__init__(service, PortConfig() if config is None else config)
+
+
+class ServerFactory(GatewayFactory):
+    """A server port.
+
+    Args:
+        key: What servers must prove to hold.
+    """
+
+    side = Side.SERVER
+    holds = True
+
+    def __init__(
+        self, service: RouterService, key: bytes, config: PortConfig | None = None
+    ) -> None:
+        config = server_port_config() if config is None else config
+        super().__init__(service, config, (lambda: KeyHandshake(self.key),))
+        self.key = key

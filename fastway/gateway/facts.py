@@ -1,0 +1,50 @@
+"""Who is at the other end of a link, and how it came: known before the link is.
+
+Rule: one frozen object, made by the port and completed by the prefaces; the log, `links`, limits
+and whoever asks later read the same one. Nothing in it changes while the link lives but the
+address of a stream that came back over another connection, and that is a new object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from twisted.internet.interfaces import IAddress
+
+from fastway.address import address_name
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The facts of a link.
+
+    Attributes:
+        name: The peer's address as operators write it: `host:port`, `[v6]:port`, a socket's path.
+        transport: What carries it: tcp, tls, unix, and `snet+` before it where streams survive.
+        via: The address of the proxy that it came through; empty without one.
+        tls: The TLS version, as OpenSSL names it; empty without TLS.
+        sni: The host name that a TLS client asked for.
+        identity: Whom its certificate names.
+        server_id: The id that a server proved to bring; None for clients.
+    """
+
+    name: str
+    transport: str = "tcp"
+    via: str = ""
+    tls: str = ""
+    sni: str = ""
+    identity: str = ""
+    server_id: int | None = None
+
+    @property
+    def host(self) -> str:
+        """The address without its port: what belongs to one neighbour."""
+        if self.name.startswith("["):
+            return self.name[1:].partition("]")[0]
+        host, colon, _ = self.name.rpartition(":")
+        return host if colon else self.name
+
+
+def facts_of(address: IAddress | None, transport: str = "tcp") -> Facts:
+    """The facts that a new connection's address tells."""
+    return Facts("?" if address is None else address_name(address), transport)

@@ -1,0 +1,371 @@
+"""A link: one physical connection as the router and the operator see it.
+
+Rule: here is what a link is (its facts), how it gets in, and what its ends mean; what it may do is
+the router's, and how its bytes move its lane's.
+
+States: opening (its prefaces are under way) -> known (it has its id) -> lost, in which it gets up
+to LINGER seconds to take what is on its way -> gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Protocol
+
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IAddress
+
+from fastway.address import address_name
+from fastway.errors import (
+    FrameTooLarge,
+    FrameTooShort,
+    Reason,
+    RemoteError,
+    StreamLost,
+)
+from fastway.gateway.bounds import LINGER, PortConfig
+from fastway.gateway.facts import Facts, facts_of
+from fastway.gateway.lane import Counts, End, Lane
+from fastway.gateway.preface import TIMEOUT, Chain, PrefaceFactory
+from fastway.logs import Throttle, make_logger
+from fastway.router import IdConflict, Link, Router, Side
+from fastway.wheel import Wheel
+from fastway.wire import MIN_LENGTH, Run
+
+log = make_logger("fastway.gateway")
+
+SILENT = (Reason.PEER_CLOSED, Reason.CONNECTION_LOST)
+"""Ends that are worth no line where nothing ever came: the health checks of a proxy."""
+
+
+_CONFLICT = {
+    IdConflict.REPLACE: "new dials go to it, the older keeps what it has",
+    IdConflict.EVICT: "the older is lost",
+    IdConflict.REJECT: "it is lost",
+}
+
+
+class LinkService(Protocol):
+    """What a link needs of the service that all ports share (`service.RouterService`).
+
+    Attributes:
+        connected: Links that are not gone.
+    """
+
+    router: Router
+    wheel: Wheel
+
+    @property
+    def connected(self) -> set[GatewayLink]: ...
+
+    def flush(self) -> None:
+        """End a batch."""
+
+    def link_gone(self) -> None:
+        """Another one is gone."""
+
+
+class LinkPort(Protocol):
+    """What a link needs of its port (`factories.GatewayFactory`).
+
+    Attributes:
+        side: Whose port it is.
+        prefaces: What comes before a link may talk.
+        quiet: For lines that strangers can cause.
+        links: Connections that are open.
+        handshakes: Those of them that are at their prefaces.
+    """
+
+    side: Side
+    config: PortConfig
+    prefaces: tuple[PrefaceFactory, ...]
+    quiet: Throttle
+    links: int
+    handshakes: dict[GatewayLink, None]
+
+    @property
+    def service(self) -> LinkService: ...
+
+    def handshake_begins(self, link: GatewayLink) -> None:
+        """One more is at its prefaces."""
+
+
+class GatewayLink(Link):
+    """One connection of one port.
+
+    Attributes:
+        facts: Who it is.
+        lane: What carries its bytes.
+        since: When it connected, in the wheel's time.
+        slot: The wheel's note.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_chain",
+        "_gone",
+        "_told",
+        "factory",
+        "facts",
+        "lane",
+        "router",
+        "send",
+        "since",
+        "slot",
+    )
+
+    def __init__(self, factory: LinkPort, lane: Lane, facts: Facts) -> None:
+        super().__init__()
+        self.factory = factory
+        self.lane = lane
+        self.router = factory.service.router
+        self.send = lane.send  # type: ignore[method-assign]  # one call less for each packet
+        self.facts = facts
+        self.since = factory.service.wheel.seconds()
+        self.slot = -1
+        self._chain: Chain | None = None
+        self._gone = False
+        self._told = False
+        """The log has a line about it."""
+
+    @property
+    def side(self) -> Side:  # type: ignore[override]
+        return self.factory.side
+
+    @property
+    def packets_in(self) -> int:
+        return self.lane.counts().packets_in + self.routed
+
+    @property
+    def cut_since(self) -> float | None:
+        """When its resumable transport was cut, in the wheel's time."""
+        since: float | None = getattr(self.lane, "cut_since", None)
+        return since
+
+    def counts(self) -> Counts:
+        """What came and went, and waits."""
+        counts = self.lane.counts()
+        return counts._replace(packets_in=counts.packets_in + self.routed)
+
+    def begin(self) -> None:
+        """Its lane is connected: say what comes first, or let it in."""
+        service = self.factory.service
+        service.connected.add(self)
+        if not self.factory.prefaces:
+            self._admit(b"")
+            return
+        self._chain = Chain(self.facts, self.factory.prefaces)
+        first = self._chain.begin()
+        if first:
+            self.lane.write(first)
+        service.wheel.watch(self, self.since + TIMEOUT)
+        log.debug("{side} ? {addr} connected", side=self.side.value, addr=self.facts.name)
+        self.factory.handshake_begins(self)
+
+    def _admit(self, rest: bytes) -> None:
+        service = self.factory.service
+        router = service.router
+        if self.side is Side.CLIENT:
+            router.add_client(self)
+        else:
+            server_id = self.facts.server_id
+            assert server_id is not None
+            older = router.find(Side.SERVER, server_id)
+            fields = {"side": self.side.value, "id": server_id, "addr": self.facts.name}
+            log.info("{side} {id} {addr} logged in", **fields)
+            self._told = True
+            if isinstance(older, GatewayLink):
+                log.info(
+                    "{side} {id} {addr} has the id of {older}: {conflict}",
+                    older=older.facts.name,
+                    conflict=_CONFLICT[router.limits.server_id_conflict],
+                    **fields,
+                )
+            router.add_server(self, server_id)
+        if self.lost is None:
+            self.lane.start(rest)
+
+    # What the lane reports.
+
+    def bytes_came(self, data: bytes) -> None:
+        chain = self._chain
+        if chain is None or self.lost is not None:
+            return
+        try:
+            answer, rest = chain.feed(data)
+        except RemoteError as error:
+            self._chain = None
+            detail = "" if str(error) == error.reason.value else str(error)
+            self._lose(error.reason, detail)
+            return
+        if answer:
+            self.lane.write(answer)
+        if rest is None:
+            return
+        self._chain = None
+        self.facts = chain.facts
+        self.factory.handshakes.pop(self, None)
+        self.factory.service.wheel.forget(self)
+        self._admit(rest)
+
+    def packets_came(self, runs: Iterable[Run], most: int) -> list[Run]:
+        return self.router.receive(self, runs, most)
+
+    def comes_from(self, address: IAddress) -> None:
+        name = address_name(address)
+        if name != self.facts.name:
+            self.facts = replace(self.facts, name=name, via=self.facts.name)
+            if self._chain is not None:
+                self._chain.facts = self.facts
+
+    def peer_ended(self) -> None:
+        self._lose(Reason.PEER_CLOSED)
+
+    def broke(self, length: int) -> None:
+        limit = self.factory.config.max_packet
+        error = FrameTooShort(length) if length < MIN_LENGTH else FrameTooLarge(length, limit)
+        self._lose(error.reason, str(error))
+
+    def went_idle(self) -> None:
+        self._lose(Reason.IDLE_TIMEOUT)
+
+    def got_stuck(self) -> None:
+        self._lose(Reason.WRITE_TIMEOUT)
+
+    def went_over(self, packets: int, size: int) -> None:
+        self._lose(Reason.SLOW_READER, f"{packets} packets, {size} bytes")
+
+    def had_no_memory(self) -> None:
+        self._lose(Reason.NO_MEMORY)
+
+    def was_cut(self) -> None:
+        if not self.known:
+            # Who has proved nothing does not take the place of one who may come back.
+            self.factory.service.router.lose(self, Reason.CONNECTION_LOST)
+            self.lane.close(End.ABORT)
+            return
+        log.info(
+            "{side} {id} {addr} cut: it may come back",
+            side=self.side.value,
+            id=self.link_id,
+            addr=self.facts.name,
+        )
+
+    def came_back(self, address: IAddress, seconds: float, replayed: int) -> None:
+        self.facts = facts_of(address, self.facts.transport)
+        log.info(
+            "{side} {id} {addr} resumed after {seconds:.1f} s, {replayed} bytes sent again",
+            side=self.side.value,
+            id=self.link_id,
+            addr=self.facts.name,
+            seconds=seconds,
+            replayed=replayed,
+        )
+
+    def gone(self, error: Exception | None) -> None:
+        service = self.factory.service
+        self._gone = True
+        service.wheel.forget(self)
+        service.connected.discard(self)
+        self.factory.handshakes.pop(self, None)
+        self.factory.links -= 1
+        if isinstance(error, StreamLost):
+            self._lose(error.reason, error.detail)
+        elif error is None:
+            self._lose(Reason.PEER_CLOSED)
+        else:
+            self._lose(Reason.CONNECTION_LOST, "" if type(error) is ConnectionLost else str(error))
+        service.link_gone()
+
+    def _lose(self, reason: Reason, detail: str = "") -> None:
+        service = self.factory.service
+        service.router.lose(self, reason, detail)
+        service.flush()
+
+    # What the router calls.
+
+    def pair(self, conn_id: int, peer: Link) -> None:
+        super().pair(conn_id, peer)
+        if not self._told:
+            self._introduce()
+        if self.factory.side is Side.CLIENT:
+            # Of the two ends of a virtual connection one is a client: it tells the lanes.
+            self.lane.pair(conn_id, peer.lane)  # type: ignore[attr-defined]
+
+    def unpair(self, conn_id: int) -> None:
+        super().unpair(conn_id)
+        if self.factory.side is Side.CLIENT:
+            self.lane.unpair(conn_id)
+
+    @property
+    def saturated(self) -> bool:
+        return self.lane.saturated()
+
+    def disconnect(self, reason: Reason, detail: str) -> None:
+        self._log_lost(reason, detail)
+        self._chain = None
+        wheel = self.factory.service.wheel
+        wheel.forget(self)
+        if self._gone or reason.aborts:
+            self.lane.close(End.ABORT)
+            return
+        # What was sent to it before is still delivered, if it takes it within LINGER.
+        wheel.watch(self, wheel.seconds() + LINGER)
+        self.lane.close(End.HALF if reason.ours else End.CLOSE)
+
+    # Time.
+
+    def check(self, now: float) -> float | None:
+        """Its prefaces, or its goodbye, take too long."""
+        if self.lost is not None:
+            self.lane.close(End.ABORT)
+        elif self._chain is not None:
+            self._lose(Reason.HANDSHAKE_TIMEOUT)
+        return None
+
+    # The log.
+
+    def _introduce(self) -> None:
+        """A client is worth a line once it has a virtual connection."""
+        self._told = True
+        self.factory.quiet.info(
+            log,
+            f"{self.side.value} connected",
+            self.facts.host,
+            "{side} {id} {addr} connected",
+            side=self.side.value,
+            id=self.link_id,
+            addr=self.facts.name,
+        )
+
+    def _log_lost(self, reason: Reason, detail: str) -> None:
+        if not log.tells_info:
+            return
+        counts = self.counts()
+        fields: dict[str, Any] = {
+            "side": self.side.value,
+            "id": self.link_id if self.known else "?",
+            "addr": self.facts.name,
+            "reason": reason.value,
+            "detail": detail,
+            "reason_code": reason.code,
+            "seconds": round(self.factory.service.wheel.seconds() - self.since, 3),
+            "packets_in": counts.packets_in,
+            "bytes_in": counts.bytes_in,
+            "packets_out": counts.packets_out,
+            "bytes_out": counts.bytes_out,
+        }
+        text = (
+            "{side} {id} {addr} lost: {reason}"
+            + (": {detail} " if detail else " ")
+            + "(after {seconds:.1f} s; in {packets_in} packets, {bytes_in} bytes; "
+            "out {packets_out} packets, {bytes_out} bytes)"
+        )
+        if reason in SILENT and not (self._told or counts.bytes_in or detail):
+            log.debug(text, **fields)
+        elif self.side is Side.SERVER and self.known:
+            log.info(text, **fields)
+        else:
+            kind = f"{self.side.value} lost: {reason.value}"
+            self.factory.quiet.info(log, kind, self.facts.host, text, **fields)

@@ -1,0 +1,474 @@
+"""The native lane: links whose sockets are the C core's (`fastway.relay`).
+
+Rule: this translates between the core, Twisted and the gateway, and decides nothing. Packets
+between two links of the core never come here; commands, strays, packets for links elsewhere, and
+ends do. One reader brings all of its sockets into whatever reactor runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Any, cast
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
+from twisted.internet.protocol import Factory
+from twisted.internet.tcp import Port
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from fastway.gateway.bounds import (
+    ACCEPT_SECONDS,
+    COMMANDS_EACH,
+    COMMANDS_TURN,
+    EVENTS_TURN,
+    SHARE_LEAST,
+    SHARE_MOST,
+    SHARES,
+    TURN_SECONDS,
+    WRITE_PIECE,
+)
+from fastway.gateway.factories import GatewayFactory
+from fastway.gateway.lane import NOBODY, Counts, End, Lane, LaneOwner, Shares
+from fastway.gateway.service import RouterService
+from fastway.logs import make_logger
+from fastway.relay import POOL_TYPES, PoolConfig, Totals, _core
+from fastway.wheel import TICK
+
+log = make_logger("fastway.gateway")
+
+ANY = 1 << 30
+"""Whatever the number of a descriptor."""
+
+ALL = 1 << 30
+"""Commands of one event: the core keeps to the bounds of a turn."""
+
+REST = 0.5
+"""Seconds that a port rests when it can neither accept nor refuse."""
+
+FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class NativeLane:
+    """A link's lane whose socket is the core's; see `lane.Lane` for its verbs."""
+
+    __slots__ = (
+        "__weakref__",
+        "_config",
+        "_core",
+        "_ended",
+        "_handle",
+        "_native",
+        "_sent",
+        "counted_at",
+        "holds",
+        "link",
+        "shares",
+    )
+
+    link: LaneOwner
+    native = True
+
+    def __init__(self, native: NativeCore, handle: int, port: GatewayFactory) -> None:
+        self.link = NOBODY
+        self._native = native
+        self._core = native.core
+        self._handle = handle
+        self._config = port.config
+        self._ended: Counts | None = None
+        """The last counts of one that is gone."""
+        self._sent = 0
+        """Bytes sent since the last `settle`, where senders are held."""
+        self.shares: Shares | None = Shares(cast(Lane, self)) if port.holds else None
+        self.counted_at: set[Lane] | None = None
+        self.holds = 0
+
+    @property
+    def descriptor(self) -> int:
+        return -1  # the core has looked
+
+    def write(self, data: bytes) -> None:
+        self._core.send(self._handle, data, 0)
+
+    def start(self, data: bytes) -> None:
+        self._core.start(self._handle, data, self._native.now())
+
+    def send(self, data: bytes, packets: int) -> None:
+        self._core.send(self._handle, data, packets)
+        if self.shares is not None:
+            if not self._sent:
+                self._native.service.touched.append(cast(Lane, self))
+            self._sent += len(data)
+
+    def settle(self, source: Lane | None) -> None:
+        """The core writes at the end of its turn, and holds those who send within it."""
+        sent, self._sent = self._sent, 0
+        shares = self.shares
+        if shares is None or source is None or self._ended is not None:
+            return
+        core, handle = self._core, self._handle
+        queued, taken = core.added(handle), core.taken(handle)
+        # Never so much unless its socket takes nothing.
+        if queued - taken > WRITE_PIECE and shares.sent(
+            source, sent, queued, taken, core.over(handle)
+        ):
+            self._native.service.holds += 1
+            self._ask(shares)
+
+    def _ask(self, shares: Shares) -> None:
+        position = shares.next
+        if position is not None:
+            self._core.tell_taken(self._handle, position)
+
+    def pair(self, conn_id: int, other: Lane) -> None:
+        if isinstance(other, NativeLane) and other._native is self._native:
+            self._core.pair(conn_id, self._handle, other._handle)
+
+    def unpair(self, conn_id: int) -> None:
+        self._core.unpair(conn_id)
+
+    def pause(self) -> None:
+        self._core.pause(self._handle)
+
+    def resume(self) -> None:
+        self._core.resume(self._handle, self._native.now())
+
+    def close(self, how: End) -> None:
+        if self.shares is not None:
+            self.shares.clear()
+        counted_at, self.counted_at = self.counted_at, None
+        for lane in counted_at or ():
+            cast(Any, lane).shares.forget(self)
+        self._core.close(self._handle, how)
+
+    def saturated(self) -> bool:
+        return self._core.saturated(self._handle)
+
+    def counts(self) -> Counts:
+        if self._ended is not None:
+            return self._ended
+        counts = Counts._make(self._core.counts(self._handle))
+        return counts._replace(held=1) if self.holds else counts
+
+    def socket(self) -> socket.socket:
+        """A duplicate of the socket, the caller's to close.
+
+        Raises:
+            OSError: the connection is gone.
+        """
+        return socket.socket(fileno=os.dup(self._core.socket(self._handle)))
+
+    # What the core reports.
+
+    def _taken(self, position: int) -> None:
+        shares = self.shares
+        if shares is not None:
+            counts, config = self.counts(), self._config
+            half = (
+                2 * counts.waiting_packets < config.queue_packets
+                and 2 * counts.waiting_bytes < config.queue_bytes
+            )
+            shares.moved(self._core.taken(self._handle), half)
+            self._ask(shares)
+
+    def _over(self, _: int) -> None:
+        counts = self.counts()
+        self.link.went_over(counts.waiting_packets, counts.waiting_bytes)
+
+    def _gone(self, error: int) -> None:
+        """Its socket is closed: tell the link, then forget it."""
+        core, handle = self._core, self._handle
+        self._ended = Counts._make(core.counts(handle))._replace(held=0)
+        link, self.link = self.link, NOBODY  # no cycle
+        try:
+            link.gone(ConnectionLost() if error else None)
+        finally:
+            core.release(handle)
+
+
+@implementer(IReadDescriptor)
+class NativeCore:
+    """The C core of one RouterService. It is in the reactor, and on the wheel, while it has links.
+
+    Args:
+        reactor: Any with readers.
+        service: Whose links it carries.
+        pool: Where all queues come from.
+
+    Raises:
+        OSError: no descriptors, or a pool that cannot be.
+    """
+
+    def __init__(
+        self, reactor: Any, service: RouterService, pool: PoolConfig | None = None
+    ) -> None:
+        self.pool = pool = PoolConfig() if pool is None else pool
+        self.core = _core.Core(
+            pool_type=POOL_TYPES.index(pool.type),
+            factor=pool.factor,
+            min_chunk=pool.min_chunk,
+            max_chunk=pool.max_chunk,
+            page_size=pool.page_size,
+            limit=pool.limit,
+            commands_each=COMMANDS_EACH,
+            commands_turn=COMMANDS_TURN,
+            events_turn=EVENTS_TURN,
+            share_least=SHARE_LEAST,
+            share_most=SHARE_MOST,
+            shares=SHARES,
+            turn_seconds=TURN_SECONDS,
+        )
+        self.reactor = reactor
+        self.service = service
+        self.now = service.wheel.seconds
+        self.slot = -1
+        self._reading = False
+        self._counted = Totals(*[0] * len(Totals._fields))
+        self._ports: dict[GatewayFactory, int] = {}
+        self._limit()
+
+    def listen(self, fd: int, family: int, factory: GatewayFactory) -> NativePort:
+        """Listen with a bound, listening socket, of which a duplicate is taken."""
+        if factory not in self._ports:
+            config = factory.config
+            self._ports[factory] = self.core.port(
+                max_packet=config.max_packet,
+                read_size=config.read_size,
+                idle_timeout=config.idle_timeout,
+                queue_packets=config.queue_packets,
+                queue_bytes=config.queue_bytes,
+                write_timeout=config.write_timeout,
+                holds=factory.holds,
+            )
+        port = NativePort.adopt(self, fd, family, factory, self._ports[factory])
+        port.startListening()
+        port.socket.setblocking(False)
+        return port
+
+    def accept(self, port: NativePort, most: int) -> tuple[NativeLane, Any] | int:
+        """One connection of a port that waits and its address, or -errno."""
+        accepted = self.core.accept(port.fileno(), port.core_port, self.now(), most)
+        if isinstance(accepted, int):
+            return accepted
+        handle, host, number = accepted
+        lane = NativeLane(self, handle, port.gateway)
+        self.core.own(handle, lane)
+        if not self._reading:
+            self._reading = True
+            self.reactor.addReader(self)
+            self.service.wheel.watch(self, self.now() + TICK)
+        kind = IPv6Address if port.addressFamily == socket.AF_INET6 else IPv4Address
+        return lane, kind("TCP", host, number)
+
+    def totals(self) -> Totals:
+        """What was counted in all."""
+        return Totals._make(self.core.totals())
+
+    # What the reactor and the wheel call.
+
+    def fileno(self) -> int:
+        return self.core.fileno()
+
+    def logPrefix(self) -> str:
+        return "fastway.relay"
+
+    def doRead(self) -> None:
+        try:
+            self._handle(self.core.run(self.now()))
+        except Exception as error:
+            self._fail(error)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor ends; the links' own ends come first."""
+
+    def check(self, now: float) -> float | None:
+        """The core's own deadlines, and its memory."""
+        try:
+            self._limit()
+            events = self.core.sweep(now)
+            self._handle(events)
+        except Exception as error:
+            self._fail(error)
+            return None
+        # Without links it goes on until the pool has given back what it does not need.
+        return now + TICK if self._reading or events is not None else None
+
+    def _limit(self) -> None:
+        """What all may hold together is shared with the Python lane."""
+        limit = max(1, self.service.memory_limit - self.service.waiting_bytes)
+        own = self.pool.limit
+        limit = min(limit, own) if own else limit
+        self.core.limit(min(limit, 1 << 62))
+
+    def _fail(self, error: Exception) -> None:
+        # Twisted would take the only reader away: a process that lives and does not forward.
+        if self._reading:
+            self._reading = False
+            self.reactor.removeReader(self)
+            self.service.wheel.forget(self)
+        self.service.lane_failed(f"the native relay cannot go on: {error!r}")
+
+    def _handle(self, events: list[_core.Event] | None) -> None:
+        for kind, lane, payload in events or ():
+            try:
+                _REPORTS[kind](lane, payload)
+            except MemoryError:
+                raise
+            except Exception:  # a bug, and no reason to stop the others
+                log.failure("an event of a link failed")
+                lane.close(End.ABORT)
+        if self.service.touched:
+            self.service.flush()
+        if events:
+            self.core.go_on(self.now())
+        self._count()
+        if self._reading and not self._counted.links:
+            self._reading = False
+            self.reactor.removeReader(self)
+
+    def _count(self) -> None:
+        totals, before = self.totals(), self._counted
+        service = self.service
+        stats = service.router.stats
+        stats.packets += totals.packets - before.packets
+        stats.bytes += totals.bytes - before.bytes
+        stats.pings += totals.pings - before.pings
+        service.holds += totals.holds - before.holds
+        self._counted = totals
+
+
+def _packets(lane: NativeLane, runs: Any) -> None:
+    lane.link.packets_came(runs, ALL)
+    lane._native.service.flush(cast(Lane, lane))
+
+
+def _bytes(lane: NativeLane, data: Any) -> None:
+    lane.link.bytes_came(data)
+    lane._native.service.flush(cast(Lane, lane))
+
+
+_REPORTS: dict[int, Any] = {
+    _core.PACKETS: _packets,
+    _core.BYTES: _bytes,
+    _core.FIN: lambda lane, _: lane.link.peer_ended(),
+    _core.GONE: NativeLane._gone,
+    _core.BROKEN: lambda lane, length: lane.link.broke(length),
+    _core.IDLE: lambda lane, _: lane.link.went_idle(),
+    _core.STUCK: lambda lane, _: lane.link.got_stuck(),
+    _core.OVER: NativeLane._over,
+    _core.TAKEN: NativeLane._taken,
+    _core.NO_MEMORY: lambda lane, _: lane.link.had_no_memory(),
+}
+
+
+class NativePort(Port):
+    """A listening port whose connections are the core's."""
+
+    native: NativeCore
+    gateway: GatewayFactory
+    core_port: int
+
+    _spare = -1
+    """A descriptor to give up when there are no others, so that a connection can be refused."""
+
+    _resting: IDelayedCall | None = None
+
+    @classmethod
+    def adopt(
+        cls, native: NativeCore, fd: int, family: int, factory: GatewayFactory, core_port: int
+    ) -> NativePort:
+        """A port for a bound socket, of which a duplicate is taken."""
+        port = cast(
+            NativePort,
+            cls._fromListeningDescriptor(
+                native.reactor, fd, cast(Any, family), cast(Factory, factory)
+            ),
+        )
+        port.native = native
+        port.gateway = factory
+        port.core_port = core_port
+        port._keep_spare()
+        return port
+
+    def doRead(self) -> None:
+        clock = self.native.reactor.seconds
+        until = clock() + ACCEPT_SECONDS
+        most = ANY if self.gateway.holds else self.native.service.most_files()
+        while self.connected and not self.disconnecting:
+            accepted = self.native.accept(self, most)
+            if not isinstance(accepted, int):
+                self._made(*accepted)
+            elif -accepted in (errno.EAGAIN, errno.EWOULDBLOCK):
+                break
+            elif -accepted == errno.EUSERS:
+                self.gateway.out_of_files(None)
+            elif -accepted in FULL:
+                self._refuse(-accepted)
+                break
+            elif -accepted in (errno.ECONNABORTED, errno.EINTR, errno.EPROTO):
+                pass  # it went before it was accepted
+            else:
+                self._say("could not be taken in", os.strerror(-accepted))
+            if clock() >= until:
+                break
+
+    def _made(self, lane: NativeLane, address: Any) -> None:
+        if not self.gateway.admits(address):
+            lane.close(End.ABORT)
+            return
+        try:
+            self.gateway.connected(cast(Lane, lane), address, "tcp")
+        except Exception:
+            log.failure("a connection could not be made")
+            lane.close(End.ABORT)
+
+    def _refuse(self, error: int) -> None:
+        """Close one connection, so that it does not wait for ever and is not asked for again."""
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
+        try:
+            refused, address = self.socket.accept()
+            refused.close()
+            self._say("was closed: no descriptor", os.strerror(error), address[0])
+        except OSError:
+            # Not even that: let it wait, and the others go on.
+            self.stopReading()
+            self._resting = self.native.service.clock.callLater(REST, self._rested)
+        self._keep_spare()
+
+    def _rested(self) -> None:
+        self._resting = None
+        self._keep_spare()
+        self.startReading()
+
+    def _keep_spare(self) -> None:
+        if self._spare < 0:
+            try:
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                self._spare = -1  # tried again at the next need
+
+    def _say(self, what: str, problem: str, host: str = "?") -> None:
+        side = self.gateway.side.value
+        self.gateway.quiet.warn(
+            log,
+            f"{side} connection {what}",
+            host,
+            f"{{side}} ? {{addr}}: a connection {what}: {{problem}}",
+            side=side,
+            addr=host,
+            problem=problem,
+        )
+
+    def connectionLost(self, reason: Failure) -> None:
+        super().connectionLost(reason)
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1

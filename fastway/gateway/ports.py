@@ -1,0 +1,124 @@
+"""A port of the gateway: an address, the layers between its connections and its links, a factory.
+
+Rule: there are any number of them, of either side; one is listed in `RouterService.ports` and
+nowhere else is it known how many. A new kind of port is an entry where the service makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Sized
+from typing import Any, NamedTuple, Protocol, cast
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+
+from fastway.address import Address, address_name
+from fastway.logs import make_logger
+from fastway.router import Side
+
+log = make_logger("fastway.gateway")
+
+
+class Layer(NamedTuple):
+    """What stands between the connections of a port and its links.
+
+    Attributes:
+        name: What operators call it.
+        wrap: Makes the factory of the connections from that of what runs inside them.
+        given: The option that asked for it, as the operator wrote it.
+    """
+
+    name: str
+    wrap: Callable[[IProtocolFactory], Any]
+    given: str = ""
+
+
+class PortFactory(Protocol):
+    """What makes a port's links (`factories.GatewayFactory`)."""
+
+    side: Side
+    links: int
+
+    @property
+    def handshakes(self) -> Sized: ...
+
+
+class Native(Protocol):
+    """What can listen for links of plain TCP in place of the reactor (`native.NativeCore`)."""
+
+    def listen(self, fd: int, family: int, factory: Any) -> Any: ...
+
+
+class Port:
+    """One port.
+
+    Args:
+        name: What operators call it: `client`, `server`.
+        address: Where it listens.
+        factory: Makes its links.
+        layers: Its layers, the innermost first.
+        reuse_port: Other processes may listen there too.
+
+    Attributes:
+        layers: Its layers, that of an `snet:...` address too.
+        wrapped: Their factories, for their figures.
+        listening: Twisted's port, while it is open.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: Address,
+        factory: PortFactory,
+        layers: Sequence[Layer] = (),
+        reuse_port: bool = False,
+    ) -> None:
+        self.name = name
+        self.address = address
+        self.factory = factory
+        self.reuse_port = reuse_port
+        self.layers = list(layers)
+        self.wrapped: list[Any] = []
+        self.listening: IListeningPort | None = None
+        self._outermost: IProtocolFactory = cast(IProtocolFactory, factory)
+        for layer in self.layers:
+            self._outermost = layer.wrap(self._outermost)
+            self.wrapped.append(self._outermost)
+        self._opening: Deferred[Any] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Its links are TCP connections with nothing in between: the native core can have them."""
+        return self.address.host is not None and not self.wrapped
+
+    def open(self, reactor: Any, native: Native | None) -> Deferred[None]:
+        """Listen. Fails with StartError or ConfigError; `close` cancels it."""
+        adopt: Any = native.listen if native is not None and self.plain else None
+        opening = self.address.listen(reactor, self._outermost, self.reuse_port, adopt)
+        self._opening = opening
+        return opening.addCallback(self._opened)
+
+    def _opened(self, listening: IListeningPort) -> None:
+        self._opening = None
+        self.listening = listening
+        streams = getattr(listening, "snet", None)  # of an endpoint string `snet:...`
+        if streams is not None:
+            self.layers.append(Layer("snet", type(streams)))
+            self.wrapped.append(streams)
+        log.info(
+            "{port} port listens on {addr}{layers}",
+            port=self.name,
+            addr=address_name(listening.getHost()),
+            layers="".join(f", with {layer.name}" for layer in self.layers),
+            given=self.address.text,
+        )
+
+    def close(self) -> Deferred[Any]:
+        """Listen no more; links go on. Fires when the socket is closed."""
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.cancel()
+        listening, self.listening = self.listening, None
+        if listening is None:
+            return maybeDeferred(lambda: None)
+        return maybeDeferred(listening.stopListening)

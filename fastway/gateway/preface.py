@@ -1,0 +1,116 @@
+"""What comes before a link may talk: small machines, one behind the other.
+
+Rule: bytes in; then either more is wanted, or it failed, or it is done with the rest and with
+what it learnt. No clock (a port has one deadline for the whole chain) and no socket, so that any
+lane can carry it.
+
+A port names its prefaces in the order in which their bytes come. The first that exists is the
+server's key handshake (spec section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from fastway.auth import HANDSHAKE_TIMEOUT, Handshake
+from fastway.gateway.facts import Facts
+
+TIMEOUT = HANDSHAKE_TIMEOUT
+"""Seconds that all prefaces of a link together may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A preface is over.
+
+    Attributes:
+        rest: The bytes behind it.
+        learnt: Attributes of `Facts` that are known now.
+    """
+
+    rest: bytes = b""
+    learnt: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Preface(Protocol):
+    """One machine. After `feed` returned Done, or raised, it is never called again."""
+
+    def begin(self) -> bytes:
+        """What is sent before anything came."""
+
+    def feed(self, data: bytes) -> Done | bytes:
+        """Take bytes of the peer.
+
+        Returns:
+            Bytes to send while more is wanted (mostly none), or Done.
+
+        Raises:
+            RemoteError: the peer broke the rules; the link must be lost.
+        """
+
+
+PrefaceFactory = Callable[[], Preface]
+
+
+class KeyHandshake:
+    """A server proves that it holds the key, and brings its id."""
+
+    __slots__ = ("_handshake",)
+
+    def __init__(self, key: bytes) -> None:
+        self._handshake = Handshake(key)
+
+    def begin(self) -> bytes:
+        return self._handshake.challenge
+
+    def feed(self, data: bytes) -> Done | bytes:
+        done = self._handshake.feed(data)
+        if done is None:
+            return b""
+        server_id, rest = done
+        return Done(rest, {"server_id": server_id})
+
+
+class Chain:
+    """The prefaces of one link, one behind the other, as one preface.
+
+    Attributes:
+        facts: What is known of the link by now.
+    """
+
+    __slots__ = ("_current", "_waiting", "facts")
+
+    def __init__(self, facts: Facts, prefaces: Sequence[PrefaceFactory]) -> None:
+        self.facts = facts
+        self._waiting = list(prefaces)
+        self._current: Preface | None = None
+
+    def begin(self) -> bytes:
+        """What is sent first; each preface begins when the one before it is over."""
+        if not self._waiting:
+            return b""
+        self._current = self._waiting.pop(0)()
+        return self._current.begin()
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
+        """Take bytes.
+
+        Returns:
+            What is to be sent, and the bytes behind the last preface once all are over.
+
+        Raises:
+            RemoteError: see `Preface.feed`.
+        """
+        answers = []
+        while self._current is not None:
+            result = self._current.feed(data)
+            if isinstance(result, bytes):
+                answers.append(result)
+                return b"".join(answers), None
+            self.facts = replace(self.facts, **result.learnt)
+            data = result.rest
+            self._current = None
+            answers.append(self.begin())
+        return b"".join(answers), data

@@ -1,0 +1,395 @@
+"""What every lane promises: one body of checks for all implementations of `fastway.gateway.lane`.
+
+Rule: a lane is made by a real port and has a real peer; whom it reports to is a list. A new lane
+passes when a test case made of `LaneChecks` does that says how its port is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any, cast
+
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.protocol import Factory
+from twisted.trial.unittest import TestCase
+
+from fastway.errors import Reason
+from fastway.gateway import GatewayFactory, PortConfig, RouterService
+from fastway.gateway.lane import NOBODY, End, Lane
+from fastway.router import Side
+from fastway.wire import Run
+from tests.support.golden import packet
+from tests.support.sockets import Peer
+from tests.support.waits import later, reactor, until
+
+
+class Reports:
+    """A lane's owner that is a list.
+
+    Attributes:
+        said: (what, arguments) in order, `packets` as one row for all of them.
+        came: Bytes before `start`.
+        packets: The bytes of all packets that came.
+        most: Runs that are taken at a time; the rest is given back.
+    """
+
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
+        self.lost: Reason | None = None
+        self.said: list[tuple[str, tuple[Any, ...]]] = []
+        self.came = b""
+        self.packets = b""
+        self.most = 1 << 30
+        self.calls = 0
+
+    def bytes_came(self, data: bytes) -> None:
+        self.came += data
+
+    def comes_from(self, address: object) -> None:
+        """Tested where there is a proxy."""
+
+    def packets_came(self, runs: Iterable[Run], most: int) -> list[Run]:
+        runs = list(runs)
+        self.calls += 1
+        taken = min(self.most, len(runs))
+        self.packets += b"".join(data for _, data, _ in runs[:taken])
+        return runs[taken:]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *args: self.said.append((name, args))
+
+    async def any(self) -> None:
+        """Until something was said."""
+        await until("a report", lambda: self.said)
+
+    def heard(self, name: str) -> list[tuple[Any, ...]]:
+        """The arguments of each such report."""
+        return [args for what, args in self.said if what == name]
+
+
+class ReportFactory(GatewayFactory):
+    """A port whose lanes report to a list."""
+
+    side = Side.CLIENT
+
+    def __init__(self, service: RouterService, config: PortConfig, holds: bool) -> None:
+        super().__init__(service, config)
+        self.holds = holds
+        self.made: list[Reports] = []
+
+    def connected(self, lane: Lane, addr: object, transport: str) -> None:
+        cast(Any, lane).link = reports = Reports(lane)
+        self.made.append(reports)
+
+
+class LaneChecks(TestCase):
+    """The checks. A subclass says how a port is opened."""
+
+    timeout = 10
+
+    def open_port(self, service: RouterService, factory: GatewayFactory) -> Any:
+        """A listening port on 127.0.0.1 whose connections get the lane under test."""
+        raise NotImplementedError
+
+    def setUp(self) -> None:
+        self.service = RouterService(reactor)
+        self.service.startService()
+
+    async def make(self, holds: bool = False, **config: Any) -> tuple[Any, Reports, Peer]:
+        """A lane, whom it reports to, and its peer."""
+        factory = ReportFactory(self.service, PortConfig(**config), holds)
+        port = self.open_port(self.service, factory)
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+        peer = cast(Peer, await endpoint.connect(Factory.forProtocol(Peer)))
+        await until("a lane", lambda: factory.made)
+        (reports,) = factory.made
+
+        async def end() -> None:
+            await maybeDeferred(port.stopListening)
+            if peer.ended is None:
+                peer.wire.abortConnection()
+            if not reports.heard("gone"):
+                reports.lane.close(End.ABORT)
+            await until("the end of the lane", lambda: reports.heard("gone"))
+            self.service.wheel.stop()
+
+        self.addCleanup(end)
+        return reports.lane, reports, peer
+
+    def say(self, lane: Any, data: bytes, packets: int = 1) -> None:
+        """Send, as the gateway does it."""
+        lane.send(data, packets)
+        self.service.flush()
+
+    async def test_bytes_before_the_start(self) -> None:
+        """Before it is started what comes are bytes, and bytes can be sent."""
+        lane, reports, peer = await self.make()
+        lane.write(b"challenge")
+        await peer.expect(b"challenge")
+        peer.send(b"\0\0\0\0\0answer")
+        await until("the bytes", lambda: reports.came == b"\0\0\0\0\0answer")
+        self.assertEqual((reports.packets, reports.said), (b"", []))
+
+    async def test_start_with_a_rest(self) -> None:
+        """What came before the start is the beginning of the first packet."""
+        lane, reports, peer = await self.make()
+        data = packet(0, b"\0\1\0\0\0") + packet(7, b"seven") * 3
+        lane.start(data[:10])
+        peer.send(data[10:])
+        await until("the packets", lambda: reports.packets == data)
+        self.assertEqual(reports.came, b"")
+        self.assertEqual(lane.counts().bytes_in, len(data) - 10)
+
+    async def test_start_with_whole_packets(self) -> None:
+        """Whole packets that came before the start are reported without more input."""
+        lane, reports, _ = await self.make()
+        data = packet(9, b"nine") * 4
+        lane.start(data)
+        await until("the packets", lambda: reports.packets == data)
+
+    async def test_cut_anywhere(self) -> None:
+        """A packet may come in any pieces."""
+        lane, reports, peer = await self.make()
+        lane.start(b"")
+        data = packet(3, b"abc") + packet(4) + packet(5, os.urandom(5000))
+        for place in range(0, 40):
+            peer.send(data[place : place + 1])
+            await later()
+        peer.send(data[40:])
+        await until("the packets", lambda: reports.packets == data)
+        self.assertEqual(lane.counts().input_bytes, 0)
+
+    async def test_what_is_not_whole_counts(self) -> None:
+        """Bytes of a packet that is not whole are counted, and not reported."""
+        lane, reports, peer = await self.make()
+        lane.start(b"")
+        peer.send(packet(3, bytes(1000))[:700])
+        await until("the bytes", lambda: lane.counts().input_bytes == 700)
+        self.assertEqual(reports.packets, b"")
+
+    async def test_illegal_length(self) -> None:
+        """An illegal length is reported once, after what came before it."""
+        for length in (3, 101, 0xFFFFFFFF):
+            with self.subTest(length=length):
+                lane, reports, peer = await self.make(max_packet=100)
+                lane.start(b"")
+                data = packet(1, bytes(96))
+                peer.send(data + length.to_bytes(4, "little"))
+                await reports.any()
+                self.assertEqual(reports.said, [("broke", (length,))])
+                self.assertEqual(reports.packets, data)
+
+    async def test_send(self) -> None:
+        """Whole packets arrive in order, and are counted."""
+        lane, _, peer = await self.make()
+        lane.start(b"")
+        packets = [packet(number, os.urandom(number * 7)) for number in range(100)]
+        for data in packets:
+            lane.send(data, 1)
+        self.service.flush()
+        await peer.expect(b"".join(packets))
+        counts = lane.counts()
+        self.assertEqual(counts.packets_out, 100)
+        self.assertEqual(counts.bytes_out, sum(map(len, packets)))
+        self.assertEqual((counts.waiting_packets, counts.waiting_bytes), (0, 0))
+
+    async def test_fin(self) -> None:
+        """The peer's FIN is reported after all that it sent."""
+        lane, reports, peer = await self.make()
+        lane.start(b"")
+        data = packet(6, bytes(3000)) * 20
+        peer.send(data)
+        peer.wire.loseWriteConnection()
+        await until("the end", lambda: reports.heard("peer_ended"))
+        self.assertEqual(reports.packets, data)
+        lane.close(End.CLOSE)
+        await until("the end", lambda: reports.heard("gone"))
+        self.assertEqual(reports.heard("gone"), [(None,)])
+
+    async def test_reset(self) -> None:
+        """A connection that breaks is gone, with an error."""
+        lane, reports, peer = await self.make()
+        lane.start(b"")
+        peer.wire.abortConnection()
+        await until("the end", lambda: reports.heard("gone"))
+        ((error,),) = reports.heard("gone")
+        self.assertIsInstance(error, Exception)
+        self.assertEqual(lane.counts().waiting_bytes, 0)
+        self.assertIs(lane.link, NOBODY)
+
+    async def test_close(self) -> None:
+        """A close delivers what was sent before, and reads nothing more."""
+        lane, reports, peer = await self.make()
+        lane.start(b"")
+        data = packet(8, os.urandom(300_000))
+        self.say(lane, data)
+        lane.close(End.CLOSE)
+        await peer.expect(data)
+        await peer.expect_end()
+        await until("the end", lambda: reports.heard("gone"))
+
+    async def test_half_close(self) -> None:
+        """A half-close delivers what was sent to a peer that goes on sending."""
+        lane, reports, peer = await self.make()
+        lane.start(b"")
+        data = packet(8, os.urandom(300_000))
+        self.say(lane, data)
+        lane.close(End.HALF)
+        peer.send(packet(9, bytes(50_000)) * 10)
+        await peer.expect(data)
+        await peer.expect_end()
+        self.assertEqual(reports.packets, b"")
+
+    async def test_abort(self) -> None:
+        """An abort drops what waits, at once."""
+        lane, reports, peer = await self.make(queue_bytes=1 << 40, queue_packets=1 << 30)
+        lane.start(b"")
+        peer.wire.pauseProducing()
+        self.say(lane, packet(8, bytes(30_000_000)))
+        lane.close(End.ABORT)
+        await until("the end", lambda: reports.heard("gone"))
+        self.assertEqual(lane.counts().waiting_bytes, 0)
+
+    async def test_pause(self) -> None:
+        """A lane that is paused reads nothing, and everything afterwards."""
+        lane, reports, peer = await self.make()
+        lane.start(b"")
+        lane.holds += 1
+        lane.pause()
+        data = packet(5, b"five") * 100
+        peer.send(data)
+        await later(0.05)
+        self.assertEqual(reports.packets, b"")
+        self.assertTrue(lane.counts().held)
+        lane.holds -= 1
+        lane.resume()
+        await until("the packets", lambda: reports.packets == data)
+
+    async def test_idle(self) -> None:
+        """No whole packet for the idle timeout is reported, however much drips."""
+        lane, reports, peer = await self.make(idle_timeout=0.4)
+        lane.start(b"")
+        began = reactor.seconds()
+        data = packet(5, b"five") + packet(6, bytes(1000))
+        peer.send(data[:12])
+        for place in range(12, 100):
+            if reports.said:
+                break
+            peer.send(data[place : place + 1])
+            await later(0.02)
+        await until("the report", lambda: reports.said)
+        self.assertEqual(reports.said, [("went_idle", ())])
+        self.assertGreaterEqual(reactor.seconds() - began, 0.4)
+
+    async def test_not_idle_while_paused(self) -> None:
+        """Who is not heard is not idle."""
+        lane, reports, _ = await self.make(idle_timeout=0.2)
+        lane.start(b"")
+        lane.holds += 1
+        lane.pause()
+        await later(0.5)
+        self.assertEqual(reports.said, [])
+        lane.holds -= 1
+        lane.resume()
+        await until("the report", lambda: reports.said)
+
+    async def test_stuck(self) -> None:
+        """A peer that takes nothing for the write timeout is reported, on any port."""
+        for holds in (False, True):
+            with self.subTest(holds=holds):
+                lane, reports, peer = await self.make(
+                    holds, write_timeout=0.3, queue_bytes=1 << 40, idle_timeout=0
+                )
+                lane.start(b"")
+                peer.wire.pauseProducing()
+                self.say(lane, packet(5, bytes(30_000_000)))
+                await reports.any()
+                self.assertEqual(reports.said, [("got_stuck", ())])
+
+    async def test_over(self) -> None:
+        """More bytes than the bound is reported where senders are not held."""
+        lane, reports, peer = await self.make(queue_bytes=100_000, idle_timeout=0)
+        lane.start(b"")
+        peer.wire.pauseProducing()
+        for _ in range(200):
+            if reports.said:
+                break
+            self.say(lane, packet(5, bytes(100_000)))
+            await later()
+        (((packets, size)),) = reports.heard("went_over")
+        self.assertGreater(size, 100_000)
+        self.assertGreater(packets, 0)
+
+    async def test_burst(self) -> None:
+        """A burst of packets costs nobody who reads."""
+        lane, reports, peer = await self.make(queue_packets=10, idle_timeout=0)
+        lane.start(b"")
+        for _ in range(30):
+            self.say(lane, packet(5, b"five") * 100, 100)
+        await peer.expect(packet(5, b"five") * 3000)
+        self.assertEqual(reports.said, [])
+
+    async def test_never_over_where_it_holds(self) -> None:
+        """A port that holds senders loses nobody for what others send."""
+        lane, reports, peer = await self.make(
+            True, queue_bytes=100_000, queue_packets=10, idle_timeout=0
+        )
+        lane.start(b"")
+        peer.wire.pauseProducing()
+        for _ in range(100):
+            self.say(lane, packet(5, bytes(100_000)))
+        await later(0.05)
+        self.assertEqual(reports.said, [])
+        self.assertTrue(lane.saturated())
+        peer.wire.resumeProducing()
+        await until("all of it", lambda: peer.total == 100 * 100_008)
+        self.assertFalse(lane.saturated())
+
+    async def test_a_sender_is_held_for_his_share(self) -> None:
+        """Who has more than his share waiting is not read from until it was taken."""
+        lane, _, peer = await self.make(True, idle_timeout=0)
+        sender, heard, far = await self.make(idle_timeout=0)
+        lane.start(b"")
+        sender.start(b"")
+        peer.wire.pauseProducing()
+        for _ in range(400):
+            if sender.holds:
+                break
+            lane.send(packet(5, bytes(30_000)), 1)
+            self.service.flush(sender)
+            await later()
+        self.assertEqual(sender.holds, 1)
+        self.assertLess(lane.counts().waiting_bytes, 1_000_000)
+        far.send(packet(6, b"six"))
+        await later(0.02)
+        self.assertEqual(heard.packets, b"")
+        peer.wire.resumeProducing()
+        await until("to be let go", lambda: not sender.holds)
+        await until("the packet", lambda: heard.packets == packet(6, b"six"))
+
+    async def test_the_end_lets_go(self) -> None:
+        """A lane that ends holds nobody, and nobody who ends is kept."""
+        lane, reports, peer = await self.make(True, idle_timeout=0)
+        one, _, _ = await self.make(idle_timeout=0)
+        two, _, _ = await self.make(idle_timeout=0)
+        for each in (lane, one, two):
+            each.start(b"")
+        peer.wire.pauseProducing()
+        for sender in (one, two):
+            for _ in range(400):
+                if sender.holds:
+                    break
+                lane.send(packet(5, bytes(60_000)), 1)
+                self.service.flush(sender)
+                await later()
+        self.assertEqual((one.holds, two.holds), (1, 1))
+        two.close(End.ABORT)
+        self.assertNotIn(two, lane.shares.senders)
+        lane.close(End.ABORT)
+        await until("the end", lambda: reports.heard("gone"))
+        self.assertEqual(one.holds, 0)
+        self.assertFalse(one.counted_at)

@@ -1,0 +1,29 @@
+"""Both lanes pass the checks of `tests.support.lanes`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastway.gateway import GatewayFactory, RouterService
+from fastway.relay import missing
+from tests.support import lanes
+from tests.support.sockets import listen_by_relay
+from tests.support.waits import reactor
+
+
+class StreamLaneTests(lanes.LaneChecks):
+    """The Python lane, over TCP."""
+
+    def open_port(self, service: RouterService, factory: GatewayFactory) -> Any:
+        return reactor.listenTCP(0, factory, interface="127.0.0.1")
+
+
+class NativeLaneTests(lanes.LaneChecks):
+    """The native lane."""
+
+    skip = missing() or None
+
+    def open_port(self, service: RouterService, factory: GatewayFactory) -> Any:
+        if service.native is None:
+            self.by_relay = listen_by_relay(service)
+        return self.by_relay(factory)
