@@ -25,6 +25,7 @@ from fastway import __version__
 from fastway.address import Address
 from fastway.errors import ConfigError, LocalError, StartError
 from fastway.gateway import GatewayFactory, Port, ServerFactory
+from fastway.gateway.bounds import ACCEPTS
 from fastway.ops import logs
 from fastway.ops.pidfile import PidFile
 from fastway.ops.signals import shield
@@ -35,6 +36,7 @@ from tests.support.golden import accept, close, connect, dial, packet, prove
 from tests.support.logs import LogLines
 from tests.support.options import LOOPBACK, settings
 from tests.support.service import ServiceTestCase
+from tests.support.waits import until
 
 reactor = cast(Any, _reactor)
 
@@ -638,6 +640,25 @@ class LateTests(ServiceTestCase):
             await service.stopService()
         self.assertEqual(failures, [])
         self.assertNotIn(LogLevel.critical, [event["log_level"] for event in log.events])
+
+
+class StormTests(ServiceTestCase):
+    """Crowds at the door of the Python lane."""
+
+    async def test_few_at_a_time(self) -> None:
+        """However many wait, one turn of a port takes in ACCEPTS of them."""
+        service = self.start("--relay=off")
+        port = cast(Any, service.ports["client"])
+        port.stopReading()
+        waiting = [socket.create_connection(("127.0.0.1", port.getHost().port)) for _ in range(30)]
+        for sock in waiting:
+            self.addCleanup(sock.close)
+        connected = service.router_service.connected
+        for number in (1, 2, 3):
+            port.doRead()
+            self.assertEqual(len(connected), number * ACCEPTS)
+        port.startReading()
+        await until("all of them", lambda: len(connected) == 30)
 
 
 class TwistdTests(ServiceTestCase):

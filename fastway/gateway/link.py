@@ -109,8 +109,6 @@ class GatewayLink(Link):
         "factory",
         "facts",
         "lane",
-        "router",
-        "send",
         "since",
         "slot",
     )
@@ -119,8 +117,6 @@ class GatewayLink(Link):
         super().__init__()
         self.factory = factory
         self.lane = lane
-        self.router = factory.service.router
-        self.send = lane.send  # type: ignore[method-assign]  # one call less for each packet
         self.facts = facts
         self.since = factory.service.wheel.seconds()
         self.slot = -1
@@ -210,7 +206,7 @@ class GatewayLink(Link):
         self._admit(rest)
 
     def packets_came(self, runs: Iterable[Run], most: int) -> list[Run]:
-        return self.router.receive(self, runs, most)
+        return self.factory.service.router.receive(self, runs, most)
 
     def comes_from(self, address: IAddress) -> None:
         name = address_name(address)
@@ -284,6 +280,9 @@ class GatewayLink(Link):
         service.flush()
 
     # What the router calls.
+
+    def send(self, data: bytes, packets: int) -> None:
+        self.lane.send(data, packets)
 
     def pair(self, conn_id: int, peer: Link) -> None:
         super().pair(conn_id, peer)
@@ -369,3 +368,13 @@ class GatewayLink(Link):
         else:
             kind = f"{self.side.value} lost: {reason.value}"
             self.factory.quiet.info(log, kind, self.facts.host, text, **fields)
+
+
+class DirectLink(GatewayLink):
+    """A link through whose lane all packets go: one call less for each."""
+
+    __slots__ = ("send",)
+
+    def __init__(self, factory: LinkPort, lane: Lane, facts: Facts) -> None:
+        super().__init__(factory, lane, facts)
+        self.send = lane.send  # type: ignore[method-assign]

@@ -7,12 +7,15 @@ nowhere else is it known how many. A new kind of port is an entry where the serv
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Sized
+from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
 from fastway.address import Address, address_name
+from fastway.gateway.bounds import ACCEPTS
 from fastway.logs import make_logger
 from fastway.router import Side
 
@@ -31,6 +34,28 @@ class Layer(NamedTuple):
     name: str
     wrap: Callable[[IProtocolFactory], Any]
     given: str = ""
+
+
+class CalmPort(tcp.Port):
+    """Twisted's port accepts ever more in one turn; here those who are in come first."""
+
+    @property
+    def numberAccepts(self) -> int:
+        return ACCEPTS
+
+    @numberAccepts.setter
+    def numberAccepts(self, _: int) -> None:
+        """However many came."""
+
+    @classmethod
+    def adopt(cls, reactor: Any, fd: int, family: int, factory: Any) -> CalmPort:
+        """Listen with a bound, listening socket, of which a duplicate is taken."""
+        port = cast(
+            CalmPort, cls._fromListeningDescriptor(reactor, fd, cast(Any, family), factory)
+        )
+        port.startListening()
+        port.socket.setblocking(False)
+        return port
 
 
 class PortFactory(Protocol):
@@ -93,7 +118,9 @@ class Port:
 
     def open(self, reactor: Any, native: Native | None) -> Deferred[None]:
         """Listen. Fails with StartError or ConfigError; `close` cancels it."""
-        adopt: Any = native.listen if native is not None and self.plain else None
+        adopt: Any = partial(CalmPort.adopt, reactor)
+        if native is not None and self.plain:
+            adopt = native.listen
         opening = self.address.listen(reactor, self._outermost, self.reuse_port, adopt)
         self._opening = opening
         return opening.addCallback(self._opened)
