@@ -1137,10 +1137,12 @@ class TurnTests(SynchronousTestCase):
         return len(end.take()) // len(refuse(9))
 
     def test_one_link(self) -> None:
-        """Of one link COMMANDS_EACH commands are carried out a turn; meanwhile it is not read."""
+        """Of one link COMMANDS_EACH commands are carried out a turn; meanwhile it is read once."""
         harness = Harness()
         client = harness.client()
-        self.assertEqual(self._dials(harness, client, 100), COMMANDS_EACH)
+        self.assertEqual(self._dials(harness, client, 90), COMMANDS_EACH)
+        self.assertFalse(client.paused)
+        self.assertEqual(self._dials(harness, client, 10), 0)
         self.assertTrue(client.paused)
         for turn in range(2, 7):
             harness.service.turn()

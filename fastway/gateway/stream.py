@@ -59,6 +59,7 @@ class StreamLane(Protocol):
         "_bytes_in",
         "_bytes_out",
         "_closing",
+        "_crowded",
         "_drained",
         "_ended",
         "_full_since",
@@ -101,7 +102,9 @@ class StreamLane(Protocol):
         """When its resumable transport was cut, in the wheel's time; time stands still since."""
         self._reader: FrameReader | None = None
         self._rest: list[Run] | None = None
-        """What its turn's commands did not suffice for; it is not read from meanwhile."""
+        """What its turn's commands did not suffice for,"""
+        self._crowded = False
+        """and more came: it is not read from until that is done."""
         self._bytes_in = self._bytes_out = self._packets_out = 0
         self._waiting_packets = self._waiting_bytes = 0
         self._input = 0
@@ -303,14 +306,16 @@ class StreamLane(Protocol):
             self._count_input(reader.pending)
         if runs:
             self._last_packet = self.service.wheel.seconds()
-            if self._rest:  # TLS delivers what it had read, paused or not
+            if self._rest:
+                # It may have one read more: to stop reading costs more than most have to say.
                 self._rest += runs
+                self._crowded = True
+                self._read_or_not()
                 return
             rest = self.service.receive(self.link, runs)
             if rest:
                 self._rest = rest
                 self.service.wait_for_turn(self)
-                self._read_or_not()
                 return
         if reader.error is not None:
             self._broke(reader.error)
@@ -328,6 +333,7 @@ class StreamLane(Protocol):
         error = cast(FrameReader, self._reader).error
         if error is not None:
             self._broke(error)
+        self._crowded = False
         self._read_or_not()
         if self._ended and not self._closing:
             self.link.peer_ended()
@@ -337,7 +343,7 @@ class StreamLane(Protocol):
             self.link.broke(error.length)
 
     def _read_or_not(self) -> None:
-        pause = bool(self.holds or self._rest)
+        pause = bool(self.holds or self._crowded)
         if pause is self._paused or self._closing or self._gone:
             return
         self._paused = pause
