@@ -26,7 +26,7 @@ from zope.interface import implementer
 
 from fastway.address import address_name
 from fastway.errors import Reason
-from fastway.logs import make_logger
+from fastway.logs import Throttle, make_logger
 from fastway.snet.carrier import LINGER, Carrier
 from fastway.snet.config import SnetConfig
 from fastway.snet.figures import SnetFigures
@@ -91,6 +91,7 @@ class SnetFactory(Factory):
         self.slot = -1
         """The wheel's note."""
         self._slices = Slices(clock)
+        self._quiet = Throttle(clock)
         self._last_id = 0
         self._stopped = False
 
@@ -145,6 +146,7 @@ class SnetFactory(Factory):
             carrier.abort()
         self._lose_late()
         self.wrapped.doStop()
+        self._quiet.flush()
         self._settle()
 
     def buildProtocol(self, addr: IAddress | None) -> Carrier:
@@ -185,9 +187,13 @@ class SnetFactory(Factory):
 
     def not_shaken(self, carrier: Carrier, error: HandshakeFailed) -> None:
         self.stats.refused[error.fault] += 1
-        log.info(
+        peer = cast(Any, carrier.transport).getPeer()
+        self._quiet.info(
+            log,
+            "snet handshake failed",
+            str(getattr(peer, "host", "?")),
             "snet handshake of {addr} failed: {problem}",
-            addr=address_name(cast(Any, carrier.transport).getPeer()),
+            addr=address_name(peer),
             problem=str(error),
             fault=error.fault.name.lower(),
         )
