@@ -1,6 +1,7 @@
 """The Python lane: packets over any Twisted transport, TLS and snet included.
 
 Rule: it moves bytes, measures time and keeps every queue bounded; what a link may do is above.
+It is one file, a little long: all of it is the state of one object.
 
 One read's way: `dataReceived` -> runs -> the link's router -> `send` of the lanes that get
 something, which only collect -> `RouterService.flush`: one write for each. A lane whose transport

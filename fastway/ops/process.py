@@ -5,6 +5,7 @@ Rule: to be called before anything is scheduled, and once.
 
 from __future__ import annotations
 
+import gc
 import resource
 from contextlib import suppress
 from typing import Any
@@ -14,9 +15,12 @@ from fastway.wheel import make_monotonic
 
 
 def own_process(reactor: Any) -> None:
-    """Go by a clock that nobody sets, and end when there is no memory."""
+    """Go by a clock that nobody sets, end when there is no memory, and collect little garbage."""
     make_monotonic(reactor)
     Guard().start()
+    # What is loaded by now stays: to look through it for garbage takes 13 ms each time.
+    gc.collect()
+    gc.freeze()
 
 
 def raise_file_limit() -> int:

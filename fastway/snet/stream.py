@@ -1,7 +1,8 @@
 """The stream as a Twisted transport: it lives on while its TCP connections come and go.
 
 Rule: a `SnetStream` is an honest ITransport. Who makes carriers and how long a cut stream may wait
-is the owner's to say (`listen`, `dial`).
+is the owner's to say (`listen`, `dial`). It is one file, a little long: all of it is the state of
+one object.
 
 What is written is handed to the carrier only as long as the peer's host lacks no more of it than
 the replay buffer holds (`outbox`). So a stream with much on its way can be resumed too, unless its
