@@ -56,7 +56,6 @@ class NativeLane:
     """A link's lane whose socket is the core's; see `lane.Lane` for its verbs."""
 
     __slots__ = (
-        "__weakref__",
         "_config",
         "_core",
         "_ended",

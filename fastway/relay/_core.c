@@ -131,12 +131,12 @@ static PyObject *core_accept(PyObject *self, PyObject *const *args, Py_ssize_t c
         return NULL;
     if (most > INT_MAX)
         most = INT_MAX;
-    relay_handle handle = relay_accept(RELAY(self), (int)listening, (int)port, now, (int)most);
+    struct sockaddr_storage peer;
+    relay_handle handle =
+        relay_accept(RELAY(self), (int)listening, (int)port, now, (int)most, &peer);
     if (handle == 0)
         return PyLong_FromLong(-errno);
-    struct sockaddr_storage address;
-    relay_peer(RELAY(self), handle, &address);
-    return make_address(&address, "(KsI)", handle);
+    return make_accepted(handle, &peer);
 }
 
 static PyObject *core_adopt(PyObject *self, PyObject *const *args, Py_ssize_t count)
@@ -369,7 +369,6 @@ static PyMethodDef core_methods[] = {
     FAST("resume", core_resume),
     FAST("close", core_close),
     ONE("counts", core_counts),
-    ONE("peer", core_peer),
     ONE("socket", core_socket),
     NONE("totals", core_totals),
     NONE("pool", core_pool),

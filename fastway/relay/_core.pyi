@@ -81,7 +81,6 @@ class Core:
     def counts(self, handle: int, /) -> tuple[int, int, int, int, int, int, int, bool]:
         """packets_in, bytes_in, packets_out, bytes_out, waiting_packets, waiting_bytes,
         input_bytes, held."""
-    def peer(self, handle: int, /) -> tuple[str, int]: ...
     def socket(self, handle: int, /) -> int: ...
     def totals(self) -> tuple[int, int, int, int, int, int, int, int, int, int, int]:
         """packets, bytes, pings, holds, links, pairs, waiting_packets, waiting_bytes,

@@ -24,13 +24,11 @@ static inline relay_handle to_handle(PyObject *number)
 /* The events of a turn as [(kind, owner, payload)]; they are the caller's no more. */
 PyObject *take_events(struct relay *relay, int count);
 
-/* (host, port), behind a handle if the format asks for it; ("", 0) for what is not IP. */
-PyObject *make_address(const struct sockaddr_storage *address, const char *format,
-                       relay_handle handle);
+/* (handle, host, port); "" and 0 for what is not IP. */
+PyObject *make_accepted(relay_handle handle, const struct sockaddr_storage *peer);
 
 /* Methods of Core. */
 PyObject *core_counts(PyObject *self, PyObject *number);
-PyObject *core_peer(PyObject *self, PyObject *number);
 PyObject *core_totals(PyObject *self, PyObject *unused);
 PyObject *core_pool(PyObject *self, PyObject *unused);
 

@@ -24,37 +24,21 @@ PyObject *core_counts(PyObject *self, PyObject *number)
                          counts.held ? Py_True : Py_False);
 }
 
-/* (host, port), behind a handle if the format asks for it; ("", 0) for what is not IP. */
-PyObject *make_address(const struct sockaddr_storage *address, const char *format,
-                       relay_handle handle)
+/* (handle, host, port); "" and 0 for what is not IP. */
+PyObject *make_accepted(relay_handle handle, const struct sockaddr_storage *peer)
 {
     char host[INET6_ADDRSTRLEN] = "";
     unsigned port = 0;
-    if (address->ss_family == AF_INET) {
-        const struct sockaddr_in *in = (const void *)address;
+    if (peer->ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const void *)peer;
         inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
         port = ntohs(in->sin_port);
-    } else if (address->ss_family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const void *)address;
+    } else if (peer->ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const void *)peer;
         inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof host);
         port = ntohs(in6->sin6_port);
     }
-    if (handle == 0)
-        return Py_BuildValue(format, host, port);
-    return Py_BuildValue(format, (unsigned long long)handle, host, port);
-}
-
-PyObject *core_peer(PyObject *self, PyObject *number)
-{
-    relay_handle handle = to_handle(number);
-    struct sockaddr_storage address;
-    if (PyErr_Occurred())
-        return NULL;
-    if (!relay_peer(RELAY(self), handle, &address)) {
-        PyErr_SetString(PyExc_LookupError, "no such link");
-        return NULL;
-    }
-    return make_address(&address, "(sI)", 0);
+    return Py_BuildValue("(KsI)", (unsigned long long)handle, host, port);
 }
 
 PyObject *core_totals(PyObject *self, PyObject *unused)

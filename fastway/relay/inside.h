@@ -141,7 +141,6 @@ struct link {
     bool lost : 1;   /* its socket failed; what it still has is to be read */
     bool shut : 1;
     bool reset : 1;
-    struct sockaddr_in6 peer; /* or sockaddr_in */
 };
 
 struct pair {

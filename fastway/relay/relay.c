@@ -155,8 +155,7 @@ static bool room_for_link(struct relay *relay)
     return true;
 }
 
-static relay_handle add_link(struct relay *relay, int fd, int port, double now,
-                             const struct sockaddr_in6 *peer)
+relay_handle relay_adopt(struct relay *relay, int fd, int port, double now)
 {
     if (port < 0 || port >= relay->port_count) {
         errno = EINVAL;
@@ -187,7 +186,6 @@ static relay_handle add_link(struct relay *relay, int fd, int port, double now,
     link->interest = EPOLLIN;
     link->port = &relay->ports[port];
     link->fd = fd;
-    link->peer = *peer;
     link->tell_taken = UINT64_MAX;
     link->last_packet = now;
     list_begin(&link->senders);
@@ -202,26 +200,19 @@ static relay_handle add_link(struct relay *relay, int fd, int port, double now,
     return handle_of(link);
 }
 
-relay_handle relay_adopt(struct relay *relay, int fd, int port, double now)
-{
-    struct sockaddr_in6 peer = {0};
-    socklen_t size = sizeof peer;
-    getpeername(fd, (struct sockaddr *)&peer, &size);
-    return add_link(relay, fd, port, now, &peer);
-}
-
-relay_handle relay_accept(struct relay *relay, int listening, int port, double now, int most)
+relay_handle relay_accept(struct relay *relay, int listening, int port, double now, int most,
+                          struct sockaddr_storage *peer)
 {
     /* Asked here and not of the socket: who resets at once has no name any more. */
-    struct sockaddr_in6 peer = {0};
-    socklen_t size = sizeof peer;
-    int fd = accept4(listening, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    socklen_t size = sizeof *peer;
+    memset(peer, 0, sizeof *peer);
+    int fd = accept4(listening, (struct sockaddr *)peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0)
         return 0;
     relay_handle handle = 0;
     errno = EUSERS;
     if (fd <= most)
-        handle = add_link(relay, fd, port, now, &peer);
+        handle = relay_adopt(relay, fd, port, now);
     if (handle == 0) {
         int error = errno;
         close(fd);
@@ -390,16 +381,6 @@ bool relay_counts(const struct relay *relay, relay_handle handle, struct relay_c
         .input_bytes = link->in_bytes + link->rest_bytes,
         .held = link->held > 0,
     };
-    return true;
-}
-
-bool relay_peer(const struct relay *relay, relay_handle handle, struct sockaddr_storage *out)
-{
-    const struct link *link = find(relay, handle);
-    if (link == NULL)
-        return false;
-    memset(out, 0, sizeof *out);
-    memcpy(out, &link->peer, sizeof link->peer);
     return true;
 }
 

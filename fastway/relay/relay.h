@@ -125,8 +125,9 @@ void relay_limit(struct relay *relay, uint64_t bytes);
 int relay_port(struct relay *relay, const struct relay_port *config);
 
 /* Accept one connection as a link that is not started, with TCP_NODELAY; 0: errno tells. One
- * whose descriptor is above `most` is closed at once: EUSERS. */
-relay_handle relay_accept(struct relay *relay, int listening, int port, double now, int most);
+ * whose descriptor is above `most` is closed at once: EUSERS. `peer`: who it is. */
+relay_handle relay_accept(struct relay *relay, int listening, int port, double now, int most,
+                          struct sockaddr_storage *peer);
 /* The same for a connected, non-blocking socket, which belongs to the relay unless 0 is returned. */
 relay_handle relay_adopt(struct relay *relay, int fd, int port, double now);
 void relay_set_owner(struct relay *relay, relay_handle handle, void *owner);
@@ -178,7 +179,6 @@ void relay_clear_events(struct relay *relay);
 
 /* What follows is false, or -1, for a handle that is nobody's. */
 bool relay_counts(const struct relay *relay, relay_handle handle, struct relay_counts *out);
-bool relay_peer(const struct relay *relay, relay_handle handle, struct sockaddr_storage *out);
 /* -1 also for one whose peer is gone. */
 int relay_socket(const struct relay *relay, relay_handle handle);
 

@@ -16,6 +16,7 @@ uint8_t kept[1 << 20];
 size_t kept_size;
 int last_count;
 int listening = -1;
+struct sockaddr_storage accepted;
 
 const struct relay_config plain_config = {
     .pool = {POOL_ATOM, 2, 64, 65536, 1 << 20, 0},
@@ -143,7 +144,7 @@ void add(int which)
 {
     int small = 4096;
     ends[which].peer = dial();
-    ends[which].handle = relay_accept(relay, listening, which % 2, now, 1 << 20);
+    ends[which].handle = relay_accept(relay, listening, which % 2, now, 1 << 20, &accepted);
     CHECK(ends[which].handle != 0);
     setsockopt(relay_socket(relay, ends[which].handle), SOL_SOCKET, SO_SNDBUF, &small,
                sizeof small);

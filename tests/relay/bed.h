@@ -39,6 +39,7 @@ extern uint8_t kept[1 << 20];
 extern size_t kept_size;
 extern int last_count;
 extern int listening;
+extern struct sockaddr_storage accepted; /* who was accepted last */
 
 extern const struct relay_config plain_config;
 extern const struct relay_port plain_port;

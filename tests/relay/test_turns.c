@@ -21,7 +21,7 @@ static int gather(const struct relay_config *config, const struct relay_port *po
     add(1);
     for (int i = 0; i < wanted && i < room; i++) {
         crowd[i].peer = dial();
-        crowd[i].handle = relay_accept(relay, listening, 0, now, 1 << 20);
+        crowd[i].handle = relay_accept(relay, listening, 0, now, 1 << 20, &accepted);
         CHECK(crowd[i].handle != 0);
         relay_set_owner(relay, crowd[i].handle, &crowd[i]);
         relay_start(relay, crowd[i].handle, NULL, 0, now);
