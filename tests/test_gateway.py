@@ -1202,6 +1202,17 @@ class TurnTests(SynchronousTestCase):
                 self.assertIs(client.lost, reason)
                 self.assertEqual(client.take(), refuse(9) * 20)
 
+    def test_broken_in_the_next_read(self) -> None:
+        """A broken length that comes while commands wait is heard after them, too."""
+        harness = Harness()
+        client = harness.client()
+        client.lane.dataReceived(refused * 20)
+        client.lane.dataReceived(b"\0\0\0\0")
+        self.assertIsNone(client.lost)
+        harness.service.turn()
+        self.assertIs(client.lost, Reason.FRAME_TOO_SHORT)
+        self.assertEqual(client.take(), refuse(9) * 20)
+
     def test_gone_with_commands(self) -> None:
         """What came before a connection broke is carried out."""
         harness = Harness()

@@ -89,6 +89,10 @@ class PortConfig:
     write_timeout: float = 30.0
     max_handshakes: int = MAX_HANDSHAKES
 
+    def below_half(self, packets: int, size: int) -> bool:
+        """So little waits for a link that those whom it holds may go on."""
+        return 2 * packets < self.queue_packets and 2 * size < self.queue_bytes
+
 
 def server_port_config() -> PortConfig:
     """The defaults of the server port (spec sections 5 and 8)."""

@@ -165,11 +165,8 @@ class NativeLane:
     def _taken(self, position: int) -> None:
         shares = self.shares
         if shares is not None:
-            counts, config = self.counts(), self._config
-            half = (
-                2 * counts.waiting_packets < config.queue_packets
-                and 2 * counts.waiting_bytes < config.queue_bytes
-            )
+            counts = self.counts()
+            half = self._config.below_half(counts.waiting_packets, counts.waiting_bytes)
             shares.moved(self._core.taken(self._handle), half)
             self._ask(shares)
 

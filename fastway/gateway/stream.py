@@ -318,7 +318,7 @@ class StreamLane(Protocol):
                 self._rest = rest
                 self.service.wait_for_turn(self)
                 return
-        if reader.error is not None:
+        if reader.error is not None and not self._rest:
             self._broke(reader.error)
 
     def go_on(self) -> None:
@@ -371,13 +371,6 @@ class StreamLane(Protocol):
         return (
             self._waiting_packets > config.queue_packets
             or self._waiting_bytes > config.queue_bytes
-        )
-
-    def _below_half(self) -> bool:
-        config = self.config
-        return (
-            2 * self._waiting_packets < config.queue_packets
-            and 2 * self._waiting_bytes < config.queue_bytes
         )
 
     def _drop(self) -> None:
@@ -458,7 +451,8 @@ class StreamLane(Protocol):
             if self._full_since is None:
                 self.shares.clear()
             else:
-                self.shares.moved(self._bytes_out - self._waiting_bytes, self._below_half())
+                half = self.config.below_half(self._waiting_packets, self._waiting_bytes)
+                self.shares.moved(self._bytes_out - self._waiting_bytes, half)
 
     def stopProducing(self) -> None:
         """The connection is gone, or TLS is over; connectionLost follows."""
