@@ -1,4 +1,4 @@
-"""A chat goes on over a network that breaks every second.
+"""A chat goes on over a network that breaks under every tenth line.
 
 python examples/bad_network.py
 """
@@ -10,7 +10,7 @@ from typing import Any
 from local_gateway import KEY, LocalGateway
 from twisted.internet.defer import ensureDeferred, maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.task import LoopingCall, deferLater, react
+from twisted.internet.task import deferLater, react
 from twisted.protocols.portforward import ProxyFactory
 
 from fastway.endpoint import (
@@ -26,7 +26,7 @@ from fastway.endpoint import (
 from fastway.snet import SnetClientEndpoint
 
 ROOM_ID = 1
-CUTS = 5
+LINES = 50
 
 
 class BadNetwork(ProxyFactory):
@@ -64,7 +64,7 @@ def tell(_: Endpoint, event: NetworkEvent) -> None:
 
 
 async def chat(reactor: Any, clock: Any) -> None:
-    """One line after the other while the network breaks every second of `clock`."""
+    """One line after the other, ten in a second of `clock`, and each tenth is cut under way."""
     async with LocalGateway(reactor, snet=True) as gateway:
         network = BadNetwork(gateway.client_port)
         port = reactor.listenTCP(0, network, interface="127.0.0.1")
@@ -77,16 +77,11 @@ async def chat(reactor: Any, clock: Any) -> None:
         client = await connect_client(SnetClientEndpoint(through, clock), config)
         room = await client.dial(ROOM_ID)
 
-        cutting = LoopingCall(network.cut)
-        cutting.clock = clock
-        cutting.start(1.0, now=False)
-        lines = 0
-        while cutting.running:
-            if network.cuts == CUTS:
-                cutting.stop()
-            await room.send(f"line {lines}")
-            assert await room.receive() == f"the room heard 'line {lines}'"
-            lines += 1
+        for line in range(1, LINES + 1):
+            await room.send(f"line {line}")
+            if line % 10 == 0:
+                network.cut()
+            assert await room.receive() == f"the room heard 'line {line}'"
             await deferLater(clock, 0.1, lambda: None)
         print(f"cut {network.cuts} times; every line was heard and answered, in order")
         client.close()

@@ -265,7 +265,7 @@ async def greeting(endpoint: Any) -> bytes:
 
 
 class ListenTests(TestCase):
-    timeout = 10
+    timeout = 30
 
     async def listen(
         self, text: str, name: bytes = b"hello", reuse_port: bool = False

@@ -175,7 +175,7 @@ else:
 class EndpointBody(Body):
     """What an endpoint promises wherever it runs, and whichever side it is."""
 
-    timeout = 10
+    timeout = 30
 
     async def open(self, **config: Any) -> World:
         raise NotImplementedError
@@ -610,7 +610,7 @@ class ScriptedServerTests(EndpointBody, TestCase):
 class SocketTestCase(TestCase):
     """A test case with a real gateway, at whose end every endpoint is gone."""
 
-    timeout = 10
+    timeout = 30
     relay = False
 
     def listen(self, **config: Any) -> Sockets:

@@ -154,7 +154,7 @@ class ExampleTests(SynchronousTestCase):
 
 
 class TurnedTests(TestCase):
-    timeout = 20
+    timeout = 30
 
     async def run_turned(self, name: str, call: str) -> list[str]:
         """What a function of an example prints, given the reactor and a clock that runs ahead."""

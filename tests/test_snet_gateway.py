@@ -364,7 +364,7 @@ class GatewayTests(SynchronousTestCase):
 
 
 class LiveTestCase(TestCase):
-    timeout = 15
+    timeout = 30
 
     def gateway(self, *arguments: str) -> GatewayService:
         """A gateway on free ports of this machine, for the length of the test."""

@@ -75,7 +75,7 @@ class Served(Factory):
 class SnetCase(TestCase):
     """A listening side on a real port, and all that connects to it, gone at the end."""
 
-    timeout = 15
+    timeout = 30
 
     async def listen(self, echo: bool = True, **config: Any) -> Served:
         self.served = Served(echo)

@@ -19,7 +19,7 @@ reactor = cast(Any, _reactor)
 
 
 class TurnWatchTests(TestCase):
-    timeout = 10
+    timeout = 30
 
     def setUp(self) -> None:
         self.turns = TurnWatch(reactor)

@@ -43,7 +43,7 @@ class OneOf(Factory):
 class GatewayTestCase(TestCase):
     """Tests with gateways and endpoints in this process, which are gone at the end of each."""
 
-    timeout = 12
+    timeout = 30
     relay = False
 
     def gateway(self) -> Sockets:

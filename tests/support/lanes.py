@@ -89,7 +89,7 @@ class ReportFactory(GatewayFactory):
 class LaneChecks(TestCase):
     """The checks. A subclass says how a port is opened."""
 
-    timeout = 10
+    timeout = 30
 
     def open_port(self, service: RouterService, factory: GatewayFactory) -> Any:
         """A listening port on 127.0.0.1 whose connections get the lane under test."""

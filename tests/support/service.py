@@ -18,7 +18,7 @@ from tests.support.waits import reactor
 
 
 class ServiceTestCase(TestCase):
-    timeout = 20
+    timeout = 30
 
     def setUp(self) -> None:
         self.patch(logs.threshold, "level", LogLevel.info)

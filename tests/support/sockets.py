@@ -199,7 +199,7 @@ class Sockets:
 class SocketTestCase(TestCase):
     """A test case with both ports open."""
 
-    timeout = 10
+    timeout = 30
     relay = False
 
     def listen(self, **config: Any) -> Sockets:

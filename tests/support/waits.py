@@ -26,7 +26,7 @@ def later(seconds: float = 0.001) -> Deferred[None]:
     return deferLater(reactor, seconds, lambda: None)
 
 
-async def until(what: str, condition: Callable[[], object], timeout: float = 1.8) -> None:
+async def until(what: str, condition: Callable[[], object], timeout: float = SECONDS) -> None:
     """Let the reactor run until `condition` holds.
 
     Raises:
