@@ -22,7 +22,7 @@ from twisted.internet.endpoints import clientFromString
 from twisted.internet.task import react
 
 from bench.gateways import FASTWAY, FIRST_CORE, LAST_CORE, Gateway, Running, running
-from fastway.endpoint import Endpoint, EndpointConfig, VirtualConnection, connect_client
+from fastway.endpoint import EndpointConfig, GatewayConnection, VirtualConnection, connect_client
 
 SERVER_ID = 1
 ECHO_SERVER = """
@@ -47,7 +47,7 @@ while True:
 """
 
 
-async def echo(conn: VirtualConnection, messages: int, size: int, window: int) -> None:
+async def echo(conn: VirtualConnection[Any], messages: int, size: int, window: int) -> None:
     """Send and receive, `window` messages in flight."""
     message = bytes(size)
     for _ in range(messages // window):
@@ -99,10 +99,10 @@ async def run(reactor: Any, gateway: Running) -> None:
     endpoint.close()
 
 
-async def dial_many(endpoint: Endpoint, count: int) -> list[VirtualConnection]:
-    made: list[VirtualConnection] = []
+async def dial_many(endpoint: GatewayConnection, count: int) -> list[VirtualConnection[Any]]:
+    made: list[VirtualConnection[Any]] = []
     while len(made) < count:
-        dialling: list[Deferred[VirtualConnection]] = [
+        dialling: list[Deferred[VirtualConnection[Any]]] = [
             endpoint.dial(SERVER_ID) for _ in range(min(500, count - len(made)))
         ]
         made += await gatherResults(dialling)

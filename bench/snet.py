@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import DeferredQueue, ensureDeferred, gatherResults
 from twisted.internet.endpoints import clientFromString
@@ -29,8 +29,8 @@ from bench.endpoint import ECHO_SERVER, SERVER_ID, echo
 from bench.gateways import FASTWAY, LAST_CORE, Gateway, Running, running
 from bench.process import cpu_seconds, memory
 from fastway.endpoint import (
-    Endpoint,
     EndpointConfig,
+    GatewayConnection,
     NetworkResumed,
     VirtualConnection,
     connect_client,
@@ -82,13 +82,13 @@ async def player(
     address: str,
     config: SnetConfig | None,
     heard: DeferredQueue[object] | None = None,
-) -> tuple[Endpoint, VirtualConnection]:
+) -> tuple[GatewayConnection, VirtualConnection[Any]]:
     """A client, and its virtual connection to the echo server."""
     where = clientFromString(reactor, f"tcp:{address}")
     if config is not None:
         where = SnetClientEndpoint(where, reactor, config)
 
-    def note(_: Endpoint, event: object) -> None:
+    def note(_: GatewayConnection, event: object) -> None:
         if heard is not None and isinstance(event, NetworkResumed):
             heard.put(event)
 
@@ -120,7 +120,7 @@ async def resumes(reactor: Any, name: str) -> list[float]:
     took = []
     with gateway(name) as made:
         endpoint, conn = await player(reactor, made.client, WAYS[name], heard)
-        transport: Any = endpoint.transport
+        transport = cast(Any, endpoint.link.transport).transport
         for _ in range(RESUMES):
             await echo(conn, 1, 64, 1)
             began = time.perf_counter()

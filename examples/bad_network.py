@@ -14,8 +14,8 @@ from twisted.internet.task import deferLater, react
 from twisted.protocols.portforward import ProxyFactory
 
 from fastway.endpoint import (
-    Endpoint,
     EndpointConfig,
+    GatewayConnection,
     NetworkEvent,
     NetworkResumed,
     Text,
@@ -52,12 +52,12 @@ class BadNetwork(ProxyFactory):
             connection.transport.abortConnection()
 
 
-async def answer(conn: VirtualConnection) -> None:
+async def answer(conn: VirtualConnection[Any]) -> None:
     async for text in conn:
         await conn.send(f"the room heard {text!r}")
 
 
-def tell(_: Endpoint, event: NetworkEvent) -> None:
+def tell(_: GatewayConnection, event: NetworkEvent) -> None:
     """What the application may show its player; it need not do anything."""
     if isinstance(event, NetworkResumed):
         print("the network broke; the connection was resumed")

@@ -12,8 +12,8 @@ from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
 
 from fastway.endpoint import (
-    Endpoint,
     EndpointConfig,
+    GatewayConnection,
     Text,
     VirtualConnection,
     connect_client,
@@ -27,13 +27,13 @@ TEXT = EndpointConfig(message_format=Text())
 
 class Room:
     def __init__(self) -> None:
-        self.names: dict[VirtualConnection, str] = {}
+        self.names: dict[VirtualConnection[Any], str] = {}
 
-    async def open(self, server: Endpoint) -> None:
+    async def open(self, server: GatewayConnection) -> None:
         async for conn in server:
             ensureDeferred(self.serve(conn))
 
-    async def serve(self, conn: VirtualConnection) -> None:
+    async def serve(self, conn: VirtualConnection[Any]) -> None:
         async for text in conn:
             name = self.names.setdefault(conn, text)  # the first message is the name
             self.say_all(f"* {name} is here" if name is text else f"<{name}> {text}")
@@ -54,7 +54,7 @@ async def main(reactor: Any) -> None:
         server = await connect_server(gateway.server, ROOM_ID, KEY, TEXT)
         ensureDeferred(Room().open(server))
 
-        guests: dict[str, VirtualConnection] = {}
+        guests: dict[str, VirtualConnection[Any]] = {}
 
         async def hear() -> None:
             for name, conn in guests.items():

@@ -11,13 +11,13 @@ from local_gateway import KEY, LocalGateway
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
 
-from fastway.endpoint import Endpoint, VirtualConnection, connect_client, connect_server
+from fastway.endpoint import GatewayConnection, VirtualConnection, connect_client, connect_server
 from fastway.errors import ConnectionEnded
 
 SERVER_ID = 1
 
 
-async def echo(conn: VirtualConnection) -> None:
+async def echo(conn: VirtualConnection[Any]) -> None:
     try:
         async for message in conn:
             await conn.send(message)
@@ -26,7 +26,7 @@ async def echo(conn: VirtualConnection) -> None:
     print(f"server: client {conn.remote_id} left")
 
 
-async def serve(server: Endpoint) -> None:
+async def serve(server: GatewayConnection) -> None:
     async for conn in server:
         print(f"server: client {conn.remote_id} is here")
         ensureDeferred(echo(conn))
@@ -45,7 +45,7 @@ async def main(reactor: Any) -> None:
             print(f"client: sent {len(message)} bytes, got {len(answer)} back")
             assert answer == message
         conn.close()
-        await conn.when_closed()
+        await conn.when_ended()
 
         client.close()
         server.close()

@@ -40,7 +40,7 @@ async def main(reactor: Any) -> None:
 
         # A client that is gone cannot be dialled.
         client.close()
-        await push.when_closed()
+        await push.when_ended()
         try:
             await server.dial(client_id, timeout=5)
         except DialRefused as error:

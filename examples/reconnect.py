@@ -18,10 +18,10 @@ SERVER_ID = 1
 TEXT = EndpointConfig(message_format=Text())
 
 
-async def answer(conn: VirtualConnection) -> None:
+async def answer(conn: VirtualConnection[Any]) -> None:
     try:
         async for text in conn:
-            await conn.send(f"{text}, over {conn.endpoint.name}")
+            await conn.send(f"{text}, over {conn.gateway.name}")
     except ConnectionEnded:
         pass
 
@@ -31,7 +31,7 @@ async def serve(pool: GatewayPool) -> None:
         ensureDeferred(answer(conn))
 
 
-async def dial(reactor: Any, client: GatewayClient) -> VirtualConnection:
+async def dial(reactor: Any, client: GatewayClient) -> VirtualConnection[Any]:
     """Until it works: there may be no gateway, or no server at it, for a moment."""
     while True:
         try:
@@ -57,7 +57,7 @@ async def main(reactor: Any) -> None:
         print("client: hello came back over one gateway")
 
         await gateways[first].stop()
-        print(f"client: {await conn.when_closed()}")
+        print(f"client: {await conn.when_ended()}")
         conn = await dial(reactor, client)
         await conn.send("hello")
         assert first not in await conn.receive()

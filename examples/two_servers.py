@@ -12,8 +12,8 @@ from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
 
 from fastway.endpoint import (
-    Endpoint,
     EndpointConfig,
+    GatewayConnection,
     Text,
     VirtualConnection,
     connect_client,
@@ -26,7 +26,7 @@ BATTLE_ID = 2
 TEXT = EndpointConfig(message_format=Text())
 
 
-async def answer(conn: VirtualConnection, name: str) -> None:
+async def answer(conn: VirtualConnection[Any], name: str) -> None:
     try:
         async for text in conn:
             await conn.send(f"the {name} heard {text!r}")
@@ -34,7 +34,7 @@ async def answer(conn: VirtualConnection, name: str) -> None:
         pass
 
 
-async def serve(server: Endpoint, name: str) -> None:
+async def serve(server: GatewayConnection, name: str) -> None:
     async for conn in server:
         ensureDeferred(answer(conn, name))
 
@@ -57,7 +57,7 @@ async def main(reactor: Any) -> None:
 
         # One server goes; what runs over the other notices nothing.
         battle.close()
-        print(f"battle: {await fight.when_closed()}")
+        print(f"battle: {await fight.when_ended()}")
         await chat.send("still there?")
         print(await chat.receive())
         try:

@@ -19,7 +19,7 @@ from fastway.errors import ConnectionEnded
 SERVER_ID = 1
 
 
-async def echo(conn: VirtualConnection) -> None:
+async def echo(conn: VirtualConnection[Any]) -> None:
     """An asyncio task: every Deferred of the library becomes a future to be awaited."""
     loop = asyncio.get_running_loop()
     try:

@@ -30,7 +30,7 @@ class DemoServer(Service):
         gateways = {f"{host}:{port}": HostnameEndpoint(reactor, host, port)}
         config = EndpointConfig(message_format=Text())
         self.pool = GatewayPool(gateways, SERVER_ID, key, config, reactor)
-        self._room: dict[VirtualConnection, str] = {}
+        self._room: dict[VirtualConnection[Any], str] = {}
 
     def startService(self) -> None:
         super().startService()
@@ -46,7 +46,7 @@ class DemoServer(Service):
         async for conn in self.pool:
             ensureDeferred(self._serve(conn))
 
-    async def _serve(self, conn: VirtualConnection) -> None:
+    async def _serve(self, conn: VirtualConnection[Any]) -> None:
         try:
             await conn.send(f"welcome, client {conn.remote_id}: {HELP}")
             async for text in conn:
@@ -57,7 +57,7 @@ class DemoServer(Service):
         if name is not None:
             self._say_all(f"* {name} left")
 
-    async def _answer(self, conn: VirtualConnection, text: str) -> None:
+    async def _answer(self, conn: VirtualConnection[Any], text: str) -> None:
         word, _, rest = text.strip().partition(" ")
         if word == "/join" and rest:
             self._room[conn] = rest[:MAX_NAME]

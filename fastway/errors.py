@@ -340,11 +340,12 @@ class BadMessage(ConnectionEnded):
 
 
 class ReceiveQueueFull(ConnectionEnded):
-    """More than `limit` messages were unread."""
+    """Too much was unread: `messages` messages of `size` bytes together."""
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"more than {limit} messages were unread", self)
-        self.limit = limit
+    def __init__(self, messages: int, size: int) -> None:
+        super().__init__(f"too much was unread: {messages} messages, {size} bytes", self)
+        self.messages = messages
+        self.size = size
 
 
 class EndpointEnded(FastwayError):

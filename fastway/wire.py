@@ -49,6 +49,11 @@ def encode_packet(conn_id: int, message: bytes) -> bytes:
     return _HEAD.pack(4 + len(message), conn_id) + message
 
 
+def packet_head(conn_id: int, size: int) -> bytes:
+    """What stands before a message of `size` bytes."""
+    return _HEAD.pack(4 + size, conn_id)
+
+
 def encode_dial(remote_id: int) -> bytes:
     return _COMMAND_1.pack(9, 0, CommandType.DIAL, remote_id)
 

@@ -193,7 +193,7 @@ class ClientTests(ToolTestCase):
         sockets = self.gateway()
         server = await self.server(sockets)
 
-        def close_at_once(conn: VirtualConnection) -> None:
+        def close_at_once(conn: VirtualConnection[Any]) -> None:
             conn.receive().addBoth(lambda _: conn.close())
 
         server.listen(close_at_once)

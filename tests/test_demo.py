@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import maybeDeferred
 
 from fastway.demo import HELP, MAX_NAME, DemoServer
@@ -24,7 +26,7 @@ class DemoTests(GatewayTestCase):
         await self.demo.pool.when_up()
         return sockets
 
-    async def join(self, sockets: Sockets) -> VirtualConnection:
+    async def join(self, sockets: Sockets) -> VirtualConnection[Any]:
         """A client that dialled and was welcomed by its id."""
         client = await self.client(sockets, EndpointConfig(message_format=Text()))
         conn = await client.dial(1)
@@ -32,9 +34,9 @@ class DemoTests(GatewayTestCase):
         self.assertEqual(await conn.receive(), f"welcome, client {newest}: {HELP}")
         return conn
 
-    async def enter(self, sockets: Sockets, *names: str) -> list[VirtualConnection]:
+    async def enter(self, sockets: Sockets, *names: str) -> list[VirtualConnection[Any]]:
         """Clients in the room, who have heard of each other."""
-        room: list[VirtualConnection] = []
+        room: list[VirtualConnection[Any]] = []
         for name in names:
             room.append(await self.join(sockets))
             room[-1].send(f"/join {name}")

@@ -19,9 +19,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from fastway.address import address_name
 from fastway.endpoint import (
-    Endpoint,
     EndpointConfig,
-    EndpointFactory,
+    GatewayConnection,
+    GatewayFactory,
     Json,
     Overflow,
     Text,
@@ -78,7 +78,7 @@ Any_ = TypeVar("Any_")
 class World:
     """An endpoint that is logged in, and its far end."""
 
-    endpoint: Endpoint
+    endpoint: GatewayConnection
     far: ScriptedFar | Peer
     me: int
 
@@ -97,13 +97,13 @@ class World:
         """The gateway ends the connection."""
         raise NotImplementedError
 
-    async def dialled(self) -> VirtualConnection:
+    async def dialled(self) -> VirtualConnection[Any]:
         """A virtual connection that this end opened; the far end has taken its Connect."""
         conn = await self.done(self.endpoint.dial(FAR))
         await self.far.expect(connect(conn.conn_id, self.me))
         return conn
 
-    async def accepted(self) -> VirtualConnection:
+    async def accepted(self) -> VirtualConnection[Any]:
         """A virtual connection that the far end opened; it has taken its Accept."""
         self.far.send(dial(self.me))
         conn = await self.done(self.endpoint.accept())
@@ -142,7 +142,7 @@ class ScriptedWorld(World):
 class SocketWorld(World):
     """Over TCP."""
 
-    def __init__(self, sockets: Sockets, endpoint: Endpoint, far: Peer, me: int) -> None:
+    def __init__(self, sockets: Sockets, endpoint: GatewayConnection, far: Peer, me: int) -> None:
         self.sockets = sockets
         self.endpoint = endpoint
         self.peer = self.far = far
@@ -159,7 +159,7 @@ class SocketWorld(World):
         await until(what, condition)
 
     async def cut(self) -> None:
-        name = address_name(cast(Any, self.endpoint.transport).getHost())
+        name = address_name(cast(Any, self.endpoint.link.transport).transport.getHost())
         for link in self.sockets.service.connected:
             if link.facts.name == name:
                 link.lane.close(End.CLOSE)
@@ -196,7 +196,7 @@ class EndpointBody(Body):
         world = await self.open()
         conn = await world.dialled()
         self.assertEqual((conn.conn_id, conn.remote_id), (FIRST, FAR))
-        self.assertIs(conn.endpoint, world.endpoint)
+        self.assertIs(conn.gateway, world.endpoint)
         self.assertIsNone(conn.ended)
         self.assertIsNone(conn.state)
         self.assertIn("9527 to 1, open", repr(conn))
@@ -277,7 +277,7 @@ class EndpointBody(Body):
         world = await self.open()
         world.far.send(dial(world.me) * 2)
         await world.settle()
-        got: list[VirtualConnection] = []
+        got: list[VirtualConnection[Any]] = []
         world.endpoint.listen(got.append)
         self.assertEqual(len(got), 2)
         world.far.send(dial(world.me))
@@ -292,7 +292,7 @@ class EndpointBody(Body):
         world = await self.open()
         got: list[tuple[int, bytes]] = []
 
-        async def echo(conn: VirtualConnection) -> None:
+        async def echo(conn: VirtualConnection[Any]) -> None:
             async for message in conn:
                 got.append((conn.conn_id, message))
                 await conn.send(message)
@@ -403,7 +403,7 @@ class EndpointBody(Body):
         """What came before the far end's close is received, then receive fails, orderly."""
         world = await self.open()
         conn = await world.dialled()
-        closed = conn.when_closed()
+        closed = conn.when_ended()
         world.far.send(packet(FIRST, b"1") + packet(FIRST, b"2") + CLOSED)
         reason = await world.done(closed)
         self.assertEqual(await world.done(conn.receive()), b"1")
@@ -413,7 +413,7 @@ class EndpointBody(Body):
             self.assertIs(error, reason)
         self.assertIsNone(error.cause)
         self.assertIs(raised(ConnectionEnded, conn.send, b"x"), reason)
-        self.assertIs(await world.done(conn.when_closed()), reason)
+        self.assertIs(await world.done(conn.when_ended()), reason)
         self.assertIn("closed", repr(conn))
         self.assertEqual(world.endpoint.connections, [])
         conn.close()
@@ -423,7 +423,7 @@ class EndpointBody(Body):
         """Closing here fails what waits at once, tells the far end once, and is final."""
         world = await self.open()
         conn = await world.dialled()
-        closed, waiting = conn.when_closed(), conn.receive()
+        closed, waiting = conn.when_ended(), conn.receive()
         conn.close()
         self.assertTrue(closed.called and waiting.called)
         error = await self.fails(world, ConnectionEnded, waiting)
@@ -460,7 +460,7 @@ class EndpointBody(Body):
         """Closing the endpoint fails all that waits at once, with one reason."""
         world = await self.open()
         conn = await world.dialled()
-        over, closed = world.endpoint.when_closed(), conn.when_closed()
+        over, closed = world.endpoint.when_ended(), conn.when_ended()
         waiting: list[Deferred[Any]] = [
             world.endpoint.dial(FAR),
             world.endpoint.dial(FAR, timeout=5),
@@ -482,7 +482,7 @@ class EndpointBody(Body):
         endpoint = world.endpoint
         for late in (endpoint.dial(FAR), endpoint.accept(), endpoint.ping()):
             self.assertIs(await self.fails(world, EndpointEnded, cast(Any, late)), reason)
-        self.assertIs(await world.done(endpoint.when_closed()), reason)
+        self.assertIs(await world.done(endpoint.when_ended()), reason)
         self.assertIs(raised(ConnectionEnded, conn.send, b"x"), error)
         self.assertEqual(endpoint.connections, [])
 
@@ -518,7 +518,7 @@ class EndpointBody(Body):
             self.assertEqual(got, [bytes([n]) for n in range(size)])
             if size == 4:
                 error = await self.fails(world, ReceiveQueueFull, conn.receive())
-                self.assertEqual(error.limit, 3)
+                self.assertEqual((error.messages, error.size), (4, 4))
                 await world.far.expect(close(conn.conn_id))
             self.assertIsNone(sibling.ended)
 
@@ -529,14 +529,14 @@ class EndpointBody(Body):
         conn, sibling = await world.dialled(), await world.dialled()
         world.far.send(b"".join(packet(FIRST, bytes([n])) for n in range(4)))
         await world.settle()
-        self.assertEqual(endpoint._overfull, set())
+        self.assertFalse(endpoint.link.paused)
         world.far.send(packet(FIRST, b"\4"))
-        await world.eventually("paused", lambda: endpoint._overfull)
+        await world.eventually("paused", lambda: endpoint.link.paused)
         world.far.send(packet(FIRST + 1, b"on") + packet(FIRST, b"\5"))
         waiting = sibling.receive()
         got = [await world.done(conn.receive()) for _ in range(2)]
         self.assertFalse(waiting.called)
-        self.assertEqual(endpoint._overfull, {conn})
+        self.assertTrue(endpoint.link.paused)
         got.append(await world.done(conn.receive()))
         self.assertEqual(await world.done(waiting), b"on")
         got += [await world.done(conn.receive()) for _ in range(3)]
@@ -548,7 +548,7 @@ class EndpointBody(Body):
         world = await self.open(receive_queue=1, overflow=Overflow.PAUSE)
         conn, sibling = await world.dialled(), await world.dialled()
         world.far.send(packet(FIRST, b"1") + packet(FIRST, b"2"))
-        await world.eventually("paused", lambda: world.endpoint._overfull)
+        await world.eventually("paused", lambda: world.endpoint.link.paused)
         world.far.send(packet(FIRST + 1, b"on"))
         conn.close()
         self.assertEqual(await world.done(sibling.receive()), b"on")
@@ -618,17 +618,17 @@ class SocketTestCase(TestCase):
         self.addCleanup(sockets.stop)
         return sockets
 
-    async def _gone(self, endpoint: Endpoint) -> None:
+    async def _gone(self, endpoint: GatewayConnection) -> None:
         endpoint.close()
-        await until("the endpoint to be gone", lambda: not cast(Any, endpoint.transport).connected)
+        await until("the endpoint to be gone", lambda: endpoint.link.gone)
 
-    async def client(self, sockets: Sockets, **config: Any) -> Endpoint:
+    async def client(self, sockets: Sockets, **config: Any) -> GatewayConnection:
         where = TCP4ClientEndpoint(reactor, "127.0.0.1", sockets.client_port.getHost().port)
         endpoint = await connect_client(where, EndpointConfig(**config))
         self.addCleanup(self._gone, endpoint)
         return endpoint
 
-    async def server(self, sockets: Sockets, key: bytes = KEY, **config: Any) -> Endpoint:
+    async def server(self, sockets: Sockets, key: bytes = KEY, **config: Any) -> GatewayConnection:
         where = TCP4ClientEndpoint(reactor, "127.0.0.1", sockets.server_port.getHost().port)
         endpoint = await connect_server(where, SERVER_ID, key, EndpointConfig(**config))
         self.addCleanup(self._gone, endpoint)
@@ -672,7 +672,7 @@ class ClockTestCase(SynchronousTestCase):
         config.setdefault("ping_interval", 0)
         return ScriptedGateway(EndpointConfig(**config), SERVER_ID)
 
-    def connected(self, gateway: ScriptedGateway) -> VirtualConnection:
+    def connected(self, gateway: ScriptedGateway) -> VirtualConnection[Any]:
         gateway.endpoint.dial(1)
         gateway.heard()
         gateway.say(ACCEPTED)
@@ -684,7 +684,7 @@ class ClockTestCase(SynchronousTestCase):
         ended = gateway.endpoint.ended
         self.assertIs(type(ended), kind)
         calls = [cast(Any, call).func.__name__ for call in gateway.clock.getDelayedCalls()]
-        self.assertIn(calls, ([], ["abortConnection"]))  # should the gateway not take the rest
+        self.assertIn(calls, ([], ["_lingered"]))  # should the gateway not take the rest
         if gateway.transport.connected:
             self.assertTrue(gateway.transport.disconnecting)
             self.assertEqual(gateway.transport.aborted, abort)
@@ -697,7 +697,7 @@ class LoginTests(ClockTestCase):
     def test_golden(self) -> None:
         """The challenge is answered with the proof, the id and a ping, whose answer counts."""
         gateway = self.server()
-        ready = gateway.endpoint.when_ready()
+        ready = gateway.endpoint.when_up()
         gateway.say(CHALLENGE[:5])
         self.assertEqual(gateway.heard(), b"")
         gateway.say(CHALLENGE[5:])
@@ -707,7 +707,7 @@ class LoginTests(ClockTestCase):
         self.assertNoResult(ready)
         gateway.say(ping)
         self.assertIs(self.successResultOf(ready), gateway.endpoint)
-        self.assertIs(self.successResultOf(gateway.endpoint.when_ready()), gateway.endpoint)
+        self.assertIs(self.successResultOf(gateway.endpoint.when_up()), gateway.endpoint)
         self.assertEqual(gateway.endpoint.server_id, SERVER_ID)
         self.assertEqual(gateway.clock.getDelayedCalls(), [])
 
@@ -724,14 +724,14 @@ class LoginTests(ClockTestCase):
     def test_client_is_ready(self) -> None:
         """A client is ready at once, has no id of its own, and writes nothing unasked."""
         gateway = self.client()
-        self.assertIs(self.successResultOf(gateway.endpoint.when_ready()), gateway.endpoint)
+        self.assertIs(self.successResultOf(gateway.endpoint.when_up()), gateway.endpoint)
         self.assertIsNone(gateway.endpoint.server_id)
         self.assertEqual(gateway.heard(), b"")
 
     def test_no_challenge(self) -> None:
         """A gateway that never sends a challenge fails the login after 5 s."""
         gateway = self.server()
-        ready = gateway.endpoint.when_ready()
+        ready = gateway.endpoint.when_up()
         gateway.clock.advance(4.875)
         self.assertNoResult(ready)
         gateway.clock.advance(0.125)
@@ -741,9 +741,9 @@ class LoginTests(ClockTestCase):
 
     def test_no_answer(self) -> None:
         """A gateway that never answers the proof fails the login, whatever the callback."""
-        asked: list[Endpoint] = []
+        asked: list[GatewayConnection] = []
 
-        def go_on(endpoint: Endpoint) -> bool:
+        def go_on(endpoint: GatewayConnection) -> bool:
             asked.append(endpoint)
             return True
 
@@ -757,13 +757,13 @@ class LoginTests(ClockTestCase):
         """A gateway that closes after the proof, in whatever way, did not take the login."""
         for error in (None, ConnectionLost()):
             gateway = self.server()
-            ready = gateway.endpoint.when_ready()
+            ready = gateway.endpoint.when_up()
             gateway.say(CHALLENGE)
             gateway.gone(error)
             ended = self.assertEnded(gateway, LoginFailed)
             self.assertIn("key", str(ended))
             self.assertIs(self.failureResultOf(ready).value, ended)
-            self.failureResultOf(gateway.endpoint.when_ready(), LoginFailed)
+            self.failureResultOf(gateway.endpoint.when_up(), LoginFailed)
 
     def test_no_handshake(self) -> None:
         """A connection that never came about, over TLS say, is not blamed on the key."""
@@ -784,7 +784,7 @@ class LoginTests(ClockTestCase):
     def test_given_up(self) -> None:
         """Cancelling the wait for the login ends the endpoint."""
         gateway = self.server()
-        ready = gateway.endpoint.when_ready()
+        ready = gateway.endpoint.when_up()
         ready.cancel()
         self.failureResultOf(ready, CancelledError)
         self.assertEnded(gateway, EndpointEnded)
@@ -797,23 +797,24 @@ class LoginTests(ClockTestCase):
         gateway.log_in()
         gateway.endpoint.dial(1)
         self.assertEqual(gateway.heard(), dial(1))
-        unconnected = EndpointFactory(clock=gateway.clock).buildProtocol(None)
+        unconnected = GatewayFactory(clock=gateway.clock).buildProtocol(None).gateway
         raised(LocalError, unconnected.dial, 1)
         raised(LocalError, unconnected.ping)
 
     def test_closed_while_connecting(self) -> None:
         """An endpoint that is closed before it is connected lets go of the connection."""
-        made: list[Endpoint] = []
+        made: list[GatewayConnection] = []
         for server_id in (None, 1):
             clock = ScriptedGateway().clock
-            factory = EndpointFactory(server_id=server_id, clock=clock, made=made.append)
-            endpoint = factory.buildProtocol(None)
+            factory = GatewayFactory(server_id=server_id, clock=clock, made=made.append)
+            wire = factory.buildProtocol(None)
+            endpoint = wire.gateway
             self.assertIs(made.pop(), endpoint)
             endpoint.close()
             transport = ScriptedGateway().transport
-            endpoint.makeConnection(cast(Any, transport))
+            wire.makeConnection(cast(Any, transport))
             self.assertTrue(transport.aborted)
-            self.failureResultOf(endpoint.when_ready(), EndpointEnded)
+            self.failureResultOf(endpoint.when_up(), EndpointEnded)
 
 
 class DialClockTests(ClockTestCase):
@@ -912,7 +913,7 @@ class EndTests(ClockTestCase):
         for data, kind in broken:
             gateway = self.client()
             conn = self.connected(gateway)
-            over = gateway.endpoint.when_closed()
+            over = gateway.endpoint.when_ended()
             gateway.say(HELLO + data + HELLO)
             error = self.assertEnded(gateway, EndpointEnded, abort=True)
             self.assertIsInstance(error.cause, kind)
@@ -1082,9 +1083,9 @@ class PingTests(ClockTestCase):
     def test_callback(self) -> None:
         """The callback is asked with the endpoint: True goes on pinging, False ends it."""
         answers = [True, True, False]
-        asked: list[Endpoint] = []
+        asked: list[GatewayConnection] = []
 
-        def callback(endpoint: Endpoint) -> bool:
+        def callback(endpoint: GatewayConnection) -> bool:
             asked.append(endpoint)
             return answers[len(asked) - 1]
 
@@ -1104,7 +1105,7 @@ class PingTests(ClockTestCase):
         """A callback may close the endpoint, whatever it returns."""
         for answer in (True, False):
 
-            def callback(endpoint: Endpoint, answer: bool = answer) -> bool:
+            def callback(endpoint: GatewayConnection, answer: bool = answer) -> bool:
                 endpoint.close()
                 return answer
 
@@ -1137,7 +1138,11 @@ class PingTests(ClockTestCase):
     def test_paused(self) -> None:
         """While this end does not read, pings go on and no timeout is raised; later it is."""
         gateway = self.client(
-            ping_interval=8, ping_timeout=2, receive_queue=1, overflow=Overflow.PAUSE
+            ping_interval=8,
+            ping_timeout=2,
+            receive_queue=1,
+            overflow=Overflow.PAUSE,
+            pause_timeout=60,
         )
         conn = self.connected(gateway)
         gateway.say(HELLO * 2)
@@ -1238,7 +1243,7 @@ class ConfigTests(ClockTestCase):
 
     def test_server_id(self) -> None:
         """A server id that is none is refused when the endpoint is made."""
-        raised(ValueError, EndpointFactory(server_id=2**32).buildProtocol, None)
+        raised(ValueError, GatewayFactory(server_id=2**32).buildProtocol, None)
 
 
 @on_both_paths
@@ -1299,7 +1304,7 @@ class SocketTests(SocketTestCase):
         """When the gateway stops, both ends are told."""
         sockets = self.listen()
         client, server = await self.client(sockets), await self.server(sockets)
-        ends = [client.when_closed(), server.when_closed()]
+        ends = [client.when_ended(), server.when_ended()]
         await sockets.stop()
         for end in ends:
             self.assertIsInstance(await end.addTimeout(2, reactor), EndpointEnded)
@@ -1319,7 +1324,7 @@ class SocketTests(SocketTestCase):
                 await waiting
             waiting = conn.send(message)
             sent += 1
-            if sent % 8 == 0 and not endpoint.full:
+            if sent % 8 == 0 and not endpoint.link.full:
                 await until("a turn", lambda: True)
         unsent = [waiting]
         try:
@@ -1339,11 +1344,11 @@ class SocketTests(SocketTestCase):
         chance = random.Random(2)
         sent: dict[int, list[bytes]] = defaultdict(list)
 
-        async def echo(conn: VirtualConnection) -> None:
+        async def echo(conn: VirtualConnection[Any]) -> None:
             async for message in conn:
                 await conn.send(message)
 
-        def accepted(conn: VirtualConnection) -> None:
+        def accepted(conn: VirtualConnection[Any]) -> None:
             echoes.append(ensureDeferred(echo(conn)))
 
         echoes: list[Deferred[None]] = []

@@ -16,13 +16,13 @@ from zope.interface.verify import verifyObject
 
 from fastway.endpoint import (
     AnyOf,
-    Endpoint,
     EndpointConfig,
     GatewayClient,
+    GatewayConnection,
     GatewayPool,
     VirtualConnection,
 )
-from fastway.endpoint.pool import default_backoff
+from fastway.endpoint.keeper import default_backoff
 from fastway.errors import (
     ConnectionEnded,
     DialRefused,
@@ -46,7 +46,7 @@ def soon(attempts: int) -> float:
     return 0.01
 
 
-async def answer(conn: VirtualConnection) -> None:
+async def answer(conn: VirtualConnection[Any]) -> None:
     try:
         async for message in conn:
             await conn.send(message)
@@ -130,7 +130,7 @@ class GatewayPoolTests(PoolTestCase):
         ids = [(await client.dial(1)).conn_id for _ in range(3)]
         self.assertEqual([(await first).conn_id, (await second).conn_id], ids[:2])
         await until("the third", lambda: len(pool.up["a"].connections) == 3)
-        heard: list[VirtualConnection] = []
+        heard: list[VirtualConnection[Any]] = []
         pool.listen(heard.append)
         self.assertEqual([conn.conn_id for conn in heard], ids[2:])
 
@@ -266,7 +266,7 @@ class GatewayPoolTests(PoolTestCase):
             client.ping(),
             pool.up["a"].ping(),
         ]
-        closed = [conn.when_closed(), accepted.when_closed(), client.when_closed()]
+        closed = [conn.when_ended(), accepted.when_ended(), client.when_ended()]
         accepting = pool.accept()
         ping = waiting[3:]
         await self.a.stop()
@@ -424,12 +424,12 @@ class GatewayClientTests(PoolTestCase):
         here, there = self.a, self.b
         if self.b.service.router.clients:
             here, there = there, here
-        first = await client.when_connected()
+        first = await client.when_up()
         await here.stop()
         await self.fails(ConnectionEnded, conn.receive())
-        self.assertIsInstance(await first.when_closed(), EndpointEnded)
+        self.assertIsInstance(await first.when_ended(), EndpointEnded)
         await until("the other gateway", lambda: there.service.router.clients, SECONDS)
-        second = await client.when_connected()
+        second = await client.when_up()
         self.assertIsNot(second, first)
         conn = await client.dial(1, timeout=5)
         conn.send(b"two")
@@ -444,7 +444,7 @@ class GatewayClientTests(PoolTestCase):
         )
         client.startService()
         self.addCleanup(client.stopService)
-        await self.fails(GatewayDown, client.when_connected(2))
+        await self.fails(GatewayDown, client.when_up(2))
         dialling = client.dial(9)
         self.again(self.a)
         await self.fails(DialRefused, dialling)
@@ -453,12 +453,12 @@ class GatewayClientTests(PoolTestCase):
         """stopService fires when the connection is gone; it may be started again."""
         client = GatewayClient([self.port(self.a, "client")], backoff=soon)
         client.startService()
-        endpoint = await client.when_connected()
+        endpoint = await client.when_up()
         await client.stopService()
         self.assertIsInstance(endpoint.ended, EndpointEnded)
         await until("its leaving", lambda: not self.a.service.router.clients, SECONDS)
         client.startService()
-        self.assertIsInstance(await client.when_connected(), Endpoint)
+        self.assertIsInstance(await client.when_up(), GatewayConnection)
         await client.stopService()
 
 

@@ -18,8 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from fastway import snet
 from fastway.address import parse_address
 from fastway.endpoint import (
-    Endpoint,
     EndpointConfig,
+    GatewayConnection,
     GatewayPool,
     NetworkCut,
     NetworkLost,
@@ -386,12 +386,16 @@ class LiveTestCase(TestCase):
             return tcp
         return SnetClientEndpoint(tcp, reactor, config)
 
-    async def client(self, endpoint: Any, config: EndpointConfig | None = None) -> Endpoint:
+    async def client(
+        self, endpoint: Any, config: EndpointConfig | None = None
+    ) -> GatewayConnection:
         client = await connect_client(endpoint, config, reactor)
         self.addCleanup(self.leave, client)
         return client
 
-    async def known(self, endpoint: Any, config: EndpointConfig | None = None) -> Endpoint:
+    async def known(
+        self, endpoint: Any, config: EndpointConfig | None = None
+    ) -> GatewayConnection:
         """A client that the gateway has heard of: its proof has arrived."""
         client = await self.client(endpoint, config)
         await client.ping()
@@ -399,12 +403,12 @@ class LiveTestCase(TestCase):
 
     async def server(
         self, endpoint: Any, server_id: int = 1, config: EndpointConfig | None = None
-    ) -> Endpoint:
+    ) -> GatewayConnection:
         server = await connect_server(endpoint, server_id, b"secret", config, reactor)
         self.addCleanup(self.leave, server)
         return server
 
-    def leave(self, endpoint: Endpoint) -> Any:
+    def leave(self, endpoint: GatewayConnection) -> Any:
         endpoint.close()
         return endpoint.when_gone()
 
@@ -421,7 +425,7 @@ def streams_of(service: GatewayService, side: str = "client") -> SnetFactory:
     return cast(SnetFactory, streams)
 
 
-async def echo(conn: VirtualConnection) -> None:
+async def echo(conn: VirtualConnection[Any]) -> None:
     async for message in conn:
         await conn.send(message)
 
@@ -607,7 +611,7 @@ class EndpointTests(LiveTestCase):
         service = self.gateway(*LOOPBACK, "--client-snet-enable")
         heard, config = self.events()
         client = await self.known(self.dialler(service, "client", SnetConfig()), config)
-        conn_over = client.when_closed()
+        conn_over = client.when_ended()
         service.router_service.router.lose(service.router_service.router.clients[1], Reason.KICKED)
         ended = await conn_over
         self.assertIsInstance(ended, EndpointEnded)
@@ -622,11 +626,11 @@ class EndpointTests(LiveTestCase):
         client = await self.known(self.dialler(service, "client", SnetConfig()), config)
         (link,) = service.router_service.router.clients.values()
         cast(Any, link).lane.transport.write(packet(9, b"never whole")[:-1])
-        session = cast(Any, client.transport).session
+        session = cast(Any, client.link.transport).transport.session
         before = session.read
         await until("the piece", lambda: session.read > before)
         cast(Any, link).lane.transport.abortConnection()
-        ended = await client.when_closed()
+        ended = await client.when_ended()
         self.assertIsInstance(cast(EndpointEnded, ended).cause, StreamLost)
         self.assertEqual([type(event) for event in heard], [NetworkCut, NetworkLost])
 
@@ -635,7 +639,7 @@ class EndpointTests(LiveTestCase):
         service = self.gateway(*LOOPBACK, "--client-snet-enable")
         proxy = self.proxy(service, "client")
 
-        def callback(endpoint: Endpoint, event: object) -> None:
+        def callback(endpoint: GatewayConnection, event: object) -> None:
             raise ZeroDivisionError
 
         config = EndpointConfig(network_callback=callback)
@@ -672,7 +676,7 @@ class EndpointTests(LiveTestCase):
         client = await self.known(self.dialler(service, "client", SnetConfig()), config)
         (link,) = service.router_service.router.clients.values()
         self.patch(cast(Any, link).lane, "dataReceived", lambda data: None)
-        ended = await client.when_closed()
+        ended = await client.when_ended()
         self.assertIsInstance(ended, PingTimeout)
         self.assertEqual([type(event) for event in heard], [NetworkCut, NetworkResumed])
 

@@ -33,9 +33,9 @@ from zope.interface.verify import verifyObject
 from fastway.endpoint import (
     AcceptEndpoint,
     DialEndpoint,
-    Endpoint,
     EndpointConfig,
     FastwayAddress,
+    GatewayConnection,
     GatewayDialEndpoint,
     GatewayPool,
     Json,
@@ -80,7 +80,9 @@ class TransportTests(GatewayTestCase):
 
         await check_transport(self, make_pair, BEYOND_TCP)
 
-    async def virtual(self, dialler: Endpoint, remote: Endpoint, remote_id: int) -> None:
+    async def virtual(
+        self, dialler: GatewayConnection, remote: GatewayConnection, remote_id: int
+    ) -> None:
         """The checks over virtual connections that `dialler` dials."""
 
         async def make_pair(one: Protocol, two: Protocol) -> None:
@@ -200,7 +202,10 @@ class TransportTests(GatewayTestCase):
         two.wire.write(b"before")
         await arrival(brisk, b"before")
         one.wire.write(bytes([4]))
-        await until("the endpoint to wait", lambda: server.transport not in reactor.getReaders())
+        await until(
+            "the endpoint to wait",
+            lambda: cast(Any, server.link.transport).transport not in reactor.getReaders(),
+        )
         two.wire.write(b" after")
         await turns()
         self.assertEqual(brisk.received, b"before")
@@ -221,7 +226,10 @@ class TransportTests(GatewayTestCase):
             slow.wire.pauseProducing()
             for _ in range(5):
                 one.wire.write(b"x")
-            await until("the wait", lambda: server.transport not in reactor.getReaders())
+            await until(
+                "the wait",
+                lambda: cast(Any, server.link.transport).transport not in reactor.getReaders(),
+            )
             two.wire.write(b"sibling")
             getattr(slow.wire, end)()
             await arrival(brisk, b"sibling")
@@ -250,14 +258,14 @@ class TransportTests(GatewayTestCase):
 
         for streaming in (True, False):
             producer = Told()
-            client.pauseProducing()
+            client.link.full_now()
             one.wire.registerProducer(producer, streaming)
             await turns(5)
             self.assertEqual(producer.calls, ["pause"] if streaming else [])
             self.assertEqual(
                 [call.func for call in reactor.getDelayedCalls() if call.getTime() <= 0], []
             )
-            client.resumeProducing()
+            client.link.drained()
             await later(0)
             self.assertIn("resume", producer.calls)
             one.wire.unregisterProducer()

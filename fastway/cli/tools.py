@@ -135,7 +135,7 @@ class LineClient:
         self._blocked = False
         self._typed = 0
         self._lines = Lines(self._line, self._input_over)
-        self._conn: VirtualConnection | None = None
+        self._conn: VirtualConnection[Any] | None = None
 
     async def run(self) -> int:
         options = self._options
@@ -189,7 +189,7 @@ class LineClient:
             return json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8")
         return line
 
-    async def _print_messages(self, conn: VirtualConnection) -> None:
+    async def _print_messages(self, conn: VirtualConnection[Any]) -> None:
         try:
             async for message in conn:
                 self._print(message)
@@ -285,7 +285,7 @@ async def send_pings(reactor: Any, options: PingOptions) -> int:
     return 0
 
 
-async def echo_one(conn: VirtualConnection) -> None:
+async def echo_one(conn: VirtualConnection[Any]) -> None:
     """Send every message of a connection back, no faster than it is taken."""
     try:
         async for message in conn:

@@ -2,52 +2,109 @@
 
     from fastway.endpoint import connect_client, connect_server
 
-`core` is the wire state, `connection` the endpoint on Twisted, `formats` what messages are,
-`stream` virtual connections as Twisted transports, `pool` many gateways.
+This is the library on Twisted; `fastway.aio` is the same for asyncio. Both stand on `core` (the
+wire state), `channel`, `accept`, `link`, `face`, `group`, `keeper` and `config`, which know
+neither: so nothing of Twisted is imported before it is asked for.
 """
 
-from fastway.endpoint.connection import (
-    Endpoint,
-    EndpointConfig,
-    EndpointFactory,
-    NetworkCut,
-    NetworkEvent,
-    NetworkLost,
-    NetworkResumed,
-    Overflow,
-    VirtualConnection,
-    connect_client,
-    connect_server,
-)
-from fastway.endpoint.formats import (
-    Bytes,
-    Json,
-    MessageFormat,
-    MessagePack,
-    ProtocolBuffers,
-    Text,
-)
-from fastway.endpoint.pool import AnyOf, GatewayClient, GatewayPool
-from fastway.endpoint.stream import (
-    AcceptEndpoint,
-    DialEndpoint,
-    FastwayAddress,
-    GatewayDialEndpoint,
-    VirtualTransport,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastway.endpoint.accept import Serving
+    from fastway.endpoint.client import AnyOf, GatewayClient
+    from fastway.endpoint.config import (
+        EndpointConfig,
+        NetworkCut,
+        NetworkEvent,
+        NetworkLost,
+        NetworkResumed,
+        Overflow,
+    )
+    from fastway.endpoint.connect import GatewayFactory, connect_client, connect_server
+    from fastway.endpoint.connection import GatewayConnection, VirtualConnection
+    from fastway.endpoint.group import Group, Slow
+    from fastway.endpoint.pool import GatewayPool
+    from fastway.endpoint.stream import (
+        AcceptEndpoint,
+        DialEndpoint,
+        FastwayAddress,
+        GatewayDialEndpoint,
+        VirtualTransport,
+    )
+    from fastway.formats import (
+        Bytes,
+        Encoded,
+        Json,
+        MessageFormat,
+        MessagePack,
+        ProtocolBuffers,
+        Text,
+    )
+
+_HOMES = {
+    "fastway.endpoint.accept": ("Serving",),
+    "fastway.endpoint.client": ("AnyOf", "GatewayClient"),
+    "fastway.endpoint.config": (
+        "EndpointConfig",
+        "NetworkCut",
+        "NetworkEvent",
+        "NetworkLost",
+        "NetworkResumed",
+        "Overflow",
+    ),
+    "fastway.endpoint.connect": ("GatewayFactory", "connect_client", "connect_server"),
+    "fastway.endpoint.connection": ("GatewayConnection", "VirtualConnection"),
+    "fastway.endpoint.group": ("Group", "Slow"),
+    "fastway.endpoint.pool": ("GatewayPool",),
+    "fastway.endpoint.stream": (
+        "AcceptEndpoint",
+        "DialEndpoint",
+        "FastwayAddress",
+        "GatewayDialEndpoint",
+        "VirtualTransport",
+    ),
+    "fastway.formats": (
+        "Bytes",
+        "Encoded",
+        "Json",
+        "MessageFormat",
+        "MessagePack",
+        "ProtocolBuffers",
+        "Text",
+    ),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+_OLD = {"Endpoint": "GatewayConnection", "EndpointFactory": "GatewayFactory"}
+"""Names before 0.2 -> what they are now."""
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(_OLD.get(name, name))
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), _OLD.get(name, name))
+    globals()[name] = value
+    return value
+
 
 __all__ = [
     "AcceptEndpoint",
     "AnyOf",
     "Bytes",
     "DialEndpoint",
-    "Endpoint",
+    "Encoded",
     "EndpointConfig",
-    "EndpointFactory",
     "FastwayAddress",
     "GatewayClient",
+    "GatewayConnection",
     "GatewayDialEndpoint",
+    "GatewayFactory",
     "GatewayPool",
+    "Group",
     "Json",
     "MessageFormat",
     "MessagePack",
@@ -57,6 +114,8 @@ __all__ = [
     "NetworkResumed",
     "Overflow",
     "ProtocolBuffers",
+    "Serving",
+    "Slow",
     "Text",
     "VirtualConnection",
     "VirtualTransport",

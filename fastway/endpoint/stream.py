@@ -14,8 +14,7 @@ As strings (twisted/plugins/fastway_endpoints.py):
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 from typing import Protocol as TypingProtocol
 
@@ -37,16 +36,11 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from fastway.endpoint.connection import (
-    Endpoint,
-    EndpointConfig,
-    Listener,
-    Overflow,
-    VirtualConnection,
-    connect_client,
-)
+from fastway.endpoint.config import EndpointConfig
+from fastway.endpoint.connect import connect_client
+from fastway.endpoint.connection import GatewayConnection, VirtualConnection
 from fastway.endpoint.pool import GatewayPool
-from fastway.errors import DialFailed, FastwayError
+from fastway.errors import DialFailed
 from fastway.logs import make_logger
 
 log = make_logger(__name__)
@@ -84,14 +78,13 @@ class VirtualTransport:
 
     disconnecting = False
 
-    def __init__(self, conn: VirtualConnection) -> None:
+    def __init__(self, conn: VirtualConnection[Any]) -> None:
         self.conn = conn
         self._protocol: IProtocol | None = None
         self._producer: Any = None
         self._streaming = False
         self._producer_paused = False
         self._paused = False
-        self._unread: deque[bytes] = deque()
         self._handing_over = False
         self._pulling = False
         self._lost = False
@@ -99,12 +92,10 @@ class VirtualTransport:
     def attach(self, protocol: IProtocol) -> None:
         """Let the protocol run over this transport from now on."""
         self._protocol = protocol
-        # What came before there was a protocol, while the connection waited to be accepted.
-        early, self.conn._queue = self.conn._queue, None
-        if early:
-            self._unread.extend(map(self.conn.endpoint.config.message_format.encode, early))
-        self.conn._message_received = self._received
-        self.conn.when_closed().addCallback(self._closed)
+        # What came before there was a protocol, while the connection waited to be accepted, is
+        # handed over too.
+        self.conn.take_over(self._received)
+        self.conn.on_end(self._closed)
         protocol.makeConnection(self)
         self._hand_over_soon()
 
@@ -115,11 +106,11 @@ class VirtualTransport:
             raise TypeError(f"data must be bytes, not {type(data).__name__}")
         if self.conn.ended is not None:
             return
-        endpoint = self.conn.endpoint
-        piece = min(PIECE, endpoint.max_message)
+        link = self.conn.link
+        piece = min(PIECE, link.max_message)
         for start in range(0, len(data), piece):
-            endpoint.write_message(self.conn, bytes(data[start : start + piece]))
-        if endpoint.full:
+            link.write_message(self.conn, bytes(data[start : start + piece]))
+        if link.full:
             self.endpoint_full()
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
@@ -129,8 +120,7 @@ class VirtualTransport:
         """Close it after what was written, and when the producer is done."""
         self.disconnecting = True
         # As with Twisted's own transports nothing is delivered any more.
-        self._unread.clear()
-        self._count_unread()
+        self.conn.drop_unread()
         if self._producer is None:
             self.conn.close()
         if self._lost:
@@ -143,11 +133,11 @@ class VirtualTransport:
         self.conn.close()
 
     def getPeer(self) -> FastwayAddress:
-        return FastwayAddress(self.conn.endpoint.gateway, self.conn.remote_id, self.conn.conn_id)
+        return FastwayAddress(self.conn.gateway.address, self.conn.remote_id, self.conn.conn_id)
 
     def getHost(self) -> FastwayAddress:
         return FastwayAddress(
-            self.conn.endpoint.gateway, self.conn.endpoint.server_id, self.conn.conn_id
+            self.conn.gateway.address, self.conn.gateway.server_id, self.conn.conn_id
         )
 
     # IConsumer
@@ -161,15 +151,15 @@ class VirtualTransport:
         self._producer = producer
         self._streaming = streaming
         self._producer_paused = False
-        self.conn.endpoint.streams.add(self)
+        self.conn.link.streams.add(self)
         if not streaming:
             self._pull()
-        elif self.conn.endpoint.full:
+        elif self.conn.link.full:
             self.endpoint_full()
 
     def unregisterProducer(self) -> None:
         self._producer = None
-        self.conn.endpoint.streams.discard(self)
+        self.conn.link.streams.discard(self)
         if self.disconnecting:
             self.conn.close()
 
@@ -192,11 +182,11 @@ class VirtualTransport:
         """Ask a pull producer for more, a piece a turn, while there is room."""
         if not self._pulling:
             self._pulling = True
-            self.conn.endpoint.clock.callLater(0, self._pull_one)
+            self.conn.link.loop.call_later(0, self._pull_one)
 
     def _pull_one(self) -> None:
         self._pulling = False
-        if self._producer is None or self._streaming or self.conn.endpoint.full:
+        if self._producer is None or self._streaming or self.conn.link.full:
             return
         self._producer.resumeProducing()
         self._pull()
@@ -217,32 +207,25 @@ class VirtualTransport:
 
     def _hand_over_soon(self) -> None:
         # Never within the call that resumed: that may be the protocol's, amid its last data.
-        if self._unread and not self._paused and not self._handing_over:
+        if self.conn.unread and not self._paused and not self._handing_over:
             self._handing_over = True
-            self.conn.endpoint.clock.callLater(0, self._hand_over_unread)
+            self.conn.link.loop.call_later(0, self._hand_over_unread)
 
     def _hand_over_unread(self) -> None:
         self._handing_over = False
-        if self._unread and not self._paused:
-            data = self._unread.popleft()
-            self._count_unread()
-            self._hand_over(data)
+        if self.conn.unread and not self._paused:
+            self._hand_over(self.conn.take_raw())
             self._hand_over_soon()
-        if self._lost and not self._unread:
+        if self._lost and not self.conn.unread:
             self._tell_lost()
 
-    def _received(self, data: bytes) -> None:
+    def _received(self, data: bytes) -> bool:
         if self.disconnecting:
-            return
-        if self._paused or self._unread:
-            self._unread.append(data)
-            self._count_unread()
-        else:
-            self._hand_over(data)
-
-    def _count_unread(self) -> None:
-        # A stream loses nothing: whatever the configuration says, the endpoint waits.
-        self.conn.endpoint.unread(self.conn, len(self._unread), Overflow.PAUSE)
+            return True
+        if self._paused or self.conn.unread:
+            return False
+        self._hand_over(data)
+        return True
 
     def _hand_over(self, data: bytes) -> None:
         if self._protocol is not None and data:
@@ -253,7 +236,8 @@ class VirtualTransport:
                 log.failure("unhandled error in {protocol}", protocol=self._protocol)
                 self.abortConnection()
 
-    def _closed(self, reason: FastwayError) -> None:
+    def _closed(self, conn: VirtualConnection[bytes]) -> None:
+        reason = conn.ended
         cause = getattr(reason, "cause", None)
         error: Exception = ConnectionDone() if cause is None else ConnectionLost(str(reason))
         self._finish(error)
@@ -264,17 +248,17 @@ class VirtualTransport:
         self._lost = True
         self._error = error
         producer, self._producer = self._producer, None
-        self.conn.endpoint.streams.discard(self)
+        self.conn.link.streams.discard(self)
         if producer is not None:
             producer.stopProducing()
         if isinstance(error, ConnectionAborted):
-            self._unread.clear()
-        if not self._unread:
+            self.conn.drop_unread()
+        if not self.conn.unread:
             self._tell_lost_soon()
 
     def _tell_lost_soon(self) -> None:
         # Never within the call that closed it, as with Twisted's own transports.
-        self.conn.endpoint.clock.callLater(0, self._tell_lost)
+        self.conn.link.loop.call_later(0, self._tell_lost)
 
     def _tell_lost(self) -> None:
         protocol, self._protocol = self._protocol, None
@@ -282,7 +266,7 @@ class VirtualTransport:
             protocol.connectionLost(Failure(self._error))
 
 
-def run_protocol(conn: VirtualConnection, factory: IProtocolFactory) -> IProtocol | None:
+def run_protocol(conn: VirtualConnection[Any], factory: IProtocolFactory) -> IProtocol | None:
     """Let a protocol of `factory` run over a virtual connection; None when the factory declines.
 
     Nothing may have been received from the connection yet. Whatever the factory or the protocol
@@ -311,7 +295,9 @@ class DialEndpoint:
         timeout: Seconds to wait for the answer; None: for ever.
     """
 
-    def __init__(self, endpoint: Endpoint, remote_id: int, timeout: float | None = None) -> None:
+    def __init__(
+        self, endpoint: GatewayConnection, remote_id: int, timeout: float | None = None
+    ) -> None:
         self._endpoint = endpoint
         self._remote_id = remote_id
         self._timeout = timeout
@@ -319,7 +305,7 @@ class DialEndpoint:
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Fires with the protocol; fails with DialRefused and so on. Can be cancelled."""
 
-        def connected(conn: VirtualConnection) -> IProtocol:
+        def connected(conn: VirtualConnection[Any]) -> IProtocol:
             protocol = run_protocol(conn, factory)
             if protocol is None:
                 raise DialFailed(self._remote_id, "the factory made no protocol")
@@ -352,12 +338,12 @@ class GatewayDialEndpoint:
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Fires with the protocol; fails as the gateway's endpoint or the dial does."""
 
-        def connected(endpoint: Endpoint) -> Deferred[IProtocol]:
+        def connected(endpoint: GatewayConnection) -> Deferred[IProtocol]:
             def failed(failure: Failure) -> Failure:
                 endpoint.close()
                 return failure
 
-            def dialled(conn: VirtualConnection) -> IProtocol:
+            def dialled(conn: VirtualConnection[Any]) -> IProtocol:
                 conn.when_closed().addCallback(lambda _: endpoint.close())
                 protocol = run_protocol(conn, factory)
                 if protocol is None:
@@ -376,7 +362,7 @@ class Accepting(TypingProtocol):
     @property
     def server_id(self) -> int | None: ...
 
-    def listen(self, listener: Listener | None) -> None: ...
+    def listen(self, listener: Callable[[VirtualConnection[Any]], object] | None) -> None: ...
 
 
 @implementer(IListeningPort)
@@ -391,7 +377,7 @@ class VirtualPort:
         self._factory.doStart()
         self._source.listen(self._opened)
 
-    def _opened(self, conn: VirtualConnection) -> None:
+    def _opened(self, conn: VirtualConnection[Any]) -> None:
         try:
             run_protocol(conn, self._factory)
         except Exception:  # the factory's fault is not the endpoint's
@@ -404,7 +390,7 @@ class VirtualPort:
         return succeed(None)
 
     def getHost(self) -> FastwayAddress:
-        gateway = getattr(self._source, "gateway", None)
+        gateway = getattr(self._source, "address", None)
         return FastwayAddress(gateway, self._source.server_id, 0)
 
 
@@ -412,7 +398,7 @@ class VirtualPort:
 class AcceptEndpoint:
     """Listens on an endpoint that is there already."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: GatewayConnection) -> None:
         self._endpoint = endpoint
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:

@@ -5,14 +5,14 @@ Rule: all of them are in this process, and gone at the end of the test.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import TestCase
 
-from fastway.endpoint import Endpoint, EndpointConfig, connect_client, connect_server
+from fastway.endpoint import EndpointConfig, GatewayConnection, connect_client, connect_server
 from tests.support.golden import KEY
 from tests.support.sockets import Sockets
 from tests.support.waits import SECONDS, reactor, until
@@ -56,27 +56,29 @@ class GatewayTestCase(TestCase):
         port = sockets.client_port if side == "client" else sockets.server_port
         return TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
 
-    def keep(self, endpoint: Endpoint) -> Endpoint:
+    def keep(self, endpoint: GatewayConnection) -> GatewayConnection:
         async def leave() -> None:
             endpoint.close()
-            await until("its end", lambda: not cast(Any, endpoint.transport).connected, SECONDS)
+            await until("its end", lambda: endpoint.link.gone, SECONDS)
 
         self.addCleanup(lambda: Deferred.fromCoroutine(leave()))
         return endpoint
 
-    async def client(self, sockets: Sockets, config: EndpointConfig | None = None) -> Endpoint:
+    async def client(
+        self, sockets: Sockets, config: EndpointConfig | None = None
+    ) -> GatewayConnection:
         return self.keep(await connect_client(self.port(sockets, "client"), config))
 
     async def server(
         self, sockets: Sockets, config: EndpointConfig | None = None, server_id: int = 1
-    ) -> Endpoint:
+    ) -> GatewayConnection:
         return self.keep(
             await connect_server(self.port(sockets, "server"), server_id, KEY, config)
         )
 
     async def ends(
         self, config: EndpointConfig | None = None
-    ) -> tuple[Sockets, Endpoint, Endpoint]:
+    ) -> tuple[Sockets, GatewayConnection, GatewayConnection]:
         """A gateway, a client, and the server with id 1."""
         sockets = self.gateway()
         return sockets, await self.client(sockets), await self.server(sockets, config)

@@ -13,7 +13,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from fastway.endpoint import Endpoint, EndpointConfig, EndpointFactory
+from fastway.endpoint import EndpointConfig, GatewayConnection, GatewayFactory
 from tests.support.ends import LinkTransport
 from tests.support.golden import (
     FIRST,
@@ -74,14 +74,13 @@ class ScriptedGateway:
         self.clock = Clock()
         self.far = ScriptedFar(self)
         self.transport = LinkTransport(peerAddress=IPv4Address("TCP", "192.0.2.9", 9010))
-        self.endpoint: Endpoint = EndpointFactory(
-            config, server_id, key, self.clock
-        ).buildProtocol(None)
+        self.wire = GatewayFactory(config, server_id, key, self.clock).buildProtocol(None)
+        self.endpoint: GatewayConnection = self.wire.gateway
         self._me = 1 if server_id is None else server_id
         self._last = FIRST - 1
         self._open: set[int] = set()
         self._held = b""
-        self.endpoint.makeConnection(cast(Any, self.transport))
+        self.wire.makeConnection(cast(Any, self.transport))
 
     # Speaking for it.
 
@@ -94,7 +93,7 @@ class ScriptedGateway:
         self._held += data
         if self._held and not self.paused and self.transport.connected:
             data, self._held = self._held, b""
-            self.endpoint.dataReceived(data)
+            self.wire.dataReceived(data)
 
     def heard(self) -> bytes:
         """What the endpoint wrote since the last call."""
@@ -114,7 +113,7 @@ class ScriptedGateway:
     def gone(self, error: Exception | None = None) -> None:
         """Its connection is gone: `error` tells how, an orderly close when it is None."""
         self.transport.connected = False
-        self.endpoint.connectionLost(Failure(ConnectionDone() if error is None else error))
+        self.wire.connectionLost(Failure(ConnectionDone() if error is None else error))
 
     # Letting it answer.
 

@@ -11,10 +11,12 @@ import json
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 
 
-class MessageFormat(Protocol):
+class MessageFormat(Protocol[T]):
     """How messages become bytes and back; one's own format has these two methods."""
 
     def encode(self, message: Any) -> bytes:
@@ -109,3 +111,8 @@ class ProtocolBuffers:
 
     def decode(self, data: bytes) -> Any:
         return self._class.FromString(data)
+
+
+class Encoded:
+    def __init__(self, data: bytes) -> None:
+        self.data = data

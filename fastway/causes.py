@@ -1,0 +1,5 @@
+"""temporary"""
+
+
+def cause_of(error: BaseException) -> str:
+    return str(error)

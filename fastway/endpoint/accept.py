@@ -1,0 +1,331 @@
+"""Where the virtual connections that the other side dials are taken: one gateway's, or a pool's.
+
+Rule: each is taken once: by a handler that `serve` runs, by a listener, or by whoever accepts. Who
+comes when as many as `accept_queue` wait is closed. A handler's fault ends its own connection.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from inspect import isawaitable, iscoroutinefunction
+from typing import Any, Generic, TypeVar
+
+from fastway.endpoint.channel import Channel
+from fastway.errors import ConnectionEnded, EndpointEnded, LocalError
+from fastway.waiting import Loop, Timer, Waiters, sleeping
+
+C = TypeVar("C", bound=Channel[Any])
+
+GRACE = 10.0
+"""Seconds that a handler has to return once its connection has ended."""
+
+MOST_HANDLERS = 100_000
+"""Handlers that run at once, if `serve` is not told otherwise."""
+
+
+class Acceptor(Generic[C]):
+    """Takes virtual connections.
+
+    Args:
+        loop: What waits run on.
+        limit: Connections that may wait to be accepted.
+    """
+
+    def __init__(self, loop: Loop, limit: int) -> None:
+        self._loop = loop
+        self._accept_limit = limit
+        self._waiting: deque[C] = deque()
+        self._acceptors = Waiters(loop)
+        self._listener: Callable[[C], object] | None = None
+        self._serving: Serving[C] | None = None
+        self._no_more: Exception | None = None
+
+    def listen(self, listener: Callable[[C], object] | None) -> None:
+        """Hand each connection that the other side dials to a plain function, not to `accept`.
+
+        What it raises is logged, and closes that connection only. None: they wait again.
+
+        Raises:
+            LocalError: `serve` runs a handler, or somebody waits in `accept`.
+            TypeError: it is an `async def`: that is `serve`'s.
+        """
+        if listener is not None:
+            self._check_free("listen")
+            if is_async(listener):
+                raise TypeError(f"{name_of(listener)} is async: give it to serve")
+        self._listener = listener
+        while self._listener is not None and self._waiting:
+            self._hand_over(self._waiting.popleft())
+
+    def serve(
+        self,
+        handler: Callable[[C], Any],
+        *,
+        limit: int = MOST_HANDLERS,
+        grace: float = GRACE,
+    ) -> Serving[C]:
+        """Run `handler(conn)` for each connection that the other side dials, until it is stopped.
+
+        An `async def` (or a function that returns an awaitable) has its connection until it
+        returns or raises; then it is closed. What it raises is logged once, unless it is that the
+        connection ended. A plain function that returns something else has taken the connection
+        over: it stays open.
+
+        Args:
+            limit: Handlers that run at once; further connections wait (`accept_queue`).
+            grace: Seconds after which a handler is cancelled whose connection has ended.
+
+        Raises:
+            LocalError: connections are taken in another way already.
+        """
+        self._check_free("serve")
+        if self._listener is not None:
+            raise LocalError("serve: there is a listener already")
+        if limit < 1 or not grace >= 0:
+            raise ValueError("limit is at least 1, and grace at least 0 seconds")
+        self._serving = Serving(self._loop, handler, limit, grace, self._served_next)
+        self._served_next()
+        return self._serving
+
+    def _check_free(self, what: str) -> None:
+        if self._serving is not None and not self._serving.stopped:
+            raise LocalError(f"{what}: serve runs a handler already")
+        if self._acceptors:
+            raise LocalError(f"{what}: somebody waits in accept already")
+
+    def _served_next(self) -> None:
+        serving = self._serving
+        while serving is not None and self._waiting and serving.has_room:
+            serving.run(self._waiting.popleft())
+
+    # What the shells build `accept` from.
+
+    def take_waiting(self) -> C | None:
+        """The connection that waits longest to be accepted, or None.
+
+        Raises:
+            EndpointEnded: there is none, and will be none.
+        """
+        if self._waiting and self._serving is None:
+            return self._waiting.popleft()
+        if self._no_more is not None:
+            raise self._no_more
+        if self._serving is not None or self._listener is not None:
+            raise LocalError("accept: connections are taken by serve or listen already")
+        return None
+
+    def wait_to_accept(self) -> Any:
+        """A Waiter of whoever wants the next connection: `accepted` is what fires it."""
+        return self._acceptors.wait()
+
+    def next_acceptor(self) -> Any:
+        """The Waiter that waits longest, or None."""
+        return self._acceptors.first()
+
+    def accepted(self, conn: C) -> bool:
+        """Give a connection to who waits in `accept`; False: it has to wait in the queue."""
+        raise NotImplementedError
+
+    # What the link or the pool's gateways call.
+
+    def opened(self, conn: C) -> None:
+        """The other side dialled."""
+        if self._listener is not None:
+            self._hand_over(conn)
+        elif self._serving is not None and self._serving.stopped:
+            conn.link.close(conn, ConnectionEnded("nobody serves any more"))
+        elif self._serving is not None and self._serving.has_room:
+            self._serving.run(conn)
+        elif self._acceptors and self.accepted(conn):
+            return
+        elif len(self._waiting) >= self._accept_limit:
+            conn.link.close(conn, ConnectionEnded("too many wait to be accepted"))
+        else:
+            self._waiting.append(conn)
+
+    def begin_accepting(self) -> None:
+        """A pool starts again."""
+        self._no_more = None
+        if self._serving is not None and self._serving.stopped:
+            self._serving = None
+
+    def end_accepting(self, reason: EndpointEnded) -> None:
+        """There will be no more connections."""
+        self._no_more = reason
+        self._waiting.clear()
+        self._acceptors.errback(reason)
+
+    def _hand_over(self, conn: C) -> None:
+        """Call the listener; its fault is not the others'."""
+        listener = self._listener
+        assert listener is not None
+        try:
+            listener(conn)
+        except Exception:
+            self._loop.log_failure(f"{name_of(listener)} failed with {conn!r}")
+            conn.close()
+
+    @property
+    def serving(self) -> Serving[C] | None:
+        """What `serve` returned, if it was called."""
+        return self._serving
+
+
+class Serving(Generic[C]):
+    """Handlers that run.
+
+    Attributes:
+        running: How many.
+        stopped: No more are started.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        handler: Callable[[C], Any],
+        limit: int,
+        grace: float,
+        room: Callable[[], object],
+    ) -> None:
+        self.stopped = False
+        self._loop = loop
+        self._handler = handler
+        self._limit = limit
+        self._grace = grace
+        self._room = room
+        self._runs: dict[C, _Run[C]] = {}
+        self._idle = Waiters(loop)
+        self._closing: Timer | None = None
+
+    @property
+    def running(self) -> int:
+        return len(self._runs)
+
+    @property
+    def has_room(self) -> bool:
+        """One more may be started."""
+        return not self.stopped and len(self._runs) < self._limit
+
+    def run(self, conn: C) -> None:
+        """Start the handler."""
+        try:
+            result = self._handler(conn)
+        except Exception as error:
+            self._failed(conn, error)
+            conn.close()
+            return
+        if not isawaitable(result):
+            return
+        run = self._runs[conn] = _Run(self._loop, conn, self._grace)
+        run.start(self._finish(conn, result))
+
+    async def _finish(self, conn: C, result: Any) -> None:
+        try:
+            await result
+        except self._loop.cancelled:
+            pass
+        except Exception as error:
+            self._failed(conn, error)
+        finally:
+            run = self._runs.pop(conn, None)
+            if run is not None:
+                run.over()
+            conn.close()
+            if not self._runs:
+                self._stop_closing()
+                self._idle.callback(None)
+            self._room()
+
+    def _failed(self, conn: C, error: Exception) -> None:
+        if conn.ended is not None and isinstance(error, ConnectionEnded):
+            return  # its peer left, which is no failure
+        self._loop.log_failure(f"{name_of(self._handler)} failed with {conn!r}")
+
+    def stop(self, grace: float | None = None) -> Any:
+        """Start no more; connections go on for `grace` seconds, then they are closed.
+
+        A handler that does not return then is cancelled after the grace that `serve` was given.
+
+        Args:
+            grace: None: what `serve` was given; 0: close them now.
+
+        Returns:
+            What can be awaited until the last handler has returned.
+        """
+        self.stopped = True
+        seconds = self._grace if grace is None else grace
+        idle = self.when_idle()
+        self._stop_closing()
+        if self._runs:
+            if seconds > 0:
+                self._closing = self._loop.call_later(seconds, self._close_late)
+            else:
+                self.close_all()
+        return idle
+
+    def _stop_closing(self) -> None:
+        timer, self._closing = self._closing, None
+        if timer is not None:
+            timer.cancel()
+
+    def _close_late(self) -> None:
+        self._closing = None
+        self.close_all()
+
+    def close_all(self) -> None:
+        """Close the connections of all handlers that run."""
+        for conn in list(self._runs):
+            conn.close()
+
+    def when_idle(self) -> Any:
+        """What can be awaited until no handler runs."""
+        if self._runs:
+            return self._idle.wait()
+        return sleeping(self._loop, 0)
+
+
+class _Run(Generic[C]):
+    """One handler: it is cancelled when its connection has ended and it does not return."""
+
+    __slots__ = ("_conn", "_grace", "_loop", "_over", "_task", "_timer")
+
+    def __init__(self, loop: Loop, conn: C, grace: float) -> None:
+        self._loop = loop
+        self._conn = conn
+        self._grace = grace
+        self._task: Any = None
+        self._timer: Any = None
+        self._over = False
+
+    def start(self, coroutine: Any) -> None:
+        task = self._loop.spawn(coroutine)
+        if not self._over:
+            self._task = task
+            self._conn.on_end(self._ended)
+
+    def _ended(self, _: C) -> None:
+        if not self._over and self._timer is None:
+            self._timer = self._loop.call_later(self._grace, self._cancel)
+
+    def _cancel(self) -> None:
+        self._timer = None
+        self._task.cancel()
+
+    def over(self) -> None:
+        """It has returned."""
+        self._over = True
+        self._conn.not_on_end(self._ended)
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+
+def is_async(call: Any) -> bool:
+    """Calling it makes a coroutine."""
+    return iscoroutinefunction(call) or iscoroutinefunction(type(call).__call__)
+
+
+def name_of(call: Any) -> str:
+    """What a person calls a function."""
+    return str(getattr(call, "__qualname__", None) or type(call).__name__)

@@ -1,0 +1,284 @@
+"""One virtual connection, as the application has it: messages in a bounded queue, and its end.
+
+Rule: no transport and no clock, those are `link`'s. What came waits as bytes: it is decoded where
+it is received, so a connection's format may be chosen, or a byte stream made of it, after it came.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, Protocol, TypeVar
+
+from fastway.endpoint.config import EndpointConfig
+from fastway.errors import BadMessage, ConnectionEnded, FastwayError
+from fastway.formats import Encoded, MessageFormat
+from fastway.waiting import Loop, Waiters
+
+T = TypeVar("T")
+
+Taker = Callable[[bytes], bool]
+"""What takes the raw messages of a connection that is a byte stream; False: let it wait."""
+
+
+class Drained(Protocol):
+    """A byte stream that wants to know when what it runs over fills and drains."""
+
+    def endpoint_full(self) -> None: ...
+
+    def endpoint_drained(self) -> None: ...
+
+
+class Carrier(Protocol):
+    """What virtual connections run over: a `link.Link`.
+
+    Attributes:
+        face: What the application has of it.
+        full: Its transport's buffer is full: what is sent now has to wait.
+        max_message: Bytes of the largest message.
+        streams: Who wants to know when it fills and drains.
+    """
+
+    config: EndpointConfig
+    loop: Loop
+    full: bool
+    streams: set[Drained]
+
+    @property
+    def face(self) -> Any: ...
+
+    @property
+    def max_message(self) -> int: ...
+
+    def send(self, conn: Channel[Any], data: bytes) -> Any:
+        """Send a message; a Waiter until there is room again, or None while there is."""
+
+    def post(self, conn: Channel[Any], data: bytes) -> bool:
+        """Send a message if there is room."""
+
+    def write_message(self, conn: Channel[Any], data: bytes) -> None:
+        """Send bytes as one message, whatever the format, and however much waits already.
+
+        Nothing is sent if it is closed: a transport does not tell its writers.
+        """
+
+    def has_room(self, size: int) -> bool:
+        """So many bytes may be sent without waiting; they count from now on."""
+
+    def check_size(self, size: int) -> None:
+        """
+        Raises:
+            MessageTooLarge: a message of `size` bytes does not fit a packet.
+        """
+
+    def is_open(self, conn: Channel[Any]) -> bool:
+        """It can be sent to: it has not ended, and its end is not about to be told."""
+
+    def write_packets(self, packets: Iterable[bytes]) -> None:
+        """Write whole packets, of connections that are open."""
+
+    def close(self, conn: Channel[Any], reason: FastwayError) -> None:
+        """Close a virtual connection; a second time does nothing."""
+
+    def more_unread(self, conn: Channel[Any], size: int) -> None:
+        """One more message waits to be read."""
+
+    def less_unread(self, conn: Channel[Any], size: int) -> None:
+        """One has been read, or is not wanted."""
+
+
+class Channel(Generic[T]):
+    """A message channel to the far end of a virtual connection.
+
+    Attributes:
+        conn_id: The gateway's number for it.
+        remote_id: The id of the far end: a server's for a client, a client's for a server.
+        link: What it runs over.
+        state: The application's own; nothing here looks at it.
+        ended: Why it is closed; None while it is open.
+        facts: What the gateway tells of the player (`control`); None where it does not.
+        message_format: What its messages are; may be set before the first is received.
+        held: Bytes that wait unread.
+    """
+
+    __slots__ = (
+        "_enders",
+        "_queue",
+        "_readers",
+        "_taker",
+        "conn_id",
+        "ended",
+        "facts",
+        "held",
+        "link",
+        "message_format",
+        "remote_id",
+        "state",
+    )
+
+    def __init__(self, link: Carrier, conn_id: int, remote_id: int) -> None:
+        self.link = link
+        self.conn_id = conn_id
+        self.remote_id = remote_id
+        self.state: Any = None
+        self.ended: FastwayError | None = None
+        self.facts: Any = None
+        self.message_format: MessageFormat[T] = link.config.message_format
+        self.held = 0
+        self._queue: deque[bytes] | None = None
+        self._readers: Waiters | None = None
+        self._enders: dict[Callable[[Any], object], None] | None = None
+        self._taker: Taker | None = None
+
+    def __repr__(self) -> str:
+        state = "open" if self.ended is None else "closed"
+        return f"<VirtualConnection {self.conn_id} to {self.remote_id}, {state}>"
+
+    def __del__(self) -> None:
+        # Closed, unread and forgotten: what waited is gone too.
+        if self.held:
+            self.link.less_unread(self, self.held)
+
+    @property
+    def unread(self) -> int:
+        """Messages that wait."""
+        return 0 if self._queue is None else len(self._queue)
+
+    @property
+    def is_stream(self) -> bool:
+        """A transport has taken it over."""
+        return self._taker is not None
+
+    def tell(self, message: T | Encoded) -> bool:
+        """Send a message without ever waiting; for where nobody waits, and for broadcasts.
+
+        Returns:
+            Whether it was taken: False when the connection has ended, or when `send_buffer`
+            bytes wait already.
+
+        Raises:
+            MessageTooLarge: it does not fit `max_packet`.
+            Whatever the message format raises for a message that it cannot encode.
+        """
+        if self.ended is not None:
+            return False
+        return self.link.post(self, self.encode(message))
+
+    def encode(self, message: T | Encoded) -> bytes:
+        """The bytes of a message in this connection's format."""
+        if type(message) is Encoded:
+            return message.data
+        return self.message_format.encode(message)
+
+    def close(self) -> None:
+        """Close it; both ends are told by the gateway. A second time does nothing."""
+        self.link.close(self, ConnectionEnded("closed here"))
+
+    def on_end(self, call: Callable[[Any], object]) -> None:
+        """Call it once, with this connection, when that has ended; at once if it has.
+
+        It raises nothing. The same one is called once however often it was given.
+        """
+        if self.ended is not None:
+            call(self)
+            return
+        if self._enders is None:
+            self._enders = {}
+        self._enders[call] = None
+
+    def not_on_end(self, call: Callable[[Any], object]) -> None:
+        """Do not call it any more."""
+        if self._enders is not None:
+            self._enders.pop(call, None)
+
+    # What the two libraries build `receive` from.
+
+    def take(self) -> T:
+        """The message that waits longest; there must be one.
+
+        Raises:
+            BadMessage: it did not decode: the connection is closed, and what came after is void.
+        """
+        queue = self._queue
+        assert queue
+        data = queue.popleft()
+        if not queue:
+            self._queue = None
+        self.held -= len(data)
+        self.link.less_unread(self, len(data))
+        return self.decode(data)
+
+    def decode(self, data: bytes) -> T:
+        """As `take`, of a message that never waited."""
+        try:
+            return self.message_format.decode(data)
+        except Exception as error:
+            failure = BadMessage(error)
+            self.link.close(self, failure)
+            self.drop_unread()
+            raise failure from None
+
+    def drop_unread(self) -> None:
+        """What waits is not wanted any more."""
+        self._queue = None
+        held, self.held = self.held, 0
+        if held:
+            self.link.less_unread(self, held)
+
+    def wait_to_read(self) -> Any:
+        """A Waiter of whoever wants the next message: `hand_over` is what fires it."""
+        if self._readers is None:
+            self._readers = Waiters(self.link.loop)
+        return self._readers.wait()
+
+    def next_reader(self) -> Any:
+        """The Waiter that waits longest, or None."""
+        return None if self._readers is None else self._readers.first()
+
+    def hand_over(self, data: bytes) -> bool:
+        """Give a message to who waits for one; False: it has to wait in the queue."""
+        raise NotImplementedError
+
+    # What a transport over it calls.
+
+    def take_over(self, taker: Taker) -> None:
+        """From now on it is a byte stream: messages go to `taker`, or wait as raw bytes."""
+        self._taker = taker
+
+    def take_raw(self) -> bytes:
+        """The raw message that waits longest; there must be one."""
+        queue = self._queue
+        assert queue
+        data = queue.popleft()
+        if not queue:
+            self._queue = None
+        self.held -= len(data)
+        self.link.less_unread(self, len(data))
+        return data
+
+    # What the link calls.
+
+    def deliver(self, data: bytes) -> None:
+        """A message came."""
+        taker = self._taker
+        if taker is not None:
+            if taker(data):
+                return
+        elif self._readers is not None and self.hand_over(data):
+            return
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.append(data)
+        self.held += len(data)
+        self.link.more_unread(self, len(data))
+
+    def tell_ended(self) -> None:
+        """`ended` is set: tell whoever waits for that."""
+        reason = self.ended
+        assert reason is not None
+        readers, self._readers = self._readers, None
+        if readers is not None:
+            readers.errback(reason)
+        enders, self._enders = self._enders, None
+        for call in enders or ():
+            call(self)

@@ -1,0 +1,185 @@
+"""A group of virtual connections that are told the same: a room, a party, everybody.
+
+Rule: telling never waits, and one member's state is never another's trouble: who has ended is
+forgotten, who cannot take it is skipped or closed, everybody else gets it. The message is encoded
+once for each format, and its size checked before anybody gets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+from fastway.endpoint.channel import Carrier, Channel
+from fastway.errors import ConnectionEnded
+from fastway.wire import packet_head
+
+C = TypeVar("C", bound=Channel[Any])
+
+PIECE = 256 * 1024
+"""Bytes of packets that are written as one."""
+
+
+class Slow(Enum):
+    """What becomes of a member that cannot take a message, because `send_buffer` bytes wait."""
+
+    SKIP = "skip"
+    """It misses this message."""
+    CLOSE = "close"
+    """It is closed: it would not know what it missed."""
+
+
+class Group(Generic[C]):
+    """An ordered set of virtual connections, of one gateway or of several.
+
+    It may be changed while it is iterated over or told: what `tell` began with is what it tells.
+
+    Args:
+        slow: What becomes of members that cannot take a message.
+
+    Attributes:
+        missed: Messages that members did not get because they were slow.
+    """
+
+    def __init__(self, members: Iterable[C] = (), *, slow: Slow = Slow.SKIP) -> None:
+        self.slow = slow
+        self.missed = 0
+        self._members: dict[C, None] = {}
+        for conn in members:
+            self.add(conn)
+
+    def add(self, conn: C) -> bool:
+        """Take a connection in, at the end; False when it has ended. Twice is once."""
+        if conn.ended is not None:
+            return False
+        if conn not in self._members:
+            self._members[conn] = None
+            conn.on_end(self.discard)
+        return True
+
+    def discard(self, conn: C) -> None:
+        """Leave a connection out, if it is in."""
+        if self._members.pop(conn, self) is None:
+            conn.not_on_end(self.discard)
+
+    def clear(self) -> None:
+        """Leave all out; nobody is closed."""
+        for conn in self:
+            self.discard(conn)
+
+    def close(self) -> None:
+        """Close all members."""
+        for conn in self:
+            conn.close()
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __contains__(self, conn: object) -> bool:
+        return conn in self._members
+
+    def __iter__(self) -> Iterator[C]:
+        """The members of now, in the order in which they came."""
+        return iter(tuple(self._members))
+
+    def __repr__(self) -> str:
+        return f"<Group of {len(self)}>"
+
+    def tell(
+        self,
+        message: Any,
+        *,
+        but: C | Collection[C] | None = None,
+        to: Iterable[C] | None = None,
+    ) -> int:
+        """Send a message to all members, and never wait.
+
+        Args:
+            message: In the members' format, or Encoded.
+            but: Who does not get it.
+            to: Only these, as far as they are members.
+
+        Returns:
+            How many got it.
+
+        Raises:
+            MessageTooLarge: it does not fit `max_packet`; nobody got it.
+            Whatever a message format raises for a message that it cannot encode; nobody got it.
+        """
+        members = [
+            conn
+            for conn in (self._members if to is None else _once(to, self._members))
+            if conn.link.is_open(conn)
+        ]
+        if but is not None:
+            left_out = {but} if isinstance(but, Channel) else but
+            members = [conn for conn in members if conn not in left_out]
+        encoded = _encode(message, members)
+        batches: dict[Carrier, _Batch] = {}
+        told = 0
+        slow: list[C] = []
+        for conn in members:
+            link = conn.link
+            batch = batches.get(link)
+            if batch is None:
+                batch = batches[link] = _Batch(link)
+            if batch.add(conn.conn_id, encoded[id(conn.message_format)]):
+                told += 1
+            else:
+                slow.append(conn)
+        for batch in batches.values():
+            batch.write()
+        self.missed += len(slow)
+        if self.slow is Slow.CLOSE:
+            for conn in slow:
+                conn.link.close(conn, ConnectionEnded("too slow for its group"))
+        return told
+
+
+def _once(some: Iterable[C], members: dict[C, None]) -> list[C]:
+    return [conn for conn in dict.fromkeys(some) if conn in members]
+
+
+def _encode(message: Any, members: list[C]) -> dict[int, bytes]:
+    """The message in each format that a member has, by the format's `id`."""
+    encoded: dict[int, bytes] = {}
+    most: dict[Carrier, int] = {}
+    for conn in members:
+        key = id(conn.message_format)
+        data = encoded.get(key)
+        if data is None:
+            data = encoded[key] = conn.encode(message)
+        if len(data) > most.get(conn.link, -1):
+            most[conn.link] = len(data)
+    for link, size in most.items():
+        link.check_size(size)
+    return encoded
+
+
+class _Batch:
+    """Packets for one gateway, written in pieces so that each sees whether there is room."""
+
+    __slots__ = ("_link", "_parts", "_size")
+
+    def __init__(self, link: Carrier) -> None:
+        self._link = link
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, conn_id: int, data: bytes) -> bool:
+        head = packet_head(conn_id, len(data))
+        size = len(head) + len(data)
+        if not self._link.has_room(size):
+            return False
+        self._parts.append(head)
+        self._parts.append(data)
+        self._size += size
+        if self._size >= PIECE:
+            self.write()
+        return True
+
+    def write(self) -> None:
+        parts, self._parts = self._parts, []
+        self._size = 0
+        self._link.write_packets(parts)

@@ -1,0 +1,299 @@
+"""Connections that come back: one kept up, and a game server's to every gateway.
+
+Rule: which gateways there are is somebody else's to know. What connects, and what its caller
+awaits, is the shell's (`pool` and `client` for Twisted, `fastway.aio` for asyncio).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from fastway.endpoint.accept import Acceptor
+from fastway.endpoint.channel import Channel
+from fastway.endpoint.face import Face
+from fastway.errors import EndpointEnded, GatewayDown, LocalError
+from fastway.reconnect import Backoff, Reconnect, growing
+from fastway.waiting import Loop, Waiters, sleeping
+
+G = TypeVar("G", bound=Face[Any])
+C = TypeVar("C", bound=Channel[Any])
+
+FIRST_DELAY = 0.5
+MAX_DELAY = 30.0
+"""Seconds before the first and, in the end, every further attempt to reach a gateway again."""
+
+Connect = Callable[[Callable[[G], None]], Any]
+"""Connects; what it returns can be awaited for the connection that is up, and cancelled. Its
+argument is to be called with the connection as soon as there is one."""
+
+
+def default_backoff() -> Backoff:
+    """Half a second, growing by half up to 15 s, each made up to twice as long by chance."""
+    return growing(FIRST_DELAY, MAX_DELAY)
+
+
+class Keeper(Generic[G]):
+    """Keeps one connection up: connects, waits for its end, waits a while, connects again.
+
+    Args:
+        name: The gateway's, for the log.
+        changed: Called when `gateway` comes or goes, and when an attempt failed. It may stop it.
+
+    Attributes:
+        gateway: What is up now.
+        problem: Why the last attempt failed, if it did.
+        failed: Attempts that failed, ever.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connect: Connect[G],
+        changed: Callable[[], None],
+        backoff: Backoff,
+        loop: Loop,
+    ) -> None:
+        self.gateway: G | None = None
+        self.problem: Exception | None = None
+        self.failed = 0
+        self._name = name
+        self._connect = connect
+        self._changed = changed
+        self._reconnect = Reconnect(backoff)
+        self._loop = loop
+        self._run: object = None
+        """What the run that is not stopped is known by."""
+        self._waiting: Any = None
+        self._newest: G | None = None
+
+    def start(self) -> None:
+        self._run = run = object()
+        self._loop.spawn(self._keep(run))
+
+    def stop(self) -> Any:
+        """A Waiter until the connection is gone."""
+        # It may be called from within `changed`: then nothing waits, and the run ends by itself.
+        self._run = None
+        if self._waiting is not None:
+            self._waiting.cancel()
+        self._down("left")
+        newest = self._newest
+        gone = self._loop.waiter()
+        if newest is None or newest.link.transport is None or newest.link.gone:
+            gone.callback(None)
+            return gone
+        newest.link.shut()
+        return newest.link.leavers.wait()
+
+    async def _keep(self, run: object) -> None:
+        try:
+            while self._run is run:
+                pause = await self._once(run)
+                if self._run is run:
+                    await self._wait(sleeping(self._loop, pause))
+        except self._loop.cancelled:
+            pass
+
+    async def _wait(self, waiter: Any) -> Any:
+        self._waiting = waiter
+        try:
+            return await waiter
+        finally:
+            if self._waiting is waiter:
+                self._waiting = None
+
+    def _made(self, gateway: G) -> None:
+        self._newest = gateway
+
+    async def _once(self, run: object) -> float:
+        """One attempt, and the life of its connection. Seconds until the next."""
+        try:
+            gateway = await self._wait(self._connect(self._made))
+        except self._loop.cancelled:
+            raise
+        except Exception as error:
+            if self._run is run:  # a cancelled attempt fails as its endpoint likes
+                self.failed += 1
+                self.problem = error
+                self._loop.log_warn(f"gateway {self._name}: {error}")
+                self._changed()
+            return self._reconnect.failed()
+        self.problem = None
+        self.gateway = gateway
+        self._reconnect.began(self._loop.seconds())
+        self._loop.log_info(f"gateway {self._name} is up")
+        self._changed()
+        if self._run is run:
+            reason = gateway.ended
+            if reason is None:
+                reason = await self._wait(gateway.link.closers.wait())
+            self._down(str(reason))
+        return self._reconnect.ended(self._loop.seconds())
+
+    def _down(self, reason: str) -> None:
+        gateway, self.gateway = self.gateway, None
+        if gateway is not None:
+            self._loop.log_info(f"gateway {self._name} is down: {reason}")
+            gateway.link.shut()
+            self._changed()
+
+
+class Gateways(Acceptor[C], Generic[C, G]):
+    """One game server's connections to every gateway.
+
+    Attributes:
+        running: It is started.
+        changes: Who waits for a gateway to come or go.
+    """
+
+    def __init__(
+        self,
+        gateways: Mapping[str, Any],
+        loop: Loop,
+        accept_queue: int,
+        backoff: Backoff | None,
+    ) -> None:
+        super().__init__(loop, accept_queue)
+        self.changes = Waiters(loop)
+        self.started = False
+        self._backoff = default_backoff() if backoff is None else backoff
+        self._wanted: dict[str, Any] = dict(gateways)
+        self._keepers: dict[str, Keeper[G]] = {}
+
+    def connect_to(self, name: str, gateway: Any, made: Callable[[G], None]) -> Any:
+        """As `Connect`, to one gateway."""
+        raise NotImplementedError
+
+    @property
+    def gateways(self) -> list[str]:
+        """The names of all gateways that it should be connected to."""
+        return list(self._wanted)
+
+    @property
+    def up(self) -> dict[str, G]:
+        """name -> connection to the gateways that it is logged in to now."""
+        return {
+            name: keeper.gateway
+            for name, keeper in self._keepers.items()
+            if keeper.gateway is not None
+        }
+
+    @property
+    def problems(self) -> dict[str, Exception]:
+        """name -> why the last attempt failed, of the gateways where it did."""
+        return {
+            name: keeper.problem
+            for name, keeper in self._keepers.items()
+            if keeper.problem is not None
+        }
+
+    def set_gateways(self, gateways: Mapping[str, Any]) -> None:
+        """Replace the list: new names are connected to, missing ones are left, others stay.
+
+        A gateway that stands for another address than before, under the same name, is left and
+        connected to anew.
+        """
+        for name in list(self._wanted):
+            if name not in gateways or not _same(self._wanted[name], gateways[name]):
+                self.remove(name)
+        for name, gateway in gateways.items():
+            if name not in self._wanted:
+                self.add(name, gateway)
+
+    def add(self, name: str, gateway: Any) -> None:
+        """Connect to one more gateway.
+
+        Raises:
+            ValueError: there is one of that name.
+        """
+        if name in self._wanted:
+            raise ValueError(f"gateway {name!r} is in the pool already")
+        self._wanted[name] = gateway
+        if self.started:
+            self._keep(name)
+
+    def remove(self, name: str) -> Any:
+        """Leave a gateway. What it returns can be awaited until the connection is gone.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        del self._wanted[name]
+        keeper = self._keepers.pop(name, None)
+        if keeper is not None:
+            return keeper.stop()
+        gone = self._loop.waiter()
+        gone.callback(None)
+        return gone
+
+    def find_up(self, name: str) -> G:
+        """
+        Raises:
+            GatewayDown: that gateway is not up.
+        """
+        keeper = self._keepers.get(name)
+        if keeper is None or keeper.gateway is None:
+            raise GatewayDown(name)
+        return keeper.gateway
+
+    def wait_for_change(self) -> Any:
+        """A Waiter of `up` the next time that a gateway comes or goes.
+
+        Raises:
+            EndpointEnded: it is stopped.
+        """
+        if self._no_more is not None:
+            raise self._no_more
+        return self.changes.wait()
+
+    def take_waiting(self) -> C | None:
+        conn = super().take_waiting()
+        if conn is None and not self.started:
+            raise LocalError("accept: the pool is not started")
+        return conn
+
+    def start(self) -> None:
+        """Connect to all gateways."""
+        self.begin_accepting()
+        self.started = True
+        for name in self._wanted:
+            self._keep(name)
+
+    def leave(self) -> list[Any]:
+        """Leave all gateways; what can be awaited until all connections are gone, and until the
+        handlers of `serve` have returned."""
+        ended = EndpointEnded("the pool is stopped")
+        self.started = False
+        keepers, self._keepers = self._keepers, {}
+        leaving = [keeper.stop() for keeper in keepers.values()]
+        if self._serving is not None:
+            leaving.append(self._serving.when_idle())
+        self.end_accepting(ended)
+        self.changes.errback(ended)
+        return leaving
+
+    def _keep(self, name: str) -> None:
+        gateway = self._wanted[name]
+
+        def connect(made: Callable[[G], None]) -> Any:
+            def ours(connection: G) -> None:
+                connection.name = name
+                connection.listen(self.opened)
+                made(connection)
+
+            return self.connect_to(name, gateway, ours)
+
+        keeper = self._keepers[name] = Keeper(
+            name, connect, lambda: self.changes.callback(self.up), self._backoff, self._loop
+        )
+        keeper.start()
+
+
+def _same(one: Any, other: Any) -> bool:
+    """They stand for one address, as far as they tell."""
+    if one is other or one == other:
+        return True
+    return type(one) is type(other) and getattr(one, "__dict__", 0) == getattr(
+        other, "__dict__", 1
+    )

@@ -1,0 +1,645 @@
+"""One connection to a gateway, inside: the wire state put to work with a transport and a clock.
+
+Rule: what the bytes mean is `core`'s, what framework runs it is the shell's (`connection` for
+Twisted, `fastway.aio` for asyncio), what the application sees is `face`'s. Every queue has a
+bound. When it ends, everything is marked first and told then: nobody who is told of the end can
+still send to a neighbour.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from fastway.endpoint.channel import Channel, Drained
+from fastway.endpoint.config import (
+    EndpointConfig,
+    NetworkCut,
+    NetworkEvent,
+    NetworkLost,
+    NetworkResumed,
+    Overflow,
+)
+from fastway.endpoint.core import (
+    Closed,
+    ConnState,
+    Dial,
+    EndpointCore,
+    LoggedIn,
+    Message,
+    Opened,
+    Pong,
+    Refused,
+)
+from fastway.errors import (
+    ConnectionEnded,
+    DialRefused,
+    DialTimeout,
+    EndpointEnded,
+    FastwayError,
+    LocalError,
+    LoginFailed,
+    MessageTooLarge,
+    NotOpen,
+    PingTimeout,
+    ReceiveQueueFull,
+    SendQueueFull,
+    StreamLost,
+)
+from fastway.waiting import Loop, Timer, Waiters
+
+ANSWER_TIMEOUT = 5.0
+"""Seconds in which a gateway must answer a login, or a ping where no `ping_interval` is set."""
+
+LINGER = 5.0
+"""Seconds that a closed connection's gateway gets to take what was written."""
+
+
+class Transport(Protocol):
+    """What a link writes to.
+
+    Attributes:
+        resumable: Its network may be cut and come back (snet).
+        address: The gateway's.
+    """
+
+    resumable: bool
+
+    @property
+    def address(self) -> Any: ...
+
+    def write(self, data: bytes) -> object: ...
+
+    def pause(self) -> None:
+        """Read nothing for now."""
+
+    def resume(self) -> None:
+        """Read on."""
+
+    def close(self) -> None:
+        """Close it after what was written; `full_now` and `drained` are not called any more."""
+
+    def abort(self) -> None:
+        """Close it now, closed before or not."""
+
+    def resume_now(self) -> None:
+        """Get another network connection at once, if it is resumable."""
+
+
+class Owner(Protocol):
+    """What the application has of a link: `face.Face`."""
+
+    def make_connection(self, conn_id: int, remote_id: int) -> Any:
+        """A virtual connection opened."""
+
+    def opened(self, conn: Any) -> None:
+        """It is one that the other side dialled."""
+
+    def end_accepting(self, reason: EndpointEnded) -> None:
+        """There will be no more."""
+
+    def describe_loss(self, cause: Exception) -> str:
+        """One line about a connection that broke."""
+
+
+class Link:
+    """One connection to a gateway.
+
+    Attributes:
+        ended: Why it ended; None while it lives.
+        up: It is logged in; a client is at once.
+        full: The transport's buffer is full: what is sent now has to wait.
+        streams: Transports that want to know when this one's fills and drains.
+        unread_bytes: What waits unread on all virtual connections.
+        round_trip: Seconds that the last answered ping took; None before.
+    """
+
+    def __init__(
+        self, core: EndpointCore, config: EndpointConfig, loop: Loop, face: Owner
+    ) -> None:
+        self.core = core
+        self.config = config
+        self.loop = loop
+        self.face = face
+        self.transport: Transport | None = None
+        self.conns: dict[int, Channel[Any]] = {}
+        self.ended: EndpointEnded | None = None
+        self.up = False
+        self.full = False
+        self.streams: set[Drained] = set()
+        self.round_trip: float | None = None
+        self.unread_bytes = 0
+        self.gone = False
+        self.closers = Waiters(loop)
+        self.leavers = Waiters(loop)
+        self.risers = Waiters(loop)
+        self._dials: dict[Dial, Any] = {}
+        self._senders = Waiters(loop)
+        self._pongs = Waiters(loop)
+        self._unsent = 0
+        self._overfull: dict[Channel[Any], float] = {}
+        """Which keep the gateway from being read, and since when nobody has read them."""
+        self._overfull_timer: Timer | None = None
+        self._reading_since = -math.inf
+        self._ping_timer: Timer | None = None
+        self._pings_sent: deque[float] = deque()
+        self._linger: Timer | None = None
+        self._cut = False
+        """Over snet: there is no connection now, and no ping is late."""
+        self._resume_tried = False
+        """Over snet: a resume was forced since the last answered ping."""
+
+    # What the shell calls.
+
+    def connected(self, transport: Transport) -> None:
+        """There is a transport now."""
+        self.transport = transport
+        if self.ended is not None:  # closed while it was connecting
+            transport.abort()
+            return
+        if self.core.is_server:
+            self._ping_timer = self.loop.call_later(ANSWER_TIMEOUT, self._ping_late)
+        else:
+            self._wait_to_ping()
+            self._now_up()
+
+    def received(self, data: bytes) -> None:
+        """The gateway said something."""
+        if self.ended is not None:
+            return
+        core = self.core
+        conns = self.conns
+        for event in core.receive_data(data):
+            if isinstance(event, Message):
+                conn = conns.get(event.conn_id)
+                if conn is not None:
+                    conn.deliver(event.data)
+            elif isinstance(event, Opened):
+                self._opened(event)
+            elif isinstance(event, Closed):
+                conn = conns.pop(event.conn_id, None)
+                if conn is not None:
+                    self._forget(conn, ConnectionEnded("closed by the far end"))
+            elif isinstance(event, Refused):
+                answer = self._dials.pop(event.dial, None)
+                if answer is not None and not answer.called:
+                    answer.errback(DialRefused(event.dial.remote_id))
+            elif isinstance(event, Pong):
+                self._ponged()
+            elif isinstance(event, LoggedIn):
+                # The gateway says nothing when it agrees; a ping makes it speak.
+                self._write(core.data_to_send())
+                self._ping()
+            if self.ended is not None:  # what was called closed it
+                return
+        self._write(core.data_to_send())
+        if core.error is not None:
+            self._broke_protocol(core.error)
+
+    def lost(self, cause: Exception | None, dropped: bool) -> None:
+        """The transport is gone.
+
+        Args:
+            cause: Why; None for an orderly end.
+            dropped: It was orderly or the peer just went: nothing says what else is wrong.
+        """
+        self.gone = True
+        if cause is None:
+            self.core.receive_eof()  # else it broke, wherever it was
+        error = self.core.error
+        if error is not None:
+            self._broke_protocol(error)
+        elif not self.up and dropped:
+            self.end(LoginFailed("the gateway did not take the login: is the key right?"))
+        elif cause is None:
+            self.end(EndpointEnded("closed by the gateway"))
+        else:
+            if isinstance(cause, StreamLost):
+                self._network(NetworkLost(cause))
+            self.end(EndpointEnded(self.face.describe_loss(cause), cause))
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        self.leavers.callback(None)
+
+    def full_now(self) -> None:
+        """The transport's buffer is full."""
+        self.full = True
+        for stream in list(self.streams):
+            stream.endpoint_full()
+
+    def drained(self) -> None:
+        """It has room again."""
+        self.full = False
+        self._unsent = 0
+        self._senders.callback(None)
+        for stream in list(self.streams):
+            stream.endpoint_drained()
+
+    def network_cut(self) -> None:
+        """A resumable transport has no connection."""
+        self._cut = True
+        self._stop_ping_timer()
+        self._network(NetworkCut())
+
+    def network_resumed(self, seconds: float, replayed: int) -> None:
+        """It has one again."""
+        self._cut = False
+        if self.ended is not None:
+            return
+        if self.core.pinging or not self.up:
+            self._ping_timer = self.loop.call_later(self._answer_timeout, self._ping_late)
+        else:
+            self._wait_to_ping()
+        self._network(NetworkResumed(seconds, replayed))
+
+    # What the application asks for.
+
+    def check_speaking(self) -> None:
+        """
+        Raises:
+            EndpointEnded: it has ended.
+            LocalError: it is not connected, or not logged in, yet.
+        """
+        if self.ended is not None:
+            raise self.ended.with_traceback(None)
+        # What is written before the login's answer would be taken for it.
+        if self.transport is None or not self.core.logged_in:
+            raise LocalError("the connection is not logged in yet: wait for when_up")
+
+    def dial(self, remote_id: int, timeout: float | None) -> Any:
+        """A Waiter of the connection; raises as `check_speaking`, and ValueError."""
+        self.check_speaking()
+        dial, data = self.core.dial(remote_id)
+        timer: Timer | None = None
+
+        def forget() -> None:
+            dial.abandoned = True
+            self._dials.pop(dial, None)
+            if timer is not None:
+                timer.cancel()
+
+        answer = self.loop.waiter(lambda _: forget())
+        if timeout is None:
+            self._dials[dial] = answer
+        else:
+
+            def too_late() -> None:
+                nonlocal timer
+                timer = None
+                dial.abandoned = True
+                if self._dials.pop(dial, None) is not None and not answer.called:
+                    answer.errback(DialTimeout(remote_id, timeout))
+
+            timer = self.loop.call_later(timeout, too_late)
+            self._dials[dial] = _Timed(answer, timer)
+        self._write(data)
+        return answer
+
+    def ping(self) -> Any:
+        """A Waiter of the seconds that the next answered ping takes; sends one if none is out."""
+        self.check_speaking()
+        if not self.core.pinging:
+            self._ping()
+        return self._pongs.wait()
+
+    def shut(self) -> None:
+        """The application closes it: what was sent is still written."""
+        if self.ended is None:
+            if self.transport is not None and self.transport.resumable:
+                # To the gateway it is a cut; nobody should wait for the end of that.
+                for conn_id in list(self.conns):
+                    self._write(self.core.close(conn_id))
+            self.end(EndpointEnded("closed here"))
+
+    # What a virtual connection asks for.
+
+    def send(self, conn: Channel[Any], data: bytes) -> Any:
+        """Send a message; a Waiter until there is room again, or None while there is."""
+        packet = self._packet(conn, data)
+        if not self.full:
+            self._write(packet)
+            return self._senders.wait() if self.full else None
+        if self._unsent + len(packet) > self.config.send_buffer:
+            raise SendQueueFull(self._unsent, self.config.send_buffer)
+        self._unsent += len(packet)
+        self._write(packet)
+        return self._senders.wait()
+
+    def post(self, conn: Channel[Any], data: bytes) -> bool:
+        """Send a message if there is room."""
+        try:
+            packet = self._packet(conn, data)
+        except ConnectionEnded:
+            return False
+        if not self.has_room(len(packet)):
+            return False
+        self._write(packet)
+        return True
+
+    @property
+    def max_message(self) -> int:
+        """Bytes of the largest message."""
+        return self.core.max_message
+
+    def has_room(self, size: int) -> bool:
+        """So many bytes may be sent without waiting; they count from now on."""
+        if self.full:
+            if self._unsent + size > self.config.send_buffer:
+                return False
+            self._unsent += size
+        return True
+
+    def check_size(self, size: int) -> None:
+        """
+        Raises:
+            MessageTooLarge: a message of `size` bytes does not fit a packet.
+        """
+        if size > self.core.max_message:
+            raise MessageTooLarge(size, self.core.max_message)
+
+    @property
+    def paused(self) -> bool:
+        """The gateway is not read from, because too much is unread here."""
+        return bool(self._overfull)
+
+    def is_open(self, conn: Channel[Any]) -> bool:
+        """It can be sent to: it has not ended, and its end is not about to be told."""
+        return conn.ended is None and self.core.conns.get(conn.conn_id) is ConnState.OPEN
+
+    def write_packets(self, packets: Iterable[bytes]) -> None:
+        """Write whole packets, of connections that are open, in pieces."""
+        self._write(b"".join(packets))
+
+    def write_message(self, conn: Channel[Any], data: bytes) -> None:
+        """Send bytes as one message, whatever the format, and however much waits already.
+
+        Nothing is sent if it is closed: a transport does not tell its writers.
+        """
+        if self.is_open(conn):
+            self._write(self.core.send(conn.conn_id, data))
+
+    def close(self, conn: Channel[Any], reason: FastwayError) -> None:
+        """Close a virtual connection; a second time does nothing."""
+        if self.conns.pop(conn.conn_id, None) is not None:
+            self._write(self.core.close(conn.conn_id))
+            self._forget(conn, reason)
+
+    def more_unread(self, conn: Channel[Any], size: int) -> None:
+        """One more message of a connection waits to be read."""
+        self.unread_bytes += size
+        if conn.ended is not None:
+            return
+        config = self.config
+        buffer = config.stream_buffer if conn.is_stream else config.receive_buffer
+        messages = conn.unread
+        if messages <= config.receive_queue and (conn.held <= buffer or messages == 1):
+            if self.unread_bytes <= config.receive_total:
+                return
+            conn = max(self.conns.values(), key=_held)
+        self._overflow(conn)
+
+    def less_unread(self, conn: Channel[Any], size: int) -> None:
+        """One has been read, or is not wanted."""
+        total = self.config.receive_total
+        was_over = self.unread_bytes > total
+        self.unread_bytes -= size
+        if not self._overfull:
+            return
+        if was_over and self.unread_bytes <= total:
+            for other in [other for other in self._overfull if self._is_half_empty(other)]:
+                self._release(other)
+        elif conn in self._overfull:
+            if self._is_half_empty(conn) and self.unread_bytes <= total:
+                self._release(conn)
+            else:
+                self._overfull[conn] = self.loop.seconds()
+
+    # Inside.
+
+    def _is_half_empty(self, conn: Channel[Any]) -> bool:
+        config = self.config
+        buffer = config.stream_buffer if conn.is_stream else config.receive_buffer
+        return 2 * conn.unread <= config.receive_queue and (
+            2 * conn.held <= buffer or conn.unread <= 1
+        )
+
+    def _overflow(self, conn: Channel[Any]) -> None:
+        if self.config.overflow is Overflow.CLOSE and not conn.is_stream:
+            self._close_overfull(conn)
+        elif conn not in self._overfull:
+            self._overfull[conn] = self.loop.seconds()
+            if len(self._overfull) == 1 and self.transport is not None:
+                self.transport.pause()
+                self._watch_overfull(self.config.pause_timeout)
+
+    def _close_overfull(self, conn: Channel[Any]) -> None:
+        self.close(conn, ReceiveQueueFull(conn.unread, conn.held))
+
+    def _watch_overfull(self, seconds: float) -> None:
+        self._overfull_timer = self.loop.call_later(seconds, self._overfull_late)
+
+    def _overfull_late(self) -> None:
+        """Whoever has not read for too long does not keep the others waiting any longer."""
+        self._overfull_timer = None
+        now = self.loop.seconds()
+        timeout = self.config.pause_timeout
+        for conn in [conn for conn, since in self._overfull.items() if since + timeout <= now]:
+            self._close_overfull(conn)
+        if self._overfull and self.ended is None:
+            self._watch_overfull(min(self._overfull.values()) + timeout - now)
+
+    def _release(self, conn: Channel[Any]) -> None:
+        """A connection does not keep the gateway from being read any more."""
+        if self._overfull.pop(conn, None) is None or self._overfull:
+            return
+        if self._overfull_timer is not None:
+            self._overfull_timer.cancel()
+            self._overfull_timer = None
+        if self.ended is None and self.transport is not None:
+            self._reading_since = self.loop.seconds()
+            self.transport.resume()
+
+    def _packet(self, conn: Channel[Any], data: bytes) -> bytes:
+        try:
+            return self.core.send(conn.conn_id, data)
+        except NotOpen:
+            # Its Close came in the read that is being handled, and is about to be told.
+            raise ConnectionEnded("closed by the far end") from None
+
+    def _write(self, data: bytes) -> None:
+        if data and self.ended is None and self.transport is not None:
+            self.transport.write(data)
+
+    def _opened(self, event: Opened) -> None:
+        conn = self.face.make_connection(event.conn_id, event.remote_id)
+        self.conns[event.conn_id] = conn
+        if event.dial is None:
+            self.face.opened(conn)
+            return
+        answer = self._dials.pop(event.dial, None)
+        if answer is not None and not answer.called:
+            answer.callback(conn)
+        else:  # given up by a callback of what came in the same read
+            self.close(conn, ConnectionEnded("its dial was given up"))
+
+    def _forget(self, conn: Channel[Any], reason: FastwayError) -> None:
+        if conn.ended is None:
+            conn.ended = reason
+            conn.tell_ended()
+        self._release(conn)
+
+    def _broke_protocol(self, error: Exception) -> None:
+        self.end(EndpointEnded(f"the gateway broke the protocol: {error}", error))
+
+    def _now_up(self) -> None:
+        if not self.up:
+            self.up = True
+            self.risers.callback(self.face)
+
+    def _network(self, event: NetworkEvent) -> None:
+        callback = self.config.network_callback
+        if callback is not None and self.ended is None:
+            try:
+                callback(self.face, event)
+            except Exception:
+                self.loop.log_failure(f"network_callback failed: {callback!r}")
+
+    # Pings.
+
+    def _wait_to_ping(self) -> None:
+        if self.config.ping_interval:
+            self._ping_timer = self.loop.call_later(self.config.ping_interval, self._ping_due)
+
+    def _stop_ping_timer(self) -> None:
+        timer, self._ping_timer = self._ping_timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _ping_due(self) -> None:
+        self._ping_timer = None
+        self._ping()
+
+    def _ping(self) -> None:
+        self._stop_ping_timer()
+        self._pings_sent.append(self.loop.seconds())
+        self._write(self.core.ping())
+        if not self._cut:
+            self._ping_timer = self.loop.call_later(self._answer_timeout, self._ping_late)
+
+    @property
+    def _answer_timeout(self) -> float:
+        return self.config.ping_timeout if self.config.ping_interval else ANSWER_TIMEOUT
+
+    def _ping_late(self) -> None:
+        self._ping_timer = None
+        read_for = self.loop.seconds() - self._reading_since
+        if self._overfull or read_for < self._answer_timeout:
+            # It is this end that does not read, or did not: the answer may be behind the rest.
+            self._wait_to_ping()
+            return
+        if not self.up:
+            self.end(LoginFailed("the gateway did not answer the login in time"))
+            return
+        transport = self.transport
+        if transport is not None and transport.resumable and not self._resume_tried:
+            self._resume_tried = True
+            transport.resume_now()
+            return
+        if self._asked_to_go_on():
+            if self.ended is None:
+                self._wait_to_ping()
+            return
+        self.end(PingTimeout(self._answer_timeout))
+
+    def _asked_to_go_on(self) -> bool:
+        callback = self.config.timeout_callback
+        try:
+            return callback is not None and callback(self.face)
+        except Exception:
+            self.loop.log_failure(f"timeout_callback failed: {callback!r}")
+            return False
+
+    def _ponged(self) -> None:
+        self.round_trip = self.loop.seconds() - self._pings_sent.popleft()
+        self._resume_tried = False
+        self._stop_ping_timer()
+        self._wait_to_ping()
+        self._now_up()
+        self._pongs.callback(self.round_trip)
+
+    # The end.
+
+    def end(self, reason: EndpointEnded) -> None:
+        """It is over; a second time does nothing."""
+        if self.ended is not None:
+            return
+        self.ended = reason
+        conns, self.conns = list(self.conns.values()), {}
+        dials, self._dials = list(self._dials.values()), {}
+        for conn in conns:
+            if conn.ended is None:
+                conn.ended = ConnectionEnded(
+                    f"its connection to the gateway ended: {reason}", reason
+                )
+        self._stop_ping_timer()
+        if self._overfull_timer is not None:
+            self._overfull_timer.cancel()
+            self._overfull_timer = None
+        self._close_transport(reason)
+        for conn in conns:
+            conn.tell_ended()
+        for answer in dials:
+            if not answer.called:
+                answer.errback(reason)
+        self.face.end_accepting(reason)
+        self._pongs.errback(reason)
+        self._senders.errback(reason)
+        self.risers.errback(reason)
+        self.closers.callback(reason)
+
+    def _close_transport(self, reason: EndpointEnded) -> None:
+        transport = self.transport
+        if transport is None:
+            return
+        if isinstance(reason, PingTimeout) or reason.cause is not None:
+            transport.abort()
+            return
+        if self._overfull:
+            transport.resume()  # TLS reads the peer's end before it closes
+        transport.close()
+        if not self.gone:
+            self._linger = self.loop.call_later(LINGER, self._lingered)
+
+    def _lingered(self) -> None:
+        self._linger = None
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class _Timed:
+    """A dial's answer that must come in time."""
+
+    __slots__ = ("_answer", "_timer")
+
+    def __init__(self, answer: Any, timer: Timer) -> None:
+        self._answer = answer
+        self._timer = timer
+
+    @property
+    def called(self) -> Any:
+        return self._answer.called
+
+    def callback(self, result: Any) -> None:
+        self._timer.cancel()
+        self._answer.callback(result)
+
+    def errback(self, error: Exception) -> None:
+        self._timer.cancel()
+        self._answer.errback(error)
+
+
+def _held(conn: Channel[Any]) -> int:
+    return conn.held
