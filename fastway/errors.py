@@ -223,6 +223,20 @@ class GatewayDown(LocalError):
         self.name = name
 
 
+class GatewayUnreachable(LocalError):
+    """There is no connection to a gateway to be had.
+
+    Attributes:
+        gateway: Where it should be.
+        cause: What the attempt met.
+    """
+
+    def __init__(self, gateway: str, problem: str, cause: Exception) -> None:
+        super().__init__(f"{gateway}: {problem}")
+        self.gateway = gateway
+        self.cause = cause
+
+
 class RemoteError(FastwayError):
     """The peer broke the protocol. `reason` is why its link must be lost."""
 

@@ -38,9 +38,11 @@ class Loop(Protocol):
 
     Attributes:
         cancelled: What a coroutine that is cancelled meets.
+        turns: Who is told runs in a later turn of the loop, not at once.
     """
 
     cancelled: type[BaseException]
+    turns: bool
 
     def seconds(self) -> float:
         """A clock that never goes back."""

@@ -57,6 +57,10 @@ LINGER = 5.0
 """Seconds that a closed connection's gateway gets to take what was written."""
 
 
+TURNS = 2
+"""Turns of the loop that who reads gets before too much is unread, where turns are (asyncio)."""
+
+
 class Transport(Protocol):
     """What a link writes to.
 
@@ -393,9 +397,7 @@ class Link:
         if conn.ended is not None:
             return
         config = self.config
-        buffer = config.stream_buffer if conn.is_stream else config.receive_buffer
-        messages = conn.unread
-        if messages <= config.receive_queue and (conn.held <= buffer or messages == 1):
+        if not self._is_over(conn):
             if self.unread_bytes <= config.receive_total:
                 return
             conn = max(self.conns.values(), key=_held)
@@ -419,6 +421,12 @@ class Link:
 
     # Inside.
 
+    def _is_over(self, conn: Channel[Any]) -> bool:
+        config = self.config
+        buffer = config.stream_buffer if conn.is_stream else config.receive_buffer
+        messages = conn.unread
+        return messages > config.receive_queue or (conn.held > buffer and messages > 1)
+
     def _is_half_empty(self, conn: Channel[Any]) -> bool:
         config = self.config
         buffer = config.stream_buffer if conn.is_stream else config.receive_buffer
@@ -427,13 +435,26 @@ class Link:
         )
 
     def _overflow(self, conn: Channel[Any]) -> None:
-        if self.config.overflow is Overflow.CLOSE and not conn.is_stream:
+        closes = self.config.overflow is Overflow.CLOSE and not conn.is_stream
+        if closes and not self.loop.turns:
             self._close_overfull(conn)
         elif conn not in self._overfull:
             self._overfull[conn] = self.loop.seconds()
             if len(self._overfull) == 1 and self.transport is not None:
                 self.transport.pause()
                 self._watch_overfull(self.config.pause_timeout)
+            if closes:  # who reads as fast as can be has had no turn yet
+                self.loop.call_later(0, self._judge, conn, TURNS)
+
+    def _judge(self, conn: Channel[Any], turns: int) -> None:
+        if conn not in self._overfull:
+            return
+        if turns:
+            self.loop.call_later(0, self._judge, conn, turns - 1)
+        elif self._is_over(conn) or self.unread_bytes > self.config.receive_total:
+            self._close_overfull(conn)
+        else:
+            self._release(conn)
 
     def _close_overfull(self, conn: Channel[Any]) -> None:
         self.close(conn, ReceiveQueueFull(conn.unread, conn.held))

@@ -17,6 +17,7 @@ class TwistedLoop:
     """A reactor, or a `task.Clock`, as `waiting.Loop`."""
 
     cancelled: type[BaseException] = CancelledError
+    turns = False
 
     def __init__(self, clock: IReactorTime) -> None:
         self.clock = clock

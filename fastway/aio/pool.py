@@ -1,0 +1,221 @@
+"""A game server on all of its gateways, and a client on one of several, with asyncio.
+
+Rule: both are entered with `async with`; leaving closes everything and waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+from fastway.aio.connect import Gateway, connect_client, connect_server
+from fastway.aio.connection import GatewayConnection, Taking, VirtualConnection
+from fastway.aio.loop import AioLoop
+from fastway.endpoint.config import EndpointConfig
+from fastway.endpoint.keeper import Gateways, Keeper, default_backoff
+from fastway.errors import DialTimeout, EndpointEnded, GatewayDown, GatewayUnreachable, LocalError
+from fastway.reconnect import Backoff
+from fastway.waiting import Waiters
+
+
+class GatewayPool(
+    Taking[VirtualConnection[Any]], Gateways[VirtualConnection[Any], GatewayConnection]
+):
+    """One game server's connections to every gateway.
+
+    Made within a running loop.
+
+    Args:
+        gateways: name -> `Gateway` or its text, of a gateway's server port.
+        server_id: This game server's id, the same at all gateways.
+        key: The server key.
+        config: How each connection behaves.
+        backoff: Failures since the last steady connection -> seconds until the next attempt.
+    """
+
+    def __init__(
+        self,
+        gateways: Mapping[str, Gateway | str],
+        server_id: int,
+        key: bytes | str = b"",
+        config: EndpointConfig | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.server_id = server_id
+        self.config = EndpointConfig() if config is None else config
+        self._key = key
+        loop = AioLoop(asyncio.get_running_loop())
+        wanted = {name: _gateway(gateway) for name, gateway in gateways.items()}
+        super().__init__(wanted, loop, self.config.accept_queue, backoff)
+
+    async def when_changed(self) -> dict[str, GatewayConnection]:
+        """Wait for the next time that a gateway comes or goes, and tell `up`.
+
+        Raises:
+            EndpointEnded: the pool is stopped.
+        """
+        await self.wait_for_change()
+        return self.up
+
+    async def when_up(self, count: int = 1) -> dict[str, GatewayConnection]:
+        """Wait until at least `count` gateways are up; raises as `when_changed`."""
+        while len(self.up) < count:
+            await self.when_changed()
+        return self.up
+
+    async def dial(
+        self, gateway: str, client_id: int, timeout: float | None = None
+    ) -> VirtualConnection[Any]:
+        """Dial a client of one gateway: client ids are each gateway's own.
+
+        Raises:
+            GatewayDown: that one is not up.
+            As GatewayConnection.dial.
+        """
+        return await self.find_up(gateway).dial(client_id, timeout)
+
+    async def stop(self) -> None:
+        """Leave all gateways; wait until all connections are gone and all handlers returned."""
+        await asyncio.gather(*self.leave())
+
+    async def __aenter__(self) -> GatewayPool:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    def connect_to(
+        self, name: str, gateway: Any, made: Callable[[GatewayConnection], None]
+    ) -> Any:
+        connecting = connect_server(gateway, self.server_id, self._key, self.config, made=made)
+        return asyncio.ensure_future(connecting)
+
+    def add(self, name: str, gateway: Gateway | str) -> None:
+        super().add(name, _gateway(gateway))
+
+    def set_gateways(self, gateways: Mapping[str, Gateway | str]) -> None:
+        super().set_gateways({name: _gateway(gateway) for name, gateway in gateways.items()})
+
+
+def _gateway(gateway: Gateway | str) -> Gateway:
+    return Gateway.parse(gateway) if isinstance(gateway, str) else gateway
+
+
+class GatewayClient:
+    """A client that keeps one connection to one of several gateways, and fails over.
+
+    Made within a running loop. Virtual connections end with the gateway that they run over: dial
+    anew.
+
+    Args:
+        gateways: `Gateway`s or their texts, of the gateways' client ports; `gateways` may be
+            changed at any time.
+        backoff: Failures over the whole list since the last steady connection -> seconds.
+    """
+
+    def __init__(
+        self,
+        gateways: Iterable[Gateway | str],
+        config: EndpointConfig | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.gateways = [_gateway(gateway) for gateway in gateways]
+        self.config = config
+        loop = AioLoop(asyncio.get_running_loop())
+        self._changes = Waiters(loop)
+        self._ended: Exception | None = LocalError("the client is not started")
+        self._keeper: Keeper[GatewayConnection] = Keeper(
+            "any",
+            lambda made: asyncio.ensure_future(self._connect(made)),
+            lambda: self._changes.callback(None),
+            default_backoff() if backoff is None else backoff,
+            loop,
+        )
+
+    async def _connect(self, made: Callable[[GatewayConnection], None]) -> GatewayConnection:
+        error: Exception = GatewayDown("any")
+        for gateway in random.sample(self.gateways, len(self.gateways)):
+            try:
+                return await connect_client(gateway, self.config, made=made)
+            except (GatewayUnreachable, EndpointEnded) as unreachable:
+                error = unreachable
+        raise error
+
+    @property
+    def gateway(self) -> GatewayConnection | None:
+        """The connection that is up now."""
+        return self._keeper.gateway
+
+    def start(self) -> None:
+        """Connect, and connect again."""
+        self._ended = None
+        self._keeper.start()
+
+    async def stop(self) -> None:
+        """End the connection, or the attempt to make one, and wait until it is gone."""
+        self._ended = EndpointEnded("the client is stopped")
+        stopping = self._keeper.stop()
+        self._changes.errback(self._ended)
+        await stopping
+
+    async def __aenter__(self) -> GatewayClient:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def when_up(self, attempts: int | None = None) -> GatewayConnection:
+        """Wait for the connection.
+
+        Args:
+            attempts: Raise GatewayDown after this many failed attempts over the whole list;
+                None: never.
+
+        Raises:
+            LocalError: it is not started.
+            EndpointEnded: it is stopped.
+        """
+        before = self._keeper.failed
+        while self.gateway is None:
+            if self._ended is not None:
+                raise self._ended
+            if attempts is not None and self._keeper.failed - before >= attempts:
+                raise GatewayDown("any")
+            await self._changes.wait()
+        return self.gateway
+
+    async def dial(self, remote_id: int, timeout: float | None = None) -> VirtualConnection[Any]:
+        """Dial a server over whichever gateway is connected, waiting for one if none is.
+
+        Args:
+            timeout: Seconds for both together.
+
+        Raises:
+            DialTimeout: no answer in time.
+            As GatewayConnection.dial.
+        """
+        if timeout is None:
+            return await self._dial(remote_id)
+        try:
+            return await asyncio.wait_for(self._dial(remote_id), timeout)
+        except asyncio.TimeoutError:
+            raise DialTimeout(remote_id, timeout) from None
+
+    async def _dial(self, remote_id: int) -> VirtualConnection[Any]:
+        gateway = await self.when_up()
+        return await gateway.dial(remote_id)
