@@ -888,6 +888,48 @@ class DiallerTests(ClockCase):
             wire = bench.resume()
         self.assertEqual(bench.endpoint.asked, [0.0, 1.0, 3.0, 6.0, 10.0])
 
+    def test_default_backoff(self) -> None:
+        """Without a backoff of one's own the delays begin with 0.1 s and grow to 5 s, each by
+        chance up to twice as long."""
+        tape = Resumable()
+        bench = Dialling(OneOf(tape), SnetConfig(wait_timeout=1000.0))
+        wire = bench.new()
+        wire.broken()
+        delays = []
+        for _ in range(20):
+            cut = bench.clock.seconds()
+            while not bench.endpoint.waiting:
+                bench.clock.advance(1 / 64)
+            delays.append(bench.clock.seconds() - cut)
+            bench.endpoint.fail(ConnectError())
+        self.assertTrue(0.1 <= delays[0] <= 0.22, delays)
+        self.assertTrue(0.15 <= delays[2] <= 0.47, delays)
+        self.assertTrue(all(2.5 <= delay <= 5.02 for delay in delays[15:]), delays)
+        self.assertGreater(len(set(delays[15:])), 1)
+        tape.wire.abortConnection()
+
+    def test_got_across(self) -> None:
+        """A connection that did not last and took bytes either way is followed by an attempt at
+        once."""
+        bench, tape = self.bench()
+        wire = bench.new(b"for it")
+        wire.broken()
+        bench.turn()
+        wire = bench.resume()
+        tape.wire.write(b"for the peer")
+        bench.script.take(wire.take())
+        wire.broken()
+        bench.turn()
+        self.assertEqual(bench.endpoint.waiting, [])  # nobody knows yet that it got across
+        bench.pass_time(1.0)
+        bench.resume().broken()
+        bench.turn()
+        self.assertEqual(bench.endpoint.asked, [0.0, 0.0, 1.0, 1.0])
+        bench.resume().broken()
+        bench.turn()
+        self.assertEqual(bench.endpoint.waiting, [])
+        tape.wire.abortConnection()
+
     def test_one_attempt_at_a_time(self) -> None:
         """While an attempt is under way there is no other one."""
         bench, _ = self.bench(init_timeout=5.0)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ConnectionAborted, TimeoutError
 from twisted.internet.interfaces import (
@@ -28,6 +27,7 @@ from zope.interface import implementer
 from fastway.address import address_name
 from fastway.errors import Reason
 from fastway.logs import make_logger
+from fastway.reconnect import Backoff, Reconnect, growing
 from fastway.snet.carrier import LINGER, Carrier
 from fastway.snet.config import SnetConfig
 from fastway.snet.session import DialHandshake, Fault, HandshakeFailed, Made, Resumed, Session
@@ -36,8 +36,9 @@ from fastway.wheel import Wheel
 
 log = make_logger(__name__)
 
-Backoff = Callable[[int], float]
-"""Failed attempts since the last connection -> seconds until the next."""
+FIRST_DELAY = 0.1
+MOST_DELAY = 5.0
+"""Seconds before the first attempt that is not made at once, and in the end before every one."""
 
 STEADY = 1.0
 """Seconds that a connection must have lasted, or else have got something across, for the next
@@ -116,7 +117,7 @@ class Dialler:
     Args:
         endpoint: What to connect to.
         factory: Builds the protocol that runs over the stream.
-        backoff: How long to wait between attempts.
+        reconnect: How long to wait between attempts.
     """
 
     def __init__(
@@ -125,19 +126,18 @@ class Dialler:
         factory: IProtocolFactory,
         clock: IReactorTime,
         config: SnetConfig,
-        backoff: Backoff,
+        reconnect: Reconnect,
     ) -> None:
         self.clock = clock
         self.config = config
         self.wheel = Wheel(clock)
         self._endpoint = endpoint
         self._factory = factory
-        self._backoff = backoff
-        self._failures = 0
-        self._connected = 0.0
-        """When the last handshake was done, in the wheel's seconds."""
+        self._reconnect = reconnect
         self._read = 0
-        """Bytes of the stream that had come by then."""
+        """Bytes of the stream that had come when the last handshake was done."""
+        self._got_across = False
+        """That handshake showed that the connection before it took bytes to the peer."""
         self._attempt: Deferred[Any] | None = None
         self._call: Any = None
 
@@ -157,7 +157,7 @@ class Dialler:
             carrier.abort()
             self._factory.doStop()
             raise
-        self._connected = self.wheel.seconds()
+        self._reconnect.began(self.wheel.seconds())
         SnetStream(self, result.session).begin(carrier, protocol, result.rest)
         return protocol
 
@@ -166,11 +166,9 @@ class Dialler:
     def stream_cut(self, stream: SnetStream) -> None:
         now = self.wheel.seconds()
         self.wheel.watch(stream, now)
-        if now - self._connected >= STEADY or stream.session.read > self._read:
-            self._failures = 0
-        else:
-            self._failures += 1
-        self._try_soon(stream)
+        got_something = self._got_across or stream.session.read > self._read
+        self._got_across = False
+        self._try_in(self._reconnect.ended(now, got_something), stream)
 
     def stream_resumed(self, stream: SnetStream, seconds: float, replayed: int) -> None:
         log.info(
@@ -201,9 +199,8 @@ class Dialler:
 
     # Attempts to resume.
 
-    def _try_soon(self, stream: SnetStream) -> None:
-        pause = self._backoff(self._failures) if self._failures else 0.0
-        self._call = self.clock.callLater(pause, self._try, stream)
+    def _try_in(self, seconds: float, stream: SnetStream) -> None:
+        self._call = self.clock.callLater(seconds, self._try, stream)
 
     def _try(self, stream: SnetStream) -> None:
         self._call = None
@@ -216,13 +213,12 @@ class Dialler:
     def _resumed(self, resumed: tuple[Carrier, Made | Resumed], stream: SnetStream) -> None:
         self._attempt = None
         carrier, result = resumed
-        self._connected = self.wheel.seconds()
+        self._reconnect.began(self.wheel.seconds())
         session = stream.session
         self._read, peer_read = session.read, session.peer_read
         try:
             stream.resume(carrier, cast(Resumed, result))
-            if session.peer_read > peer_read:
-                self._failures = 0
+            self._got_across = session.peer_read > peer_read
         except HandshakeFailed:
             carrier.abort()
             raise
@@ -239,14 +235,14 @@ class Dialler:
             if error.fault in (Fault.GAP, Fault.BAD_COUNTS):
                 stream.lose(Reason.RESUME_IMPOSSIBLE, str(error))
                 return
-        self._failures += 1
+        pause = self._reconnect.failed()
         log.info(
             "snet stream to {addr}: attempt {attempt} to resume failed: {problem}",
             addr=address_name(stream.getPeer()),
-            attempt=self._failures,
+            attempt=self._reconnect.failures,
             problem=failure.getErrorMessage(),
         )
-        self._try_soon(stream)
+        self._try_in(pause, stream)
 
 
 @implementer(IStreamClientEndpoint)
@@ -256,8 +252,10 @@ class SnetClientEndpoint:
     Args:
         endpoint: TCP, TLS, a unix socket.
         clock: The reactor.
-        backoff: Failed attempts since the last steady connection -> seconds until the next; the
-            first attempt after a steady connection is made at once.
+        backoff: Failures since the last steady connection, from 1 on -> seconds until the next
+            attempt; None: 0.1 s, growing to 5 s, with chance in it. The first attempt after a
+            steady connection is made at once. Steady is one that lasted a second, or took bytes
+            of the stream across.
     """
 
     def __init__(
@@ -270,9 +268,10 @@ class SnetClientEndpoint:
         self._endpoint = endpoint
         self._clock = clock
         self._config = SnetConfig() if config is None else config
-        self._backoff = backoffPolicy(0.1, 5.0, 1.5) if backoff is None else backoff
+        self._backoff = growing(FIRST_DELAY, MOST_DELAY) if backoff is None else backoff
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Fires with the protocol once the stream is there; fails as the endpoint does, with
         HandshakeFailed, or with Twisted's TimeoutError. Can be cancelled."""
-        return Dialler(self._endpoint, factory, self._clock, self._config, self._backoff).connect()
+        reconnect = Reconnect(self._backoff, STEADY, at_once=True)
+        return Dialler(self._endpoint, factory, self._clock, self._config, reconnect).connect()
