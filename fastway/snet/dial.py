@@ -8,11 +8,12 @@ as long as the stream lives.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import ConnectionAborted, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.error import ConnectionAborted, ConnectionDone, TimeoutError
 from twisted.internet.interfaces import (
     IAddress,
     IProtocol,
@@ -44,9 +45,17 @@ STEADY = 1.0
 """Seconds that a connection must have lasted, or else have got something across, for the next
 attempt to be made at once."""
 
+HURRY = 1.0
+"""Seconds between attempts that somebody asked for, however often he does. What hangs for less may
+yet come through."""
+
 
 class Attempt(Factory):
     """One connection of the dialling side, up to the end of its handshake.
+
+    Args:
+        leaving: Where its connection stands while it closes in good order, which takes LINGER
+            seconds at most.
 
     Attributes:
         done: Fires with the carrier and the handshake's result; fails as the endpoint does, with
@@ -60,13 +69,15 @@ class Attempt(Factory):
         endpoint: IStreamClientEndpoint,
         clock: IReactorTime,
         config: SnetConfig,
+        leaving: set[Carrier],
         session: Session | None = None,
     ) -> None:
         self.config = config
         self._handshake = DialHandshake(config.buffer, config.encrypt, session)
         self._clock = clock
         self._carrier: Carrier | None = None
-        self._leaving: Any = None
+        self._leaving = leaving
+        self._linger: Any = None
         self._over = False
         self.done: Deferred[tuple[Carrier, Made | Resumed]] = Deferred(self._cancelled)
         self.done.addTimeout(config.init_timeout, clock, self._too_late)
@@ -88,11 +99,13 @@ class Attempt(Factory):
         self._failed(Failure(error))
 
     def carrier_leaves(self, carrier: Carrier) -> None:
-        self._leaving = self._clock.callLater(LINGER, carrier.abort)
+        self._leaving.add(carrier)
+        self._linger = self._clock.callLater(LINGER, carrier.abort)
 
     def carrier_gone(self, carrier: Carrier) -> None:
-        if self._leaving is not None and self._leaving.active():
-            self._leaving.cancel()
+        self._leaving.discard(carrier)
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
 
     def _failed(self, failure: Failure) -> None:
         if not self._over:
@@ -139,11 +152,16 @@ class Dialler:
         self._got_across = False
         """That handshake showed that the connection before it took bytes to the peer."""
         self._attempt: Deferred[Any] | None = None
+        """The attempt that is under way."""
         self._call: Any = None
+        """The next one, which ends the one that is under way then."""
+        self._no_hurry = -math.inf
+        """Until when no further attempt is made because somebody asks for it, on the clock."""
+        self._leaving: set[Carrier] = set()
 
     def connect(self) -> Deferred[IProtocol]:
         """Fires with the protocol; fails as an Attempt does. Can be cancelled."""
-        attempt = Attempt(self._endpoint, self.clock, self.config)
+        attempt = Attempt(self._endpoint, self.clock, self.config, self._leaving)
         return attempt.done.addCallback(self._made)
 
     def _made(self, made: tuple[Carrier, Made | Resumed]) -> IProtocol:
@@ -168,7 +186,7 @@ class Dialler:
         self.wheel.watch(stream, now)
         got_something = self._got_across or stream.session.read > self._read
         self._got_across = False
-        self._try_in(self._reconnect.ended(now, got_something), stream)
+        self._try_by(self.clock.seconds() + self._reconnect.ended(now, got_something), stream)
 
     def stream_resumed(self, stream: SnetStream, seconds: float, replayed: int) -> None:
         log.info(
@@ -180,16 +198,17 @@ class Dialler:
 
     def stream_gone(self, stream: SnetStream) -> None:
         self.wheel.stop()
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-        if self._attempt is not None:
-            self._attempt.cancel()
+        self._no_more_attempts()
+        if not isinstance(stream.lost, ConnectionDone):
+            for carrier in list(self._leaving):
+                carrier.abort()
         self._factory.doStop()
 
     def hurry(self, stream: SnetStream) -> None:
-        if self._call is not None:
-            self._call.reset(0)
+        if self._attempt is None and self._call is None:
+            return
+        self._try_by(max(self.clock.seconds(), self._no_hurry), stream)
+        self._no_hurry = max(self._no_hurry, self._call.getTime() + HURRY)
 
     def tell(self, call: Callable[[], object]) -> None:
         call()
@@ -199,19 +218,35 @@ class Dialler:
 
     # Attempts to resume.
 
-    def _try_in(self, seconds: float, stream: SnetStream) -> None:
-        self._call = self.clock.callLater(seconds, self._try, stream)
+    def _try_by(self, when: float, stream: SnetStream) -> None:
+        """Make the next attempt then, if it is not to be made sooner anyway."""
+        call = self._call
+        if call is not None:
+            if call.getTime() <= when:
+                return
+            call.cancel()
+        pause = max(0.0, when - self.clock.seconds())
+        self._call = self.clock.callLater(pause, self._try, stream)
+
+    def _no_more_attempts(self) -> None:
+        call, self._call = self._call, None
+        if call is not None and call.active():
+            call.cancel()
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.cancel()
 
     def _try(self, stream: SnetStream) -> None:
-        self._call = None
+        self._no_more_attempts()
         self._attempt = attempt = Attempt(
-            self._endpoint, self.clock, self.config, stream.session
+            self._endpoint, self.clock, self.config, self._leaving, stream.session
         ).done
         attempt.addCallback(self._resumed, stream)
         attempt.addErrback(self._not_resumed, stream)
 
     def _resumed(self, resumed: tuple[Carrier, Made | Resumed], stream: SnetStream) -> None:
         self._attempt = None
+        self._no_more_attempts()
         carrier, result = resumed
         self._reconnect.began(self.wheel.seconds())
         session = stream.session
@@ -224,9 +259,10 @@ class Dialler:
             raise
 
     def _not_resumed(self, failure: Failure, stream: SnetStream) -> None:
-        self._attempt = None
-        if stream.lost is not None:
+        given_up = self._attempt is None and failure.check(CancelledError)
+        if given_up or stream.lost is not None:
             return
+        self._attempt = None
         error = failure.value
         if isinstance(error, HandshakeFailed):
             if error.fault is Fault.REFUSED:
@@ -242,7 +278,7 @@ class Dialler:
             attempt=self._reconnect.failures,
             problem=failure.getErrorMessage(),
         )
-        self._try_in(pause, stream)
+        self._try_by(self.clock.seconds() + pause, stream)
 
 
 @implementer(IStreamClientEndpoint)
