@@ -2,8 +2,8 @@
 
     from fastway.endpoint import connect_client, connect_server
 
-`core` is the wire state, `connection` the endpoint on Twisted, `formats` what messages are,
-`stream` virtual connections as Twisted transports, `pool` many gateways.
+`core` is the wire state, `connection` the endpoint on Twisted, `stream` virtual connections as
+Twisted transports, `pool` many gateways. What messages are comes from `fastway.formats`.
 """
 
 from fastway.endpoint.connection import (
@@ -19,14 +19,6 @@ from fastway.endpoint.connection import (
     connect_client,
     connect_server,
 )
-from fastway.endpoint.formats import (
-    Bytes,
-    Json,
-    MessageFormat,
-    MessagePack,
-    ProtocolBuffers,
-    Text,
-)
 from fastway.endpoint.pool import AnyOf, GatewayClient, GatewayPool
 from fastway.endpoint.stream import (
     AcceptEndpoint,
@@ -34,6 +26,14 @@ from fastway.endpoint.stream import (
     FastwayAddress,
     GatewayDialEndpoint,
     VirtualTransport,
+)
+from fastway.formats import (
+    Bytes,
+    Json,
+    MessageFormat,
+    MessagePack,
+    ProtocolBuffers,
+    Text,
 )
 
 __all__ = [

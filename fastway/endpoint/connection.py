@@ -44,7 +44,6 @@ from fastway.endpoint.core import (
     Pong,
     Refused,
 )
-from fastway.endpoint.formats import Bytes, MessageFormat
 from fastway.errors import (
     BadMessage,
     ConnectionEnded,
@@ -60,6 +59,7 @@ from fastway.errors import (
     SendQueueFull,
     StreamLost,
 )
+from fastway.formats import Bytes, MessageFormat
 from fastway.logs import make_logger
 from fastway.snet.interfaces import IResumableProtocol, IResumableTransport
 from fastway.wire import MAX_PACKET
