@@ -29,6 +29,7 @@ from fastway.endpoint.stream import (
 )
 from fastway.formats import (
     Bytes,
+    Encoded,
     Json,
     MessageFormat,
     MessagePack,
@@ -41,6 +42,7 @@ __all__ = [
     "AnyOf",
     "Bytes",
     "DialEndpoint",
+    "Encoded",
     "Endpoint",
     "EndpointConfig",
     "EndpointFactory",

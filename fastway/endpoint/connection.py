@@ -140,7 +140,7 @@ class EndpointConfig:
     """
 
     max_packet: int = MAX_PACKET
-    message_format: MessageFormat = field(default_factory=Bytes)
+    message_format: MessageFormat[Any] = field(default_factory=Bytes)
     receive_queue: int = 1000
     overflow: Overflow = Overflow.CLOSE
     accept_queue: int = 1000
