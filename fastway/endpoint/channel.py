@@ -166,7 +166,7 @@ class Channel(Generic[T]):
 
     def encode(self, message: T | Encoded) -> bytes:
         """The bytes of a message in this connection's format."""
-        if type(message) is Encoded:
+        if isinstance(message, Encoded):
             return message.data
         return self.message_format.encode(message)
 
