@@ -34,6 +34,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from fastway.causes import cause_of
 from fastway.endpoint.core import (
     Closed,
     Dial,
@@ -619,7 +620,8 @@ class Endpoint(Protocol, Acceptor):
             )
         else:
             cause = cast(Exception, reason.value)
-            self._end(EndpointEnded("the connection to the gateway broke", cause))
+            why = cause_of(cause, self.transport)
+            self._end(EndpointEnded(f"the connection to the gateway broke: {why}", cause))
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         self._leavers.callback(None)

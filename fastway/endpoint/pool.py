@@ -31,6 +31,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from fastway.causes import cause_of
 from fastway.endpoint.connection import (
     Acceptor,
     Endpoint,
@@ -144,7 +145,7 @@ class Keeper:
                 return
             self.failures += 1
             self.problem = error
-            log.warn("gateway {name}: {problem}", name=self._name, problem=str(error))
+            log.warn("gateway {name}: {problem}", name=self._name, problem=cause_of(error))
             self._changed()
             return
         self.failures = 0
