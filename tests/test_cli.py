@@ -10,22 +10,22 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import termios
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.error import ConnectionLost, DNSLookupError
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.__main__ import main
-from fastway.cli import explain, tools
+from fastway.cli import tools
 from fastway.cli.table import ClientOptions
 from fastway.endpoint import VirtualConnection
-from fastway.errors import ConfigError, ConnectionEnded, EndpointEnded, LoginFailed
+from fastway.errors import ConfigError
 from fastway.gateway.lane import End
 from tests.support.errors import raised
 from tests.support.files import scratch
@@ -266,7 +266,7 @@ class EchoTests(ToolTestCase):
         self.assertEqual(await echo.ended, 1)
         lines = sorted(echo.err.decode().splitlines())
         self.assertEqual(len(lines), 2, lines)
-        self.assertIn("127.0.0.1:1: cannot reach the gateway: ", lines[0])
+        self.assertIn("127.0.0.1:1: connection refused; is one there?", lines[0])
         self.assertIn(f"{self.gate(sockets, 'server')}: the gateway did not take", lines[1])
 
 
@@ -281,46 +281,52 @@ class TlsTests(ToolTestCase):
             file.write(certificate.dumpPEM())
         number = port.getHost().port
         cases = {
-            f"tls:localhost:{number}": "certificate verify failed",
-            f"tls:127.0.0.1:{number}:trustRoots={self.directory}": "is for another name",
-            "tls:localhost:1:trustRoots=ca.pem": "Not a directory",
+            f"tls:localhost:{number}": "TLS: its certificate is self-signed",
+            f"tls:127.0.0.1:{number}:trustRoots={self.directory}": "not for 127.0.0.1",
+            "tls:localhost:1:trustRoots=ca.pem": "it is a file, and must be a directory",
+            "tls:localhost:1": "cannot reach the gateway tls:localhost:1: connection refused; ",
         }
         started = [self.run_tool("ping", "--gateway", gate) for gate in cases]
         echo = self.run_tool("serve-echo", f"--gateway=tls:localhost:{number}", typed=None)
-        self.assertEqual(await self.statuses(*started), [1, 1, 1])
+        self.assertEqual(await self.statuses(*started), [1] * 4)
         for tool, words in zip(started, cases.values(), strict=True):
             self.assertIn(words, tool.problem)
-        await echo.says(b"certificate verify failed")
+        await echo.says(b"self-signed")
         self.assertNotIn(b"key", echo.err)
 
 
-class ExplainTests(SynchronousTestCase):
-    def test_lookup(self) -> None:
-        """A name that nobody knows is said without the name of a class."""
-        text = explain.explain(DNSLookupError("no results for hostname lookup: nowhere"))
-        self.assertIn("no results for hostname lookup: nowhere", text)
-        self.assertNotIn("DNSLookupError", text)
+WITHOUT_TLS = """
+import sys
+sys.modules["OpenSSL"] = sys.modules["service_identity"] = None
+from fastway.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
 
-    def test_not_installed(self) -> None:
-        """An endpoint string whose parser lacks a package says what to install."""
-        for error in (ImportError("no OpenSSL"), NameError("name 'x' is not defined")):
-            self.patch(explain, "clientFromString", lambda *_, error=error: throw(error))
-            refused = raised(
-                ConfigError, explain.gateway_endpoint, reactor, "--gateway", "tls:a:1"
+
+class NotInstalledTests(SynchronousTestCase):
+    def test_tls(self) -> None:
+        """Without OpenSSL the tools, and `check`, say what to install, and no Python name."""
+        strings = (
+            ("ping", "--gateway=tls:localhost:1"),
+            ("client", r"--gateway=snet:tls\:localhost\:1"),
+            ("check", "--server-addr=127.0.0.1:1", "--client-addr=ssl:1:privateKey=key.pem"),
+        )
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", WITHOUT_TLS, *arguments],
+                env=environment({}),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
             )
-            self.assertIn("pip install 'fastway[tls]'", refused.problem)
-
-    def test_cause(self) -> None:
-        """What broke a connection is said once, and of an error that is its own cause nothing."""
-        inner = EndpointEnded("the connection broke", ConnectionLost("No route."))
-        self.assertIn("No route", explain.explain(inner))
-        outer = ConnectionEnded(f"its endpoint ended: {inner}", inner)
-        self.assertEqual(explain.explain(outer).count("the connection broke"), 1)
-        self.assertEqual(explain.explain(LoginFailed("no")), "no")
-
-
-def throw(error: Exception) -> None:
-    raise error
+            for arguments in strings
+        ]
+        for process in started:
+            _, said = process.communicate(timeout=PATIENCE)
+            self.assertEqual(process.returncode, 1)
+            (line,) = said.splitlines()
+            self.assertIn("pip install 'fastway[tls]'", line)
+            self.assertNotIn("is not defined", line)
 
 
 class PingTests(ToolTestCase):
@@ -363,9 +369,9 @@ class FunctionTests(SynchronousTestCase):
     def test_gateway(self) -> None:
         """A gateway is host:port, with IPv6 in brackets, or an endpoint string."""
         for text in ("127.0.0.1:9010", "localhost:1", "[::1]:9010", ":9010", "tcp:a:1", "unix:/a"):
-            explain.gateway_endpoint(reactor, "--gateway", text)
+            tools.gateway_endpoint(reactor, "--gateway", text)
         for text in ("", "localhost", "localhost:", "localhost:http", ":-1", "a:65536", "::1:1"):
-            error = raised(ConfigError, explain.gateway_endpoint, reactor, "--gateway", text)
+            error = raised(ConfigError, tools.gateway_endpoint, reactor, "--gateway", text)
             self.assertIn(f"--gateway: {text!r}", str(error))
             self.assertEqual(len(str(error).splitlines()), 1)
 

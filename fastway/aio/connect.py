@@ -155,6 +155,10 @@ class Wire(asyncio.Protocol):
     # What the link calls.
 
     @property
+    def below(self) -> Any:
+        return self._transport
+
+    @property
     def address(self) -> Any:
         return self._transport.get_extra_info("peername")
 

@@ -86,6 +86,10 @@ class Wire(Protocol):
     # What the link calls.
 
     @property
+    def below(self) -> Any:
+        return self.transport
+
+    @property
     def address(self) -> Any:
         return cast(Any, self.transport).getPeer()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from fastway.causes import cause_of
 from fastway.endpoint.accept import Acceptor
 from fastway.endpoint.channel import Channel
 from fastway.endpoint.config import EndpointConfig
@@ -86,7 +85,3 @@ class Face(Acceptor[C]):
     def make_connection(self, conn_id: int, remote_id: int) -> C:
         """A virtual connection opened."""
         raise NotImplementedError
-
-    def describe_loss(self, cause: Exception) -> str:
-        """One line about a connection that broke."""
-        return f"the connection to the gateway broke: {cause_of(cause)}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
+from fastway.causes import cause_of
 from fastway.endpoint.accept import Acceptor
 from fastway.endpoint.channel import Channel
 from fastway.endpoint.face import Face
@@ -116,7 +117,7 @@ class Keeper(Generic[G]):
             if self._run is run:  # a cancelled attempt fails as its endpoint likes
                 self.failed += 1
                 self.problem = error
-                self._loop.log_warn(f"gateway {self._name}: {error}")
+                self._loop.log_warn(f"gateway {self._name}: {cause_of(error)}")
                 self._changed()
             return self._reconnect.failed()
         self.problem = None

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from fastway.causes import cause_of
 from fastway.endpoint.channel import Channel, Drained
 from fastway.endpoint.config import (
     EndpointConfig,
@@ -67,9 +68,13 @@ class Transport(Protocol):
     Attributes:
         resumable: Its network may be cut and come back (snet).
         address: The gateway's.
+        below: What the framework knows it as.
     """
 
     resumable: bool
+
+    @property
+    def below(self) -> Any: ...
 
     @property
     def address(self) -> Any: ...
@@ -103,9 +108,6 @@ class Owner(Protocol):
 
     def end_accepting(self, reason: EndpointEnded) -> None:
         """There will be no more."""
-
-    def describe_loss(self, cause: Exception) -> str:
-        """One line about a connection that broke."""
 
 
 class Link:
@@ -222,7 +224,8 @@ class Link:
         else:
             if isinstance(cause, StreamLost):
                 self._network(NetworkLost(cause))
-            self.end(EndpointEnded(self.face.describe_loss(cause), cause))
+            why = cause_of(cause, None if self.transport is None else self.transport.below)
+            self.end(EndpointEnded(f"the connection to the gateway broke: {why}", cause))
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
