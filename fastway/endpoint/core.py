@@ -24,6 +24,8 @@ from fastway.errors import (
     Unexpected,
 )
 from fastway.wire import (
+    CLOSE_SIZE,
+    CONNECT_SIZE,
     HEAD,
     MAX_ID,
     MAX_PACKET,
@@ -44,11 +46,13 @@ class Opened:
 
     Attributes:
         dial: The dial that this answers; None when the other end dialled.
+        extra: What followed the Connect's arguments, where that is asked for (`inline`).
     """
 
     conn_id: int
     remote_id: int
     dial: Dial | None
+    extra: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +72,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A virtual connection is closed, by the other end or because this one asked."""
+    """A virtual connection is closed, by the other end or because this one asked.
+
+    Attributes:
+        extra: What followed the Close's arguments, where that is asked for (`inline`).
+    """
 
     conn_id: int
+    extra: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +122,8 @@ class EndpointCore:
     Attributes:
         error: Why the gateway cannot be understood any more, or None.
         conns: conn_id -> state of each virtual connection.
+        inline: The control connection asked for what follows the arguments of Connect and Close;
+            set it when that leaves. Until then these bytes are ignored.
     """
 
     def __init__(
@@ -123,6 +134,7 @@ class EndpointCore:
         self.max_message = max_packet - 4
         self.error: RemoteError | None = None
         self.conns: dict[int, ConnState] = {}
+        self.inline = False
         self._reader = FrameReader(max_packet)
         self.server_id = server_id
         self._key = key
@@ -212,13 +224,14 @@ class EndpointCore:
                 events.append(Refused(dial))
         elif kind is CommandType.CONNECT:
             self._open(conn_id)
-            events.append(Opened(conn_id, remote_id, None))
+            extra = frame[CONNECT_SIZE:] if self.inline else b""
+            events.append(Opened(conn_id, remote_id, None, extra))
         elif kind is CommandType.CLOSE:
             state = self.conns.pop(conn_id, None)
             if state is None:
                 self._stranger("a Close", conn_id)
             else:
-                events.append(Closed(conn_id))
+                events.append(Closed(conn_id, frame[CLOSE_SIZE:] if self.inline else b""))
         elif kind is CommandType.PING:
             if self._pings:
                 self._pings -= 1
