@@ -29,6 +29,16 @@ class Drained(Protocol):
     def endpoint_drained(self) -> None: ...
 
 
+class Bounds(Protocol):
+    """Counts what waits unread."""
+
+    def more(self, conn: Channel[Any], size: int) -> None:
+        """One more message waits to be read."""
+
+    def less(self, conn: Channel[Any], size: int) -> None:
+        """One has been read, or is not wanted."""
+
+
 class Carrier(Protocol):
     """What virtual connections run over: a `link.Link`.
 
@@ -46,6 +56,9 @@ class Carrier(Protocol):
 
     @property
     def face(self) -> Any: ...
+
+    @property
+    def unread(self) -> Bounds: ...
 
     @property
     def max_message(self) -> int: ...
@@ -80,12 +93,6 @@ class Carrier(Protocol):
     def close(self, conn: Channel[Any], reason: FastwayError) -> None:
         """Close a virtual connection; a second time does nothing."""
 
-    def more_unread(self, conn: Channel[Any], size: int) -> None:
-        """One more message waits to be read."""
-
-    def less_unread(self, conn: Channel[Any], size: int) -> None:
-        """One has been read, or is not wanted."""
-
 
 class Channel(Generic[T]):
     """A message channel to the far end of a virtual connection.
@@ -102,6 +109,7 @@ class Channel(Generic[T]):
     """
 
     __slots__ = (
+        "__weakref__",
         "_enders",
         "_queue",
         "_readers",
@@ -137,7 +145,7 @@ class Channel(Generic[T]):
     def __del__(self) -> None:
         # Closed, unread and forgotten: what waited is gone too.
         if self.held:
-            self.link.less_unread(self, self.held)
+            self.link.unread.less(self, self.held)
 
     @property
     def unread(self) -> int:
@@ -205,7 +213,7 @@ class Channel(Generic[T]):
         if not queue:
             self._queue = None
         self.held -= len(data)
-        self.link.less_unread(self, len(data))
+        self.link.unread.less(self, len(data))
         return self.decode(data)
 
     def decode(self, data: bytes) -> T:
@@ -223,7 +231,7 @@ class Channel(Generic[T]):
         self._queue = None
         held, self.held = self.held, 0
         if held:
-            self.link.less_unread(self, held)
+            self.link.unread.less(self, held)
 
     def wait_to_read(self) -> Any:
         """A Waiter of whoever wants the next message: `hand_over` is what fires it."""
@@ -253,7 +261,7 @@ class Channel(Generic[T]):
         if not queue:
             self._queue = None
         self.held -= len(data)
-        self.link.less_unread(self, len(data))
+        self.link.unread.less(self, len(data))
         return data
 
     # What the link calls.
@@ -270,7 +278,7 @@ class Channel(Generic[T]):
             self._queue = deque()
         self._queue.append(data)
         self.held += len(data)
-        self.link.more_unread(self, len(data))
+        self.link.unread.more(self, len(data))
 
     def tell_ended(self) -> None:
         """`ended` is set: tell whoever waits for that."""
