@@ -93,6 +93,12 @@ class Carrier(Protocol):
     def close(self, conn: Channel[Any], reason: FastwayError) -> None:
         """Close a virtual connection; a second time does nothing."""
 
+    def mark_closed(self, conn: Channel[Any], reason: FastwayError) -> bool:
+        """Close it and tell nobody here yet; False when it is closed already."""
+
+    def tell_closed(self, conn: Channel[Any]) -> None:
+        """Tell who waits for the end of one that was marked."""
+
 
 class Channel(Generic[T]):
     """A message channel to the far end of a virtual connection.
@@ -185,7 +191,7 @@ class Channel(Generic[T]):
     def on_end(self, call: Callable[[Any], object]) -> None:
         """Call it once, with this connection, when that has ended; at once if it has.
 
-        It raises nothing. The same one is called once however often it was given.
+        The same one is called once however often it was given. What it raises is logged.
         """
         if self.ended is not None:
             call(self)
@@ -287,6 +293,17 @@ class Channel(Generic[T]):
         readers, self._readers = self._readers, None
         if readers is not None:
             readers.errback(reason)
-        enders, self._enders = self._enders, None
-        for call in enders or ():
-            call(self)
+        enders = self._enders
+        for call in list(enders or ()):
+            if enders is not None and enders.pop(call, self) is None:  # else taken back just now
+                try:
+                    call(self)
+                except Exception:
+                    self.link.loop.log_failure(f"on_end failed with {self!r}: {call!r}")
+
+
+def close_all(conns: Iterable[Channel[Any]], problem: str) -> None:
+    """Close virtual connections: all are closed before anybody is told, as when a link ends."""
+    closed = [conn for conn in conns if conn.link.mark_closed(conn, ConnectionEnded(problem))]
+    for conn in closed:
+        conn.link.tell_closed(conn)

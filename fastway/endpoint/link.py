@@ -165,7 +165,8 @@ class Link:
             elif isinstance(event, Closed):
                 conn = conns.pop(event.conn_id, None)
                 if conn is not None:
-                    self._forget(conn, ConnectionEnded("closed by the far end"))
+                    conn.ended = ConnectionEnded("closed by the far end")
+                    self.tell_closed(conn)
             elif isinstance(event, Refused):
                 answer = self._dials.pop(event.dial, None)
                 if answer is not None and not answer.called:
@@ -212,7 +213,10 @@ class Link:
         """The transport's buffer is full."""
         self.full = True
         for stream in list(self.streams):
-            stream.endpoint_full()
+            try:
+                stream.endpoint_full()
+            except Exception:
+                self.loop.log_failure(f"{stream!r} failed to pause")
 
     def drained(self) -> None:
         """It has room again."""
@@ -220,7 +224,10 @@ class Link:
         self._unsent = 0
         self._senders.callback(None)
         for stream in list(self.streams):
-            stream.endpoint_drained()
+            try:
+                stream.endpoint_drained()
+            except Exception:
+                self.loop.log_failure(f"{stream!r} failed to go on")
 
     def network_cut(self) -> None:
         """A resumable transport has no connection."""
@@ -298,12 +305,12 @@ class Link:
         packet = self._packet(conn, data)
         if not self.full:
             self.write(packet)
-            return self._senders.wait() if self.full else None
+            return self._wait_to_send() if self.full else None
         if self._unsent + len(packet) > self.config.send_buffer:
             raise SendQueueFull(self._unsent, self.config.send_buffer)
         self._unsent += len(packet)
         self.write(packet)
-        return self._senders.wait()
+        return self._wait_to_send()
 
     def post(self, conn: Channel[Any], data: bytes) -> bool:
         """Send a message if there is room."""
@@ -360,11 +367,29 @@ class Link:
 
     def close(self, conn: Channel[Any], reason: FastwayError) -> None:
         """Close a virtual connection; a second time does nothing."""
-        if self.conns.pop(conn.conn_id, None) is not None:
-            self.write(self.core.close(conn.conn_id))
-            self._forget(conn, reason)
+        if self.mark_closed(conn, reason):
+            self.tell_closed(conn)
+
+    def mark_closed(self, conn: Channel[Any], reason: FastwayError) -> bool:
+        """Close it and tell nobody here yet; False when it is closed already."""
+        if self.conns.pop(conn.conn_id, None) is None:
+            return False
+        conn.ended = reason
+        self.write(self.core.close(conn.conn_id))
+        return True
+
+    def tell_closed(self, conn: Channel[Any]) -> None:
+        """Tell who waits for the end of one that was marked."""
+        conn.tell_ended()
+        self.unread.closed(conn)
 
     # Inside.
+
+    def _wait_to_send(self) -> Any:
+        waiter = self._senders.wait()
+        if self.ended is not None:  # a stream that was told of the full buffer closed it
+            self._senders.errback(self.ended)
+        return waiter
 
     def _packet(self, conn: Channel[Any], data: bytes) -> bytes:
         try:
@@ -389,12 +414,6 @@ class Link:
             answer.callback(conn)
         else:  # given up by a callback of what came in the same read
             self.close(conn, ConnectionEnded("its dial was given up"))
-
-    def _forget(self, conn: Channel[Any], reason: FastwayError) -> None:
-        if conn.ended is None:
-            conn.ended = reason
-            conn.tell_ended()
-        self.unread.closed(conn)
 
     def _broke_protocol(self, error: Exception) -> None:
         self.end(EndpointEnded(f"the gateway broke the protocol: {error}", error))
