@@ -34,6 +34,16 @@ def silent(waiting: Deferred[Any]) -> Deferred[Any]:
     return waiting.addErrback(lambda _: None)
 
 
+def cancelling(*others: Deferred[Any]) -> Any:
+    """A callback that cancels them all."""
+
+    def cancel(_: Any) -> None:
+        for other in others:
+            other.cancel()
+
+    return cancel
+
+
 class Blocking:
     """A stream that does something when the gateway's buffer fills or drains."""
 
@@ -142,18 +152,18 @@ class SiblingTests(ClockTestCase):
         for timeout in (None, 5):
             gateway = self.client()
             dials = [gateway.endpoint.dial(1, timeout) for _ in range(3)]
-            fired: list[int] = []
+            fired: list[Any] = []
             for one in dials:
-                one.addErrback(lambda _, fired=fired: fired.append(len(fired)))
-            dials[0].addBoth(lambda _, dials=dials: [one.cancel() for one in dials])
+                one.addErrback(fired.append)
+            dials[0].addBoth(cancelling(*dials))
             self.ends(gateway, ConnectionLost())
-            self.assertEqual(fired, [0, 1, 2])
+            self.assertEqual(len(fired), 3)
 
     def test_refused(self) -> None:
         """A refused dial cancels the next, whose refusal came with it."""
         gateway = self.client()
         first, second = gateway.endpoint.dial(1), gateway.endpoint.dial(2)
-        first.addErrback(lambda failure: second.cancel())
+        first.addErrback(cancelling(second))
         gateway.say(refuse(1) + refuse(2))
         self.failureResultOf(second, CancelledError)
         self.assertIsNone(gateway.endpoint.ended)
@@ -164,7 +174,7 @@ class SiblingTests(ClockTestCase):
         conn = self.connected(gateway)
         gateway.transport.fill()
         sending = [conn.send(b"x") for _ in range(3)]
-        sending[0].addCallback(lambda _: [one.cancel() for one in sending[1:]])
+        sending[0].addCallback(cancelling(*sending[1:]))
         gateway.transport.drain()
         for one in sending[1:]:
             self.failureResultOf(one, CancelledError)
@@ -176,7 +186,7 @@ class SiblingTests(ClockTestCase):
         conn = self.connected(gateway)
         gateway.transport.fill()
         sending = [conn.send(b"x") for _ in range(3)]
-        sending[0].addErrback(lambda _: [one.cancel() for one in sending[1:]])
+        sending[0].addErrback(cancelling(*sending[1:]))
         for one in sending[1:]:
             silent(one)
         self.ends(gateway)
@@ -184,7 +194,7 @@ class SiblingTests(ClockTestCase):
     def test_pings(self) -> None:
         gateway = self.client()
         pings = [gateway.endpoint.ping() for _ in range(3)]
-        pings[0].addCallback(lambda _: pings[2].cancel())
+        pings[0].addCallback(cancelling(pings[2]))
         gateway.say(PING)
         self.successResultOf(pings[1])
         self.failureResultOf(pings[2], CancelledError)
@@ -194,7 +204,7 @@ class SiblingTests(ClockTestCase):
         gateway = self.client()
         conn = self.connected(gateway)
         reading = [conn.receive() for _ in range(3)]
-        reading[0].addErrback(lambda _: [one.cancel() for one in reading[1:]])
+        reading[0].addErrback(cancelling(*reading[1:]))
         over = conn.when_ended()
         gateway.say(CLOSED)
         for one in reading[1:]:
@@ -208,11 +218,11 @@ class SiblingTests(ClockTestCase):
             conn = self.connected(gateway)
             first = conn.receive()
             if how == "on_end":
-                conn.on_end(lambda _, one=first: one.cancel())
+                conn.on_end(cancelling(first))
             elif how == "when_ended":
-                conn.when_ended().addCallback(lambda _, one=first: one.cancel())
+                conn.when_ended().addCallback(cancelling(first))
             else:
-                conn.receive().addErrback(lambda _, one=first: one.cancel())
+                conn.receive().addErrback(cancelling(first))
             gateway.say(packet(FIRST, b"\xff"))
             self.failureResultOf(first, CancelledError)
             self.assertIsInstance(conn.ended, BadMessage)
@@ -239,7 +249,7 @@ class SiblingTests(ClockTestCase):
         """Cancelling a neighbour's wait for the login ends the connection, and no more."""
         gateway = self.server()
         waiting = [gateway.endpoint.when_up() for _ in range(3)]
-        waiting[0].addCallback(lambda _: waiting[1].cancel())
+        waiting[0].addCallback(cancelling(waiting[1]))
         silent(waiting[1])
         gateway.log_in()
         self.assertIs(self.successResultOf(waiting[2]), gateway.endpoint)
@@ -326,7 +336,7 @@ class EndedTests(ClockTestCase):
         gateway = self.client()
         conn = self.connected(gateway)
         waiting = [conn.when_ended() for _ in range(3)]
-        waiting[0].addCallback(lambda _: [one.cancel() for one in waiting[1:]])
+        waiting[0].addCallback(cancelling(*waiting[1:]))
         gateway.say(CLOSED)
         for one in waiting[1:]:
             self.failureResultOf(one, CancelledError)
