@@ -15,7 +15,7 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, gat
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.error import ConnectionLost, ConnectionRefusedError
 from twisted.internet.protocol import Factory, Protocol
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
 from fastway.address import address_name
 from fastway.endpoint import (
@@ -65,12 +65,16 @@ from tests.support.golden import (
 )
 from tests.support.paths import on_both_paths
 from tests.support.rows import ACCEPTED, CLOSED, CONNECTED, HELLO
-from tests.support.scripted import CHALLENGE, FAR, ScriptedFar, ScriptedGateway
+from tests.support.scripted import (
+    CHALLENGE,
+    FAR,
+    SERVER_ID,
+    ClockTestCase,
+    ScriptedFar,
+    ScriptedGateway,
+)
 from tests.support.sockets import Peer, Sockets
 from tests.support.waits import reactor, until
-
-SERVER_ID = 7
-"""The id of an endpoint under test that is a server."""
 
 Any_ = TypeVar("Any_")
 
@@ -659,36 +663,6 @@ class SocketServerTests(EndpointBody, SocketTestCase):
         far = await sockets.client()
         endpoint = await self.server(sockets, **config)
         return SocketWorld(sockets, endpoint, far, SERVER_ID)
-
-
-class ClockTestCase(SynchronousTestCase):
-    """A test case that speaks for the gateway, in golden bytes, on a Clock."""
-
-    def client(self, **config: Any) -> ScriptedGateway:
-        config.setdefault("ping_interval", 0)
-        return ScriptedGateway(EndpointConfig(**config))
-
-    def server(self, **config: Any) -> ScriptedGateway:
-        config.setdefault("ping_interval", 0)
-        return ScriptedGateway(EndpointConfig(**config), SERVER_ID)
-
-    def connected(self, gateway: ScriptedGateway) -> VirtualConnection[Any]:
-        gateway.endpoint.dial(1)
-        gateway.heard()
-        gateway.say(ACCEPTED)
-        (conn,) = gateway.endpoint.connections
-        return conn
-
-    def assertEnded(self, gateway: ScriptedGateway, kind: type[Any_], abort: bool = False) -> Any_:
-        """The endpoint ended for that reason, leaves no timer, and lets go of its transport."""
-        ended = gateway.endpoint.ended
-        self.assertIs(type(ended), kind)
-        calls = [cast(Any, call).func.__name__ for call in gateway.clock.getDelayedCalls()]
-        self.assertIn(calls, ([], ["_lingered"]))  # should the gateway not take the rest
-        if gateway.transport.connected:
-            self.assertTrue(gateway.transport.disconnecting)
-            self.assertEqual(gateway.transport.aborted, abort)
-        return cast(Any_, ended)
 
 
 class LoginTests(ClockTestCase):

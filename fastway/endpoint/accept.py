@@ -6,12 +6,13 @@ comes when as many as `accept_queue` wait is closed. A handler's fault ends its 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
-from inspect import isawaitable, iscoroutinefunction
+from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from typing import Any, Generic, TypeVar
 
-from fastway.endpoint.channel import Channel
+from fastway.endpoint.channel import Channel, close_all
 from fastway.errors import ConnectionEnded, EndpointEnded, LocalError
 from fastway.waiting import Loop, Timer, Waiters, sleeping
 
@@ -19,6 +20,8 @@ C = TypeVar("C", bound=Channel[Any])
 
 GRACE = 10.0
 """Seconds that a handler has to return once its connection has ended."""
+
+NOBODY_SERVES = "nobody serves any more"
 
 MOST_HANDLERS = 100_000
 """Handlers that run at once, if `serve` is not told otherwise."""
@@ -39,6 +42,7 @@ class Acceptor(Generic[C]):
         self._acceptors = Waiters(loop)
         self._listener: Callable[[C], object] | None = None
         self._serving: Serving[C] | None = None
+        self._starting = False
         self._no_more: Exception | None = None
 
     def listen(self, listener: Callable[[C], object] | None) -> None:
@@ -82,7 +86,7 @@ class Acceptor(Generic[C]):
         self._check_free("serve")
         if self._listener is not None:
             raise LocalError("serve: there is a listener already")
-        if limit < 1 or not grace >= 0:
+        if not limit >= 1 or not 0 <= grace < math.inf:
             raise ValueError("limit is at least 1, and grace at least 0 seconds")
         self._serving = Serving(self._loop, handler, limit, grace, self._served_next)
         self._served_next()
@@ -95,9 +99,20 @@ class Acceptor(Generic[C]):
             raise LocalError(f"{what}: somebody waits in accept already")
 
     def _served_next(self) -> None:
+        """One more handler may run, or none any more."""
         serving = self._serving
-        while serving is not None and self._waiting and serving.has_room:
-            serving.run(self._waiting.popleft())
+        if serving is None or self._starting:  # a handler that returned at once is in this loop
+            return
+        self._starting = True
+        try:
+            while self._waiting and serving.has_room:
+                serving.run(self._waiting.popleft())
+        finally:
+            self._starting = False
+        if serving.stopped and serving is self._serving:
+            waiting = list(self._waiting)
+            self._waiting.clear()
+            close_all(waiting, NOBODY_SERVES)
 
     # What the shells build `accept` from.
 
@@ -134,7 +149,7 @@ class Acceptor(Generic[C]):
         if self._listener is not None:
             self._hand_over(conn)
         elif self._serving is not None and self._serving.stopped:
-            conn.link.close(conn, ConnectionEnded("nobody serves any more"))
+            conn.link.close(conn, ConnectionEnded(NOBODY_SERVES))
         elif self._serving is not None and self._serving.has_room:
             self._serving.run(conn)
         elif self._acceptors and self.accepted(conn):
@@ -161,7 +176,10 @@ class Acceptor(Generic[C]):
         listener = self._listener
         assert listener is not None
         try:
-            listener(conn)
+            result = listener(conn)
+            if iscoroutine(result):
+                result.close()
+                raise TypeError("it returned a coroutine, which nobody runs: give it to serve")
         except Exception:
             self._loop.log_failure(f"{name_of(listener)} failed with {conn!r}")
             conn.close()
@@ -227,23 +245,33 @@ class Serving(Generic[C]):
             pass
         except Exception as error:
             self._failed(conn, error)
-        finally:
-            run = self._runs.pop(conn, None)
-            if run is not None:
-                run.over()
-            conn.close()
-            if not self._runs:
-                self._stop_closing()
-                self._idle.callback(None)
-            self._room()
+        except GeneratorExit:
+            raise  # it was forgotten, together with its gateway
+        except BaseException:
+            self._returned(conn)
+            raise
+        self._returned(conn)
+
+    def _returned(self, conn: C) -> None:
+        run = self._runs.pop(conn, None)
+        if run is not None:
+            run.over()
+        conn.close()
+        if not self._runs:
+            self._stop_closing()
+            self._idle.callback(None)
+        self._room()
 
     def _failed(self, conn: C, error: Exception) -> None:
-        if conn.ended is not None and isinstance(error, ConnectionEnded):
-            return  # its peer left, which is no failure
+        # Its peer left, or the gateway is gone, which is no failure.
+        if isinstance(error, (ConnectionEnded, EndpointEnded)) and not conn.link.is_open(conn):
+            return
         self._loop.log_failure(f"{name_of(self._handler)} failed with {conn!r}")
 
     def stop(self, grace: float | None = None) -> Any:
         """Start no more; connections go on for `grace` seconds, then they are closed.
+
+        Those that wait for a handler are closed at once, and so is who dials from now on.
 
         A handler that does not return then is cancelled after the grace that `serve` was given.
 
@@ -254,6 +282,7 @@ class Serving(Generic[C]):
             What can be awaited until the last handler has returned.
         """
         self.stopped = True
+        self._room()
         seconds = self._grace if grace is None else grace
         idle = self.when_idle()
         self._stop_closing()
@@ -275,8 +304,7 @@ class Serving(Generic[C]):
 
     def close_all(self) -> None:
         """Close the connections of all handlers that run."""
-        for conn in list(self._runs):
-            conn.close()
+        close_all(list(self._runs), "closed here")
 
     def when_idle(self) -> Any:
         """What can be awaited until no handler runs."""

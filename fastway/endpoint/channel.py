@@ -29,6 +29,16 @@ class Drained(Protocol):
     def endpoint_drained(self) -> None: ...
 
 
+class Bounds(Protocol):
+    """Counts what waits unread."""
+
+    def more(self, conn: Channel[Any], size: int) -> None:
+        """One more message waits to be read."""
+
+    def less(self, conn: Channel[Any], size: int) -> None:
+        """One has been read, or is not wanted."""
+
+
 class Carrier(Protocol):
     """What virtual connections run over: a `link.Link`.
 
@@ -46,6 +56,9 @@ class Carrier(Protocol):
 
     @property
     def face(self) -> Any: ...
+
+    @property
+    def unread(self) -> Bounds: ...
 
     @property
     def max_message(self) -> int: ...
@@ -80,11 +93,11 @@ class Carrier(Protocol):
     def close(self, conn: Channel[Any], reason: FastwayError) -> None:
         """Close a virtual connection; a second time does nothing."""
 
-    def more_unread(self, conn: Channel[Any], size: int) -> None:
-        """One more message waits to be read."""
+    def mark_closed(self, conn: Channel[Any], reason: FastwayError) -> bool:
+        """Close it and tell nobody here yet; False when it is closed already."""
 
-    def less_unread(self, conn: Channel[Any], size: int) -> None:
-        """One has been read, or is not wanted."""
+    def tell_closed(self, conn: Channel[Any]) -> None:
+        """Tell who waits for the end of one that was marked."""
 
 
 class Channel(Generic[T]):
@@ -102,6 +115,7 @@ class Channel(Generic[T]):
     """
 
     __slots__ = (
+        "__weakref__",
         "_enders",
         "_queue",
         "_readers",
@@ -137,7 +151,7 @@ class Channel(Generic[T]):
     def __del__(self) -> None:
         # Closed, unread and forgotten: what waited is gone too.
         if self.held:
-            self.link.less_unread(self, self.held)
+            self.link.unread.less(self, self.held)
 
     @property
     def unread(self) -> int:
@@ -177,7 +191,7 @@ class Channel(Generic[T]):
     def on_end(self, call: Callable[[Any], object]) -> None:
         """Call it once, with this connection, when that has ended; at once if it has.
 
-        It raises nothing. The same one is called once however often it was given.
+        The same one is called once however often it was given. What it raises is logged.
         """
         if self.ended is not None:
             call(self)
@@ -205,7 +219,7 @@ class Channel(Generic[T]):
         if not queue:
             self._queue = None
         self.held -= len(data)
-        self.link.less_unread(self, len(data))
+        self.link.unread.less(self, len(data))
         return self.decode(data)
 
     def decode(self, data: bytes) -> T:
@@ -223,7 +237,7 @@ class Channel(Generic[T]):
         self._queue = None
         held, self.held = self.held, 0
         if held:
-            self.link.less_unread(self, held)
+            self.link.unread.less(self, held)
 
     def wait_to_read(self) -> Any:
         """A Waiter of whoever wants the next message: `hand_over` is what fires it."""
@@ -253,7 +267,7 @@ class Channel(Generic[T]):
         if not queue:
             self._queue = None
         self.held -= len(data)
-        self.link.less_unread(self, len(data))
+        self.link.unread.less(self, len(data))
         return data
 
     # What the link calls.
@@ -270,7 +284,7 @@ class Channel(Generic[T]):
             self._queue = deque()
         self._queue.append(data)
         self.held += len(data)
-        self.link.more_unread(self, len(data))
+        self.link.unread.more(self, len(data))
 
     def tell_ended(self) -> None:
         """`ended` is set: tell whoever waits for that."""
@@ -279,6 +293,17 @@ class Channel(Generic[T]):
         readers, self._readers = self._readers, None
         if readers is not None:
             readers.errback(reason)
-        enders, self._enders = self._enders, None
-        for call in enders or ():
-            call(self)
+        enders = self._enders
+        for call in list(enders or ()):
+            if enders is not None and enders.pop(call, self) is None:  # else taken back just now
+                try:
+                    call(self)
+                except Exception:
+                    self.link.loop.log_failure(f"on_end failed with {self!r}: {call!r}")
+
+
+def close_all(conns: Iterable[Channel[Any]], problem: str) -> None:
+    """Close virtual connections: all are closed before anybody is told, as when a link ends."""
+    closed = [conn for conn in conns if conn.link.mark_closed(conn, ConnectionEnded(problem))]
+    for conn in closed:
+        conn.link.tell_closed(conn)

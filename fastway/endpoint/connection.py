@@ -124,8 +124,11 @@ class VirtualConnection(Channel[T]):
         try:
             message = self.decode(data)
         except BadMessage as error:
-            reader.errback(error)
+            if not reader.called:  # who was told of the end may have cancelled it
+                reader.errback(error)
         else:
+            if reader.called:
+                return self.hand_over(data)
             reader.callback(message)
         return True
 

@@ -53,7 +53,7 @@ class Face(Acceptor[C]):
     @property
     def round_trip(self) -> float | None:
         """Seconds that the last answered ping took; None before."""
-        return self.link.round_trip
+        return self.link.heart.round_trip
 
     @property
     def server_id(self) -> int | None:

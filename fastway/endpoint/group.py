@@ -7,12 +7,11 @@ once for each format, and its size checked before anybody gets it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-from fastway.endpoint.channel import Carrier, Channel
-from fastway.errors import ConnectionEnded
+from fastway.endpoint.channel import Carrier, Channel, close_all
 from fastway.wire import packet_head
 
 C = TypeVar("C", bound=Channel[Any])
@@ -69,9 +68,8 @@ class Group(Generic[C]):
             self.discard(conn)
 
     def close(self) -> None:
-        """Close all members."""
-        for conn in self:
-            conn.close()
+        """Close all members; all are closed before anybody is told."""
+        close_all(self, "closed here")
 
     def __len__(self) -> int:
         return len(self._members)
@@ -90,7 +88,7 @@ class Group(Generic[C]):
         self,
         message: Any,
         *,
-        but: C | Collection[C] | None = None,
+        but: C | Iterable[C] | None = None,
         to: Iterable[C] | None = None,
     ) -> int:
         """Send a message to all members, and never wait.
@@ -113,13 +111,15 @@ class Group(Generic[C]):
             if conn.link.is_open(conn)
         ]
         if but is not None:
-            left_out = {but} if isinstance(but, Channel) else but
+            left_out = {but} if isinstance(but, Channel) else set(but)
             members = [conn for conn in members if conn not in left_out]
         encoded = _encode(message, members)
         batches: dict[Carrier, _Batch] = {}
         told = 0
         slow: list[C] = []
         for conn in members:
+            if conn.ended is not None:  # closed by whoever was told that the buffer is full
+                continue
             link = conn.link
             batch = batches.get(link)
             if batch is None:
@@ -132,8 +132,7 @@ class Group(Generic[C]):
             batch.write()
         self.missed += len(slow)
         if self.slow is Slow.CLOSE:
-            for conn in slow:
-                conn.link.close(conn, ConnectionEnded("too slow for its group"))
+            close_all(slow, "too slow for its group")
         return told
 
 
