@@ -10,6 +10,7 @@ import hmac
 import os
 import subprocess
 import sys
+from dataclasses import FrozenInstanceError, replace
 from typing import Any, cast
 
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.snet import crypto
+from fastway.snet.config import SnetConfig
 from fastway.snet.crypto import (
     CHALLENGE_SIZE,
     GENERATOR,
@@ -35,6 +37,8 @@ from fastway.snet.crypto import (
 )
 from tests.support.core import DETERMINISTIC, cut
 from tests.support.errors import raised
+from tests.support.gateways import OneOf
+from tests.support.snet import Dialling, Listening, Resumable
 from tests.support.snet_golden import (
     A_PUBLIC,
     B_PUBLIC,
@@ -224,6 +228,26 @@ class LackTests(SynchronousTestCase):
         text = str(raised(ValueError, check_stream_cipher))
         self.assertIn("pip install 'fastway[snet]'", text)
         self.assertNotIn("\n", text)
+
+    def test_both_sides(self) -> None:
+        """Without it each side makes, cuts and resumes streams that are not encrypted; neither
+        side's configuration can come to ask for encryption unseen."""
+        check_stream_cipher()  # so that the module is there to be taken away
+        name = "cryptography.hazmat.primitives.ciphers"
+        self.addCleanup(sys.modules.__setitem__, name, sys.modules[name])
+        sys.modules[name] = cast(Any, None)
+        listens, dials = Resumable(), Resumable()
+        listening, dialling = Listening(listens), Dialling(OneOf(dials), backoff=float)
+        script, wire = listening.new(b"made ")
+        wire.broken()
+        listening.resume(script, b"resumed")
+        dialling.new(b"made ").broken()
+        dialling.turn()
+        dialling.resume(b"resumed")
+        self.assertEqual([listens.received, dials.received], [b"made resumed"] * 2)
+        raised(ValueError, SnetConfig, encrypt=True)
+        raised(ValueError, replace, SnetConfig(), encrypt=True)
+        raised(FrozenInstanceError, setattr, SnetConfig(), "encrypt", True)
 
     def test_wrong_cipher(self) -> None:
         """A cipher that is not RC4 is found out."""

@@ -30,12 +30,12 @@ from fastway.snet import carrier, outbox
 from fastway.snet.carrier import LINGER
 from fastway.snet.config import SnetConfig
 from fastway.snet.crypto import private_key
-from fastway.snet.dial import SnetClientEndpoint
+from fastway.snet.dial import HURRY, SnetClientEndpoint
 from fastway.snet.listen import SnetFactory, SnetPort, SnetServerEndpoint
 from fastway.snet.session import Fault, HandshakeFailed
 from tests.support.errors import failure_of, raised
 from tests.support.gateways import OneOf
-from tests.support.snet import Dialling, Listening, Resumable, acked_of
+from tests.support.snet import Dialling, Listening, Resumable, Wire, acked_of
 from tests.support.snet_golden import PRIME, REFUSED, Script, u64
 from tests.support.snet_sockets import Proxy, RawClient, raw_client
 from tests.support.tapes import Tape, arrival, ends, noise
@@ -876,6 +876,114 @@ class DiallerTests(ClockCase):
         bench.resume(b"back")
         self.assertEqual(tape.received, b"back")
 
+    def hanging(self, shakes_hands: bool = False) -> tuple[Dialling, Resumable, list[Wire]]:
+        """A stream that was cut at 2 s, and whose attempt to resume gets no answer."""
+        bench, tape = self.bench()
+        wire = bench.new()
+        bench.pass_time(2.0)
+        wire.broken()
+        bench.turn()
+        reached = [bench.reach()] if shakes_hands else []
+        self.assertEqual(bench.endpoint.asked, [0.0, 2.0])
+        return bench, tape, reached
+
+    def test_hurry_while_an_attempt_hangs(self) -> None:
+        """resume_now gives up an attempt that gets no answer, or half of one, for another that
+        is made at once, and counts it as no failure."""
+        for shakes_hands in (False, True):
+            bench, tape, reached = self.hanging(shakes_hands)
+            bench.pass_time(1.5)
+            tape.within("resume_now")
+            bench.turn()
+            self.assertEqual(bench.endpoint.asked, [0.0, 2.0, 3.5])
+            self.assertEqual(
+                [len(bench.endpoint.waiting), len(bench.wires)], [1, 1 + shakes_hands]
+            )
+            self.assertEqual([wire.closed for wire in reached], [True] * shakes_hands)
+            self.assertEqual(bench.endpoint.cancelled, not shakes_hands)
+            bench.endpoint.fail(ConnectError())
+            bench.pass_time(1.0)
+            self.assertEqual(bench.endpoint.asked[3:], [4.5])
+            bench.resume(b"back")
+            self.assertEqual([tape.received, tape.events[1:]], [b"back", [(2.5, 0)]])
+            self.assertEqual(tape.faults, [])
+            bench.pass_time(20.0)
+            self.assertEqual(len(bench.endpoint.asked), 4)
+
+    def test_hurry_is_bounded(self) -> None:
+        """However often resume_now is called, attempts begin HURRY seconds apart, one at a time,
+        and the last call is not forgotten."""
+        bench, tape, _ = self.hanging()
+        for _ in range(round(5 * HURRY * 8)):
+            for _ in range(3):
+                tape.wire.resume_now()
+            bench.turn()
+            self.assertEqual(len(bench.endpoint.waiting), 1)
+            bench.clock.advance(0.125)
+        wanted = [0.0, 2.0, *(2.0 + HURRY * number for number in range(6))]
+        self.assertEqual(bench.endpoint.asked, wanted)
+        bench.pass_time(5.0)
+        self.assertEqual(bench.endpoint.asked, wanted)
+
+    def test_hurry_in_vain(self) -> None:
+        """An attempt that comes through by itself leaves nothing of a resume_now that had to
+        wait."""
+        bench, tape, _ = self.hanging()
+        tape.wire.resume_now()
+        bench.turn()
+        tape.wire.resume_now()
+        bench.resume(b"back")
+        bench.pass_time(2 * HURRY)
+        self.assertEqual([len(bench.endpoint.asked), tape.received], [3, b"back"])
+        self.assertEqual([tape.events[0], len(tape.events)], ["cut", 2])
+
+    def test_hurry_of_one_that_flaps(self) -> None:
+        """resume_now of streams that live drops no more connections than it may make."""
+        bench, tape = self.bench()
+        bench.new()
+        for _ in range(80):
+            tape.wire.resume_now()
+            bench.turn()
+            if bench.endpoint.waiting:
+                bench.resume()
+            bench.clock.advance(0.125)
+        self.assertLessEqual(len(bench.endpoint.asked), 2 + 10 / HURRY)
+        self.assertEqual(tape.losses, [])
+
+    def test_stop_in_an_attempt(self) -> None:
+        """Whatever an attempt is at, the end of its stream leaves no connection and nothing
+        scheduled."""
+        for end in ("abortConnection", "loseConnection"):
+            for shakes_hands in (False, True):
+                for hurried in (0, 1, 2):
+                    bench, tape, _ = self.hanging(shakes_hands)
+                    for _ in range(hurried):
+                        tape.wire.resume_now()
+                        bench.turn()
+                    tape.within(end)
+                    bench.turn()
+                    self.assertEqual(len(tape.losses), 1)
+                    self.assertEqual([bench.endpoint.waiting, bench.calls], [[], []])
+                    self.assertEqual(
+                        [wire.told for wire in bench.wires], [True] * len(bench.wires)
+                    )
+                    tape.wire.resume_now()
+                    bench.turn()
+                    self.assertEqual([bench.endpoint.waiting, bench.calls], [[], []])
+
+    def test_abort_with_an_old_connection(self) -> None:
+        """An abort leaves none of the connections that take their time to close, either."""
+        bench, tape = self.bench()
+        slow = bench.new()
+        bench.pass_time(2.0)
+        slow.loseConnection = lambda: None  # type: ignore[method-assign]
+        slow.half_close()
+        bench.turn()
+        self.assertEqual([slow.closed, len(bench.endpoint.waiting)], [False, 1])
+        tape.wire.abortConnection()
+        bench.turn()
+        self.assertEqual([slow.closed, bench.endpoint.waiting, bench.calls], [True, [], []])
+
     def test_backoff_of_one_that_flaps(self) -> None:
         """Connections that do not last are no reason to dial without a pause."""
         bench, _ = self.bench()
@@ -887,6 +995,48 @@ class DiallerTests(ClockCase):
             bench.pass_time(float(number))
             wire = bench.resume()
         self.assertEqual(bench.endpoint.asked, [0.0, 1.0, 3.0, 6.0, 10.0])
+
+    def test_default_backoff(self) -> None:
+        """Without a backoff of one's own the delays begin with 0.1 s and grow to 5 s, each by
+        chance up to twice as long."""
+        tape = Resumable()
+        bench = Dialling(OneOf(tape), SnetConfig(wait_timeout=1000.0))
+        wire = bench.new()
+        wire.broken()
+        delays = []
+        for _ in range(20):
+            cut = bench.clock.seconds()
+            while not bench.endpoint.waiting:
+                bench.clock.advance(1 / 64)
+            delays.append(bench.clock.seconds() - cut)
+            bench.endpoint.fail(ConnectError())
+        self.assertTrue(0.1 <= delays[0] <= 0.22, delays)
+        self.assertTrue(0.15 <= delays[2] <= 0.47, delays)
+        self.assertTrue(all(2.5 <= delay <= 5.02 for delay in delays[15:]), delays)
+        self.assertGreater(len(set(delays[15:])), 1)
+        tape.wire.abortConnection()
+
+    def test_got_across(self) -> None:
+        """A connection that did not last and took bytes either way is followed by an attempt at
+        once."""
+        bench, tape = self.bench()
+        wire = bench.new(b"for it")
+        wire.broken()
+        bench.turn()
+        wire = bench.resume()
+        tape.wire.write(b"for the peer")
+        bench.script.take(wire.take())
+        wire.broken()
+        bench.turn()
+        self.assertEqual(bench.endpoint.waiting, [])  # nobody knows yet that it got across
+        bench.pass_time(1.0)
+        bench.resume().broken()
+        bench.turn()
+        self.assertEqual(bench.endpoint.asked, [0.0, 0.0, 1.0, 1.0])
+        bench.resume().broken()
+        bench.turn()
+        self.assertEqual(bench.endpoint.waiting, [])
+        tape.wire.abortConnection()
 
     def test_one_attempt_at_a_time(self) -> None:
         """While an attempt is under way there is no other one."""
@@ -902,7 +1052,7 @@ class DiallerTests(ClockCase):
         bench, tape = self.bench(wait_timeout=30.0, init_timeout=2.0)
         bench.new().broken()
         bench.pass_time(1.0)
-        bench.endpoint.fail(ConnectionRefusedError())
+        bench.endpoint.fail(CancelledError())  # which is not this side's doing
         bench.pass_time(2.0)  # the second pause
         self.assertEqual(len(bench.endpoint.waiting), 1)
         bench.pass_time(2.0)  # it hangs

@@ -1,6 +1,7 @@
 """How streams behave: the numbers of both sides.
 
-Rule: what cannot be is refused here, before a port listens or a stream is dialled.
+Rule: what cannot be is refused here, before a port listens or a stream is dialled, and nothing is
+changed later.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from fastway.snet.crypto import check_stream_cipher
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class SnetConfig:
     """How streams behave. Both sides should have the same `encrypt` and `buffer`.
 

@@ -8,12 +8,12 @@ as long as the stream lives.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, cast
 
-from twisted.application.internet import backoffPolicy
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import ConnectionAborted, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.error import ConnectionAborted, ConnectionDone, TimeoutError
 from twisted.internet.interfaces import (
     IAddress,
     IProtocol,
@@ -28,6 +28,7 @@ from zope.interface import implementer
 from fastway.address import address_name
 from fastway.errors import Reason
 from fastway.logs import make_logger
+from fastway.reconnect import Backoff, Reconnect, growing
 from fastway.snet.carrier import LINGER, Carrier
 from fastway.snet.config import SnetConfig
 from fastway.snet.session import DialHandshake, Fault, HandshakeFailed, Made, Resumed, Session
@@ -36,16 +37,25 @@ from fastway.wheel import Wheel
 
 log = make_logger(__name__)
 
-Backoff = Callable[[int], float]
-"""Failed attempts since the last connection -> seconds until the next."""
+FIRST_DELAY = 0.1
+MOST_DELAY = 5.0
+"""Seconds before the first attempt that is not made at once, and in the end before every one."""
 
 STEADY = 1.0
 """Seconds that a connection must have lasted, or else have got something across, for the next
 attempt to be made at once."""
 
+HURRY = 1.0
+"""Seconds between attempts that somebody asked for, however often he does. What hangs for less may
+yet come through."""
+
 
 class Attempt(Factory):
     """One connection of the dialling side, up to the end of its handshake.
+
+    Args:
+        leaving: Where its connection stands while it closes in good order, which takes LINGER
+            seconds at most.
 
     Attributes:
         done: Fires with the carrier and the handshake's result; fails as the endpoint does, with
@@ -59,13 +69,15 @@ class Attempt(Factory):
         endpoint: IStreamClientEndpoint,
         clock: IReactorTime,
         config: SnetConfig,
+        leaving: set[Carrier],
         session: Session | None = None,
     ) -> None:
         self.config = config
         self._handshake = DialHandshake(config.buffer, config.encrypt, session)
         self._clock = clock
         self._carrier: Carrier | None = None
-        self._leaving: Any = None
+        self._leaving = leaving
+        self._linger: Any = None
         self._over = False
         self.done: Deferred[tuple[Carrier, Made | Resumed]] = Deferred(self._cancelled)
         self.done.addTimeout(config.init_timeout, clock, self._too_late)
@@ -87,11 +99,13 @@ class Attempt(Factory):
         self._failed(Failure(error))
 
     def carrier_leaves(self, carrier: Carrier) -> None:
-        self._leaving = self._clock.callLater(LINGER, carrier.abort)
+        self._leaving.add(carrier)
+        self._linger = self._clock.callLater(LINGER, carrier.abort)
 
     def carrier_gone(self, carrier: Carrier) -> None:
-        if self._leaving is not None and self._leaving.active():
-            self._leaving.cancel()
+        self._leaving.discard(carrier)
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
 
     def _failed(self, failure: Failure) -> None:
         if not self._over:
@@ -116,7 +130,7 @@ class Dialler:
     Args:
         endpoint: What to connect to.
         factory: Builds the protocol that runs over the stream.
-        backoff: How long to wait between attempts.
+        reconnect: How long to wait between attempts.
     """
 
     def __init__(
@@ -125,25 +139,29 @@ class Dialler:
         factory: IProtocolFactory,
         clock: IReactorTime,
         config: SnetConfig,
-        backoff: Backoff,
+        reconnect: Reconnect,
     ) -> None:
         self.clock = clock
         self.config = config
         self.wheel = Wheel(clock)
         self._endpoint = endpoint
         self._factory = factory
-        self._backoff = backoff
-        self._failures = 0
-        self._connected = 0.0
-        """When the last handshake was done, in the wheel's seconds."""
+        self._reconnect = reconnect
         self._read = 0
-        """Bytes of the stream that had come by then."""
+        """Bytes of the stream that had come when the last handshake was done."""
+        self._got_across = False
+        """That handshake showed that the connection before it took bytes to the peer."""
         self._attempt: Deferred[Any] | None = None
+        """The attempt that is under way."""
         self._call: Any = None
+        """The next one, which ends the one that is under way then."""
+        self._no_hurry = -math.inf
+        """Until when no further attempt is made because somebody asks for it, on the clock."""
+        self._leaving: set[Carrier] = set()
 
     def connect(self) -> Deferred[IProtocol]:
         """Fires with the protocol; fails as an Attempt does. Can be cancelled."""
-        attempt = Attempt(self._endpoint, self.clock, self.config)
+        attempt = Attempt(self._endpoint, self.clock, self.config, self._leaving)
         return attempt.done.addCallback(self._made)
 
     def _made(self, made: tuple[Carrier, Made | Resumed]) -> IProtocol:
@@ -157,7 +175,7 @@ class Dialler:
             carrier.abort()
             self._factory.doStop()
             raise
-        self._connected = self.wheel.seconds()
+        self._reconnect.began(self.wheel.seconds())
         SnetStream(self, result.session).begin(carrier, protocol, result.rest)
         return protocol
 
@@ -166,11 +184,9 @@ class Dialler:
     def stream_cut(self, stream: SnetStream) -> None:
         now = self.wheel.seconds()
         self.wheel.watch(stream, now)
-        if now - self._connected >= STEADY or stream.session.read > self._read:
-            self._failures = 0
-        else:
-            self._failures += 1
-        self._try_soon(stream)
+        got_something = self._got_across or stream.session.read > self._read
+        self._got_across = False
+        self._try_by(self.clock.seconds() + self._reconnect.ended(now, got_something), stream)
 
     def stream_resumed(self, stream: SnetStream, seconds: float, replayed: int) -> None:
         log.info(
@@ -182,16 +198,17 @@ class Dialler:
 
     def stream_gone(self, stream: SnetStream) -> None:
         self.wheel.stop()
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-        if self._attempt is not None:
-            self._attempt.cancel()
+        self._no_more_attempts()
+        if not isinstance(stream.lost, ConnectionDone):
+            for carrier in list(self._leaving):
+                carrier.abort()
         self._factory.doStop()
 
     def hurry(self, stream: SnetStream) -> None:
-        if self._call is not None:
-            self._call.reset(0)
+        if self._attempt is None and self._call is None:
+            return
+        self._try_by(max(self.clock.seconds(), self._no_hurry), stream)
+        self._no_hurry = max(self._no_hurry, self._call.getTime() + HURRY)
 
     def tell(self, call: Callable[[], object]) -> None:
         call()
@@ -201,36 +218,51 @@ class Dialler:
 
     # Attempts to resume.
 
-    def _try_soon(self, stream: SnetStream) -> None:
-        pause = self._backoff(self._failures) if self._failures else 0.0
+    def _try_by(self, when: float, stream: SnetStream) -> None:
+        """Make the next attempt then, if it is not to be made sooner anyway."""
+        call = self._call
+        if call is not None:
+            if call.getTime() <= when:
+                return
+            call.cancel()
+        pause = max(0.0, when - self.clock.seconds())
         self._call = self.clock.callLater(pause, self._try, stream)
 
+    def _no_more_attempts(self) -> None:
+        call, self._call = self._call, None
+        if call is not None and call.active():
+            call.cancel()
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.cancel()
+
     def _try(self, stream: SnetStream) -> None:
-        self._call = None
+        self._no_more_attempts()
         self._attempt = attempt = Attempt(
-            self._endpoint, self.clock, self.config, stream.session
+            self._endpoint, self.clock, self.config, self._leaving, stream.session
         ).done
         attempt.addCallback(self._resumed, stream)
         attempt.addErrback(self._not_resumed, stream)
 
     def _resumed(self, resumed: tuple[Carrier, Made | Resumed], stream: SnetStream) -> None:
         self._attempt = None
+        self._no_more_attempts()
         carrier, result = resumed
-        self._connected = self.wheel.seconds()
+        self._reconnect.began(self.wheel.seconds())
         session = stream.session
         self._read, peer_read = session.read, session.peer_read
         try:
             stream.resume(carrier, cast(Resumed, result))
-            if session.peer_read > peer_read:
-                self._failures = 0
+            self._got_across = session.peer_read > peer_read
         except HandshakeFailed:
             carrier.abort()
             raise
 
     def _not_resumed(self, failure: Failure, stream: SnetStream) -> None:
-        self._attempt = None
-        if stream.lost is not None:
+        given_up = self._attempt is None and failure.check(CancelledError)
+        if given_up or stream.lost is not None:
             return
+        self._attempt = None
         error = failure.value
         if isinstance(error, HandshakeFailed):
             if error.fault is Fault.REFUSED:
@@ -239,14 +271,14 @@ class Dialler:
             if error.fault in (Fault.GAP, Fault.BAD_COUNTS):
                 stream.lose(Reason.RESUME_IMPOSSIBLE, str(error))
                 return
-        self._failures += 1
+        pause = self._reconnect.failed()
         log.info(
             "snet stream to {addr}: attempt {attempt} to resume failed: {problem}",
             addr=address_name(stream.getPeer()),
-            attempt=self._failures,
+            attempt=self._reconnect.failures,
             problem=failure.getErrorMessage(),
         )
-        self._try_soon(stream)
+        self._try_by(self.clock.seconds() + pause, stream)
 
 
 @implementer(IStreamClientEndpoint)
@@ -256,8 +288,10 @@ class SnetClientEndpoint:
     Args:
         endpoint: TCP, TLS, a unix socket.
         clock: The reactor.
-        backoff: Failed attempts since the last steady connection -> seconds until the next; the
-            first attempt after a steady connection is made at once.
+        backoff: Failures since the last steady connection, from 1 on -> seconds until the next
+            attempt; None: 0.1 s, growing to 5 s, with chance in it. The first attempt after a
+            steady connection is made at once. Steady is one that lasted a second, or took bytes
+            of the stream across.
     """
 
     def __init__(
@@ -270,9 +304,10 @@ class SnetClientEndpoint:
         self._endpoint = endpoint
         self._clock = clock
         self._config = SnetConfig() if config is None else config
-        self._backoff = backoffPolicy(0.1, 5.0, 1.5) if backoff is None else backoff
+        self._backoff = growing(FIRST_DELAY, MOST_DELAY) if backoff is None else backoff
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Fires with the protocol once the stream is there; fails as the endpoint does, with
         HandshakeFailed, or with Twisted's TimeoutError. Can be cancelled."""
-        return Dialler(self._endpoint, factory, self._clock, self._config, self._backoff).connect()
+        reconnect = Reconnect(self._backoff, STEADY, at_once=True)
+        return Dialler(self._endpoint, factory, self._clock, self._config, reconnect).connect()

@@ -22,7 +22,9 @@ class IResumableTransport(Interface):
     def resume_now() -> None:
         """Give up the connection in use, which may be dead, and get a new one at once.
 
-        Only the dialling side can; the other one waits to be come back to.
+        While it is cut, an attempt that hangs is given up for a new one. However often it is
+        called, that makes one attempt a second. Only the dialling side can; the other one waits
+        to be come back to.
         """
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from fastway.reconnect import Backoff
 from fastway.snet.config import SnetConfig
-from fastway.snet.dial import Attempt, Backoff, Dialler, SnetClientEndpoint
+from fastway.snet.dial import Attempt, Dialler, SnetClientEndpoint
 from fastway.snet.listen import SnetFactory, SnetPort, SnetServerEndpoint, SnetStats
 
 __all__ = [
