@@ -48,17 +48,13 @@ from fastway.errors import (
     SendQueueFull,
     StreamLost,
 )
-from fastway.waiting import Loop, Timer, Waiters
+from fastway.waiting import TURNS, Loop, Timer, Waiters
 
 ANSWER_TIMEOUT = 5.0
 """Seconds in which a gateway must answer a login, or a ping where no `ping_interval` is set."""
 
 LINGER = 5.0
 """Seconds that a closed connection's gateway gets to take what was written."""
-
-
-TURNS = 2
-"""Turns of the loop that who reads gets before too much is unread, where turns are (asyncio)."""
 
 
 class Transport(Protocol):
