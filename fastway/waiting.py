@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+TURNS = 2
+"""Turns of the loop that who takes gets before too much waits, where turns are (asyncio)."""
+
 
 class Waiter(Protocol):
     """What one caller awaits: a Deferred, or what is like one in asyncio."""
@@ -94,6 +97,11 @@ class Waiters:
             del self._waiting[waiter]
             return waiter
         return None
+
+    def fail(self, waiter: Any, error: Exception) -> None:
+        """That one fails, if it still waits."""
+        if self._waiting.pop(waiter, self) is None and not waiter.called:
+            waiter.errback(error)
 
     def callback(self, value: object) -> None:
         """Everybody who waits now gets `value`."""

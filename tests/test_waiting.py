@@ -236,7 +236,7 @@ class SiblingTests(ClockTestCase):
         first, second = conn.receive(), conn.receive()
 
         class Cancelling(Text):
-            def decode(self, data: bytes) -> str:
+            def decode(self, data: bytes, into: type[str] | None = None) -> str:
                 first.cancel()
                 return data.decode()
 

@@ -7,12 +7,13 @@ Rule: what fails here says why in one line: `GatewayUnreachable` before there is
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import re
 import ssl
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
-from urllib.parse import urlsplit
 
 from fastway.aio.connection import GatewayConnection
 from fastway.causes import cause_of
@@ -49,35 +50,42 @@ class Gateway:
     snet: SnetConfig | None = None
     timeout: float = CONNECT_TIMEOUT
 
+    def __post_init__(self) -> None:
+        if not self.path and not 1 <= self.port <= 65535:
+            raise ValueError(f"a port is 1 to 65535, not {self.port}")
+
     @classmethod
     def parse(cls, text: str) -> Gateway:
-        """`host:port`, `tcp://host:port`, `tls://host:port`, `snet://host:port`,
-        `snet+tls://host:port` or `unix:/path`.
+        """`host:port`, `tcp://host:port`, `tls://host:port`, `unix:/path`, and over snet
+        `snet://host:port`, `snet+tls://host:port` or `snet+unix:/path`. An IPv6 address is in
+        brackets: `[::1]:9010`.
 
         Raises:
             ValueError: it is none of these.
         """
-        parts = urlsplit(text if "://" in text or text.startswith("unix:") else f"tcp://{text}")
-        if parts.scheme == "unix":
-            if not parts.path or parts.netloc:
-                raise ValueError(f"{text!r} is not unix:/path")
-            return cls(path=parts.path)
-        layers = parts.scheme.split("+")
-        if not set(layers) <= {"tcp", "tls", "snet"} or parts.path or parts.query:
-            raise ValueError(f"{text!r} is not host:port, tls://host:port or snet://host:port")
-        try:
-            port = parts.port
-        except ValueError:
-            port = None
-        if not port or not parts.hostname:
-            raise ValueError(f"{text!r} has no host and port")
+        path = _PATH.fullmatch(text)
+        if path is not None:
+            return cls(path=path[2], snet=SnetConfig() if path[1] else None)
+        parts = _HOST.fullmatch(text)
+        if parts is None or not 1 <= int(parts["port"]) <= 65535:
+            raise ValueError(f"{text!r} is not host:port, tls://host:port or unix:/path")
+        host = parts["host"]
+        if host.startswith("["):
+            host = host[1:-1]
+            try:
+                ipaddress.IPv6Address(host)
+            except ValueError:
+                raise ValueError(f"{text!r}: {host} is no IPv6 address") from None
+        layers = parts["layers"] or ""
         snet = SnetConfig() if "snet" in layers else None
-        return cls(parts.hostname, port, tls="tls" in layers, snet=snet)
+        return cls(host, int(parts["port"]), tls="tls" in layers, snet=snet)
 
     def __str__(self) -> str:
         layers = [name for name, there in (("snet", self.snet), ("tls", self.tls)) if there]
-        where = self.path or f"{self.host}:{self.port}"
-        return f"{'+'.join(layers) or ('unix' if self.path else 'tcp')}:{where}"
+        if self.path:
+            return f"{'+'.join([*layers, 'unix'])}:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'+'.join(layers) or 'tcp'}://{host}:{self.port}"
 
     async def open(self, factory: Factory) -> asyncio.Protocol:
         """Connect one connection of the network, without snet.
@@ -86,26 +94,56 @@ class Gateway:
             GatewayUnreachable: there is none.
         """
         loop = asyncio.get_running_loop()
+        # Not `wait_for`: until Python 3.12 it takes a cancellation for nothing when the result
+        # has just come.
+        connecting = loop.create_task(self._open(loop, factory))
+        connecting.add_done_callback(_look_at)
+        late = False
+
+        def give_up() -> None:
+            nonlocal late
+            late = connecting.cancel()
+
+        timer = loop.call_later(self.timeout, give_up)
+        try:
+            return await connecting
+        except asyncio.CancelledError:
+            connecting.cancel()
+            task: Any = asyncio.current_task()
+            if not late or (hasattr(task, "cancelling") and task.cancelling()):
+                raise
+        except (OSError, UnicodeError) as error:  # no host name at all is a UnicodeError
+            raise GatewayUnreachable(str(self), cause_of(error), error) from error
+        finally:
+            timer.cancel()
+        raise GatewayUnreachable(
+            str(self), f"no connection within {self.timeout:g} s", TimeoutError()
+        )
+
+    async def _open(self, loop: asyncio.AbstractEventLoop, factory: Factory) -> asyncio.Protocol:
         context = ssl.create_default_context() if self.tls is True else self.tls or None
         name = (self.server_name or self.host) if context is not None else None
-        connecting: Coroutine[Any, Any, tuple[Any, asyncio.Protocol]]
         if self.path:
-            connecting = loop.create_unix_connection(
+            _, protocol = await loop.create_unix_connection(
                 factory, self.path, ssl=context, server_hostname=name
             )
         else:
-            connecting = loop.create_connection(
+            _, protocol = await loop.create_connection(
                 factory, self.host, self.port, ssl=context, server_hostname=name
             )
-        try:
-            _, protocol = await asyncio.wait_for(connecting, self.timeout)
-        except asyncio.TimeoutError as error:
-            raise GatewayUnreachable(
-                str(self), f"no connection within {self.timeout:g} s", error
-            ) from None
-        except OSError as error:
-            raise GatewayUnreachable(str(self), cause_of(error), error) from error
         return protocol
+
+
+_PATH = re.compile(r"(snet\+)?unix:(/[^\0]*)", re.S)
+_HOST = re.compile(
+    r"((?P<layers>tcp|tls|snet|snet\+tcp|snet\+tls|tls\+snet)://)?"
+    r"(?P<host>\[[^\s\[\]]+\]|[^\s\0-\x20\x7f\[\]:/?#@\\]+):(?P<port>[0-9]{1,5})"
+)
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()  # whoever waited may have been cancelled in this very turn
 
 
 class Wire(asyncio.Protocol):
@@ -218,7 +256,7 @@ def connect_client(
 
     Awaiting it raises GatewayUnreachable.
     """
-    return Connecting(_connect(gateway, None, b"", config, made))
+    return Connecting(connect(gateway, None, b"", config, made))
 
 
 def connect_server(
@@ -237,16 +275,17 @@ def connect_server(
     Awaiting it raises GatewayUnreachable, or LoginFailed when the gateway did not take the login.
     """
     secret = key.encode("utf-8") if isinstance(key, str) else key
-    return Connecting(_connect(gateway, server_id, secret, config, made))
+    return Connecting(connect(gateway, server_id, secret, config, made))
 
 
-async def _connect(
+async def connect(
     gateway: Gateway | str,
     server_id: int | None,
     key: bytes,
     config: EndpointConfig | None,
     made: Callable[[GatewayConnection], None] | None,
 ) -> GatewayConnection:
+    """As `connect_client` where `server_id` is None, and as `connect_server`; a coroutine."""
     where = Gateway.parse(gateway) if isinstance(gateway, str) else gateway
     config = EndpointConfig() if config is None else config
     loop = asyncio.get_running_loop()

@@ -9,9 +9,9 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
-from fastway.aio.connect import Gateway, connect_client, connect_server
+from fastway.aio.connect import Gateway, connect
 from fastway.aio.connection import GatewayConnection, Taking, VirtualConnection
 from fastway.aio.loop import AioLoop
 from fastway.endpoint.config import EndpointConfig
@@ -46,7 +46,7 @@ class GatewayPool(
     ) -> None:
         self.server_id = server_id
         self.config = EndpointConfig() if config is None else config
-        self._key = key
+        self._key = key.encode("utf-8") if isinstance(key, str) else key
         loop = AioLoop(asyncio.get_running_loop())
         wanted = {name: _gateway(gateway) for name, gateway in gateways.items()}
         super().__init__(wanted, loop, self.config.accept_queue, backoff)
@@ -96,8 +96,7 @@ class GatewayPool(
     def connect_to(
         self, name: str, gateway: Any, made: Callable[[GatewayConnection], None]
     ) -> Any:
-        connecting = connect_server(gateway, self.server_id, self._key, self.config, made=made)
-        return asyncio.ensure_future(connecting)
+        return self._loop.spawn(connect(gateway, self.server_id, self._key, self.config, made))
 
     def add(self, name: str, gateway: Gateway | str) -> None:
         super().add(name, _gateway(gateway))
@@ -135,7 +134,7 @@ class GatewayClient:
         self._ended: Exception | None = LocalError("the client is not started")
         self._keeper: Keeper[GatewayConnection] = Keeper(
             "any",
-            lambda made: asyncio.ensure_future(self._connect(made)),
+            lambda made: loop.spawn(self._connect(made)),
             lambda: self._changes.callback(None),
             default_backoff() if backoff is None else backoff,
             loop,
@@ -145,7 +144,7 @@ class GatewayClient:
         error: Exception = GatewayDown("any")
         for gateway in random.sample(self.gateways, len(self.gateways)):
             try:
-                return await connect_client(gateway, self.config, made=made)
+                return await connect(gateway, None, b"", self.config, made)
             except (GatewayUnreachable, EndpointEnded) as unreachable:
                 error = unreachable
         raise error
@@ -156,7 +155,9 @@ class GatewayClient:
         return self._keeper.gateway
 
     def start(self) -> None:
-        """Connect, and connect again."""
+        """Connect, and connect again; a second time changes nothing."""
+        if self._ended is None:
+            return
         self._ended = None
         self._keeper.start()
 
@@ -192,8 +193,7 @@ class GatewayClient:
         """
         before = self._keeper.failed
         while self.gateway is None:
-            if self._ended is not None:
-                raise self._ended
+            self._check_running()
             if attempts is not None and self._keeper.failed - before >= attempts:
                 raise GatewayDown("any")
             await self._changes.wait()
@@ -209,13 +209,26 @@ class GatewayClient:
             DialTimeout: no answer in time.
             As GatewayConnection.dial.
         """
-        if timeout is None:
-            return await self._dial(remote_id)
+        loop = asyncio.get_running_loop()
+        end = None if timeout is None else loop.time() + timeout
+        while self.gateway is None:
+            self._check_running()
+            waiter = self._changes.wait()
+            if timeout is None or end is None:
+                await waiter
+                continue
+            error = DialTimeout(remote_id, timeout)
+            timer = loop.call_at(end, self._changes.fail, waiter, error)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+        left = None if end is None else max(0.0, end - loop.time())
         try:
-            return await asyncio.wait_for(self._dial(remote_id), timeout)
-        except asyncio.TimeoutError:
-            raise DialTimeout(remote_id, timeout) from None
+            return await self.gateway.dial(remote_id, left)
+        except DialTimeout as error:
+            raise DialTimeout(remote_id, cast(float, timeout)) from error
 
-    async def _dial(self, remote_id: int) -> VirtualConnection[Any]:
-        gateway = await self.when_up()
-        return await gateway.dial(remote_id)
+    def _check_running(self) -> None:
+        if self._ended is not None:
+            raise self._ended.with_traceback(None)

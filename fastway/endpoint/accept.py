@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from fastway.endpoint.channel import Channel, close_all
 from fastway.errors import ConnectionEnded, EndpointEnded, LocalError
-from fastway.waiting import Loop, Timer, Waiters, sleeping
+from fastway.waiting import TURNS, Loop, Timer, Waiters, sleeping
 
 C = TypeVar("C", bound=Channel[Any])
 
@@ -22,6 +22,9 @@ GRACE = 10.0
 """Seconds that a handler has to return once its connection has ended."""
 
 NOBODY_SERVES = "nobody serves any more"
+
+CANCEL_AGAIN = 1.0
+"""Seconds, at least, until a handler that goes on all the same is cancelled once more."""
 
 MOST_HANDLERS = 100_000
 """Handlers that run at once, if `serve` is not told otherwise."""
@@ -44,6 +47,7 @@ class Acceptor(Generic[C]):
         self._serving: Serving[C] | None = None
         self._starting = False
         self._no_more: Exception | None = None
+        self._judging = False
 
     def listen(self, listener: Callable[[C], object] | None) -> None:
         """Hand each connection that the other side dials to a plain function, not to `accept`.
@@ -78,7 +82,8 @@ class Acceptor(Generic[C]):
 
         Args:
             limit: Handlers that run at once; further connections wait (`accept_queue`).
-            grace: Seconds after which a handler is cancelled whose connection has ended.
+            grace: Seconds after which a handler is cancelled whose connection has ended; one that
+                goes on is cancelled again and again, and the log says so.
 
         Raises:
             LocalError: connections are taken in another way already.
@@ -154,10 +159,29 @@ class Acceptor(Generic[C]):
             self._serving.run(conn)
         elif self._acceptors and self.accepted(conn):
             return
-        elif len(self._waiting) >= self._accept_limit:
-            conn.link.close(conn, ConnectionEnded("too many wait to be accepted"))
         else:
             self._waiting.append(conn)
+            if len(self._waiting) > self._accept_limit:
+                self._too_many()
+
+    def _too_many(self) -> None:
+        if not self._loop.turns:
+            self._close_too_many()
+        elif not self._judging:  # who accepts as fast as can be has had no turn yet
+            self._judging = True
+            self._loop.call_later(0, self._judge, TURNS)
+
+    def _judge(self, turns: int) -> None:
+        if turns:
+            self._loop.call_later(0, self._judge, turns - 1)
+            return
+        self._judging = False
+        self._close_too_many()
+
+    def _close_too_many(self) -> None:
+        while len(self._waiting) > self._accept_limit:
+            conn = self._waiting.pop()
+            conn.link.close(conn, ConnectionEnded("too many wait to be accepted"))
 
     def begin_accepting(self) -> None:
         """A pool starts again."""
@@ -235,7 +259,7 @@ class Serving(Generic[C]):
             return
         if not isawaitable(result):
             return
-        run = self._runs[conn] = _Run(self._loop, conn, self._grace)
+        run = self._runs[conn] = _Run(self._loop, conn, self._grace, name_of(self._handler))
         run.start(self._finish(conn, result))
 
     async def _finish(self, conn: C, result: Any) -> None:
@@ -316,12 +340,13 @@ class Serving(Generic[C]):
 class _Run(Generic[C]):
     """One handler: it is cancelled when its connection has ended and it does not return."""
 
-    __slots__ = ("_conn", "_grace", "_loop", "_over", "_task", "_timer")
+    __slots__ = ("_conn", "_grace", "_loop", "_name", "_over", "_task", "_timer")
 
-    def __init__(self, loop: Loop, conn: C, grace: float) -> None:
+    def __init__(self, loop: Loop, conn: C, grace: float, name: str) -> None:
         self._loop = loop
         self._conn = conn
         self._grace = grace
+        self._name = name
         self._task: Any = None
         self._timer: Any = None
         self._over = False
@@ -334,11 +359,16 @@ class _Run(Generic[C]):
 
     def _ended(self, _: C) -> None:
         if not self._over and self._timer is None:
-            self._timer = self._loop.call_later(self._grace, self._cancel)
+            self._timer = self._loop.call_later(self._grace, self._cancel, 1)
 
-    def _cancel(self) -> None:
+    def _cancel(self, times: int) -> None:
         self._timer = None
+        if times > 1:
+            self._loop.log_warn(f"{self._name} goes on although it was cancelled: {self._conn!r}")
         self._task.cancel()
+        if not self._over:
+            again = max(self._grace, CANCEL_AGAIN) * times
+            self._timer = self._loop.call_later(again, self._cancel, times + 1)
 
     def over(self) -> None:
         """It has returned."""

@@ -66,26 +66,33 @@ class Keeper(Generic[G]):
         self._run: object = None
         """What the run that is not stopped is known by."""
         self._waiting: Any = None
+        self._over = Waiters(loop)
+        """Who waits for the run's end."""
+        self._runs = 0
         self._newest: G | None = None
 
     def start(self) -> None:
         self._run = run = object()
+        self._runs += 1
         self._loop.spawn(self._keep(run))
 
     def stop(self) -> Any:
-        """A Waiter until the connection is gone."""
+        """What can be awaited until the connection, or the attempt to make one, is gone."""
         # It may be called from within `changed`: then nothing waits, and the run ends by itself.
         self._run = None
         if self._waiting is not None:
             self._waiting.cancel()
         self._down("left")
         newest = self._newest
-        gone = self._loop.waiter()
-        if newest is None or newest.link.transport is None or newest.link.gone:
-            gone.callback(None)
-            return gone
-        newest.link.shut()
-        return newest.link.leavers.wait()
+        if newest is not None:
+            newest.link.shut()
+        return self._loop.spawn(self._gone(newest))
+
+    async def _gone(self, newest: G | None) -> None:
+        while self._runs:
+            await self._over.wait()
+        if newest is not None and newest.link.transport is not None and not newest.link.gone:
+            await newest.link.leavers.wait()
 
     async def _keep(self, run: object) -> None:
         try:
@@ -94,7 +101,11 @@ class Keeper(Generic[G]):
                 if self._run is run:
                     await self._wait(sleeping(self._loop, pause))
         except self._loop.cancelled:
-            pass
+            if self._run is run and self._newest is not None:
+                self._newest.link.shut()  # the whole program is being cancelled
+        finally:
+            self._runs -= 1
+            self._over.callback(None)
 
     async def _wait(self, waiter: Any) -> Any:
         self._waiting = waiter
@@ -120,6 +131,9 @@ class Keeper(Generic[G]):
                 self._loop.log_warn(f"gateway {self._name}: {cause_of(error)}")
                 self._changed()
             return self._reconnect.failed()
+        if self._run is not run:  # stopped in the turn in which it came
+            gateway.link.shut()
+            return 0.0
         self.problem = None
         self.gateway = gateway
         self._reconnect.began(self._loop.seconds())
@@ -255,7 +269,9 @@ class Gateways(Acceptor[C], Generic[C, G]):
         return conn
 
     def start(self) -> None:
-        """Connect to all gateways."""
+        """Connect to all gateways; a second time changes nothing."""
+        if self.started:
+            return
         self.begin_accepting()
         self.started = True
         for name in self._wanted:

@@ -14,10 +14,7 @@ from weakref import WeakSet
 from fastway.endpoint.channel import Channel
 from fastway.endpoint.config import EndpointConfig, Overflow
 from fastway.errors import FastwayError, ReceiveQueueFull
-from fastway.waiting import Loop, Timer
-
-TURNS = 2
-"""Turns of the loop that who reads gets before too much is unread, where turns are (asyncio)."""
+from fastway.waiting import TURNS, Loop, Timer
 
 
 class Paused(Protocol):
