@@ -47,6 +47,7 @@ class Carrier(Protocol):
         full: Its transport's buffer is full: what is sent now has to wait.
         max_message: Bytes of the largest message.
         streams: Who wants to know when it fills and drains.
+        control: The gateway's control connection, where one was asked for.
     """
 
     config: EndpointConfig
@@ -56,6 +57,9 @@ class Carrier(Protocol):
 
     @property
     def face(self) -> Any: ...
+
+    @property
+    def control(self) -> Any: ...
 
     @property
     def unread(self) -> Bounds: ...

@@ -108,7 +108,7 @@ class EndpointConfig:
     ping_timeout: float = 10.0
     timeout_callback: Callable[[Any], bool] | None = None
     network_callback: Callable[[Any, NetworkEvent], object] | None = None
-    control: bool = False
+    control: bool = True
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():

@@ -191,6 +191,7 @@ class ClockTestCase(SynchronousTestCase):
 
     def server(self, **config: Any) -> ScriptedGateway:
         config.setdefault("ping_interval", 0)
+        config.setdefault("control", False)
         return ScriptedGateway(EndpointConfig(**config), SERVER_ID)
 
     def connected(self, gateway: ScriptedGateway) -> VirtualConnection[Any]:
