@@ -300,10 +300,12 @@ class ProgramTests(GatewayTestCase):
 
     timeout = 60
 
-    def save(self, texts: dict[str, str], gateway: LocalGateway) -> str:
+    def save(self, texts: dict[str, str], gateway: LocalGateway | None = None) -> str:
         """Save programs by their names, with the gateway's ports; returns the directory."""
         directory = scratch(self)
-        ports = {"9010": gateway.client_port, "9020": gateway.server_port}
+        ports = {}
+        if gateway is not None:
+            ports = {"9010": gateway.client_port, "9020": gateway.server_port}
         for name, text in texts.items():
             for written, port in ports.items():
                 text = re.sub(rf"\b{written}\b", str(port), text)
@@ -368,6 +370,29 @@ class ProgramTests(GatewayTestCase):
         ann.stdin.close()
         await self.says(ann, "the end: closed here")
         self.assertEqual(await deferToThread(ann.wait, PATIENCE), 0)
+
+    async def check_tests(self, *command: str) -> str:
+        """What a runner says to the tests of docs/testing.md."""
+        process = self.start(self.save(programs("docs/testing.md")), *command)
+        out, _ = await deferToThread(process.communicate, None, 2 * PATIENCE)
+        self.assertEqual(process.returncode, 0, out)
+        return out
+
+    async def test_trial(self) -> None:
+        """The page on testing, by trial."""
+        self.assertIn("successes=6", await self.check_tests("-m", "twisted.trial", "test_trial"))
+
+    async def test_pytest(self) -> None:
+        """By pytest."""
+        command = ("-m", "pytest", "-p", "no:cacheprovider", "--rootdir=.", "test_pytest.py")
+        self.assertIn("3 passed", await self.check_tests(*command))
+
+    async def test_unittest(self) -> None:
+        """By unittest, on asyncio."""
+        self.assertIn("Ran 1 test", await self.check_tests("-m", "unittest", "test_unittest"))
+
+    if sys.version_info < (3, 11):
+        test_unittest.skip = "enterAsyncContext is new in 3.11"  # type: ignore[attr-defined]
 
     async def test_wire(self) -> None:
         """The client of the page on the wire talks to the demo server, and prints what it says."""
