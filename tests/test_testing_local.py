@@ -225,6 +225,7 @@ class ProcessTests(SynchronousTestCase):
         with LocalGatewayProcess() as gateway:
             pid, directory = cast(int, gateway.pid), gateway._directory
             self.assertTrue(is_alive(pid))
+            self.assertNotEqual(os.getpgid(pid), os.getpgid(0), "Ctrl-C would reach it")
             self.assertEqual(ping(gateway), PING)
             said(gateway, "client port listens on")
             gateway.check()
@@ -379,6 +380,24 @@ class ProcessTests(SynchronousTestCase):
         answer, turns = asyncio.run(play())
         self.assertEqual(answer, PING)
         self.assertGreater(turns, 5)
+
+    def test_asyncio_cancelled(self) -> None:
+        """Who is cancelled while it starts leaves none behind."""
+        gateway = LocalGatewayProcess()
+        pids: list[int | None] = []
+
+        async def play() -> None:
+            entering = asyncio.ensure_future(gateway.__aenter__())
+            while gateway.pid is None:
+                await asyncio.sleep(0.001)
+            pids.append(gateway.pid)
+            entering.cancel()
+            await asyncio.wait([entering])
+            self.assertTrue(entering.cancelled())
+
+        asyncio.run(play())
+        self.assertIsNone(gateway.pid)
+        self.assertFalse(is_alive(cast(int, pids[0])))
 
 
 class ProcessEndpointTests(TestCase):

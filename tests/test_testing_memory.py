@@ -16,14 +16,17 @@ from twisted.internet.error import (
     ConnectionRefusedError,
     NoProtocol,
 )
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IHalfCloseableProtocol, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, ServerFactory, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from fastway.endpoint import (
+    AcceptEndpoint,
+    DialEndpoint,
     Endpoint,
     EndpointConfig,
     GatewayPool,
@@ -74,6 +77,70 @@ class TransportTests(TestCase):
         await check_transport(self, make_pair, BEYOND_TCP)
         await check_transport(self, make_far_pair, BEYOND_TCP)
         await until("no link", lambda: not network.links)
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfTape(Tape):
+    """One that hears of its peer's half of the end.
+
+    Attributes:
+        halves: What it heard.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.halves: list[str] = []
+
+    def readConnectionLost(self) -> None:
+        self.halves.append("read")
+
+    def writeConnectionLost(self) -> None:
+        self.halves.append("write")
+
+
+class EndTests(SynchronousTestCase):
+    """Ends that the checks of transports leave out."""
+
+    def connect(self, one: Tape, two: Tape) -> Clock:
+        clock = Clock()
+        network = Network(clock)
+        endpoint = MemoryEndpoint(network, network.address())
+        endpoint.factory = OneOf(two)
+        endpoint.connect(OneOf(one))
+        clock.advance(0)
+        return clock
+
+    def test_half_close(self) -> None:
+        """Who half-closes still hears the other end, and the end when that closes too."""
+        one, two = HalfTape(), HalfTape()
+        clock = self.connect(one, two)
+        one.wire.write(b"all I say")
+        one.wire.loseWriteConnection()
+        clock.advance(0)
+        self.assertEqual((one.halves, two.halves), (["write"], ["read"]))
+        two.wire.write(b"answer")
+        two.wire.loseConnection()
+        clock.advance(0)
+        self.assertEqual((one.received, two.received), (b"answer", b"all I say"))
+        self.assertEqual(one.halves, ["write", "read"])
+        one.wire.loseConnection()
+        clock.advance(0)
+        self.assertEqual([len(one.losses), len(two.losses)], [1, 1])
+
+    def test_write_to_nobody(self) -> None:
+        """Who writes to an end that is gone loses its connection, though it does not read."""
+        one, two = Tape(), Tape()
+        clock = self.connect(one, two)
+        two.wire.pauseProducing()
+        one.wire.loseConnection()
+        clock.advance(0)
+        self.assertEqual([len(one.losses), len(two.losses)], [1, 0])
+        two.wire.write(b"are you")
+        clock.advance(0)
+        two.wire.write(b"there?")
+        clock.advance(0)
+        (loss,) = two.losses
+        self.assertTrue(loss.check(ConnectionLost))
 
 
 class MemoryTestCase(SynchronousTestCase):
@@ -165,6 +232,20 @@ class RunTests(MemoryTestCase):
         gateway.clock.advance(0)
         self.assertEqual(self.successResultOf(ping), 0)
 
+    def test_streams(self) -> None:
+        """Twisted protocols run over virtual connections, and are cut by those."""
+        gateway = self.gateway()
+        server, client = self.server(gateway), self.client(gateway)
+        one, two = Tape(), Tape()
+        gateway.run(AcceptEndpoint(server).listen(OneOf(two)))
+        gateway.run(DialEndpoint(client, SERVER_ID).connect(OneOf(one)))
+        one.wire.write(bytes(300_000))
+        gateway.pump()
+        self.assertEqual(two.received, bytes(300_000))
+        gateway.cut(one)
+        gateway.pump()
+        self.assertEqual([len(one.losses), len(two.losses)], [1, 1])
+
     def test_many(self) -> None:
         """Many clients at once: each gets its own answers, in its own order."""
         gateway = self.gateway()
@@ -219,6 +300,19 @@ class RunTests(MemoryTestCase):
         self.assertEqual(heard, [b"0", b"1", b"2"])
         self.assertEqual([type(event) for event in events], [NetworkCut, NetworkResumed])
         self.assertEqual(len(gateway.links(client)), 1)
+        self.assertEqual(gateway.links(gateway.client), gateway.links(client))
+
+    def test_cut_twice(self) -> None:
+        """A stream that is cut has no connection until it is resumed: nothing more to be cut."""
+        gateway = self.gateway(snet=True)
+        client = self.client(gateway)
+        gateway.cut(client)
+        gateway.stop()
+        gateway.pump()
+        self.assertEqual(gateway.links(client), [])
+        gateway.cut(client)
+        gateway.advance(61)
+        self.assertIsNotNone(client.ended)
 
     def test_both_sides_snet(self) -> None:
         """The gateway's own option does it for the server port, encrypted too."""
@@ -245,6 +339,8 @@ class RunTests(MemoryTestCase):
             gateway.advance(5)
             self.assertIsNotNone(client.ended)
             self.assertEqual(gateway.links(), [])
+            for port in gateway.service.ports:
+                self.assertEqual(cast(Any, port.outermost).numPorts, 0)
             self.assertEqual(gateway.clock.getDelayedCalls(), [])
 
 
@@ -427,6 +523,22 @@ class TroubleTests(MemoryTestCase):
         gateway.pump()
         self.assertEqual(len(gateway.service.router.clients), 0)
         self.assertEqual(gateway.links(), [])
+
+    def test_stalled_reset(self) -> None:
+        """Nor does a reset: who sends to one that is gone does not notice until then."""
+        gateway = self.gateway()
+        server = self.server(gateway)
+        tape = self.tape(gateway)
+        tape.wire.write(dial(SERVER_ID))
+        conn = gateway.run(server.accept())
+        gateway.stall(tape)
+        tape.wire.abortConnection()
+        for _ in range(3):
+            gateway.run(conn.send(b"are you there?"))
+        self.assertIsNone(conn.ended)
+        gateway.resume()
+        gateway.pump()
+        self.assertIsNotNone(conn.ended)
 
     def test_slow_reader(self) -> None:
         """A client that does not read is lost over its bounds; its neighbours notice nothing."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import select
+import selectors
 import shutil
 import signal
 import subprocess
@@ -190,7 +190,15 @@ class LocalGatewayProcess:
         self.stop()
 
     async def __aenter__(self) -> LocalGatewayProcess:
-        return await asyncio.get_running_loop().run_in_executor(None, self.start)
+        loop = asyncio.get_running_loop()
+        starting = loop.run_in_executor(None, self.start)
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            with suppress(StartError):
+                await starting
+            await loop.run_in_executor(None, self._clean_up)
+            raise
 
     async def __aexit__(self, *error: object) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self.stop)
@@ -201,16 +209,18 @@ def _first_line(process: subprocess.Popen[bytes], seconds: float) -> bytes:
     assert process.stdout is not None
     deadline = time.monotonic() + seconds
     said = b""
-    while not said.endswith(b"\n"):
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
-            return b""
-        more = os.read(process.stdout.fileno(), 4096)
-        if not more:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(STOP)
-            return b""
-        said += more
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while not said.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            if left <= 0 or not selector.select(left):
+                return b""
+            more = os.read(process.stdout.fileno(), 4096)
+            if not more:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(STOP)
+                return b""
+            said += more
     return said
 
 

@@ -165,8 +165,6 @@ class MemoryGateway:
             if of is way or of is port:
                 return port.links
         transport = _transport_of(of)
-        if transport is None:
-            raise ValueError(f"{of!r} has no connection to a gateway in memory")
         return [one for one in self._network.links if transport in (one.near, one.far)]
 
     def cut(self, of: object = None) -> None:
@@ -222,13 +220,26 @@ class MemoryGateway:
         self.stop()
 
 
+BELOW = ("transport", "conn", "endpoint", "carrier")
+"""What those that stand on a transport call it, or what is between."""
+
+
 def _transport_of(of: object) -> MemoryConnection | None:
-    """The transport in memory below an endpoint, a virtual connection, a protocol."""
-    seen: list[object] = []
-    while of is not None and of not in seen:
-        if isinstance(of, MemoryConnection):
-            return of
-        seen.append(of)
-        below = (getattr(of, name, None) for name in ("transport", "endpoint", "carrier"))
-        of = next((one for one in below if one is not None), None)
+    """The transport in memory below an endpoint, a virtual connection, a protocol; None: there is
+    none now, as of a stream that is cut.
+
+    Raises:
+        ValueError: there never was.
+    """
+    one: Any = of
+    for _ in range(8):
+        if isinstance(one, MemoryConnection):
+            return one
+        below = [getattr(one, name, None) for name in BELOW]
+        found = next((thing for thing in below if thing is not None), None)
+        if found is None:
+            break
+        one = found
+    if one is of:
+        raise ValueError(f"{of!r} has no connection to a gateway in memory")
     return None

@@ -116,8 +116,6 @@ class MemorySocket:
 
     def recv(self, size: int) -> bytes:
         if not self.broken:
-            if self.stalled:
-                raise _error(errno.EWOULDBLOCK)
             if self._came:
                 data = bytes(self._came[:size])
                 del self._came[:size]
@@ -148,8 +146,7 @@ class MemorySocket:
         self.wake()
 
     def close(self) -> None:
-        # As in a kernel: what nobody read is told to who sent it.
-        if self._came or self._options.get(RESET_AT_CLOSE[:2]) == RESET_AT_CLOSE[2]:
+        if self._options.get(RESET_AT_CLOSE[:2]) == RESET_AT_CLOSE[2]:
             self.peer._reset = True
         else:
             self.peer._ended = True
@@ -196,9 +193,8 @@ class MemoryConnection(Connection):
 
     def begin(self) -> None:
         """Let its protocol speak."""
+        self.startReading()
         self.protocol.makeConnection(self)
-        if self.connected and not self.disconnecting:
-            self.startReading()
 
     def connectionLost(self, reason: Failure) -> None:
         tell, self._tell_gone = self._tell_gone, None
@@ -327,10 +323,6 @@ class Network:
                 self._do(connection, connection.doRead, True)
             if connection in self._writers and handle.writable:
                 self._do(connection, connection.doWrite, False)
-            if (connection in self._readers and handle.readable) or (
-                connection in self._writers and handle.writable
-            ):
-                self.wake(connection)
 
     def _do(self, connection: MemoryConnection, do: Callable[[], Any], reads: bool) -> None:
         """As twisted.internet.posixbase does it."""
