@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from local_gateway import KEY, LocalGateway
 from twisted.internet.defer import ensureDeferred, maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.task import deferLater, react
@@ -24,6 +23,7 @@ from fastway.endpoint import (
     connect_server,
 )
 from fastway.snet import SnetClientEndpoint
+from fastway.testing import LocalGateway
 
 ROOM_ID = 1
 LINES = 50
@@ -70,7 +70,7 @@ async def chat(reactor: Any, clock: Any) -> None:
         port = reactor.listenTCP(0, network, interface="127.0.0.1")
 
         config = EndpointConfig(message_format=Text(), network_callback=tell)
-        server = await connect_server(gateway.server, ROOM_ID, KEY, config)
+        server = await connect_server(gateway.server, ROOM_ID, gateway.key, config)
         server.listen(lambda conn: ensureDeferred(answer(conn)))
 
         through = HostnameEndpoint(reactor, "127.0.0.1", port.getHost().port)

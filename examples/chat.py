@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from local_gateway import KEY, LocalGateway
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
 
@@ -20,6 +19,7 @@ from fastway.endpoint import (
     connect_server,
 )
 from fastway.errors import FastwayError
+from fastway.testing import LocalGateway
 
 ROOM_ID = 1
 TEXT = EndpointConfig(message_format=Text())
@@ -51,7 +51,7 @@ class Room:
 
 async def main(reactor: Any) -> None:
     async with LocalGateway(reactor) as gateway:
-        server = await connect_server(gateway.server, ROOM_ID, KEY, TEXT)
+        server = await connect_server(gateway.server, ROOM_ID, gateway.key, TEXT)
         ensureDeferred(Room().open(server))
 
         guests: dict[str, VirtualConnection[Any]] = {}

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from local_gateway import KEY, LocalGateway
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
 
 from fastway.endpoint import GatewayConnection, VirtualConnection, connect_client, connect_server
 from fastway.errors import ConnectionEnded
+from fastway.testing import LocalGateway
 
 SERVER_ID = 1
 
@@ -34,7 +34,7 @@ async def serve(server: GatewayConnection) -> None:
 
 async def main(reactor: Any) -> None:
     async with LocalGateway(reactor) as gateway:
-        server = await connect_server(gateway.server, SERVER_ID, KEY)
+        server = await connect_server(gateway.server, SERVER_ID, gateway.key)
         serving = ensureDeferred(serve(server))
 
         client = await connect_client(gateway.client)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from local_gateway import KEY, LocalGateway
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import deferLater, react
 
 from fastway.endpoint import EndpointConfig, GatewayClient, GatewayPool, Text, VirtualConnection
 from fastway.errors import ConnectionEnded, FastwayError
+from fastway.testing import LocalGateway
 
 SERVER_ID = 1
 TEXT = EndpointConfig(message_format=Text())
@@ -44,7 +44,7 @@ async def main(reactor: Any) -> None:
     async with LocalGateway(reactor) as east, LocalGateway(reactor) as west:
         gateways = {"east": east, "west": west}
         servers = {name: gateway.server for name, gateway in gateways.items()}
-        pool = GatewayPool(servers, SERVER_ID, KEY, TEXT)
+        pool = GatewayPool(servers, SERVER_ID, east.key, TEXT)
         pool.startService()
         serving = ensureDeferred(serve(pool))
         print(f"server: up at {sorted(await pool.when_up(2))}")
@@ -63,7 +63,7 @@ async def main(reactor: Any) -> None:
         assert first not in await conn.receive()
         print(f"client: hello came back over the other; server: up at {len(pool.up)}")
 
-        gateways[first].start()
+        await gateways[first].start()  # on its old ports
         print(f"server: up at {sorted(await pool.when_up(2))} again")
         await client.stopService()
         await pool.stopService()

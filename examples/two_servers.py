@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from local_gateway import KEY, LocalGateway
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
 
@@ -20,6 +19,7 @@ from fastway.endpoint import (
     connect_server,
 )
 from fastway.errors import ConnectionEnded, DialRefused
+from fastway.testing import LocalGateway
 
 LOBBY_ID = 1
 BATTLE_ID = 2
@@ -41,9 +41,9 @@ async def serve(server: GatewayConnection, name: str) -> None:
 
 async def main(reactor: Any) -> None:
     async with LocalGateway(reactor) as gateway:
-        lobby = await connect_server(gateway.server, LOBBY_ID, KEY, TEXT)
+        lobby = await connect_server(gateway.server, LOBBY_ID, gateway.key, TEXT)
         ensureDeferred(serve(lobby, "lobby"))
-        battle = await connect_server(gateway.server, BATTLE_ID, KEY, TEXT)
+        battle = await connect_server(gateway.server, BATTLE_ID, gateway.key, TEXT)
         ensureDeferred(serve(battle, "battle"))
 
         client = await connect_client(gateway.client, TEXT)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from local_gateway import KEY, LocalGateway
 from twisted.internet import asyncioreactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from fastway.endpoint import VirtualConnection, connect_client, connect_server
 from fastway.errors import ConnectionEnded
+from fastway.testing import LocalGateway
 
 SERVER_ID = 1
 
@@ -33,7 +33,7 @@ async def echo(conn: VirtualConnection[Any]) -> None:
 
 async def play(gateway: LocalGateway) -> None:
     loop = asyncio.get_running_loop()
-    server = await connect_server(gateway.server, SERVER_ID, KEY).asFuture(loop)
+    server = await connect_server(gateway.server, SERVER_ID, gateway.key).asFuture(loop)
     accepting = server.accept().asFuture(loop)
     client = await connect_client(gateway.client).asFuture(loop)
     conn = await client.dial(SERVER_ID).asFuture(loop)

@@ -7,6 +7,7 @@ different classes; an error carries its values, not only a text.
      +-- LocalError             the caller or the operator asked for nonsense
      |    +-- ConfigError       an option has a value that cannot be used
      |    +-- StartError        the gateway cannot start: a port, a file
+     |    +-- GatewayDied       the gateway beside a test is gone (fastway.testing)
      |    +-- CommandError      an operator's command cannot be carried out
      |    +-- NotOpen           that virtual connection is not open
      |    +-- MessageTooLarge   a message does not fit a packet
@@ -58,6 +59,7 @@ __all__ = [
     "FastwayError",
     "FrameTooLarge",
     "FrameTooShort",
+    "GatewayDied",
     "GatewayDown",
     "LocalError",
     "LoginFailed",
@@ -225,6 +227,18 @@ class SendQueueFull(LocalError):
         super().__init__(f"{waiting} bytes wait to be sent, over {limit} may not")
         self.waiting = waiting
         self.limit = limit
+
+
+class GatewayDied(LocalError):
+    """The gateway beside a test ended, though nobody had stopped it.
+
+    Attributes:
+        log: The last lines of its log.
+    """
+
+    def __init__(self, problem: str, log: str) -> None:
+        super().__init__(f"{problem}; its log:\n{log}")
+        self.log = log
 
 
 class GatewayDown(LocalError):

@@ -145,7 +145,7 @@ class TransportTests(GatewayTestCase):
         await until("the other end", lambda: two.transport)
         (client_id,) = sockets.service.router.clients
         (conn_id,) = sockets.service.router.conn_ids
-        here, there = sockets.client_port.getHost(), sockets.server_port.getHost()
+        here, there = client.gateway, server.gateway
         self.assertEqual(one.wire.getPeer(), FastwayAddress(here, 1, conn_id))
         self.assertEqual(one.wire.getHost(), FastwayAddress(here, None, conn_id))
         self.assertEqual(two.wire.getPeer(), FastwayAddress(there, client_id, conn_id))
@@ -301,7 +301,7 @@ class EndpointTests(GatewayTestCase):
     async def test_interfaces(self) -> None:
         """The endpoints are Twisted's, and so is the port."""
         sockets, client, server = await self.ends()
-        tcp = self.port(sockets, "client")
+        tcp = sockets.client
         verifyObject(IStreamClientEndpoint, DialEndpoint(client, 1))
         verifyObject(IStreamClientEndpoint, GatewayDialEndpoint(tcp, 1))
         verifyObject(IStreamServerEndpoint, AcceptEndpoint(server))
@@ -314,7 +314,7 @@ class EndpointTests(GatewayTestCase):
         sockets, client, _ = await self.ends()
         error = await self.fails(DialRefused, DialEndpoint(client, 9).connect(OneOf(Tape())))
         self.assertEqual(error.remote_id, 9)
-        sockets.client_port.stopReading()
+        cast(Any, sockets.service.ports[0].listening).stopReading()
         late = DialEndpoint(client, 1, timeout=0)
         await self.fails(DialTimeout, late.connect(OneOf(Tape())))
         client.close()
@@ -336,7 +336,7 @@ class EndpointTests(GatewayTestCase):
     async def test_no_protocol(self) -> None:
         """A factory that makes no protocol, or raises, fails the connect and closes it."""
         sockets, client, server = await self.ends()
-        gateway = self.port(sockets, "client")
+        gateway = sockets.client
 
         def fault() -> None:
             raise ZeroDivisionError("a fault of the factory")
@@ -429,7 +429,7 @@ class EndpointTests(GatewayTestCase):
         await AcceptEndpoint(server).listen(Made(Tape))
         for end in ("loseConnection", "abortConnection"):
             one = Tape()
-            endpoint = GatewayDialEndpoint(self.port(sockets, "client"), 1)
+            endpoint = GatewayDialEndpoint(sockets.client, 1)
             self.assertIs(await endpoint.connect(OneOf(one)), one)
             self.assertEqual(len(clients), 1)
             getattr(one.wire, end)()
@@ -440,7 +440,7 @@ class EndpointTests(GatewayTestCase):
         """It fails as the gateway's endpoint or the dial does, and leaves no connection."""
         sockets = self.gateway()
         clients = sockets.service.router.clients
-        endpoint = GatewayDialEndpoint(self.port(sockets, "client"), 9)
+        endpoint = GatewayDialEndpoint(sockets.client, 9)
         await self.fails(DialRefused, endpoint.connect(OneOf(Tape())))
         await until("the client to be gone", lambda: not clients, SECONDS)
         await self.fails(
@@ -469,8 +469,8 @@ class StringTests(GatewayTestCase):
     async def test_both(self) -> None:
         """Client and server strings make endpoints that reach each other over a gateway."""
         sockets = self.gateway()
-        client_port = sockets.client_port.getHost().port
-        server_port = sockets.server_port.getHost().port
+        client_port = sockets.client_port
+        server_port = sockets.server_port
         listening = serverFromString(
             reactor, rf"fastway:tcp\:127.0.0.1\:{server_port}:id=7:key={KEY.decode()}"
         )
@@ -580,7 +580,7 @@ class ProtocolTests(GatewayTestCase):
         bodies = {b"/hello": b"hello", b"/big": noise(1_000_000), b"/file": noise(1 << 20)}
         for endpoint in (
             DialEndpoint(client, 1),
-            GatewayDialEndpoint(self.port(sockets, "client"), 1),
+            GatewayDialEndpoint(sockets.client, 1),
         ):
             pool = HTTPConnectionPool(reactor, persistent=True)
             agent = Agent.usingEndpointFactory(reactor, OverGateway(endpoint), pool)
