@@ -8,7 +8,7 @@ is given; whatever a loop's exception handler is told fails the test.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from twisted.trial.unittest import TestCase
 
@@ -149,7 +149,7 @@ class UvloopCase(SocketCase):
         skip = "uvloop is missing"
 
     def make_loop(self) -> asyncio.AbstractEventLoop | None:
-        return uvloop.new_event_loop()
+        return cast(asyncio.AbstractEventLoop, uvloop.new_event_loop())
 
 
 class UvloopClientTests(UvloopCase, SocketClientTests):

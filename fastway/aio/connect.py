@@ -19,7 +19,7 @@ from fastway.aio.connection import GatewayConnection
 from fastway.causes import cause_of
 from fastway.endpoint.config import EndpointConfig
 from fastway.endpoint.core import EndpointCore
-from fastway.errors import GatewayUnreachable
+from fastway.errors import GatewayUnreachable, StreamLost
 from fastway.snet.config import SnetConfig
 
 CONNECT_TIMEOUT = 30.0
@@ -174,7 +174,7 @@ class Wire(asyncio.Protocol):
         self._link.received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        dropped = exc is None or isinstance(exc, ConnectionError)
+        dropped = exc is None or isinstance(exc, (ConnectionError, StreamLost))
         self._link.lost(exc, dropped)
 
     def pause_writing(self) -> None:

@@ -267,7 +267,7 @@ class ShownConnection(Shown):
         if isinstance(sending.called and sending.result, Failure):
             failures: list[Failure] = []
             sending.addErrback(failures.append)
-            raise failures[0].value
+            failures[0].raiseException()
         return sending
 
     def receive(self) -> Deferred[Any]:
