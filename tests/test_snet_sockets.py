@@ -26,11 +26,10 @@ from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from fastway.errors import Reason, StreamLost
-from fastway.snet import carrier, outbox
-from fastway.snet.carrier import LINGER
-from fastway.snet.config import SnetConfig
+from fastway.snet import carrier
+from fastway.snet.config import HURRY, LINGER, SnetConfig
 from fastway.snet.crypto import private_key
-from fastway.snet.dial import HURRY, SnetClientEndpoint
+from fastway.snet.dial import SnetClientEndpoint
 from fastway.snet.listen import SnetFactory, SnetPort, SnetServerEndpoint
 from fastway.snet.session import Fault, HandshakeFailed
 from tests.support.errors import failure_of, raised
@@ -681,7 +680,7 @@ class AbuseTests(SnetCase):
 class ClockCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.patch(carrier, "acked_bytes", acked_of)
-        self.patch(outbox, "round_trip", lambda transport: 0.002)
+        self.patch(carrier, "round_trip", lambda transport: 0.002)
 
 
 def nobody() -> Script:

@@ -27,10 +27,9 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from fastway.errors import Reason, StreamLost
-from fastway.snet import carrier, outbox
+from fastway.snet import carrier
 from fastway.snet import stream as stream_module
-from fastway.snet.carrier import LINGER
-from fastway.snet.config import SnetConfig
+from fastway.snet.config import LINGER, SnetConfig
 from fastway.snet.dial import SnetClientEndpoint
 from fastway.snet.inbox import MOST_UNREAD
 from fastway.snet.interfaces import IResumableTransport
@@ -155,7 +154,7 @@ class BenchCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.patch(carrier, "acked_bytes", acked_of)
-        self.patch(outbox, "round_trip", lambda transport: 0.002)
+        self.patch(carrier, "round_trip", lambda transport: 0.002)
 
     def listening(self, **config: Any) -> tuple[Listening, Resumable, Script, Wire]:
         """A listening side with one stream."""

@@ -43,9 +43,7 @@ class Mirror:
         self._members: set[Channel[Any]] = set()
         """Who is in, as the gateway said."""
 
-    def push(
-        self, data: bytes, to: Sequence[C], members: Iterable[C]
-    ) -> Sequence[C]:
+    def push(self, data: bytes, to: Sequence[C], members: Iterable[C]) -> Sequence[C]:
         """Tell those of `to` that are in the copy.
 
         Args:

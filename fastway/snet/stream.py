@@ -30,8 +30,8 @@ from zope.interface import implementer
 
 from fastway.errors import Reason, StreamLost
 from fastway.logs import make_logger
-from fastway.snet.carrier import LINGER, Carrier
-from fastway.snet.config import SnetConfig
+from fastway.snet.carrier import Carrier
+from fastway.snet.config import LINGER, SnetConfig
 from fastway.snet.inbox import Inbox
 from fastway.snet.interfaces import IResumableProtocol, IResumableTransport
 from fastway.snet.outbox import Outbox
@@ -298,7 +298,7 @@ class SnetStream:
     def pump(self) -> None:
         """Hand what waits to the carrier as far as it goes."""
         carrier = self.carrier
-        if carrier is None or not self._out.flow(carrier, self.owner.clock, self.pump):
+        if carrier is None or not self._out.flow(carrier, self.owner.clock.callLater, self.pump):
             return
         if self.lost is None:
             self._drained()
