@@ -143,7 +143,7 @@ class Channel(Generic[T]):
         self.facts: Any = None
         self.message_format: MessageFormat[T] = link.config.message_format
         self.held = 0
-        self._queue: deque[bytes] | None = None
+        self._queue: deque[bytes | bytearray] | None = None
         self._readers: Waiters | None = None
         self._enders: dict[Callable[[Any], object], None] | None = None
         self._taker: Taker | None = None
@@ -224,7 +224,7 @@ class Channel(Generic[T]):
             self._queue = None
         self.held -= len(data)
         self.link.unread.less(self, len(data))
-        return self.decode(data)
+        return self.decode(bytes(data))
 
     def decode(self, data: bytes) -> T:
         """As `take`, of a message that never waited."""
@@ -263,15 +263,10 @@ class Channel(Generic[T]):
         """From now on it is a byte stream: messages go to `taker`, or wait as raw bytes."""
         self._taker = taker
 
-    def take_raw(self) -> bytes:
-        """The raw message that waits longest; there must be one."""
-        queue = self._queue
-        assert queue
-        data = queue.popleft()
-        if not queue:
-            self._queue = None
-        self.held -= len(data)
-        self.link.unread.less(self, len(data))
+    def take_all_raw(self) -> bytes:
+        """All that waits, in order, without the borders of its messages."""
+        data = b"".join(self._queue or ())
+        self.drop_unread()
         return data
 
     # What the link calls.
@@ -286,7 +281,12 @@ class Channel(Generic[T]):
             return
         if self._queue is None:
             self._queue = deque()
-        self._queue.append(data)
+        if taker is None:
+            self._queue.append(data)
+        elif self._queue and isinstance(self._queue[-1], bytearray):
+            self._queue[-1] += data  # however small the pieces are, they take their bytes
+        else:
+            self._queue.append(bytearray(data))
         self.held += len(data)
         self.link.unread.more(self, len(data))
 

@@ -75,8 +75,7 @@ class EndpointConfig:
             own.
         receive_queue: Messages that may wait unread on one virtual connection.
         receive_buffer: Bytes of them; one message may always wait.
-        stream_buffer: Bytes that may wait on one that is a byte stream and is paused; there
-            `receive_queue` counts its pieces.
+        stream_buffer: Bytes that may wait on one that is a byte stream and is paused.
         receive_total: Bytes that may wait unread on all of them. Past it the one that holds most
             pays.
         overflow: What happens past these; a stream always pauses.
