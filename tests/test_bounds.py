@@ -292,6 +292,27 @@ class PauseTimeoutTests(BoundsTestCase):
         self.assertFalse(gateway.paused)
         self.assertEqual(gateway.clock.getDelayedCalls(), [])
 
+    def test_reads_at_once(self) -> None:
+        """A transport that has more to say as soon as it is read from: one timer, as ever."""
+        gateway, (one, two) = self.crowd(
+            2, receive_queue=1, overflow=Overflow.PAUSE, pause_timeout=5
+        )
+        resume = gateway.transport.resumeProducing
+
+        def resume_with_more() -> None:
+            resume()
+            gateway.say(b"")
+
+        self.patch(gateway.transport, "resumeProducing", resume_with_more)
+        gateway.say(packet(FIRST) * 2)
+        gateway.say(packet(FIRST + 1) * 2)
+        gateway.clock.advance(5)
+        self.assertEqual((one.ended is None, two.ended, gateway.paused), (False, None, True))
+        self.assertEqual(len(gateway.clock.getDelayedCalls()), 1)
+        gateway.clock.advance(5)
+        self.assertIsNotNone(two.ended)
+        self.assertEqual(gateway.clock.getDelayedCalls(), [])
+
     def test_callbacks(self) -> None:
         """Who is told of such an end may read, close, or end all."""
         for how in range(4):

@@ -165,7 +165,7 @@ class Link:
             elif isinstance(event, Closed):
                 conn = conns.pop(event.conn_id, None)
                 if conn is not None:
-                    conn.ended = ConnectionEnded("closed by the far end")
+                    conn.mark_ended(ConnectionEnded("closed by the far end"))
                     self.tell_closed(conn)
             elif isinstance(event, Refused):
                 answer = self._dials.pop(event.dial, None)
@@ -372,9 +372,10 @@ class Link:
 
     def mark_closed(self, conn: Channel[Any], reason: FastwayError) -> bool:
         """Close it and tell nobody here yet; False when it is closed already."""
-        if self.conns.pop(conn.conn_id, None) is None:
+        if self.conns.get(conn.conn_id) is not conn:  # its number may be another's by now
             return False
-        conn.ended = reason
+        del self.conns[conn.conn_id]
+        conn.mark_ended(reason)
         self.write(self.core.close(conn.conn_id))
         return True
 
@@ -442,10 +443,9 @@ class Link:
         conns, self.conns = list(self.conns.values()), {}
         dials, self._dials = list(self._dials.values()), {}
         for conn in conns:
-            if conn.ended is None:
-                conn.ended = ConnectionEnded(
-                    f"its connection to the gateway ended: {reason}", reason
-                )
+            conn.mark_ended(
+                ConnectionEnded(f"its connection to the gateway ended: {reason}", reason)
+            )
         self.heart.stop()
         self.unread.stop()
         self._close_transport(reason)
