@@ -384,7 +384,6 @@ class _Run(Generic[C]):
     def over(self) -> None:
         """It has returned."""
         self._over = True
-        self._conn.not_on_end(self._ended)
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()

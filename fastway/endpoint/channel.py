@@ -29,6 +29,13 @@ class Drained(Protocol):
     def endpoint_drained(self) -> None: ...
 
 
+class Circle(Protocol):
+    """A group, that a connection leaves when it ends."""
+
+    def forget(self, conn: Any) -> None:
+        """It has ended, or is about to be told so."""
+
+
 class Bounds(Protocol):
     """Counts what waits unread."""
 
@@ -120,6 +127,7 @@ class Channel(Generic[T]):
 
     __slots__ = (
         "__weakref__",
+        "_circles",
         "_enders",
         "_queue",
         "_readers",
@@ -146,6 +154,7 @@ class Channel(Generic[T]):
         self._queue: deque[bytes | bytearray] | None = None
         self._readers: Waiters | None = None
         self._enders: dict[Callable[[Any], object], None] | None = None
+        self._circles: list[Circle] | None = None
         self._taker: Taker | None = None
 
     def __repr__(self) -> str:
@@ -198,7 +207,7 @@ class Channel(Generic[T]):
         The same one is called once however often it was given. What it raises is logged.
         """
         if self.ended is not None:
-            call(self)
+            self._call_ender(call)
             return
         if self._enders is None:
             self._enders = {}
@@ -208,6 +217,19 @@ class Channel(Generic[T]):
         """Do not call it any more."""
         if self._enders is not None:
             self._enders.pop(call, None)
+
+    # What a group calls.
+
+    def enter(self, circle: Circle) -> None:
+        """Be forgotten by a group when this ends, before anybody is told of any end."""
+        if self._circles is None:
+            self._circles = []
+        self._circles.append(circle)
+
+    def leave(self, circle: Circle) -> None:
+        """That group has forgotten it."""
+        if self._circles is not None:
+            self._circles.remove(circle)
 
     # What the two libraries build `receive` from.
 
@@ -290,6 +312,13 @@ class Channel(Generic[T]):
         self.held += len(data)
         self.link.unread.more(self, len(data))
 
+    def mark_ended(self, reason: FastwayError) -> None:
+        """It has ended: groups know it no more. `tell_ended` follows."""
+        self.ended = reason
+        circles, self._circles = self._circles, None
+        for circle in circles or ():
+            circle.forget(self)
+
     def tell_ended(self) -> None:
         """`ended` is set: tell whoever waits for that."""
         reason = self.ended
@@ -300,10 +329,13 @@ class Channel(Generic[T]):
         enders = self._enders
         for call in list(enders or ()):
             if enders is not None and enders.pop(call, self) is None:  # else taken back just now
-                try:
-                    call(self)
-                except Exception:
-                    self.link.loop.log_failure(f"on_end failed with {self!r}: {call!r}")
+                self._call_ender(call)
+
+    def _call_ender(self, call: Callable[[Any], object]) -> None:
+        try:
+            call(self)
+        except Exception:
+            self.link.loop.log_failure(f"on_end failed with {self!r}: {call!r}")
 
 
 def close_all(conns: Iterable[Channel[Any]], problem: str) -> None:

@@ -109,8 +109,7 @@ class VirtualConnection(Channel[T]):
             return succeed(self.ended)
 
         def tell(conn: Any) -> None:
-            if not ended.called:  # it may have been cancelled just now
-                ended.callback(conn.ended)
+            ended.callback(conn.ended)
 
         ended: Deferred[FastwayError] = Deferred(lambda _: self.not_on_end(tell))
         self.on_end(tell)

@@ -36,6 +36,7 @@ class Group(Generic[C]):
     """An ordered set of virtual connections, of one gateway or of several.
 
     It may be changed while it is iterated over or told: what `tell` began with is what it tells.
+    Who ends has left before anybody is told; when a gateway is lost, all of its members have.
 
     Args:
         slow: What becomes of members that cannot take a message.
@@ -58,13 +59,17 @@ class Group(Generic[C]):
             return False
         if conn not in self._members:
             self._members[conn] = None
-            conn.on_end(self.discard)
+            conn.enter(self)
         return True
 
     def discard(self, conn: C) -> None:
         """Leave a connection out, if it is in."""
         if self._members.pop(conn, self) is None:
-            conn.not_on_end(self.discard)
+            conn.leave(self)
+
+    def forget(self, conn: C) -> None:
+        """It has ended: the connection calls this."""
+        self._members.pop(conn, None)
 
     def clear(self) -> None:
         """Leave all out; nobody is closed."""

@@ -384,9 +384,10 @@ class Link:
 
     def mark_closed(self, conn: Channel[Any], reason: FastwayError) -> bool:
         """Close it and tell nobody here yet; False when it is closed already."""
-        if self.conns.pop(conn.conn_id, None) is None:
+        if self.conns.get(conn.conn_id) is not conn:  # its number may be another's by now
             return False
-        conn.ended = reason
+        del self.conns[conn.conn_id]
+        conn.mark_ended(reason)
         self.write(self.core.close(conn.conn_id))
         return True
 
@@ -426,7 +427,7 @@ class Link:
         conn = self.conns.pop(event.conn_id, None)
         if conn is not None:
             problem = f"closed by the far end: {why}" if why else "closed by the far end"
-            conn.ended = ConnectionEnded(problem)
+            conn.mark_ended(ConnectionEnded(problem))
             self.tell_closed(conn)
 
     def _opened(self, event: Opened) -> None:
@@ -477,10 +478,9 @@ class Link:
         conns, self.conns = list(self.conns.values()), {}
         dials, self._dials = list(self._dials.values()), {}
         for conn in conns:
-            if conn.ended is None:
-                conn.ended = ConnectionEnded(
-                    f"its connection to the gateway ended: {reason}", reason
-                )
+            conn.mark_ended(
+                ConnectionEnded(f"its connection to the gateway ended: {reason}", reason)
+            )
         self.heart.stop()
         self.unread.stop()
         self._close_transport(reason)
