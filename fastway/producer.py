@@ -120,7 +120,7 @@ class Membrane:
             try:
                 producer.stopProducing()
             except Exception:
-                log.failure("unhandled error in {producer}", producer=producer)
+                log.failure("unhandled error in {culprit}", culprit=producer)
 
     # Inside.
 
@@ -146,4 +146,4 @@ class Membrane:
             if self._owner is not None:
                 self._owner.failed(producer)
             else:
-                log.failure("unhandled error in {producer}", producer=producer)
+                log.failure("unhandled error in {culprit}", culprit=producer)

@@ -242,7 +242,7 @@ class SnetStream:
             try:
                 protocol.connectionLost(Failure(cast(Exception, self.lost)))
             except Exception:
-                log.failure("unhandled error in {protocol}", protocol=protocol)
+                log.failure("unhandled error in {culprit}", culprit=protocol)
 
     def check(self, now: float) -> float | None:
         """Act if a deadline has passed; otherwise return the next one."""
