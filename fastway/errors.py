@@ -12,6 +12,7 @@ different classes; an error carries its values, not only a text.
      |    +-- MessageTooLarge   a message does not fit a packet
      |    +-- SendQueueFull     a sender that does not wait
      |    +-- GatewayDown       that gateway is not connected
+     |    +-- AlreadyListening  somebody takes what is dialled there
      +-- RemoteError            the peer broke the protocol; its link must be lost
      |    +-- FrameTooLarge
      |    +-- FrameTooShort
@@ -27,6 +28,7 @@ different classes; an error carries its values, not only a text.
      +-- ConnectionEnded        a virtual connection is closed; `cause` is None if orderly
      |    +-- BadMessage        a message did not decode
      |    +-- ReceiveQueueFull  too many messages unread
+     |    +-- ReaderStuck       a stream made its endpoint wait for too long
      +-- EndpointEnded          an endpoint is over; `cause` is None if orderly
           +-- PingTimeout
           +-- LoginFailed
@@ -37,6 +39,7 @@ from __future__ import annotations
 from enum import Enum
 
 __all__ = [
+    "AlreadyListening",
     "AuthFailed",
     "BadCommand",
     "BadMessage",
@@ -57,6 +60,7 @@ __all__ = [
     "MessageTooLarge",
     "NotOpen",
     "PingTimeout",
+    "ReaderStuck",
     "Reason",
     "ReceiveQueueFull",
     "RemoteError",
@@ -223,6 +227,14 @@ class GatewayDown(LocalError):
         self.name = name
 
 
+class AlreadyListening(LocalError):
+    """Somebody listens on `source` (an endpoint, a pool) already: only one can."""
+
+    def __init__(self, source: object) -> None:
+        super().__init__(f"somebody listens on {source!r} already: close that port first")
+        self.source = source
+
+
 class RemoteError(FastwayError):
     """The peer broke the protocol. `reason` is why its link must be lost."""
 
@@ -345,6 +357,16 @@ class ReceiveQueueFull(ConnectionEnded):
     def __init__(self, limit: int) -> None:
         super().__init__(f"more than {limit} messages were unread", self)
         self.limit = limit
+
+
+class ReaderStuck(ConnectionEnded):
+    """A stream had `size` bytes unread, and its endpoint waited `seconds` for its reader."""
+
+    def __init__(self, size: int, seconds: float) -> None:
+        problem = f"its reader took none of {size} bytes in {seconds:g} s, and the endpoint waited"
+        super().__init__(problem, TimeoutError(problem))
+        self.size = size
+        self.seconds = seconds
 
 
 class EndpointEnded(FastwayError):

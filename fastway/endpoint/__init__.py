@@ -3,7 +3,8 @@
     from fastway.endpoint import connect_client, connect_server
 
 `core` is the wire state, `connection` the endpoint on Twisted, `formats` what messages are,
-`stream` virtual connections as Twisted transports, `pool` many gateways.
+`transport` virtual connections as Twisted transports, `endpoints` their Twisted endpoints, `pool`
+many gateways.
 """
 
 from fastway.endpoint.connection import (
@@ -19,6 +20,12 @@ from fastway.endpoint.connection import (
     connect_client,
     connect_server,
 )
+from fastway.endpoint.endpoints import (
+    AcceptEndpoint,
+    DialEndpoint,
+    GatewayDialEndpoint,
+    PoolEndpoint,
+)
 from fastway.endpoint.formats import (
     Bytes,
     Json,
@@ -28,13 +35,7 @@ from fastway.endpoint.formats import (
     Text,
 )
 from fastway.endpoint.pool import AnyOf, GatewayClient, GatewayPool
-from fastway.endpoint.stream import (
-    AcceptEndpoint,
-    DialEndpoint,
-    FastwayAddress,
-    GatewayDialEndpoint,
-    VirtualTransport,
-)
+from fastway.endpoint.transport import FastwayAddress, StreamConfig, VirtualTransport
 
 __all__ = [
     "AcceptEndpoint",
@@ -56,7 +57,9 @@ __all__ = [
     "NetworkLost",
     "NetworkResumed",
     "Overflow",
+    "PoolEndpoint",
     "ProtocolBuffers",
+    "StreamConfig",
     "Text",
     "VirtualConnection",
     "VirtualTransport",
