@@ -311,6 +311,7 @@ class Stream:
         self._attempt: Attempt | None = None
         self._call: asyncio.TimerHandle | None = None
         """The next attempt, which ends the one that is under way then."""
+        self._when = 0.0
         self._no_hurry = -math.inf
         """Until when no further attempt is made because somebody asks for it."""
         self._extra: dict[str, Any] = {}
@@ -502,9 +503,7 @@ class Stream:
         if self._attempt is not None or self._call is not None:
             when = max(self._loop.time(), self._no_hurry)
             self._try_by(when)
-            if self._call is not None:
-                when = min(when, self._call.when())
-            self._no_hurry = max(self._no_hurry, when + HURRY)
+            self._no_hurry = max(self._no_hurry, self._when + HURRY)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """As asyncio's transports: of the connection in use, or of the last one's addresses."""
@@ -583,9 +582,10 @@ class Stream:
     def _try_by(self, when: float) -> None:
         """Make the next attempt then, if it is not to be made sooner anyway."""
         if self._call is not None:
-            if self._call.when() <= when:
+            if self._when <= when:
                 return
             self._call.cancel()
+        self._when = when
         self._call = self._loop.call_at(when, self._try)
 
     def _no_more_attempts(self) -> None:

@@ -108,7 +108,7 @@ class Turns:
 
     def drive(self) -> None:
         """Turn with the reactor from now on: for real sockets."""
-        self._driver.start(0.001)
+        self._driver.start(0)
 
     def stop(self) -> list[str]:
         """Cancel what runs, close the loop, and tell what went wrong with it."""
