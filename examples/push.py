@@ -39,7 +39,7 @@ async def main(reactor: Any) -> None:
         print(f"server: the answer is {await push.receive()}")
 
         # A client that is gone cannot be dialled.
-        client.close()
+        await client.close()
         await push.when_ended()
         try:
             await server.dial(client_id, timeout=5)
