@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import socket
 import ssl
 from typing import Any, cast
 
@@ -374,6 +375,17 @@ class AttemptTests(AioSnetCase):
         self.assertGreater(stream.pending, 0)
         two.wire.resumeProducing()
         await arrival(two, noise(10_000) * 300)
+
+    async def test_writes_behind_a_break(self) -> None:
+        """What is written before the break is told goes with the resume; asyncio logs nothing."""
+        await self.listen()
+        tape = await self.dial()
+        tape.wire.get_extra_info("socket").shutdown(socket.SHUT_WR)
+        with self.assertNoLogs("asyncio"):
+            for _ in range(20):
+                tape.wire.write(b"0123456789")
+        await arrival(tape, b"0123456789" * 20)
+        self.assertIn("cut", tape.events)
 
     async def test_a_faulty_rider(self) -> None:
         """What a rider raises ends its stream, and is logged; nothing else notices."""

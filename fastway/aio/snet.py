@@ -73,6 +73,7 @@ class Carrier(asyncio.Protocol):
         self._attempt = attempt
         self._handshake: DialHandshake | None = handshake
         self._socket: Any = None
+        self._plain = True
         self._wrote = 0
         self._dropped = 0
         self._acked_before: int | None = None
@@ -88,7 +89,8 @@ class Carrier(asyncio.Protocol):
             return
         sock = transport.get_extra_info("socket")
         tcp = sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6)
-        if tcp and transport.get_extra_info("ssl_object") is None:
+        self._plain = transport.get_extra_info("ssl_object") is None
+        if tcp and self._plain:
             self._socket = sock
             kernel.notice_death(sock, self._attempt.config.dead_after)
             # Not of the stream: a dialled connection's SYN counts as a byte.
@@ -155,7 +157,10 @@ class Carrier(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         self._wrote += len(data)
-        self.transport.write(data)
+        # Once it broke, asyncio would log every write until it tells; the resume sends it again.
+        # (TLS says nothing, and cannot be asked while it goes: Python 3.10.)
+        if not self._plain or not self.transport.is_closing():
+            self.transport.write(data)
 
     def unacked(self) -> int | None:
         """Bytes that the peer's host has not acknowledged; None where nobody tells."""
