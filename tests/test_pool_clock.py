@@ -399,6 +399,24 @@ class PoolTests(PoolClockCase):
             self.assertEqual(sorted(pool.up), {1: ["b"], 2: []}.get(verb, ["a", "b"]))
             self.leave(pool)
 
+    def test_ended(self) -> None:
+        """Who is told of a connection's end finds that gateway gone from the pool."""
+        pool = self.pool()
+        pool.startService()
+        self.a.say(connect(FIRST, 5))
+        conn = self.successResultOf(pool.accept())
+        found: list[Any] = []
+
+        def ended(_: Any) -> None:
+            found.append(sorted(pool.up))
+            found.append(self.failureResultOf(pool.dial("a", 5), GatewayDown))
+
+        conn.on_end(ended)
+        self.a.gone()
+        self.assertEqual(found[0], ["b"])
+        self.assertEqual(len(found), 2)
+        self.leave(pool)
+
 
 class ClientTests(PoolClockCase):
     def client(self, memory: Memory) -> GatewayClient:
@@ -428,6 +446,22 @@ class ClientTests(PoolClockCase):
         self.assertIs(client.endpoint, client.gateway)
         self.assertIs(self.successResultOf(client.when_connected()), client.gateway)
         self.assertIsInstance(client.gateway, GatewayConnection)
+        self.leave(client)
+
+    def test_dial_again(self) -> None:
+        """Who is told of a connection's end and dials again waits for the next gateway."""
+        client = self.client(self.a)
+        client.startService()
+        dialling = client.dial(1)
+        self.a.say(accept(FIRST, 1))
+        conn = self.successResultOf(dialling)
+        again: list[Any] = []
+        conn.on_end(lambda _: again.append(client.dial(1)))
+        self.a.gone()
+        self.assertNoResult(again[0])
+        self.turn(2)
+        self.a.say(accept(FIRST, 1))
+        self.assertIsNone(self.successResultOf(again[0]).ended)
         self.leave(client)
 
     def test_stop_fails_what_waits(self) -> None:

@@ -42,7 +42,6 @@ class Keeper(Generic[G]):
         changed: Called when `gateway` comes or goes, and when an attempt failed. It may stop it.
 
     Attributes:
-        gateway: What is up now.
         problem: Why the last attempt failed, if it did.
         failed: Attempts that failed, ever.
     """
@@ -55,7 +54,6 @@ class Keeper(Generic[G]):
         backoff: Backoff,
         loop: Loop,
     ) -> None:
-        self.gateway: G | None = None
         self.problem: Exception | None = None
         self.failed = 0
         self._name = name
@@ -70,6 +68,12 @@ class Keeper(Generic[G]):
         """Who waits for the run's end."""
         self._runs = 0
         self._newest: G | None = None
+        self._up: G | None = None
+
+    @property
+    def gateway(self) -> G | None:
+        """What is up now; not what has ended, also while its ends are still being told."""
+        return self._up if self._up is not None and self._up.ended is None else None
 
     def start(self) -> None:
         self._run = run = object()
@@ -139,7 +143,7 @@ class Keeper(Generic[G]):
             gateway.link.shut()
             return 0.0
         self.problem = None
-        self.gateway = gateway
+        self._up = gateway
         self._reconnect.began(self._loop.seconds())
         self._loop.log_info(f"gateway {self._name} is up")
         self._changed()
@@ -151,7 +155,7 @@ class Keeper(Generic[G]):
         return self._reconnect.ended(self._loop.seconds())
 
     def _down(self, reason: str) -> None:
-        gateway, self.gateway = self.gateway, None
+        gateway, self._up = self._up, None
         if gateway is not None:
             self._loop.log_info(f"gateway {self._name} is down: {reason}")
             gateway.link.shut()
