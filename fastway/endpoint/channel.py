@@ -39,8 +39,8 @@ class Circle(Protocol):
 class Bounds(Protocol):
     """Counts what waits unread."""
 
-    def more(self, conn: Channel[Any], size: int) -> None:
-        """One more message waits to be read."""
+    def more(self, conn: Channel[Any], size: int, messages: int) -> None:
+        """One more message waits to be read; there are `messages` now."""
 
     def less(self, conn: Channel[Any], size: int) -> None:
         """One has been read, or is not wanted."""
@@ -302,11 +302,12 @@ class Channel(Generic[T]):
                 return
         elif self._readers is not None and self.hand_over(data):
             return
-        if self._queue is None:
-            self._queue = deque()
-        self._queue.append(data)
+        queue = self._queue
+        if queue is None:
+            queue = self._queue = deque()
+        queue.append(data)
         self.held += len(data)
-        self.link.unread.more(self, len(data))
+        self.link.unread.more(self, len(data), len(queue))
 
     def mark_ended(self, reason: FastwayError) -> None:
         """It has ended: groups know it no more. `tell_ended` follows."""

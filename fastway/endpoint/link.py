@@ -304,7 +304,8 @@ class Link:
         """Send a message; a Waiter until there is room again, or None while there is."""
         packet = self._packet(conn, data)
         if not self.full:
-            self.write(packet)
+            if self.transport is not None:
+                self.transport.write(packet)
             return self._wait_to_send() if self.full else None
         if self._unsent + len(packet) > self.config.send_buffer:
             raise SendQueueFull(self._unsent, self.config.send_buffer)

@@ -67,14 +67,12 @@ class Unread:
         """The gateway is not read from."""
         return bool(self._overfull)
 
-    def more(self, conn: Channel[Any], size: int) -> None:
+    def more(self, conn: Channel[Any], size: int, messages: int) -> None:
         """One more message of an open connection waits to be read."""
         config = self._config
         was_over = self.size > config.receive_total
         self.size += size
-        messages = conn.unread
-        buffer = config.stream_buffer if conn.is_stream else config.receive_buffer
-        if messages > config.receive_queue or (conn.held > buffer and messages > 1):
+        if messages > 1 and (messages > config.receive_queue or conn.held > self._buffer(conn)):
             self._overflow(conn)
         # Once the gateway is not read from, only the rest of this read comes.
         if self.size > config.receive_total and not (was_over and self._overfull):
@@ -82,16 +80,17 @@ class Unread:
 
     def less(self, conn: Channel[Any], size: int) -> None:
         """One has been read, or is not wanted."""
-        total = self._config.receive_total
-        was_over = self.size > total
+        was_over = self.size > self._config.receive_total
         self.size -= size
-        if not conn.held:
+        if conn.ended is not None and not conn.held:
             self._left.discard(conn)
-        if not self._overfull:
-            return
+        if self._overfull:
+            self._drained(conn, was_over)
+
+    def _drained(self, conn: Channel[Any], was_over: bool) -> None:
         if conn in self._overfull:
             self._overfull[conn] = self._source.loop.seconds()
-        if self.size > total:
+        if self.size > self._config.receive_total:
             return
         for one in list(self._overfull) if was_over else [conn]:
             if self._is_half_empty(one):
@@ -121,11 +120,14 @@ class Unread:
             self._overflow(max(conns.values(), key=_held))
 
     def _is_half_empty(self, conn: Channel[Any]) -> bool:
-        config = self._config
-        buffer = config.stream_buffer if conn.is_stream else config.receive_buffer
-        return 2 * conn.unread <= config.receive_queue and (
-            2 * conn.held <= buffer or conn.unread <= 1
+        return 2 * conn.unread <= self._config.receive_queue and (
+            2 * conn.held <= self._buffer(conn) or conn.unread <= 1
         )
+
+    def _buffer(self, conn: Channel[Any]) -> int:
+        """Bytes that may wait on one."""
+        config = self._config
+        return config.stream_buffer if conn.is_stream else config.receive_buffer
 
     def _overflow(self, conn: Channel[Any]) -> None:
         if self._config.overflow is Overflow.CLOSE and not conn.is_stream:
