@@ -163,6 +163,7 @@ class Link:
             elif isinstance(event, Opened):
                 self._opened(event)
             elif isinstance(event, Closed):
+                core.told_closed(event.conn_id)
                 conn = conns.pop(event.conn_id, None)
                 if conn is not None:
                     conn.mark_ended(ConnectionEnded("closed by the far end"))
