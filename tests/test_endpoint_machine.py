@@ -24,13 +24,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.endpoint import EndpointConfig, Group, Overflow, Slow, Text, VirtualConnection
 from fastway.endpoint.core import ConnState
-from fastway.errors import FastwayError
+from fastway.errors import FastwayError, SendQueueFull
 from tests.support.core import DETERMINISTIC
 from tests.support.golden import FIRST, PING, accept, close, connect, packet, refuse, split
 from tests.support.logs import LogLines
 from tests.support.scripted import ScriptedGateway
 
 Conn = VirtualConnection[Any]
+RAISED = (ZeroDivisionError, SendQueueFull)
 
 
 class EndpointMachine(RuleBasedStateMachine):
@@ -48,6 +49,7 @@ class EndpointMachine(RuleBasedStateMachine):
     def begin(self, kind: int) -> None:
         """A new connection to a gateway."""
         self.config = EndpointConfig(
+            control=False,
             message_format=Text(),
             receive_queue=4,
             receive_buffer=60,
@@ -310,10 +312,10 @@ class EndpointMachine(RuleBasedStateMachine):
 
     @invariant()
     def logged(self) -> None:
-        """Nothing is logged but what callbacks were told to raise."""
+        """Nothing is logged but what callbacks were told to raise, and a handler's full buffer."""
         for event in self.log.events:
             failure = event.get("log_failure")
-            assert failure is None or failure.check(ZeroDivisionError), failure
+            assert failure is None or failure.check(*RAISED), failure
 
     def teardown(self) -> None:
         self.plan.clear()
@@ -331,4 +333,4 @@ class MachineTests(SynchronousTestCase):
         """Whatever peers say and callbacks do, every law holds after every step."""
         options = settings(DETERMINISTIC, max_examples=150, stateful_step_count=40)
         run_state_machine_as_test(EndpointMachine, settings=options)
-        self.flushLoggedErrors(ZeroDivisionError)
+        self.flushLoggedErrors(*RAISED)

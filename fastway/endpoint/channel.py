@@ -39,8 +39,8 @@ class Circle(Protocol):
 class Bounds(Protocol):
     """Counts what waits unread."""
 
-    def more(self, conn: Channel[Any], size: int) -> None:
-        """One more message waits to be read."""
+    def more(self, conn: Channel[Any], size: int, messages: int) -> None:
+        """One more message waits to be read; there are `messages` now."""
 
     def less(self, conn: Channel[Any], size: int) -> None:
         """One has been read, or is not wanted."""
@@ -301,16 +301,17 @@ class Channel(Generic[T]):
                 return
         elif self._readers is not None and self.hand_over(data):
             return
-        if self._queue is None:
-            self._queue = deque()
+        queue = self._queue
+        if queue is None:
+            queue = self._queue = deque()
         if taker is None:
-            self._queue.append(data)
-        elif self._queue and isinstance(self._queue[-1], bytearray):
-            self._queue[-1] += data  # however small the pieces are, they take their bytes
+            queue.append(data)
+        elif queue and isinstance(queue[-1], bytearray):
+            queue[-1] += data  # however small the pieces are, they take their bytes
         else:
-            self._queue.append(bytearray(data))
+            queue.append(bytearray(data))
         self.held += len(data)
-        self.link.unread.more(self, len(data))
+        self.link.unread.more(self, len(data), len(queue))
 
     def mark_ended(self, reason: FastwayError) -> None:
         """It has ended: groups know it no more. `tell_ended` follows."""

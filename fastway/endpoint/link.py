@@ -170,6 +170,7 @@ class Link:
             elif isinstance(event, Opened):
                 self._opened(event)
             elif isinstance(event, Closed):
+                core.told_closed(event.conn_id)
                 self._closed(event)
             elif isinstance(event, Refused):
                 if self.control is not None and event.dial is self.control.dial:
@@ -316,7 +317,8 @@ class Link:
         """Send a message; a Waiter until there is room again, or None while there is."""
         packet = self._packet(conn, data)
         if not self.full:
-            self.write(packet)
+            if self.transport is not None:
+                self.transport.write(packet)
             return self._wait_to_send() if self.full else None
         if self._unsent + len(packet) > self.config.send_buffer:
             raise SendQueueFull(self._unsent, self.config.send_buffer)

@@ -67,12 +67,12 @@ class Unread:
         """The gateway is not read from."""
         return bool(self._overfull)
 
-    def more(self, conn: Channel[Any], size: int) -> None:
+    def more(self, conn: Channel[Any], size: int, messages: int) -> None:
         """One more message of an open connection waits to be read."""
         config = self._config
         was_over = self.size > config.receive_total
         self.size += size
-        if self._is_over(conn):
+        if self._is_over(conn, messages):
             self._overflow(conn)
         # Once the gateway is not read from, only the rest of this read comes.
         if self.size > config.receive_total and not (was_over and self._overfull):
@@ -80,16 +80,17 @@ class Unread:
 
     def less(self, conn: Channel[Any], size: int) -> None:
         """One has been read, or is not wanted."""
-        total = self._config.receive_total
-        was_over = self.size > total
+        was_over = self.size > self._config.receive_total
         self.size -= size
-        if not conn.held:
+        if conn.ended is not None and not conn.held:
             self._left.discard(conn)
-        if not self._overfull:
-            return
+        if self._overfull:
+            self._drained(conn, was_over)
+
+    def _drained(self, conn: Channel[Any], was_over: bool) -> None:
         if conn in self._overfull:
             self._overfull[conn] = self._source.loop.seconds()
-        if self.size > total:
+        if self.size > self._config.receive_total:
             return
         for one in list(self._overfull) if was_over else [conn]:
             if self._is_half_empty(one):
@@ -118,13 +119,12 @@ class Unread:
         if conns and self.size > self._config.receive_total:
             self._overflow(max(conns.values(), key=_held))
 
-    def _is_over(self, conn: Channel[Any]) -> bool:
+    def _is_over(self, conn: Channel[Any], messages: int) -> bool:
         config = self._config
         if conn.is_stream:
             return conn.held > config.stream_buffer
-        messages = conn.unread
-        return messages > config.receive_queue or (
-            conn.held > config.receive_buffer and messages > 1
+        return messages > 1 and (
+            messages > config.receive_queue or conn.held > config.receive_buffer
         )
 
     def _is_half_empty(self, conn: Channel[Any]) -> bool:
@@ -153,7 +153,7 @@ class Unread:
             return
         if turns:
             self._source.loop.call_later(0, self._judge, conn, turns - 1)
-        elif self._is_over(conn) or self.size > self._config.receive_total:
+        elif self._is_over(conn, conn.unread) or self.size > self._config.receive_total:
             self._close(conn)
         else:
             self._release(conn)
