@@ -219,15 +219,15 @@ R = TypeVar("R", bound=Any)
 class Connecting(Generic[R]):
     """A connection to come: `await` it, or enter it with `async with`, which closes it."""
 
-    def __init__(self, connect: Coroutine[Any, Any, R]) -> None:
+    def __init__(self, connect: Callable[[], Coroutine[Any, Any, R]]) -> None:
         self._connect = connect
         self._result: Any = None
 
     def __await__(self) -> Generator[Any, None, R]:
-        return self._connect.__await__()
+        return self._connect().__await__()
 
     async def __aenter__(self) -> R:
-        self._result = await self._connect
+        self._result = await self
         return cast(R, self._result)
 
     async def __aexit__(
@@ -253,7 +253,7 @@ def connect_client(
 
     Awaiting it raises GatewayUnreachable.
     """
-    return Connecting(connect(gateway, None, b"", config, made))
+    return Connecting(lambda: connect(gateway, None, b"", config, made))
 
 
 def connect_server(
@@ -272,7 +272,7 @@ def connect_server(
     Awaiting it raises GatewayUnreachable, or LoginFailed when the gateway did not take the login.
     """
     secret = key.encode("utf-8") if isinstance(key, str) else key
-    return Connecting(connect(gateway, server_id, secret, config, made))
+    return Connecting(lambda: connect(gateway, server_id, secret, config, made))
 
 
 async def connect(

@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import ssl
 
 
-def make_certificate() -> ssl.PrivateCertificate:
-    """A certificate for `localhost` and its key, valid for an hour."""
+def make_certificate(now: datetime.datetime | None = None) -> ssl.PrivateCertificate:
+    """A certificate for `localhost` and its key, valid for an hour of `now`."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.timezone.utc) if now is None else now
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
