@@ -430,6 +430,43 @@ class FlowTests(MemoryCase):
         self.turns.turn()
         self.assertEqual((first.result(), second.result()), (None, None))
 
+    def test_few_writes(self) -> None:
+        """What is sent in one turn is two writes: the first at once, the rest at its end."""
+        gateway = self.client()
+        conn = self.connected(gateway)
+        gateway.say(HELLO)
+
+        async def burst() -> None:
+            self.assertEqual(await conn.receive(), b"Hello")
+            for number in range(50):
+                await conn.send(bytes([number]))
+            self.assertEqual(gateway.pipe.value(), packet(FIRST, b"\0"))
+
+        self.turns.task(burst()).result()
+        self.assertEqual(gateway.pipe.writes, 2)
+        sent = b"".join(packet(FIRST, bytes([number])) for number in range(50))
+        self.assertEqual(gateway.heard(), sent)
+        gateway.say(HELLO)
+        self.turns.task(conn.send(b"x")).result()
+        closing = self.turns.task(gateway.raw.close())
+        self.assertTrue(closing.done())
+        self.assertEqual(gateway.heard(), packet(FIRST, b"x"))
+
+    def test_tight_sender(self) -> None:
+        """A task that sends and never waits for anything else meets a transport that is full."""
+        gateway = self.client()
+        conn = self.connected(gateway)
+        gateway.pipe.stuck = True
+
+        async def flood() -> None:
+            while True:
+                await conn.send(bytes(1000))
+
+        flooding = self.turns.task(flood())
+        self.assertLess(len(gateway.heard()), 20_000)
+        flooding.cancel()
+        self.cancelled(flooding)
+
     def test_end_while_sending(self) -> None:
         """Who waits to send when the connection breaks is told why."""
         gateway = self.client()
