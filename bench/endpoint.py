@@ -17,7 +17,8 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
@@ -192,22 +193,27 @@ async def dial_many(endpoint: GatewayConnection, count: int) -> list[VirtualConn
     return made
 
 
+@contextmanager
+def echo_server(gateway: Running) -> Iterator[None]:
+    """A raw game server that sends everything back, on the first core."""
+    where = [str(FIRST_CORE), *gateway.server.split(":"), str(SERVER_ID)]
+    server = subprocess.Popen([sys.executable, "-c", ECHO_SERVER, *where], stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    server.stdout.readline()
+    try:
+        yield
+    finally:
+        server.kill()
+        server.wait()
+
+
 def main() -> None:
     os.sched_setaffinity(0, {LAST_CORE})
     print(f"# CPython {platform.python_version()} on {platform.machine()}")
     print_crowds()
-    with running(Gateway("fastway", [*FASTWAY, "--client-max-conn", "0"])) as gateway:
-        where = [str(FIRST_CORE), *gateway.server.split(":"), str(SERVER_ID)]
-        server = subprocess.Popen(
-            [sys.executable, "-c", ECHO_SERVER, *where], stdout=subprocess.PIPE
-        )
-        assert server.stdout is not None
-        server.stdout.readline()
-        try:
-            react(lambda reactor: ensureDeferred(run(reactor, gateway)))
-        finally:
-            server.kill()
-            server.wait()
+    wide = Gateway("fastway", [*FASTWAY, "--client-max-conn", "0"])
+    with running(wide) as gateway, echo_server(gateway):
+        react(lambda reactor: ensureDeferred(run(reactor, gateway)))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from fastway.snet.stream import StreamConnectionLost
 from fastway.wheel import Wheel
 from tests.support import checks
 from tests.support.aio import Turns
+from tests.support.aio_cases import new_uvloop, uvloop
 from tests.support.checks import check_transport
 from tests.support.files import scratch
 from tests.support.gateways import OneOf
@@ -161,13 +162,6 @@ class AioBodyTests(StreamBody, AioSnetCase):
         await self.cuts(True, 3, 100, 1_500_000)
 
 
-uvloop: Any
-try:
-    import uvloop
-except ImportError:
-    uvloop = None
-
-
 class UvloopBodyTests(AioBodyTests):
     """The same on uvloop."""
 
@@ -175,7 +169,7 @@ class UvloopBodyTests(AioBodyTests):
         skip = "uvloop is missing"
 
     def make_loop(self) -> asyncio.AbstractEventLoop:
-        return cast(asyncio.AbstractEventLoop, uvloop.new_event_loop())
+        return new_uvloop()
 
 
 class CheckTests(AioSnetCase):

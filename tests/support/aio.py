@@ -138,9 +138,11 @@ class FakeTransport:
         self.aborted = False
         self.lost = False
         self.stuck = False
+        self.writes = 0
 
     def write(self, data: bytes) -> None:
         assert not self.lost, "a write to a connection that is gone"
+        self.writes += 1
         self._written += data
         if self.stuck:
             self._protocol.pause_writing()
@@ -150,6 +152,7 @@ class FakeTransport:
 
     def clear(self) -> None:
         self._written.clear()
+        self.writes = 0
 
     def fill(self) -> None:
         """From now on the peer takes nothing."""
@@ -218,6 +221,7 @@ class AioScripted(ScriptedGateway):
             self.aio_wire.data_received(data)
 
     def heard(self) -> bytes:
+        self.turns.turn()  # what was written goes out at the end of a turn
         data = self.pipe.value()
         self.pipe.clear()
         return data
