@@ -14,6 +14,7 @@ different classes; an error carries its values, not only a text.
      |    +-- SendQueueFull     a sender that does not wait
      |    +-- GatewayDown       that gateway is not connected
      |    +-- RequestsFull      more requests wait than may
+     |    +-- AlreadyListening  somebody takes what is dialled there
      +-- RemoteError            the peer broke the protocol; its link must be lost
      |    +-- FrameTooLarge
      |    +-- FrameTooShort
@@ -44,6 +45,7 @@ from __future__ import annotations
 from enum import Enum
 
 __all__ = [
+    "AlreadyListening",
     "AuthFailed",
     "BadCommand",
     "BadControl",
@@ -271,6 +273,16 @@ class RequestsFull(LocalError):
         self.waiting = waiting
         self.limit = limit
         self.unit = unit
+
+
+class AlreadyListening(LocalError):
+    """Somebody listens on `source` (an endpoint, a pool) already: only one can."""
+
+    def __init__(self, source: object) -> None:
+        super().__init__(
+            f"somebody listens on {source!r} already: close that port, or listen(None), first"
+        )
+        self.source = source
 
 
 class RemoteError(FastwayError):

@@ -6,12 +6,11 @@ Rule: `None` where the system or the transport does not tell; nothing here chang
 from __future__ import annotations
 
 import socket
-import struct
-from contextlib import suppress
 from typing import Any, cast
 
 from twisted.internet.interfaces import ISSLTransport, ITCPTransport, IUNIXTransport
 
+from fastway import kernel
 from fastway.snet.interfaces import IResumableTransport
 
 
@@ -43,60 +42,32 @@ def descriptor(transport: object) -> int:
 
 def acked_bytes(transport: object) -> int | None:
     """Bytes that the peer's host has acknowledged, where the kernel tells (Linux)."""
-    # struct tcp_info of linux/tcp.h: tcpi_bytes_acked, a u64 at offset 120.
-    return _tcp_info(transport, "=Q", 120)
+    return kernel.acked_bytes(_socket(transport))
 
 
 def round_trip(transport: object) -> float | None:
     """The kernel's estimate of the round-trip time in seconds, where it tells (Linux)."""
-    # tcpi_rtt, microseconds, a u32 at offset 68.
-    micros = _tcp_info(transport, "=I", 68)
-    return None if micros is None else micros / 1e6
-
-
-def _tcp_info(transport: object, layout: str, offset: int) -> int | None:
-    get_handle = getattr(transport, "getHandle", None)
-    handle = get_handle() if get_handle is not None else None
-    if not isinstance(handle, socket.socket) or not hasattr(socket, "TCP_INFO"):
-        return None
-    try:
-        info = handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
-        return cast(int, struct.unpack_from(layout, info, offset)[0])
-    except (OSError, struct.error):
-        return None
+    return kernel.round_trip(_socket(transport))
 
 
 def notice_death(transport: object, seconds: float) -> None:
-    """Let a TCP connection break whose peer's host gives no sign of life for so long (Linux).
-
-    A silent host is probed; an application that says nothing is no dead host. Elsewhere the
-    system's own times hold, which are hours.
-    """
-    cast(Any, transport).setTcpKeepAlive(True)
-    get_handle = getattr(transport, "getHandle", None)
-    handle = get_handle() if get_handle is not None else None
-    if not isinstance(handle, socket.socket) or not hasattr(socket, "TCP_USER_TIMEOUT"):
-        return
-    probe = max(1, round(seconds / 4))
-    try:
-        for option, value in (
-            (socket.TCP_KEEPIDLE, max(1, round(seconds / 2))),
-            (socket.TCP_KEEPINTVL, probe),
-            (socket.TCP_KEEPCNT, 2),
-            (socket.TCP_USER_TIMEOUT, round(seconds * 1000)),
-        ):
-            handle.setsockopt(socket.IPPROTO_TCP, option, value)
-    except OSError:
-        pass  # the connection is gone already, which will show
+    """Let a TCP connection break whose peer's host gives no sign of life for so long (Linux)."""
+    sock = _socket(transport)
+    if sock is not None:
+        kernel.notice_death(sock, seconds)
 
 
 def keep_unsent(transport: object, size: int) -> None:
     """Let the kernel keep so many bytes at most that are not on their way yet (Linux)."""
+    sock = _socket(transport)
+    if sock is not None:
+        kernel.keep_unsent(sock, size)
+
+
+def _socket(transport: object) -> socket.socket | None:
     get_handle = getattr(transport, "getHandle", None)
     handle = get_handle() if get_handle is not None else None
-    if isinstance(handle, socket.socket) and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        with suppress(OSError):  # the connection is gone already, which will show
-            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
+    return handle if isinstance(handle, socket.socket) else None
 
 
 def renew_producer(transport: object, producer: object) -> None:

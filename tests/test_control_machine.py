@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.control import Facts
-from fastway.endpoint.control import (
+from fastway.endpoint.control_core import (
     Answered,
     ClosedWhy,
     ControlCore,

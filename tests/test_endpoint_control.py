@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.control import PlayerFacts
-from fastway.endpoint.control import (
+from fastway.endpoint.control_core import (
     BURST,
     MAX_EARLY,
     Answered,

@@ -73,7 +73,7 @@ class MembersTests(GroupTestCase):
         self.assertNotIn(object(), group)
         group.clear()
         self.assertEqual((len(group), one.ended), (0, None))
-        self.assertFalse(one._enders)  # nothing of the group is left on who has left it
+        self.assertFalse(one._circles)  # nothing of the group is left on who has left it
 
     def test_forgets(self) -> None:
         """Who ends is forgotten, whatever way: closed by either end, a lost gateway."""
@@ -181,6 +181,10 @@ class TellTests(GroupTestCase):
         self.assertEqual((small.heard(), large.heard()), (b"", b""))
         self.assertEqual(group.tell("x" * 16), 2)  # 18 bytes of JSON, where they fit
         self.assertEqual(split(large.heard())[0][1], b'"' + b"x" * 16 + b'"')
+        both, group, conns = self.room(2, max_packet=20, message_format=Text())
+        conns[1].message_format = Json()
+        raised(MessageTooLarge, group.tell, "x" * 16)  # for the second's format only
+        self.assertEqual(both.heard(), b"")
 
     def test_closing_in_the_same_read(self) -> None:
         """Who has left, which is about to be told, gets nothing, and nobody else notices."""

@@ -459,6 +459,7 @@ class OneTakerTests(ServeTestCase):
         (failure,) = self.flushLoggedErrors(TypeError)
         self.assertIn("serve", failure.getErrorMessage())
         self.assertEqual(gateway.heard(), CLOSED)
+        gateway.endpoint.listen(None)
         gateway.endpoint.listen(lambda conn: ensureDeferred(handler(conn)))
         (conn,) = self.come(gateway, 1)
         self.assertIsNone(conn.ended)

@@ -19,7 +19,7 @@ from fastway.aio.connection import GatewayConnection
 from fastway.causes import cause_of
 from fastway.endpoint.config import EndpointConfig
 from fastway.endpoint.core import EndpointCore
-from fastway.errors import GatewayUnreachable
+from fastway.errors import GatewayUnreachable, StreamLost
 from fastway.snet.config import SnetConfig
 
 CONNECT_TIMEOUT = 30.0
@@ -151,6 +151,7 @@ class Wire(asyncio.Protocol):
 
     Attributes:
         gateway: What the application has of it.
+        transport: asyncio's, or an snet stream.
     """
 
     resumable = False
@@ -159,12 +160,12 @@ class Wire(asyncio.Protocol):
         self.gateway = gateway
         self.write: Callable[[bytes], object] = bytes  # the transport's own, once there is one
         self._link = gateway.link
-        self._transport: Any = None
+        self.transport: Any = None
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self.transport = transport
         self.write = cast(asyncio.Transport, transport).write
         self.resumable = hasattr(transport, "resume_now")
         self._link.connected(self)
@@ -173,7 +174,7 @@ class Wire(asyncio.Protocol):
         self._link.received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        dropped = exc is None or isinstance(exc, ConnectionError)
+        dropped = exc is None or isinstance(exc, (ConnectionError, StreamLost))
         self._link.lost(exc, dropped)
 
     def pause_writing(self) -> None:
@@ -194,26 +195,26 @@ class Wire(asyncio.Protocol):
 
     @property
     def below(self) -> Any:
-        return self._transport
+        return self.transport
 
     @property
     def address(self) -> Any:
-        return self._transport.get_extra_info("peername")
+        return self.transport.get_extra_info("peername")
 
     def pause(self) -> None:
-        self._transport.pause_reading()
+        self.transport.pause_reading()
 
     def resume(self) -> None:
-        self._transport.resume_reading()
+        self.transport.resume_reading()
 
     def close(self) -> None:
-        self._transport.close()
+        self.transport.close()
 
     def abort(self) -> None:
-        self._transport.abort()
+        self.transport.abort()
 
     def resume_now(self) -> None:
-        self._transport.resume_now()
+        self.transport.resume_now()
 
 
 R = TypeVar("R", bound=Any)

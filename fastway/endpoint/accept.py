@@ -13,7 +13,7 @@ from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from typing import Any, Generic, TypeVar
 
 from fastway.endpoint.channel import Channel, close_all
-from fastway.errors import ConnectionEnded, EndpointEnded, LocalError
+from fastway.errors import AlreadyListening, ConnectionEnded, EndpointEnded, LocalError
 from fastway.waiting import TURNS, Loop, Timer, Waiters, sleeping
 
 C = TypeVar("C", bound=Channel[Any])
@@ -55,11 +55,12 @@ class Acceptor(Generic[C]):
         What it raises is logged, and closes that connection only. None: they wait again.
 
         Raises:
+            AlreadyListening: there is a listener; `listen(None)` takes it away.
             LocalError: `serve` runs a handler, or somebody waits in `accept`.
             TypeError: it is an `async def`: that is `serve`'s.
         """
         if listener is not None:
-            self._check_free("listen")
+            self.check_free("listen")
             if is_async(listener):
                 raise TypeError(f"{name_of(listener)} is async: give it to serve")
         self._listener = listener
@@ -88,16 +89,26 @@ class Acceptor(Generic[C]):
         Raises:
             LocalError: connections are taken in another way already.
         """
-        self._check_free("serve")
-        if self._listener is not None:
-            raise LocalError("serve: there is a listener already")
+        self.check_free("serve")
         if not limit >= 1 or not 0 <= grace < math.inf:
             raise ValueError("limit is at least 1, and grace at least 0 seconds")
         self._serving = Serving(self._loop, handler, limit, grace, self._served_next)
         self._served_next()
         return self._serving
 
-    def _check_free(self, what: str) -> None:
+    @property
+    def listener(self) -> Callable[[C], object] | None:
+        """What `listen` was given last."""
+        return self._listener
+
+    def check_free(self, what: str) -> None:
+        """
+        Raises:
+            AlreadyListening: there is a listener.
+            LocalError: connections are taken in another way already.
+        """
+        if self._listener is not None:
+            raise AlreadyListening(self)
         if self._serving is not None and not self._serving.stopped:
             raise LocalError(f"{what}: serve runs a handler already")
         if self._acceptors:
@@ -373,7 +384,6 @@ class _Run(Generic[C]):
     def over(self) -> None:
         """It has returned."""
         self._over = True
-        self._conn.not_on_end(self._ended)
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()

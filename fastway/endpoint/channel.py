@@ -29,6 +29,13 @@ class Drained(Protocol):
     def endpoint_drained(self) -> None: ...
 
 
+class Circle(Protocol):
+    """A group, that a connection leaves when it ends."""
+
+    def forget(self, conn: Any) -> None:
+        """It has ended, or is about to be told so."""
+
+
 class Bounds(Protocol):
     """Counts what waits unread."""
 
@@ -47,6 +54,7 @@ class Carrier(Protocol):
         full: Its transport's buffer is full: what is sent now has to wait.
         max_message: Bytes of the largest message.
         streams: Who wants to know when it fills and drains.
+        control: The gateway's control connection, where one was asked for.
     """
 
     config: EndpointConfig
@@ -56,6 +64,9 @@ class Carrier(Protocol):
 
     @property
     def face(self) -> Any: ...
+
+    @property
+    def control(self) -> Any: ...
 
     @property
     def unread(self) -> Bounds: ...
@@ -116,6 +127,7 @@ class Channel(Generic[T]):
 
     __slots__ = (
         "__weakref__",
+        "_circles",
         "_enders",
         "_queue",
         "_readers",
@@ -139,9 +151,10 @@ class Channel(Generic[T]):
         self.facts: Any = None
         self.message_format: MessageFormat[T] = link.config.message_format
         self.held = 0
-        self._queue: deque[bytes] | None = None
+        self._queue: deque[bytes | bytearray] | None = None
         self._readers: Waiters | None = None
         self._enders: dict[Callable[[Any], object], None] | None = None
+        self._circles: list[Circle] | None = None
         self._taker: Taker | None = None
 
     def __repr__(self) -> str:
@@ -194,7 +207,7 @@ class Channel(Generic[T]):
         The same one is called once however often it was given. What it raises is logged.
         """
         if self.ended is not None:
-            call(self)
+            self._call_ender(call)
             return
         if self._enders is None:
             self._enders = {}
@@ -204,6 +217,19 @@ class Channel(Generic[T]):
         """Do not call it any more."""
         if self._enders is not None:
             self._enders.pop(call, None)
+
+    # What a group calls.
+
+    def enter(self, circle: Circle) -> None:
+        """Be forgotten by a group when this ends, before anybody is told of any end."""
+        if self._circles is None:
+            self._circles = []
+        self._circles.append(circle)
+
+    def leave(self, circle: Circle) -> None:
+        """That group has forgotten it."""
+        if self._circles is not None:
+            self._circles.remove(circle)
 
     # What the two libraries build `receive` from.
 
@@ -220,7 +246,7 @@ class Channel(Generic[T]):
             self._queue = None
         self.held -= len(data)
         self.link.unread.less(self, len(data))
-        return self.decode(data)
+        return self.decode(bytes(data))
 
     def decode(self, data: bytes) -> T:
         """As `take`, of a message that never waited."""
@@ -259,15 +285,10 @@ class Channel(Generic[T]):
         """From now on it is a byte stream: messages go to `taker`, or wait as raw bytes."""
         self._taker = taker
 
-    def take_raw(self) -> bytes:
-        """The raw message that waits longest; there must be one."""
-        queue = self._queue
-        assert queue
-        data = queue.popleft()
-        if not queue:
-            self._queue = None
-        self.held -= len(data)
-        self.link.unread.less(self, len(data))
+    def take_all_raw(self) -> bytes:
+        """All that waits, in order, without the borders of its messages."""
+        data = b"".join(self._queue or ())
+        self.drop_unread()
         return data
 
     # What the link calls.
@@ -282,9 +303,21 @@ class Channel(Generic[T]):
             return
         if self._queue is None:
             self._queue = deque()
-        self._queue.append(data)
+        if taker is None:
+            self._queue.append(data)
+        elif self._queue and isinstance(self._queue[-1], bytearray):
+            self._queue[-1] += data  # however small the pieces are, they take their bytes
+        else:
+            self._queue.append(bytearray(data))
         self.held += len(data)
         self.link.unread.more(self, len(data))
+
+    def mark_ended(self, reason: FastwayError) -> None:
+        """It has ended: groups know it no more. `tell_ended` follows."""
+        self.ended = reason
+        circles, self._circles = self._circles, None
+        for circle in circles or ():
+            circle.forget(self)
 
     def tell_ended(self) -> None:
         """`ended` is set: tell whoever waits for that."""
@@ -296,10 +329,13 @@ class Channel(Generic[T]):
         enders = self._enders
         for call in list(enders or ()):
             if enders is not None and enders.pop(call, self) is None:  # else taken back just now
-                try:
-                    call(self)
-                except Exception:
-                    self.link.loop.log_failure(f"on_end failed with {self!r}: {call!r}")
+                self._call_ender(call)
+
+    def _call_ender(self, call: Callable[[Any], object]) -> None:
+        try:
+            call(self)
+        except Exception:
+            self.link.loop.log_failure(f"on_end failed with {self!r}: {call!r}")
 
 
 def close_all(conns: Iterable[Channel[Any]], problem: str) -> None:

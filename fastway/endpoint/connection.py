@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from fastway.endpoint.accept import Acceptor
 from fastway.endpoint.channel import Channel
 from fastway.endpoint.config import EndpointConfig
+from fastway.endpoint.control import Control
 from fastway.endpoint.core import EndpointCore
 from fastway.endpoint.face import Face
 from fastway.endpoint.reactor import TwistedLoop
@@ -108,8 +109,7 @@ class VirtualConnection(Channel[T]):
             return succeed(self.ended)
 
         def tell(conn: Any) -> None:
-            if not ended.called:  # it may have been cancelled just now
-                ended.callback(conn.ended)
+            ended.callback(conn.ended)
 
         ended: Deferred[FastwayError] = Deferred(lambda _: self.not_on_end(tell))
         self.on_end(tell)
@@ -236,6 +236,11 @@ class GatewayConnection(Taking, Face[VirtualConnection[Any]]):
             return cast("Deferred[float]", self.link.ping())
         except EndpointEnded as error:
             return fail(error)
+
+    def when_control(self) -> Deferred[Control | None]:
+        """Fires with `control` once the gateway has greeted; with None where it has none."""
+        control = self.link.control
+        return succeed(None) if control is None else cast(Any, control.when_offered())
 
     def close(self) -> Deferred[None]:
         """End it: what was sent is still written. A second time changes nothing.

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from fastway.endpoint.accept import Acceptor
 from fastway.endpoint.channel import Channel
 from fastway.endpoint.config import EndpointConfig
+from fastway.endpoint.control import Control
 from fastway.endpoint.core import EndpointCore
 from fastway.endpoint.link import Link
 from fastway.errors import EndpointEnded
@@ -70,6 +71,12 @@ class Face(Acceptor[C]):
         """The gateway's address; None before there is a connection."""
         transport = self.link.transport
         return None if transport is None else transport.address
+
+    @property
+    def control(self) -> Control | None:
+        """What the gateway may be asked, once it has greeted; None where it has no such thing."""
+        control = self.link.control
+        return control if control is not None and control.up else None
 
     def connection(self, conn_id: int) -> C | None:
         """The open virtual connection with that number, or None."""

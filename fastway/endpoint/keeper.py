@@ -115,13 +115,17 @@ class Keeper(Generic[G]):
             if self._waiting is waiter:
                 self._waiting = None
 
-    def _made(self, gateway: G) -> None:
-        self._newest = gateway
-
     async def _once(self, run: object) -> float:
         """One attempt, and the life of its connection. Seconds until the next."""
+
+        def made(gateway: G) -> None:
+            if self._run is run:
+                self._newest = gateway
+            else:  # its endpoint could not be stopped from connecting
+                gateway.link.shut()
+
         try:
-            gateway = await self._wait(self._connect(self._made))
+            gateway = await self._wait(self._connect(made))
         except self._loop.cancelled:
             raise
         except Exception as error:

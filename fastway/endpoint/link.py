@@ -20,6 +20,7 @@ from fastway.endpoint.config import (
     NetworkLost,
     NetworkResumed,
 )
+from fastway.endpoint.control import Control
 from fastway.endpoint.core import (
     Closed,
     ConnState,
@@ -111,6 +112,7 @@ class Link:
         streams: Transports that want to know when this one's fills and drains.
         unread: What waits unread on its virtual connections.
         heart: Its pings.
+        control: What the gateway may be asked; None before it is asked for.
     """
 
     def __init__(
@@ -136,6 +138,7 @@ class Link:
         self._senders = Waiters(loop)
         self._unsent = 0
         self._linger: Timer | None = None
+        self.control: Control | None = None
 
     # What the shell calls.
 
@@ -162,14 +165,16 @@ class Link:
                 conn = conns.get(event.conn_id)
                 if conn is not None:
                     conn.deliver(event.data)
+                elif self.control is not None and event.conn_id == self.control.conn_id:
+                    self.control.received(event.data)
             elif isinstance(event, Opened):
                 self._opened(event)
             elif isinstance(event, Closed):
-                conn = conns.pop(event.conn_id, None)
-                if conn is not None:
-                    conn.ended = ConnectionEnded("closed by the far end")
-                    self.tell_closed(conn)
+                self._closed(event)
             elif isinstance(event, Refused):
+                if self.control is not None and event.dial is self.control.dial:
+                    self.control.refused()
+                    continue
                 answer = self._dials.pop(event.dial, None)
                 if answer is not None and not answer.called:
                     answer.errback(DialRefused(event.dial.remote_id))
@@ -201,7 +206,9 @@ class Link:
         elif not self.up and dropped:
             self.end(LoginFailed("the gateway did not take the login: is the key right?"))
         elif cause is None:
-            self.end(EndpointEnded("closed by the gateway"))
+            bye = None if self.control is None else self.control.bye
+            why = "" if bye is None else f": {bye.reason}"
+            self.end(EndpointEnded(f"closed by the gateway{why}"))
         else:
             if isinstance(cause, StreamLost):
                 self._network(NetworkLost(cause))
@@ -226,6 +233,8 @@ class Link:
         self.full = False
         self._unsent = 0
         self._senders.callback(None)
+        if self.control is not None and self.ended is None:
+            self.control.pump()
         for stream in list(self.streams):
             try:
                 stream.endpoint_drained()
@@ -375,9 +384,10 @@ class Link:
 
     def mark_closed(self, conn: Channel[Any], reason: FastwayError) -> bool:
         """Close it and tell nobody here yet; False when it is closed already."""
-        if self.conns.pop(conn.conn_id, None) is None:
+        if self.conns.get(conn.conn_id) is not conn:  # its number may be another's by now
             return False
-        conn.ended = reason
+        del self.conns[conn.conn_id]
+        conn.mark_ended(reason)
         self.write(self.core.close(conn.conn_id))
         return True
 
@@ -406,9 +416,29 @@ class Link:
         if data and self.ended is None and self.transport is not None:
             self.transport.write(data)
 
+    def _closed(self, event: Closed) -> None:
+        control = self.control
+        why = ""
+        if control is not None:
+            if event.conn_id == control.conn_id:
+                control.closed()
+                return
+            why = control.conn_closed(event.conn_id, event.extra)
+        conn = self.conns.pop(event.conn_id, None)
+        if conn is not None:
+            problem = f"closed by the far end: {why}" if why else "closed by the far end"
+            conn.mark_ended(ConnectionEnded(problem))
+            self.tell_closed(conn)
+
     def _opened(self, event: Opened) -> None:
+        control = self.control
+        if control is not None and event.dial is not None and event.dial is control.dial:
+            control.opened(event.conn_id)
+            return
         conn = self.face.make_connection(event.conn_id, event.remote_id)
         self.conns[event.conn_id] = conn
+        if control is not None:
+            control.conn_opened(event.conn_id, event.extra)
         if event.dial is None:
             self.face.opened(conn)
             return
@@ -425,6 +455,9 @@ class Link:
         """The login was taken."""
         if not self.up:
             self.up = True
+            if self.core.is_server and self.config.control:
+                self.control = Control(self)
+                self.control.begin()
             self.risers.callback(self.face)
 
     def _network(self, event: NetworkEvent) -> None:
@@ -445,10 +478,9 @@ class Link:
         conns, self.conns = list(self.conns.values()), {}
         dials, self._dials = list(self._dials.values()), {}
         for conn in conns:
-            if conn.ended is None:
-                conn.ended = ConnectionEnded(
-                    f"its connection to the gateway ended: {reason}", reason
-                )
+            conn.mark_ended(
+                ConnectionEnded(f"its connection to the gateway ended: {reason}", reason)
+            )
         self.heart.stop()
         self.unread.stop()
         self._close_transport(reason)
@@ -457,6 +489,8 @@ class Link:
         for answer in dials:
             if not answer.called:
                 answer.errback(reason)
+        if self.control is not None:
+            self.control.link_ended(reason)
         self.face.end_accepting(reason)
         self.heart.pongs.errback(reason)
         self._senders.errback(reason)

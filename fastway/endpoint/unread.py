@@ -120,15 +120,19 @@ class Unread:
 
     def _is_over(self, conn: Channel[Any]) -> bool:
         config = self._config
-        buffer = config.stream_buffer if conn.is_stream else config.receive_buffer
+        if conn.is_stream:
+            return conn.held > config.stream_buffer
         messages = conn.unread
-        return messages > config.receive_queue or (conn.held > buffer and messages > 1)
+        return messages > config.receive_queue or (
+            conn.held > config.receive_buffer and messages > 1
+        )
 
     def _is_half_empty(self, conn: Channel[Any]) -> bool:
         config = self._config
-        buffer = config.stream_buffer if conn.is_stream else config.receive_buffer
+        if conn.is_stream:
+            return 2 * conn.held <= config.stream_buffer
         return 2 * conn.unread <= config.receive_queue and (
-            2 * conn.held <= buffer or conn.unread <= 1
+            2 * conn.held <= config.receive_buffer or conn.unread <= 1
         )
 
     def _overflow(self, conn: Channel[Any]) -> None:

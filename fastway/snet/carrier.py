@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fastway.causes import cause_of
-from fastway.snet.config import SnetConfig
+from fastway.snet.config import MOST_DROPPED, SnetConfig
 from fastway.snet.session import (
     DialHandshake,
     Fault,
@@ -25,13 +25,7 @@ from fastway.snet.session import (
     Made,
     Resumed,
 )
-from fastway.tcp import acked_bytes, is_plain_tcp, notice_death, renew_producer
-
-LINGER = 5.0
-"""Seconds that the peer of a closed stream gets to take what was written to it."""
-
-MOST_DROPPED = 64 * 1024
-"""Bytes that are read into nothing from a connection that was refused."""
+from fastway.tcp import acked_bytes, is_plain_tcp, notice_death, renew_producer, round_trip
 
 
 class CarrierOwner(TypingProtocol):
@@ -192,6 +186,10 @@ class Carrier(Protocol):
             return None
         acked = acked_bytes(self.transport)
         return None if acked is None else self._wrote - (acked - self._acked_before)
+
+    def round_trip(self) -> float | None:
+        """Seconds, where the kernel tells."""
+        return round_trip(self.transport)
 
     def fail(self, error: HandshakeFailed) -> None:
         """Give up the handshake: disconnect, after the answer if there is one."""

@@ -1,4 +1,4 @@
-"""How streams behave: the numbers of both sides.
+"""How streams behave: the numbers of both sides, those that are set and those that are fixed.
 
 Rule: what cannot be is refused here, before a port listens or a stream is dialled, and nothing is
 changed later.
@@ -9,6 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastway.snet.crypto import check_stream_cipher
+
+LINGER = 5.0
+"""Seconds that the peer of a closed stream gets to take what was written to it."""
+
+MOST_DROPPED = 64 * 1024
+"""Bytes that are read into nothing from a connection that was refused, or is closing."""
+
+FIRST_DELAY = 0.1
+MOST_DELAY = 5.0
+"""Seconds before the first attempt that is not made at once, and in the end before every one."""
+
+STEADY = 1.0
+"""Seconds that a connection must have lasted, or else have got something across, for the next
+attempt to be made at once."""
+
+HURRY = 1.0
+"""Seconds between attempts that somebody asked for, however often he does. What hangs for less may
+yet come through."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,25 +29,13 @@ from fastway.address import address_name
 from fastway.errors import Reason
 from fastway.logs import make_logger
 from fastway.reconnect import Backoff, Reconnect, growing
-from fastway.snet.carrier import LINGER, Carrier
-from fastway.snet.config import SnetConfig
+from fastway.snet.carrier import Carrier
+from fastway.snet.config import FIRST_DELAY, HURRY, LINGER, MOST_DELAY, STEADY, SnetConfig
 from fastway.snet.session import DialHandshake, Fault, HandshakeFailed, Made, Resumed, Session
 from fastway.snet.stream import SnetStream
 from fastway.wheel import Wheel
 
 log = make_logger(__name__)
-
-FIRST_DELAY = 0.1
-MOST_DELAY = 5.0
-"""Seconds before the first attempt that is not made at once, and in the end before every one."""
-
-STEADY = 1.0
-"""Seconds that a connection must have lasted, or else have got something across, for the next
-attempt to be made at once."""
-
-HURRY = 1.0
-"""Seconds between attempts that somebody asked for, however often he does. What hangs for less may
-yet come through."""
 
 
 class Attempt(Factory):

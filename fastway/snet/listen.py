@@ -27,8 +27,8 @@ from zope.interface import implementer
 from fastway.address import address_name
 from fastway.errors import Reason
 from fastway.logs import Throttle, make_logger
-from fastway.snet.carrier import LINGER, Carrier
-from fastway.snet.config import SnetConfig
+from fastway.snet.carrier import Carrier
+from fastway.snet.config import LINGER, SnetConfig
 from fastway.snet.figures import SnetFigures
 from fastway.snet.interfaces import IBounded
 from fastway.snet.session import Fault, HandshakeFailed, ListenHandshake, Made, Resumed, Session

@@ -10,18 +10,33 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from twisted.internet.interfaces import IReactorTime
-
-from fastway.snet.carrier import Carrier
 from fastway.snet.session import Session
-from fastway.tcp import round_trip
 
 PIECE = 64 * 1024
 """Bytes handed to a carrier at once from what waits."""
 
 NO_LIMIT = sys.maxsize
+
+CallLater = Callable[..., Any]
+"""Seconds, a function and its arguments -> what can be cancelled before that is called."""
+
+
+class Way(Protocol):
+    """The connection in use: a carrier."""
+
+    @property
+    def full(self) -> bool:
+        """Its transport's buffer is."""
+
+    def unacked(self) -> int | None:
+        """Bytes that the peer's host has not acknowledged; None where nobody tells."""
+
+    def round_trip(self) -> float | None:
+        """Seconds, where the kernel tells."""
+
+    def write(self, data: bytes) -> None: ...
 
 
 class Outbox:
@@ -42,7 +57,7 @@ class Outbox:
         self._call: Any = None
         self._delay = 0.0
 
-    def begin(self, carrier: Carrier) -> None:
+    def begin(self, carrier: Way) -> None:
         """There is a new connection."""
         self.room = NO_LIMIT if carrier.unacked() is None else self._session.buffer
 
@@ -64,7 +79,7 @@ class Outbox:
         self._waiting = None
         self.size = 0
 
-    def flow(self, carrier: Carrier, clock: IReactorTime, again: Callable[[], None]) -> bool:
+    def flow(self, carrier: Way, call_later: CallLater, again: Callable[[], None]) -> bool:
         """Hand on what goes.
 
         Args:
@@ -75,7 +90,7 @@ class Outbox:
         """
         while self.size and not carrier.full:
             wanted = min(self.size, PIECE)
-            if self.room < wanted and not self._find_room(carrier, clock, again):
+            if self.room < wanted and not self._find_room(carrier, call_later, again):
                 return False
             piece = self._take(min(self.room, wanted))
             self.room -= len(piece)
@@ -99,7 +114,7 @@ class Outbox:
             self._waiting = None
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _find_room(self, carrier: Carrier, clock: IReactorTime, again: Callable[[], None]) -> bool:
+    def _find_room(self, carrier: Way, call_later: CallLater, again: Callable[[], None]) -> bool:
         """Ask how much the peer's host lacks; without room, ask again soon."""
         unacked = carrier.unacked()
         if unacked is None:
@@ -116,9 +131,9 @@ class Outbox:
             if self._delay:
                 self._delay = min(2 * self._delay, 0.5)
             else:
-                trip = round_trip(carrier.transport) or 0.0
+                trip = carrier.round_trip() or 0.0
                 self._delay = min(max(trip / 2, 0.001), 0.05)
-            self._call = clock.callLater(self._delay, self._ask_again, again)
+            self._call = call_later(self._delay, self._ask_again, again)
         return False
 
     def _ask_again(self, again: Callable[[], None]) -> None:

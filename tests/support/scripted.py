@@ -77,15 +77,19 @@ class ScriptedGateway:
     def __init__(
         self, config: EndpointConfig | None = None, server_id: int | None = None, key: bytes = KEY
     ) -> None:
-        self.clock = Clock()
         self.far = ScriptedFar(self)
-        self.transport = LinkTransport(peerAddress=IPv4Address("TCP", "192.0.2.9", 9010))
-        self.wire = GatewayFactory(config, server_id, key, self.clock).buildProtocol(None)
-        self.endpoint: GatewayConnection = self.wire.gateway
         self._me = 1 if server_id is None else server_id
         self._last = FIRST - 1
         self._open: set[int] = set()
         self._held = b""
+        self.connect(EndpointConfig() if config is None else config, server_id, key)
+
+    def connect(self, config: EndpointConfig, server_id: int | None, key: bytes) -> None:
+        """Make the endpoint and connect it."""
+        self.clock = Clock()
+        self.transport = LinkTransport(peerAddress=IPv4Address("TCP", "192.0.2.9", 9010))
+        self.wire = GatewayFactory(config, server_id, key, self.clock).buildProtocol(None)
+        self.endpoint: GatewayConnection = self.wire.gateway
         self.wire.makeConnection(cast(Any, self.transport))
 
     # Speaking for it.
@@ -191,6 +195,7 @@ class ClockTestCase(SynchronousTestCase):
 
     def server(self, **config: Any) -> ScriptedGateway:
         config.setdefault("ping_interval", 0)
+        config.setdefault("control", False)
         return ScriptedGateway(EndpointConfig(**config), SERVER_ID)
 
     def connected(self, gateway: ScriptedGateway) -> VirtualConnection[Any]:

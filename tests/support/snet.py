@@ -22,8 +22,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from fastway.snet.carrier import LINGER
-from fastway.snet.config import SnetConfig
+from fastway.snet.config import LINGER, SnetConfig
 from fastway.snet.dial import SnetClientEndpoint
 from fastway.snet.interfaces import IResumableProtocol
 from fastway.snet.listen import SnetFactory
