@@ -70,7 +70,7 @@ def anchors(text: str) -> set[str]:
 
 def links(text: str) -> Iterator[str]:
     """The targets of a page's links to other pages and places."""
-    text = re.sub(r"^```.*?^```|^    .*$", "", text, flags=re.S | re.M)
+    text = re.sub(r"^```.*?^```|^    [^\n]*$", "", text, flags=re.S | re.M)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not target.startswith(("http:", "https:")):
             yield target
