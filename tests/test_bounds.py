@@ -379,20 +379,6 @@ class StreamTests(BoundsTestCase):
         self.assertFalse(gateway.paused)
         self.assertEqual((conn.ended is None, other.ended), (False, None))
 
-    def test_closed_streams_keep_theirs(self) -> None:
-        """What a closed stream has still to hand over is never dropped."""
-        gateway, (conn, _) = self.crowd(2, receive_total=100)
-        taking = Taking()
-        stream = VirtualTransport(conn)
-        stream.attach(taking)
-        stream.pauseProducing()
-        gateway.say(packet(FIRST, bytes(80)) + close(FIRST))
-        gateway.say(packet(FIRST + 1, bytes(30)))
-        stream.resumeProducing()
-        for _ in range(5):
-            gateway.clock.advance(0)
-        self.assertEqual((len(taking.got), taking.lost), (80, 1))
-
     def test_accepted_late(self) -> None:
         """A stream that is taken over after data came gets the bytes as they were, whatever the
         message format."""

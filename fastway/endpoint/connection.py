@@ -71,7 +71,7 @@ class VirtualConnection(Channel[T]):
         Raises:
             ConnectionEnded: it is closed.
             MessageTooLarge: it does not fit `max_packet`.
-            SendQueueFull: nobody waited, and `send_buffer` bytes wait already.
+            SendQueueFull: `send_buffer` bytes of all who send to this gateway wait already.
             Whatever the message format raises for a message that it cannot encode.
         """
         if self.ended is not None:

@@ -39,6 +39,9 @@ from fastway.wire import (
     split_packets,
 )
 
+MAX_CONNS = 1 << 20
+"""Virtual connections of one link that are open, or not yet said to be closed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -248,6 +251,8 @@ class EndpointCore:
             raise BadCommand(kind, len(frame) - HEAD)
 
     def _open(self, conn_id: int) -> None:
+        if len(self.conns) >= MAX_CONNS:
+            raise Unexpected(f"more than {MAX_CONNS} virtual connections at once")
         if conn_id == 0 or conn_id in self.conns:
             raise Unexpected(f"virtual connection {conn_id} opened, which is open or reserved")
         namesake = conn_id in self._closed_now

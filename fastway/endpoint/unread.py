@@ -98,8 +98,7 @@ class Unread:
 
     def closed(self, conn: Channel[Any]) -> None:
         """A connection has ended, and whoever waited for that was told."""
-        # A byte stream is not dropped: what runs over it would not hear of that.
-        if conn.held and not conn.is_stream:
+        if conn.held:
             self._left.add(conn)
         self._release(conn)
 
@@ -112,9 +111,7 @@ class Unread:
     def _trim(self) -> None:
         """All together hold too much."""
         for conn in list(self._left):
-            # Its reader must not take what is left for all there was.
-            conn.ended = ReceiveQueueFull(conn.unread, conn.held)
-            conn.drop_unread()
+            conn.drop_rest()
         conns = self._source.conns
         if conns and self.size > self._config.receive_total:
             self._overflow(max(conns.values(), key=_held))
