@@ -1,14 +1,19 @@
 """A gateway inside the example's own process, on free ports of 127.0.0.1.
 
-It keeps the examples short. A real one runs by itself: `fastway --help`.
+It keeps the examples short. A real one runs by itself: `fastway --help`. Run as a program it
+prints its two addresses, and ends when its standard input does.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.stdio import StandardIO
+from twisted.internet.task import react
+from twisted.python.failure import Failure
 
 from fastway.gateway import ClientFactory, RouterService, ServerFactory
 from fastway.snet import SnetFactory
@@ -61,3 +66,25 @@ class LocalGateway:
 
     async def __aexit__(self, *error: object) -> None:
         await self.stop()
+
+
+class UntilTheEnd(Protocol):
+    """Standard input, which nobody reads."""
+
+    def __init__(self) -> None:
+        self.ended: Deferred[None] = Deferred()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.ended.callback(None)
+
+
+async def main(reactor: Any) -> None:
+    async with LocalGateway(reactor) as gateway:
+        print(f"127.0.0.1:{gateway.client_port} 127.0.0.1:{gateway.server_port}", flush=True)
+        until_the_end = UntilTheEnd()
+        StandardIO(until_the_end)
+        await until_the_end.ended
+
+
+if __name__ == "__main__":
+    react(main)

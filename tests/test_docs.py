@@ -385,3 +385,22 @@ class ProgramTests(GatewayTestCase):
         close = str(b"\4" + FIRST.to_bytes(4, "little"))
         text = found[place + 1].replace("(1, ", f"({FIRST}, ").replace(str(b"\4\1\0\0\0"), close)
         self.assertRegex(out, "^" + re.escape(text).replace(re.escape("..."), ".*") + "\n$")
+
+    async def test_asyncio(self) -> None:
+        """Each program of the page on asyncio prints what stands behind it, and ends well."""
+        sockets = self.gateway()
+        sockets.servers.key = b""
+        demo = DemoServer(reactor, "127.0.0.1", sockets.server_port.getHost().port, b"")
+        demo.startService()
+        self.addCleanup(lambda: maybeDeferred(demo.stopService))
+        await demo.pool.when_up()
+        text = read("docs/asyncio.md")
+        pairs = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", text, re.S | re.M)
+        self.assertEqual(len(pairs), text.count("```python"))
+        for program, printed in pairs:
+            directory = self.save({"program.py": program}, sockets)
+            process = self.start(directory, "-X", "dev", "program.py")
+            out, _ = await deferToThread(process.communicate, None, PATIENCE)
+            pattern = re.escape(printed).replace(re.escape("..."), ".*")
+            self.assertRegex(out, f"^{pattern}$", program)
+            self.assertEqual(process.returncode, 0)
