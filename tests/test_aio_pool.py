@@ -101,8 +101,7 @@ class KeptCase(AioCase):
 
     def stopped(self, kept: Any) -> None:
         """It can be stopped, which leaves nothing at all."""
-        stopping = self.turns.task(kept.stop())
-        self.assertTrue(stopping.done())
+        self.turns.loop.run_until_complete(kept.stop())
         self.assertEqual(asyncio.all_tasks(self.turns.loop), set())
         self.assertEqual(self.one.online + self.two.online, 0)
         self.assertEqual(self.one.attempts + self.two.attempts, [])
