@@ -53,6 +53,10 @@ class ByHand:
         self.attempts.append(attempt)
         try:
             await attempt
+        except asyncio.CancelledError:
+            for _ in range(10):  # giving up takes its time
+                await asyncio.sleep(0)
+            raise
         finally:
             self.attempts.remove(attempt)
         wire = factory()

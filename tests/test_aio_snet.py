@@ -380,12 +380,12 @@ class AttemptTests(AioSnetCase):
         proxy.freeze()
         tape.wire.write(noise(20_000))
         await turns()
-        tape.wire.write(noise(100_000))
+        tape.wire.write(noise(22_000))
         tape.wire.resume_now()
         await until("a bufferful", lambda: len(two.received) >= 32_000)
         await turns()
         self.assertLessEqual(len(two.received), 32 * 1024)
-        self.assertTrue((noise(20_000) + noise(100_000)).startswith(two.received))
+        self.assertTrue((noise(20_000) + noise(22_000)).startswith(two.received))
 
     async def test_a_faulty_rider(self) -> None:
         """What a rider raises ends its stream, and is logged; nothing else notices."""
