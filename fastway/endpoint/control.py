@@ -6,6 +6,7 @@ gateway has no such thing nothing is missed: `control` stays None. (spec control
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from fastway.endpoint.channel import Channel
 from fastway.endpoint.control_core import ControlCore, ControlState, Event
 from fastway.endpoint.core import ConnState, Dial, EndpointCore
 from fastway.endpoint.requests import Answered, Request, Welcome
-from fastway.errors import EndpointEnded, FastwayError, NoControl
+from fastway.errors import EndpointEnded, FastwayError, NoControl, RequestsFull
 from fastway.waiting import Loop, Timer, Waiters
 
 GROUPS = "groups"
@@ -23,6 +24,10 @@ GROUPS = "groups"
 
 KICKED = 4000
 """The close code that a WebSocket client is told, if nobody says another."""
+
+
+MOST_NAMED = 1000
+"""Connections that one request names at most: the object of a request has its bound."""
 
 
 class ControlLink(Protocol):
@@ -64,6 +69,8 @@ class Control:
         self._timer: Timer | None = None
         self._over: FastwayError | None = None
         """Why nothing more will be told."""
+        self._forgotten: deque[tuple[str, list[int]]] = deque()
+        """Groups that nobody has any more, and who is to leave them."""
 
     def __repr__(self) -> str:
         return f"<Control, {self._core.state.value}>"
@@ -165,6 +172,24 @@ class Control:
             return False
         return not self._link.full and core.can_send(requests, self._now)
 
+    @property
+    def names_at_most(self) -> int:
+        """Connections that one request may name; 0 where a packet has no room for any."""
+        welcome = self._core.welcome
+        size = self._link.core.max_message
+        if welcome is not None:
+            size = min(size, welcome.max_packet - 4)
+        # 200 bytes are for the rest of the request, 11 for the longest id and its comma.
+        return max(0, min(MOST_NAMED, (size - 200) // 11))
+
+    def forget(self, group: str, conns: list[int]) -> None:
+        """Let connections leave a group that nobody has any more, with the next `pump`.
+
+        Nothing is sent here: the collector may call it, anywhere and in any thread.
+        """
+        if conns and self.up:
+            self._forgotten.append((group, conns))
+
     # What the link calls.
 
     @property
@@ -221,8 +246,8 @@ class Control:
     def pump(self) -> None:
         """Send what may be sent, close it if it broke, and see when there is more to do."""
         link, core = self._link, self._core
-        if self._can_write:
-            for message in core.messages_to_send(self._now):
+        while self._can_write and (messages := self._next_messages()):
+            for message in messages:
                 link.write(link.core.send(core.conn_id, message))
         self._check()
         self._stop_timer()
@@ -241,6 +266,19 @@ class Control:
         # Its Close may have come in the read that is being handled, and is about to be told.
         link = self._link
         return not link.full and link.core.conns.get(self.conn_id) is ConnState.OPEN
+
+    def _next_messages(self) -> list[bytes]:
+        core = self._core
+        if self._forgotten and self.up and not core.waiting:
+            group, conns = self._forgotten.popleft()
+            most = self.names_at_most
+            try:
+                core.leave(self._now, group, conns[:most]).abandoned = True
+            except RequestsFull:  # an answer makes room
+                most = 0
+            if conns[most:]:
+                self._forgotten.appendleft((group, conns[most:]))
+        return core.messages_to_send(self._now)
 
     def _ask(self, request: Request) -> Any:
         def forget(_: Any) -> None:
@@ -278,6 +316,7 @@ class Control:
         self._stop_timer()
         if self._over is None:
             self._over = error
+            self._forgotten.clear()
             self._offers.callback(None)
             self._drainers.errback(error)
 
