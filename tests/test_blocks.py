@@ -14,6 +14,7 @@ from tests.support.files import CHECKOUT
 
 PAGES = (
     "README.md",
+    "docs/control.md",
     "docs/endpoint.md",
     "docs/from-go.md",
     "docs/snet.md",
