@@ -15,6 +15,7 @@ from tests.support.files import CHECKOUT
 PAGES = (
     "README.md",
     "docs/asyncio.md",
+    "docs/control.md",
     "docs/endpoint.md",
     "docs/from-go.md",
     "docs/game-server.md",
