@@ -24,6 +24,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
+from fastway import kernel
 from fastway.aio import (
     EndpointConfig,
     Gateway,
@@ -368,6 +369,23 @@ class AttemptTests(AioSnetCase):
         self.assertGreater(stream.pending, 0)
         two.wire.resumeProducing()
         await arrival(two, noise(10_000) * 300)
+
+    async def test_replay_is_on_its_way(self) -> None:
+        """What is sent again counts as on its way: with it, no more than `buffer` bytes are."""
+        self.patch(kernel, "acked_bytes", lambda sock: 0)
+        await self.listen(echo=False)
+        proxy = self.proxy()
+        tape = await self.dial(proxy.port)
+        (two,) = self.served.tapes
+        proxy.freeze()
+        tape.wire.write(noise(20_000))
+        await turns()
+        tape.wire.write(noise(22_000))
+        tape.wire.resume_now()
+        await until("a bufferful", lambda: len(two.received) >= 32_000)
+        await turns()
+        self.assertLessEqual(len(two.received), 32 * 1024)
+        self.assertTrue((noise(20_000) + noise(22_000)).startswith(two.received))
 
     async def test_a_faulty_rider(self) -> None:
         """What a rider raises ends its stream, and is logged; nothing else notices."""

@@ -14,6 +14,7 @@ from tests.support.files import CHECKOUT
 
 PAGES = (
     "README.md",
+    "docs/asyncio.md",
     "docs/endpoint.md",
     "docs/from-go.md",
     "docs/game-server.md",

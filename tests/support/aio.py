@@ -139,12 +139,14 @@ class FakeTransport:
         self.lost = False
         self.stuck = False
         self.writes = 0
+        self.limit = 1 << 30
+        """Bytes past which it is full."""
 
     def write(self, data: bytes) -> None:
         assert not self.lost, "a write to a connection that is gone"
         self.writes += 1
         self._written += data
-        if self.stuck:
+        if self.stuck or len(self._written) > self.limit:
             self._protocol.pause_writing()
 
     def value(self) -> bytes:
