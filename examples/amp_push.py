@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, cast
 
-from local_gateway import KEY, LocalGateway
 from twisted.internet.protocol import Factory
 from twisted.internet.task import react
 from twisted.protocols.amp import AMP, Command, Integer, Unicode
 
 from fastway.endpoint import AcceptEndpoint, DialEndpoint, connect_client, connect_server
+from fastway.testing import LocalGateway
 
 SERVER_ID = 1
 
@@ -34,7 +34,7 @@ class Player(AMP):
 
 async def main(reactor: Any) -> None:
     async with LocalGateway(reactor) as gateway:
-        server = await connect_server(gateway.server, SERVER_ID, KEY)
+        server = await connect_server(gateway.server, SERVER_ID, gateway.key)
         client = await connect_client(gateway.client)
         await AcceptEndpoint(client).listen(Factory.forProtocol(Player))
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from local_gateway import KEY, LocalGateway
-from twisted.internet.defer import ensureDeferred, maybeDeferred
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.task import deferLater, react
 from twisted.protocols.portforward import ProxyFactory
@@ -24,6 +23,7 @@ from fastway.endpoint import (
     connect_server,
 )
 from fastway.snet import SnetClientEndpoint
+from fastway.testing import LocalGateway
 
 ROOM_ID = 1
 LINES = 50
@@ -52,7 +52,7 @@ class BadNetwork(ProxyFactory):
             connection.transport.abortConnection()
 
 
-async def answer(conn: VirtualConnection[Any]) -> None:
+async def answer(conn: VirtualConnection[str]) -> None:
     async for text in conn:
         await conn.send(f"the room heard {text!r}")
 
@@ -70,8 +70,8 @@ async def chat(reactor: Any, clock: Any) -> None:
         port = reactor.listenTCP(0, network, interface="127.0.0.1")
 
         config = EndpointConfig(message_format=Text(), network_callback=tell)
-        server = await connect_server(gateway.server, ROOM_ID, KEY, config)
-        server.listen(lambda conn: ensureDeferred(answer(conn)))
+        server = await connect_server(gateway.server, ROOM_ID, gateway.key, config)
+        server.serve(answer)
 
         through = HostnameEndpoint(reactor, "127.0.0.1", port.getHost().port)
         client = await connect_client(SnetClientEndpoint(through, clock), config)
@@ -84,8 +84,7 @@ async def chat(reactor: Any, clock: Any) -> None:
             assert await room.receive() == f"the room heard 'line {line}'"
             await deferLater(clock, 0.1, lambda: None)
         print(f"cut {network.cuts} times; every line was heard and answered, in order")
-        client.close()
-        await client.when_gone()
+        await client.close()
         await maybeDeferred(port.stopListening)
 
 

@@ -7,54 +7,41 @@ from __future__ import annotations
 
 from typing import Any
 
-from local_gateway import KEY, LocalGateway
-from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
 
 from fastway.endpoint import (
     EndpointConfig,
-    GatewayConnection,
+    Group,
     Text,
     VirtualConnection,
     connect_client,
     connect_server,
 )
-from fastway.errors import FastwayError
+from fastway.testing import LocalGateway
 
 ROOM_ID = 1
 TEXT = EndpointConfig(message_format=Text())
 
+Guest = VirtualConnection[str]
 
-class Room:
-    def __init__(self) -> None:
-        self.names: dict[VirtualConnection[Any], str] = {}
+room: Group[Guest] = Group()
 
-    async def open(self, server: GatewayConnection) -> None:
-        async for conn in server:
-            ensureDeferred(self.serve(conn))
 
-    async def serve(self, conn: VirtualConnection[Any]) -> None:
-        async for text in conn:
-            name = self.names.setdefault(conn, text)  # the first message is the name
-            self.say_all(f"* {name} is here" if name is text else f"<{name}> {text}")
-        if conn in self.names:
-            self.say_all(f"* {self.names.pop(conn)} left")
-
-    def say_all(self, text: str) -> None:
-        """Nobody is awaited: one who reads slowly must not keep the others waiting."""
-        for conn in list(self.names):
-            try:
-                conn.send(text).addErrback(lambda _: None)
-            except FastwayError:
-                conn.close()
+async def visit(guest: Guest) -> None:
+    name = await guest.receive()
+    room.add(guest)
+    room.tell(f"* {name} is here")
+    async for text in guest:
+        room.tell(f"<{name}> {text}")
+    room.tell(f"* {name} left")  # who has ended is no member any more
 
 
 async def main(reactor: Any) -> None:
     async with LocalGateway(reactor) as gateway:
-        server = await connect_server(gateway.server, ROOM_ID, KEY, TEXT)
-        ensureDeferred(Room().open(server))
+        server = await connect_server(gateway.server, ROOM_ID, gateway.key, TEXT)
+        server.serve(visit)
 
-        guests: dict[str, VirtualConnection[Any]] = {}
+        guests: dict[str, Guest] = {}
 
         async def hear() -> None:
             for name, conn in guests.items():
@@ -67,7 +54,7 @@ async def main(reactor: Any) -> None:
             await hear()
         await guests["Ann"].send("hello")
         await hear()
-        guests.pop("Ann").endpoint.close()
+        await guests.pop("Ann").gateway.close()
         await hear()
 
 

@@ -7,35 +7,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from local_gateway import KEY, LocalGateway
-from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
 
-from fastway.endpoint import GatewayConnection, VirtualConnection, connect_client, connect_server
-from fastway.errors import ConnectionEnded
+from fastway.endpoint import VirtualConnection, connect_client, connect_server
+from fastway.testing import LocalGateway
 
 SERVER_ID = 1
 
 
-async def echo(conn: VirtualConnection[Any]) -> None:
-    try:
-        async for message in conn:
-            await conn.send(message)
-    except ConnectionEnded:
-        pass  # it was closed while we sent
+async def echo(conn: VirtualConnection[bytes]) -> None:
+    """Each client has a handler of its own; when it returns, the connection is closed."""
+    print(f"server: client {conn.remote_id} is here")
+    async for message in conn:
+        await conn.send(message)
     print(f"server: client {conn.remote_id} left")
-
-
-async def serve(server: GatewayConnection) -> None:
-    async for conn in server:
-        print(f"server: client {conn.remote_id} is here")
-        ensureDeferred(echo(conn))
 
 
 async def main(reactor: Any) -> None:
     async with LocalGateway(reactor) as gateway:
-        server = await connect_server(gateway.server, SERVER_ID, KEY)
-        serving = ensureDeferred(serve(server))
+        server = await connect_server(gateway.server, SERVER_ID, gateway.key)
+        serving = server.serve(echo)
 
         client = await connect_client(gateway.client)
         conn = await client.dial(SERVER_ID, timeout=5)
@@ -44,12 +35,10 @@ async def main(reactor: Any) -> None:
             answer = await conn.receive()
             print(f"client: sent {len(message)} bytes, got {len(answer)} back")
             assert answer == message
-        conn.close()
-        await conn.when_ended()
+        await client.close()
 
-        client.close()
-        server.close()
-        await serving  # the loop over a closed endpoint ends
+        await serving.stop()  # as soon as no handler runs any more
+        await server.close()
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from local_gateway import KEY, LocalGateway
 from twisted.internet.task import react
 
 from fastway.endpoint import EndpointConfig, Json, connect_client, connect_server
 from fastway.errors import DialRefused
+from fastway.testing import LocalGateway
 
 SERVER_ID = 1
 JSON = EndpointConfig(message_format=Json())
@@ -19,7 +19,7 @@ JSON = EndpointConfig(message_format=Json())
 
 async def main(reactor: Any) -> None:
     async with LocalGateway(reactor) as gateway:
-        server = await connect_server(gateway.server, SERVER_ID, KEY, JSON)
+        server = await connect_server(gateway.server, SERVER_ID, gateway.key, JSON)
         client = await connect_client(gateway.client, JSON)
 
         # The client says hello, and that tells the server its id at this gateway.
@@ -39,7 +39,7 @@ async def main(reactor: Any) -> None:
         print(f"server: the answer is {await push.receive()}")
 
         # A client that is gone cannot be dialled.
-        client.close()
+        await client.close()
         await push.when_ended()
         try:
             await server.dial(client_id, timeout=5)

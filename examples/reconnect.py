@@ -7,31 +7,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from local_gateway import KEY, LocalGateway
-from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import deferLater, react
 
 from fastway.endpoint import EndpointConfig, GatewayClient, GatewayPool, Text, VirtualConnection
-from fastway.errors import ConnectionEnded, FastwayError
+from fastway.errors import FastwayError
+from fastway.testing import LocalGateway
 
 SERVER_ID = 1
 TEXT = EndpointConfig(message_format=Text())
 
 
-async def answer(conn: VirtualConnection[Any]) -> None:
-    try:
-        async for text in conn:
-            await conn.send(f"{text}, over {conn.gateway.name}")
-    except ConnectionEnded:
-        pass
+async def answer(conn: VirtualConnection[str]) -> None:
+    async for text in conn:
+        await conn.send(f"{text}, over {conn.gateway.name}")
 
 
-async def serve(pool: GatewayPool) -> None:
-    async for conn in pool:  # goes on while gateways come and go
-        ensureDeferred(answer(conn))
-
-
-async def dial(reactor: Any, client: GatewayClient) -> VirtualConnection[Any]:
+async def dial(reactor: Any, client: GatewayClient) -> VirtualConnection[str]:
     """Until it works: there may be no gateway, or no server at it, for a moment."""
     while True:
         try:
@@ -44,16 +35,16 @@ async def main(reactor: Any) -> None:
     async with LocalGateway(reactor) as east, LocalGateway(reactor) as west:
         gateways = {"east": east, "west": west}
         servers = {name: gateway.server for name, gateway in gateways.items()}
-        pool = GatewayPool(servers, SERVER_ID, KEY, TEXT)
+        pool = GatewayPool(servers, SERVER_ID, east.key, TEXT)
         pool.startService()
-        serving = ensureDeferred(serve(pool))
+        pool.serve(answer)  # goes on while gateways come and go
         print(f"server: up at {sorted(await pool.when_up(2))}")
 
         client = GatewayClient([east.client, west.client], TEXT)  # any one of them
         client.startService()
         conn = await dial(reactor, client)
         await conn.send("hello")
-        first = str(await conn.receive()).split()[-1]
+        first = (await conn.receive()).split()[-1]
         print("client: hello came back over one gateway")
 
         await gateways[first].stop()
@@ -63,11 +54,10 @@ async def main(reactor: Any) -> None:
         assert first not in await conn.receive()
         print(f"client: hello came back over the other; server: up at {len(pool.up)}")
 
-        gateways[first].start()
+        await gateways[first].start()  # on its old ports
         print(f"server: up at {sorted(await pool.when_up(2))} again")
         await client.stopService()
         await pool.stopService()
-        await serving
 
 
 if __name__ == "__main__":

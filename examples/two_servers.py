@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from local_gateway import KEY, LocalGateway
-from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import react
 
 from fastway.endpoint import (
@@ -19,32 +17,28 @@ from fastway.endpoint import (
     connect_client,
     connect_server,
 )
-from fastway.errors import ConnectionEnded, DialRefused
+from fastway.errors import DialRefused
+from fastway.testing import LocalGateway
 
 LOBBY_ID = 1
 BATTLE_ID = 2
 TEXT = EndpointConfig(message_format=Text())
 
 
-async def answer(conn: VirtualConnection[Any], name: str) -> None:
-    try:
+async def open_server(gateway: LocalGateway, server_id: int, name: str) -> GatewayConnection:
+    async def answer(conn: VirtualConnection[str]) -> None:
         async for text in conn:
             await conn.send(f"the {name} heard {text!r}")
-    except ConnectionEnded:
-        pass
 
-
-async def serve(server: GatewayConnection, name: str) -> None:
-    async for conn in server:
-        ensureDeferred(answer(conn, name))
+    server = await connect_server(gateway.server, server_id, gateway.key, TEXT)
+    server.serve(answer)
+    return server
 
 
 async def main(reactor: Any) -> None:
     async with LocalGateway(reactor) as gateway:
-        lobby = await connect_server(gateway.server, LOBBY_ID, KEY, TEXT)
-        ensureDeferred(serve(lobby, "lobby"))
-        battle = await connect_server(gateway.server, BATTLE_ID, KEY, TEXT)
-        ensureDeferred(serve(battle, "battle"))
+        await open_server(gateway, LOBBY_ID, "lobby")
+        battle = await open_server(gateway, BATTLE_ID, "battle")
 
         client = await connect_client(gateway.client, TEXT)
         chat = await client.dial(LOBBY_ID)
@@ -56,7 +50,7 @@ async def main(reactor: Any) -> None:
         print(await fight.receive())
 
         # One server goes; what runs over the other notices nothing.
-        battle.close()
+        await battle.close()
         print(f"battle: {await fight.when_ended()}")
         await chat.send("still there?")
         print(await chat.receive())

@@ -8,8 +8,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from local_gateway import KEY, LocalGateway
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import quoteStringArgument, serverFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import deferLater, react
 from twisted.web.client import URI, Agent, readBody
@@ -20,6 +19,7 @@ from zope.interface import implementer
 
 from fastway.endpoint import GatewayDialEndpoint
 from fastway.errors import DialRefused
+from fastway.testing import LocalGateway
 
 SITE_ID = 80
 
@@ -43,9 +43,9 @@ class ThroughGateway:
 
 
 async def main(reactor: Any) -> None:
-    async with LocalGateway(reactor) as gateway:
-        where = rf"tcp\:127.0.0.1\:{gateway.server_port}"
-        site = serverFromString(reactor, f"fastway:{where}:id={SITE_ID}:key={KEY.decode()}")
+    async with LocalGateway(reactor, key="secret") as gateway:
+        where = quoteStringArgument(gateway.server_string)
+        site = serverFromString(reactor, f"fastway:{where}:id={SITE_ID}:key=secret")
         port = await site.listen(Site(Page()))
         agent = Agent.usingEndpointFactory(reactor, ThroughGateway(gateway.client))
         url = f"http://{SITE_ID}/index.html".encode()

@@ -1,4 +1,4 @@
-"""A game server and a client on asyncio: tasks, timeouts, `async with`. No Twisted is imported.
+"""A game server and a client on asyncio: tasks, timeouts, `async with`.
 
 python examples/with_asyncio.py
 """
@@ -6,31 +6,12 @@ python examples/with_asyncio.py
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastway.aio import EndpointConfig, Text, VirtualConnection, connect_client, connect_server
+from fastway.testing import LocalGatewayProcess
 
 SERVER_ID = 1
-KEY = "secret"
 CONFIG = EndpointConfig(message_format=Text())
-
-
-@asynccontextmanager
-async def local_gateway() -> AsyncIterator[tuple[str, str]]:
-    """A gateway in a process of its own, until the end of the block: its two ports."""
-    command = [sys.executable, str(Path(__file__).with_name("local_gateway.py"))]
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
-    assert process.stdin is not None and process.stdout is not None
-    client, server = (await process.stdout.readline()).decode().split()
-    try:
-        yield client, server
-    finally:
-        process.stdin.close()  # it ends with that
-        await process.wait()
 
 
 async def shout(conn: VirtualConnection[str]) -> None:
@@ -41,8 +22,8 @@ async def shout(conn: VirtualConnection[str]) -> None:
     print(f"server: {conn.ended}")
 
 
-async def play(client_port: str) -> None:
-    async with connect_client(client_port, CONFIG) as client:
+async def play(gateway: str) -> None:
+    async with connect_client(gateway, CONFIG) as client:
         conn = await client.dial(SERVER_ID, timeout=5)
         await conn.send("hello")
         print(f"client: {await conn.receive()}")
@@ -53,13 +34,12 @@ async def play(client_port: str) -> None:
 
 
 async def main() -> None:
-    async with (
-        local_gateway() as (client_port, server_port),
-        connect_server(server_port, SERVER_ID, KEY, CONFIG) as server,
-    ):
-        serving = server.serve(shout)
-        await play(client_port)
-        await serving.stop()
+    async with LocalGatewayProcess() as gateway:
+        ports = f"127.0.0.1:{gateway.client_port}", f"127.0.0.1:{gateway.server_port}"
+        async with connect_server(ports[1], SERVER_ID, gateway.key, CONFIG) as server:
+            serving = server.serve(shout)
+            await play(ports[0])
+            await serving.stop()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
 
+from fastway.causes import string_problem
 from fastway.errors import ConfigError, StartError
 
 BACKLOG = 1024
@@ -156,15 +157,7 @@ class Address:
         try:
             return serverFromString(reactor, self.text)
         except Exception as error:  # each endpoint parser raises what it likes
-            problem = " ".join(str(error).split()) or type(error).__name__
-            if isinstance(error, ImportError):
-                raise ConfigError(
-                    self.option, f"{self.text!r}: {problem}; {install_hint(self.text)}"
-                ) from None
-            raise ConfigError(
-                self.option,
-                f"{self.text!r} is neither host:port nor an endpoint string: {problem}",
-            ) from None
+            raise ConfigError(self.option, string_problem(self.text, error)) from None
 
     def _explain(self, failure: Failure) -> Failure:
         error = failure.value
@@ -213,12 +206,6 @@ def parse_address(option: str, text: str) -> Address:
             f"{text!r} is not an address: give host:port, :port, [v6]:port, or tcp:..., ssl:...",
         )
     return Address(option, text, None, 0)
-
-
-def install_hint(text: str) -> str:
-    """What to install for an endpoint string whose parser lacks a package."""
-    kind = "snet" if text.startswith("snet:") else "tls"
-    return f"it needs: pip install 'fastway[{kind}]'"
 
 
 def address_name(address: IAddress) -> str:

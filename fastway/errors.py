@@ -7,11 +7,15 @@ different classes; an error carries its values, not only a text.
      +-- LocalError             the caller or the operator asked for nonsense
      |    +-- ConfigError       an option has a value that cannot be used
      |    +-- StartError        the gateway cannot start: a port, a file
+     |    +-- GatewayDied       the gateway beside a test is gone (fastway.testing)
      |    +-- CommandError      an operator's command cannot be carried out
      |    +-- NotOpen           that virtual connection is not open
      |    +-- MessageTooLarge   a message does not fit a packet
      |    +-- SendQueueFull     a sender that does not wait
      |    +-- GatewayDown       that gateway is not connected
+     |    +-- GatewayUnreachable  no connection to a gateway is to be had
+     |    +-- RequestsFull      more requests wait than may
+     |    +-- AlreadyListening  somebody takes what is dialled there
      +-- RemoteError            the peer broke the protocol; its link must be lost
      |    +-- FrameTooLarge
      |    +-- FrameTooShort
@@ -27,6 +31,11 @@ different classes; an error carries its values, not only a text.
      +-- ConnectionEnded        a virtual connection is closed; `cause` is None if orderly
      |    +-- BadMessage        a message did not decode
      |    +-- ReceiveQueueFull  too many messages unread
+     |    +-- BadControl        a control message cannot be understood
+     +-- RequestFailed          the gateway did not carry out a request
+     |    +-- RequestRefused    it said no
+     |    +-- RequestTimeout    also a TimeoutError
+     |    +-- NoControl         there is no control connection to it, or no more
      +-- EndpointEnded          an endpoint is over; `cause` is None if orderly
           +-- PingTimeout
           +-- LoginFailed
@@ -37,8 +46,10 @@ from __future__ import annotations
 from enum import Enum
 
 __all__ = [
+    "AlreadyListening",
     "AuthFailed",
     "BadCommand",
+    "BadControl",
     "BadMessage",
     "Cause",
     "CommandError",
@@ -51,15 +62,22 @@ __all__ = [
     "FastwayError",
     "FrameTooLarge",
     "FrameTooShort",
+    "GatewayDied",
     "GatewayDown",
+    "GatewayUnreachable",
     "LocalError",
     "LoginFailed",
     "MessageTooLarge",
+    "NoControl",
     "NotOpen",
     "PingTimeout",
     "Reason",
     "ReceiveQueueFull",
     "RemoteError",
+    "RequestFailed",
+    "RequestRefused",
+    "RequestTimeout",
+    "RequestsFull",
     "SendQueueFull",
     "StartError",
     "StreamLost",
@@ -215,6 +233,18 @@ class SendQueueFull(LocalError):
         self.limit = limit
 
 
+class GatewayDied(LocalError):
+    """The gateway beside a test ended, though nobody had stopped it.
+
+    Attributes:
+        log: The last lines of its log.
+    """
+
+    def __init__(self, problem: str, log: str) -> None:
+        super().__init__(f"{problem}; its log:\n{log}")
+        self.log = log
+
+
 class GatewayDown(LocalError):
     """There is no connection to that gateway now."""
 
@@ -235,6 +265,26 @@ class GatewayUnreachable(LocalError):
         super().__init__(f"{gateway}: {problem}")
         self.gateway = gateway
         self.cause = cause
+
+
+class RequestsFull(LocalError):
+    """`waiting` requests, or bytes of requests (`unit` tells), wait, and over `limit` may not."""
+
+    def __init__(self, waiting: int, limit: int, unit: str = "requests") -> None:
+        super().__init__(f"{waiting} {unit} wait for the gateway, over {limit} may not")
+        self.waiting = waiting
+        self.limit = limit
+        self.unit = unit
+
+
+class AlreadyListening(LocalError):
+    """Somebody listens on `source` (an endpoint, a pool) already: only one can."""
+
+    def __init__(self, source: object) -> None:
+        super().__init__(
+            f"somebody listens on {source!r} already: close that port, or listen(None), first"
+        )
+        self.source = source
 
 
 class RemoteError(FastwayError):
@@ -360,6 +410,56 @@ class ReceiveQueueFull(ConnectionEnded):
         super().__init__(f"too much was unread: {messages} messages, {size} bytes", self)
         self.messages = messages
         self.size = size
+
+
+class BadControl(ConnectionEnded):
+    """A control message that cannot be understood: its connection is closed, and no other."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"control connection: {problem}", self)
+        self.problem = problem
+
+
+class RequestFailed(FastwayError):
+    """The gateway did not carry out a request that was made over the control connection.
+
+    Args:
+        verb: What was asked.
+    """
+
+    def __init__(self, verb: str, problem: str) -> None:
+        super().__init__(f"{verb}: {problem}")
+        self.verb = verb
+
+
+class RequestRefused(RequestFailed):
+    """The gateway said no: `code` is for programs, `text` for people."""
+
+    def __init__(self, verb: str, code: str, text: str = "") -> None:
+        super().__init__(verb, f"{code}: {text}" if text else code)
+        self.code = code
+        self.text = text
+
+
+class RequestTimeout(RequestFailed, TimeoutError):
+    """The gateway did not answer in time; it may have carried out the request, or still do."""
+
+    def __init__(self, verb: str, seconds: float) -> None:
+        super().__init__(verb, f"no answer within {seconds:g} s")
+        self.seconds = seconds
+
+
+class NoControl(RequestFailed):
+    """There is no control connection, or it ended before the answer; what was sent may be done.
+
+    Attributes:
+        cause: Why it ended; None where the gateway has none, or after an orderly close.
+    """
+
+    def __init__(self, verb: str, cause: Exception | None = None) -> None:
+        problem = "no control connection to the gateway"
+        super().__init__(verb, problem if cause is None else f"{problem}: {cause}")
+        self.cause = cause
 
 
 class EndpointEnded(FastwayError):

@@ -123,3 +123,22 @@ def sleeping(loop: Loop, seconds: float) -> Any:
     waiter = loop.waiter(lambda _: timer.cancel())
     timer = loop.call_later(seconds, waiter.callback, None)
     return waiter
+
+
+def watch(
+    waiter: Any, done: Callable[[Any], object], failed: Callable[[Exception], object]
+) -> None:
+    """Call one of the two with what becomes of a Waiter; neither raises."""
+    if hasattr(waiter, "addCallbacks"):
+        waiter.addCallbacks(done, lambda failure: failed(failure.value))
+        return
+
+    def look(future: Any) -> None:
+        if not future.cancelled():
+            error = future.exception()
+            if error is None:
+                done(future.result())
+            else:
+                failed(error)
+
+    waiter.add_done_callback(look)

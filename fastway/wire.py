@@ -26,6 +26,10 @@ HEAD = 8
 
 MAX_ID = 0xFFFFFFFF
 
+CONNECT_SIZE = HEAD + 9
+CLOSE_SIZE = HEAD + 5
+"""Bytes of these commands, as packets; what stands behind may tell more of them."""
+
 _HEAD = Struct("<II")
 _COMMAND = Struct("<IIB")
 _COMMAND_1 = Struct("<IIBI")

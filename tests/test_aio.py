@@ -14,7 +14,6 @@ from fastway.aio import EndpointConfig
 from tests.support.aio import AioScripted, with_deferreds
 from tests.support.aio_cases import AioCase, SocketCase, new_uvloop, uvloop
 from tests.support.endpoint import (
-    SERVER_ID,
     EndpointBody,
     ScriptedWorld,
     SocketWorld,
@@ -22,7 +21,7 @@ from tests.support.endpoint import (
     many,
 )
 from tests.support.paths import on_both_paths
-from tests.support.scripted import FAR
+from tests.support.scripted import FAR, SERVER_ID
 
 
 class ScriptedClientTests(EndpointBody, AioCase):

@@ -22,10 +22,9 @@ from fastway.errors import (
 )
 from tests.support.aio import AioScripted
 from tests.support.aio_cases import MemoryCase
-from tests.support.endpoint import SERVER_ID
 from tests.support.golden import FIRST, PING, close, connect, packet, prove, refuse
 from tests.support.rows import ACCEPTED, CLOSED, CONNECTED, HELLO
-from tests.support.scripted import CHALLENGE
+from tests.support.scripted import CHALLENGE, SERVER_ID
 
 
 class CancelTests(MemoryCase):

@@ -10,29 +10,29 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import termios
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.error import ConnectionLost, DNSLookupError
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.__main__ import main
-from fastway.cli import explain, tools
+from fastway.cli import tools
 from fastway.cli.table import ClientOptions
 from fastway.endpoint import VirtualConnection
-from fastway.errors import ConfigError, ConnectionEnded, EndpointEnded, LoginFailed
+from fastway.errors import ConfigError
 from fastway.gateway.lane import End
+from fastway.testing import LocalGateway
 from tests.support.errors import raised
 from tests.support.files import scratch
 from tests.support.gateways import GatewayTestCase
 from tests.support.golden import KEY
 from tests.support.processes import PATIENCE, environment
-from tests.support.sockets import Sockets
 from tests.support.tls import make_certificate
 from tests.support.waits import reactor, turns, until
 
@@ -111,20 +111,20 @@ class ToolTestCase(GatewayTestCase):
             tool.process.closeStdin()
         return tool
 
-    def gate(self, sockets: Sockets, side: str = "client") -> str:
-        port = sockets.client_port if side == "client" else sockets.server_port
-        return f"127.0.0.1:{port.getHost().port}"
+    def gate(self, gateway: LocalGateway, side: str = "client") -> str:
+        port = gateway.client_port if side == "client" else gateway.server_port
+        return f"127.0.0.1:{port}"
 
-    async def echo(self, sockets: Sockets, *others: Sockets) -> Tool:
+    async def echo(self, gateway: LocalGateway, *others: LocalGateway) -> Tool:
         """`fastway serve-echo` with id 3, once it is logged in."""
-        gates = [f"--gateway={self.gate(one, 'server')}" for one in (sockets, *others)]
+        gates = [f"--gateway={self.gate(one, 'server')}" for one in (gateway, *others)]
         key = KEY.decode()
         tool = self.run_tool(
             "serve-echo", *gates, "--id=3", typed=None, FASTWAY_SERVER_AUTH_PASSWORD=key
         )
         await until(
             "the logins",
-            lambda: tool.over or all(one.service.router.servers for one in (sockets, *others)),
+            lambda: tool.over or all(one.service.router.servers for one in (gateway, *others)),
             PATIENCE,
         )
         return tool
@@ -141,9 +141,9 @@ class ToolTestCase(GatewayTestCase):
 class ClientTests(ToolTestCase):
     async def test_messages(self) -> None:
         """Lines, hexadecimal and JSON go to `serve-echo` and come back; SIGTERM ends it."""
-        sockets, other = self.gateway(), self.gateway()
-        echo = await self.echo(sockets, other)
-        dial = ("--gateway", self.gate(sockets), "--dial=3")
+        gateway, other = self.gateway(), self.gateway()
+        echo = await self.echo(gateway, other)
+        dial = ("--gateway", self.gate(gateway), "--dial=3")
         lines = self.run_tool("client", *dial, typed="one\n\ngrüße 你\r\nno end".encode())
         play = self.run_tool("play", "-g", self.gate(other), "-d3", typed=b"x" * 300_000)
         hexa = self.run_tool("client", *dial, "--hex", typed=b"00ff\nDEAD beef\n")
@@ -153,7 +153,7 @@ class ClientTests(ToolTestCase):
             await self.statuses(*started), [0] * 4, b"".join(tool.err for tool in started)
         )
         self.assertEqual(lines.lines, ["one", "", "grüße 你", "no end"])
-        self.assertEqual(lines.problem, f"connected to {self.gate(sockets)}, dialled server 3")
+        self.assertEqual(lines.problem, f"connected to {self.gate(gateway)}, dialled server 3")
         self.assertEqual(play.lines, ["x" * 300_000])
         self.assertEqual(hexa.lines, ["00ff", "deadbeef"])
         self.assertEqual(jsons.lines, ['{"a": "ü"}', "[1, 2]"])
@@ -163,20 +163,20 @@ class ClientTests(ToolTestCase):
         self.assertNotIn(b"Traceback", echo.err)
         await until(
             "its leaving",
-            lambda: not any(one.service.router.servers for one in (sockets, other)),
+            lambda: not any(one.service.router.servers for one in (gateway, other)),
         )
 
     async def test_slow_output(self) -> None:
         """Whoever reads the output late gets all of it."""
-        sockets = self.gateway()
-        await self.echo(sockets)
-        tool = self.run_tool("client", "--gateway", self.gate(sockets), "--dial=3", typed=None)
+        gateway = self.gateway()
+        await self.echo(gateway)
+        tool = self.run_tool("client", "--gateway", self.gate(gateway), "--dial=3", typed=None)
         await tool.says(b"dialled")
         tool.process.pauseProducing()
         typed = b"".join(b"%d" % number * 10_000 + b"\n" for number in range(40))
         tool.process.write(typed)
         tool.process.closeStdin()
-        (link,) = cast(Any, sockets.service.router.clients).values()
+        (link,) = cast(Any, gateway.service.router.clients).values()
         await until(
             "the answers", lambda: link.counts().bytes_out > len(typed) or tool.over, PATIENCE
         )
@@ -190,14 +190,14 @@ class ClientTests(ToolTestCase):
     async def test_problems(self) -> None:
         """A refused dial, a gateway that is not there, a bad line, a server that closes: a line
         that says so, and status 1."""
-        sockets = self.gateway()
-        server = await self.server(sockets)
+        gateway = self.gateway()
+        server = await self.server(gateway)
 
         def close_at_once(conn: VirtualConnection[Any]) -> None:
             conn.receive().addBoth(lambda _: conn.close())
 
         server.listen(close_at_once)
-        gate = ("--gateway", self.gate(sockets))
+        gate = ("--gateway", self.gate(gateway))
         cases = {
             "refused": self.run_tool("client", *gate, "--dial=9"),
             "is one there?": self.run_tool("client", "--gateway=127.0.0.1:1"),
@@ -221,11 +221,11 @@ class PlayTests(ToolTestCase):
     async def test_quit(self) -> None:
         """That the server closes the connection, as the demo does on /quit, ends `play` with
         status 0, and the loss of the gateway with status 1."""
-        sockets, other = self.gateway(), self.gateway()
-        for one in (sockets, other):
+        gateway, other = self.gateway(), self.gateway()
+        for one in (gateway, other):
             server = await self.server(one)
             server.listen(lambda conn: conn.receive().addBoth(lambda _: conn.close()))
-        play = self.run_tool("play", "--gateway", self.gate(sockets), typed=None)
+        play = self.run_tool("play", "--gateway", self.gate(gateway), typed=None)
         cut = self.run_tool("play", "--gateway", self.gate(other), typed=None)
         for tool in (play, cut):
             await tool.says(b"dialled")
@@ -240,12 +240,12 @@ class PlayTests(ToolTestCase):
 class EchoTests(ToolTestCase):
     async def test_login(self) -> None:
         """It says that it echoes once it is logged in, and again when a gateway is back."""
-        sockets = self.gateway()
-        echo = await self.echo(sockets)
-        line = f"server 3 echoes over {self.gate(sockets, 'server')}\n".encode()
+        gateway = self.gateway()
+        echo = await self.echo(gateway)
+        line = f"server 3 echoes over {self.gate(gateway, 'server')}\n".encode()
         await echo.says(line)
         self.assertEqual(echo.err, line)
-        ((link,),) = sockets.service.router.servers.values()
+        ((link,),) = gateway.service.router.servers.values()
         cast(Any, link).lane.close(End.ABORT)
         await until("the second login", lambda: echo.err.count(line) == 2 or echo.over, PATIENCE)
         self.assertIn(b"is gone; it is tried again", echo.err)
@@ -255,10 +255,10 @@ class EchoTests(ToolTestCase):
     async def test_never_in(self) -> None:
         """A wrong key and a gateway that is not there are said once each, whatever the number of
         attempts, and a signal ends it with status 1."""
-        sockets = self.gateway()
-        gates = [f"--gateway={self.gate(sockets, 'server')}", "--gateway=127.0.0.1:1"]
+        gateway = self.gateway()
+        gates = [f"--gateway={self.gate(gateway, 'server')}", "--gateway=127.0.0.1:1"]
         echo = self.run_tool("serve-echo", *gates, "--key=wrong", typed=None)
-        refused = sockets.service.router.stats.turned_away
+        refused = gateway.service.router.stats.turned_away
         await until("two attempts", lambda: sum(refused.values()) > 1 or echo.over, PATIENCE)
         await echo.says(b"is one there?")
         await echo.says(b"is the key right?")
@@ -266,8 +266,8 @@ class EchoTests(ToolTestCase):
         self.assertEqual(await echo.ended, 1)
         lines = sorted(echo.err.decode().splitlines())
         self.assertEqual(len(lines), 2, lines)
-        self.assertIn("127.0.0.1:1: cannot reach the gateway: ", lines[0])
-        self.assertIn(f"{self.gate(sockets, 'server')}: the gateway did not take", lines[1])
+        self.assertIn("127.0.0.1:1: connection refused; is one there?", lines[0])
+        self.assertIn(f"{self.gate(gateway, 'server')}: the gateway did not take", lines[1])
 
 
 class TlsTests(ToolTestCase):
@@ -281,54 +281,60 @@ class TlsTests(ToolTestCase):
             file.write(certificate.dumpPEM())
         number = port.getHost().port
         cases = {
-            f"tls:localhost:{number}": "certificate verify failed",
-            f"tls:127.0.0.1:{number}:trustRoots={self.directory}": "is for another name",
-            "tls:localhost:1:trustRoots=ca.pem": "Not a directory",
+            f"tls:localhost:{number}": "TLS: its certificate is self-signed",
+            f"tls:127.0.0.1:{number}:trustRoots={self.directory}": "not for 127.0.0.1",
+            "tls:localhost:1:trustRoots=ca.pem": "it is a file, and must be a directory",
+            "tls:localhost:1": "cannot reach the gateway tls:localhost:1: connection refused; ",
         }
         started = [self.run_tool("ping", "--gateway", gate) for gate in cases]
         echo = self.run_tool("serve-echo", f"--gateway=tls:localhost:{number}", typed=None)
-        self.assertEqual(await self.statuses(*started), [1, 1, 1])
+        self.assertEqual(await self.statuses(*started), [1] * 4)
         for tool, words in zip(started, cases.values(), strict=True):
             self.assertIn(words, tool.problem)
-        await echo.says(b"certificate verify failed")
+        await echo.says(b"self-signed")
         self.assertNotIn(b"key", echo.err)
 
 
-class ExplainTests(SynchronousTestCase):
-    def test_lookup(self) -> None:
-        """A name that nobody knows is said without the name of a class."""
-        text = explain.explain(DNSLookupError("no results for hostname lookup: nowhere"))
-        self.assertIn("no results for hostname lookup: nowhere", text)
-        self.assertNotIn("DNSLookupError", text)
+WITHOUT_TLS = """
+import sys
+sys.modules["OpenSSL"] = sys.modules["service_identity"] = None
+from fastway.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
 
-    def test_not_installed(self) -> None:
-        """An endpoint string whose parser lacks a package says what to install."""
-        for error in (ImportError("no OpenSSL"), NameError("name 'x' is not defined")):
-            self.patch(explain, "clientFromString", lambda *_, error=error: throw(error))
-            refused = raised(
-                ConfigError, explain.gateway_endpoint, reactor, "--gateway", "tls:a:1"
+
+class NotInstalledTests(SynchronousTestCase):
+    def test_tls(self) -> None:
+        """Without OpenSSL the tools, and `check`, say what to install, and no Python name."""
+        strings = (
+            ("ping", "--gateway=tls:localhost:1"),
+            ("client", r"--gateway=snet:tls\:localhost\:1"),
+            ("check", "--server-addr=127.0.0.1:1", "--client-addr=ssl:1:privateKey=key.pem"),
+        )
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-c", WITHOUT_TLS, *arguments],
+                env=environment({}),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
             )
-            self.assertIn("pip install 'fastway[tls]'", refused.problem)
-
-    def test_cause(self) -> None:
-        """What broke a connection is said once, and of an error that is its own cause nothing."""
-        inner = EndpointEnded("the connection broke", ConnectionLost("No route."))
-        self.assertIn("No route", explain.explain(inner))
-        outer = ConnectionEnded(f"its endpoint ended: {inner}", inner)
-        self.assertEqual(explain.explain(outer).count("the connection broke"), 1)
-        self.assertEqual(explain.explain(LoginFailed("no")), "no")
-
-
-def throw(error: Exception) -> None:
-    raise error
+            for arguments in strings
+        ]
+        for process in started:
+            _, said = process.communicate(timeout=PATIENCE)
+            self.assertEqual(process.returncode, 1)
+            (line,) = said.splitlines()
+            self.assertIn("pip install 'fastway[tls]'", line)
+            self.assertNotIn("is not defined", line)
 
 
 class PingTests(ToolTestCase):
     async def test_ping(self) -> None:
         """--count pings and a summary; without it until Ctrl-C, which ends it with the summary;
         a gateway that is not there, or a bad number, is one line and status 1."""
-        sockets = self.gateway()
-        gate = f"--gateway={self.gate(sockets)}"
+        gateway = self.gateway()
+        gate = f"--gateway={self.gate(gateway)}"
         counted = self.run_tool("ping", gate, "--count=3", "--interval=1ms")
         endless = self.run_tool("ping", gate, "-i", "1ms")
         nobody = self.run_tool("ping", "--gateway=127.0.0.1:1")
@@ -342,7 +348,7 @@ class PingTests(ToolTestCase):
             *pings, summary = tool.lines
             for place_in_row, line in enumerate(pings, 1):
                 self.assertTrue(re.fullmatch(rf"ping {place_in_row}: \d+\.\d+ ms", line), line)
-            self.assertIn(f"{len(pings)} pings of {self.gate(sockets)}: min ", summary)
+            self.assertIn(f"{len(pings)} pings of {self.gate(gateway)}: min ", summary)
             for name in ("avg", "p50", "p90", "p99", "max"):
                 self.assertIn(f", {name} ", summary)
             self.assertEqual(tool.err, b"")
@@ -363,9 +369,9 @@ class FunctionTests(SynchronousTestCase):
     def test_gateway(self) -> None:
         """A gateway is host:port, with IPv6 in brackets, or an endpoint string."""
         for text in ("127.0.0.1:9010", "localhost:1", "[::1]:9010", ":9010", "tcp:a:1", "unix:/a"):
-            explain.gateway_endpoint(reactor, "--gateway", text)
+            tools.gateway_endpoint(reactor, "--gateway", text)
         for text in ("", "localhost", "localhost:", "localhost:http", ":-1", "a:65536", "::1:1"):
-            error = raised(ConfigError, explain.gateway_endpoint, reactor, "--gateway", text)
+            error = raised(ConfigError, tools.gateway_endpoint, reactor, "--gateway", text)
             self.assertIn(f"--gateway: {text!r}", str(error))
             self.assertEqual(len(str(error).splitlines()), 1)
 

@@ -372,8 +372,8 @@ class CheckoutTests(ConsoleTestCase):
         """The suggestion fits the client port: its address, and snet if it speaks that."""
         from twisted.internet.task import Clock
 
-        from fastway.cli.explain import gateway_endpoint
         from fastway.cli.gateway import how_to_play
+        from fastway.cli.tools import gateway_endpoint
         from fastway.service import GatewayService
 
         self.patch(sys, "argv", ["__main__.py"])

@@ -9,36 +9,36 @@ from twisted.internet.defer import maybeDeferred
 from fastway.demo import HELP, MAX_NAME, DemoServer
 from fastway.endpoint import EndpointConfig, Text, VirtualConnection
 from fastway.errors import ConnectionEnded, DialRefused
+from fastway.testing import LocalGateway
 from tests.support.gateways import GatewayTestCase
 from tests.support.golden import KEY
-from tests.support.sockets import Sockets
 from tests.support.waits import reactor, until
 
 
 class DemoTests(GatewayTestCase):
-    async def start(self) -> Sockets:
+    async def start(self) -> LocalGateway:
         """A gateway with the demo server behind it."""
-        sockets = self.gateway()
-        port = sockets.server_port.getHost().port
+        gateway = self.gateway()
+        port = gateway.server_port
         self.demo = DemoServer(reactor, "127.0.0.1", port, KEY)
         self.demo.startService()
         self.addCleanup(lambda: maybeDeferred(self.demo.stopService))
         await self.demo.pool.when_up()
-        return sockets
+        return gateway
 
-    async def join(self, sockets: Sockets) -> VirtualConnection[Any]:
+    async def join(self, gateway: LocalGateway) -> VirtualConnection[Any]:
         """A client that dialled and was welcomed by its id."""
-        client = await self.client(sockets, EndpointConfig(message_format=Text()))
+        client = await self.client(gateway, EndpointConfig(message_format=Text()))
         conn = await client.dial(1)
-        newest = max(sockets.service.router.clients)
+        newest = max(gateway.service.router.clients)
         self.assertEqual(await conn.receive(), f"welcome, client {newest}: {HELP}")
         return conn
 
-    async def enter(self, sockets: Sockets, *names: str) -> list[VirtualConnection[Any]]:
+    async def enter(self, gateway: LocalGateway, *names: str) -> list[VirtualConnection[Any]]:
         """Clients in the room, who have heard of each other."""
         room: list[VirtualConnection[Any]] = []
         for name in names:
-            room.append(await self.join(sockets))
+            room.append(await self.join(gateway))
             room[-1].send(f"/join {name}")
             for conn in room:
                 self.assertEqual(await conn.receive(), f"* {name} joined")
@@ -46,17 +46,17 @@ class DemoTests(GatewayTestCase):
 
     async def test_echo(self) -> None:
         """Who dials is welcomed by its client id, and lines come back as they are."""
-        sockets = await self.start()
-        conn = await self.join(sockets)
+        gateway = await self.start()
+        conn = await self.join(gateway)
         for line in ("hello", "", "grüße 你", " spaces ", "/join", "/nonsense", "x" * 100_000):
             conn.send(line)
             self.assertEqual(await conn.receive(), line)
 
     async def test_chat(self) -> None:
         """Who joined the room is heard by all in it, and by nobody else."""
-        sockets = await self.start()
-        ann, bob = await self.enter(sockets, "Ann", "Bob")
-        eve = await self.join(sockets)
+        gateway = await self.start()
+        ann, bob = await self.enter(gateway, "Ann", "Bob")
+        eve = await self.join(gateway)
         ann.send("hello")
         self.assertEqual([await ann.receive(), await bob.receive()], ["<Ann> hello"] * 2)
         bob.send("hi Ann")
@@ -66,11 +66,11 @@ class DemoTests(GatewayTestCase):
 
     async def test_who(self) -> None:
         """/who lists the room to anybody; a second /join renames; a name has an end."""
-        sockets = await self.start()
-        eve = await self.join(sockets)
+        gateway = await self.start()
+        eve = await self.join(gateway)
         eve.send("/who")
         self.assertEqual(await eve.receive(), "* in the room: nobody")
-        ann, bob = await self.enter(sockets, "Ann", "Bob")
+        ann, bob = await self.enter(gateway, "Ann", "Bob")
         eve.send("/who")
         self.assertEqual(await eve.receive(), "* in the room: Ann, Bob")
         bob.send("/join " + "b" * 100)
@@ -80,8 +80,8 @@ class DemoTests(GatewayTestCase):
 
     async def test_quit(self) -> None:
         """/quit closes that virtual connection in order, and the room hears of it."""
-        sockets = await self.start()
-        ann, bob = await self.enter(sockets, "Ann", "Bob")
+        gateway = await self.start()
+        ann, bob = await self.enter(gateway, "Ann", "Bob")
         ann.send("/quit")
         error = await self.fails(ConnectionEnded, ann.receive())
         self.assertIs(error.cause, None)
@@ -90,8 +90,8 @@ class DemoTests(GatewayTestCase):
 
     async def test_leaving(self) -> None:
         """Who closes, and whose connection to the gateway goes, is missed by the room."""
-        sockets = await self.start()
-        ann, bob, cat = await self.enter(sockets, "Ann", "Bob", "Cat")
+        gateway = await self.start()
+        ann, bob, cat = await self.enter(gateway, "Ann", "Bob", "Cat")
         ann.close()
         self.assertEqual([await bob.receive(), await cat.receive()], ["* Ann left"] * 2)
         bob.endpoint.close()
@@ -101,17 +101,17 @@ class DemoTests(GatewayTestCase):
 
     async def test_last_words(self) -> None:
         """A line sent right before the close is still said to the room."""
-        sockets = await self.start()
-        ann, bob = await self.enter(sockets, "Ann", "Bob")
+        gateway = await self.start()
+        ann, bob = await self.enter(gateway, "Ann", "Bob")
         ann.send("bye")
         ann.close()
         self.assertEqual([await bob.receive(), await bob.receive()], ["<Ann> bye", "* Ann left"])
 
     async def test_bad_text(self) -> None:
         """Bytes that are no text close that connection, and the room goes on."""
-        sockets = await self.start()
-        (ann,) = await self.enter(sockets, "Ann")
-        stranger = await (await self.client(sockets)).dial(1)
+        gateway = await self.start()
+        (ann,) = await self.enter(gateway, "Ann")
+        stranger = await (await self.client(gateway)).dial(1)
         await stranger.receive()
         stranger.send(b"\xff\xfe")
         await self.fails(ConnectionEnded, stranger.receive())
@@ -120,15 +120,15 @@ class DemoTests(GatewayTestCase):
 
     async def test_refused(self) -> None:
         """A dial of a server that is not there is refused."""
-        sockets = await self.start()
-        client = await self.client(sockets)
+        gateway = await self.start()
+        client = await self.client(gateway)
         await self.fails(DialRefused, client.dial(99))
 
     async def test_stop(self) -> None:
         """A demo server that stops leaves the gateway and closes what it served."""
-        sockets = await self.start()
-        ann, bob = await self.enter(sockets, "Ann", "Bob")
+        gateway = await self.start()
+        ann, bob = await self.enter(gateway, "Ann", "Bob")
         await self.demo.stopService()
-        await until("its leaving", lambda: not sockets.service.router.servers)
+        await until("its leaving", lambda: not gateway.service.router.servers)
         for conn in (ann, bob):
             await self.fails(ConnectionEnded, conn.receive())

@@ -1,4 +1,4 @@
-"""The documentation says what the program is: its tables, links and programs are compared with it.
+"""The documentation says what the program is: its tables and links are compared with it.
 
 Rule: what a page claims and code can tell is checked here; how it is said is its writer's.
 """
@@ -7,26 +7,18 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway import errors
 from fastway.config.table import OPTIONS
-from fastway.demo import DemoServer
+from fastway.endpoint import EndpointConfig, Overflow
 from fastway.errors import Reason
-from tests.support.files import CHECKOUT, scratch
-from tests.support.gateways import GatewayTestCase
-from tests.support.golden import FIRST, KEY
-from tests.support.processes import PATIENCE, environment
-from tests.support.sockets import Sockets
-from tests.support.waits import reactor
+from tests.support.files import CHECKOUT
 
 DOCS = os.path.join(CHECKOUT, "docs")
 CHINESE = ".zh-CN.md"
@@ -45,34 +37,6 @@ def pages() -> list[str]:
 def read(page: str) -> str:
     with open(os.path.join(CHECKOUT, page), encoding="utf-8") as file:
         return file.read()
-
-
-def blocks(text: str) -> list[str]:
-    """The fenced and the indented blocks of code of a page, in order."""
-    found: list[str] = []
-    lines = iter([*text.split("\n"), ""])
-    before = ""
-    for line in lines:
-        block = []
-        if line.startswith("```"):
-            for inner in lines:
-                if inner.startswith("```"):
-                    break
-                block.append(inner)
-        elif not before:
-            while line.startswith("    "):
-                block.append(line[4:])
-                line = next(lines)
-        if block:
-            found.append("\n".join(block))
-        before = line
-    return found
-
-
-def programs(page: str) -> dict[str, str]:
-    """The Python blocks of a page that begin with a file's name, by that name."""
-    found = re.findall(r"^```python\n(# (\w+\.py)\n.*?)^```", read(page), re.S | re.M)
-    return {name: text for text, name in found}
 
 
 def rows(text: str) -> list[list[str]]:
@@ -108,7 +72,7 @@ def anchors(text: str) -> set[str]:
 
 def links(text: str) -> Iterator[str]:
     """The targets of a page's links to other pages and places."""
-    text = re.sub(r"^```.*?^```|^    .*$", "", text, flags=re.S | re.M)
+    text = re.sub(r"^```.*?^```|^    [^\n]*$", "", text, flags=re.S | re.M)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not target.startswith(("http:", "https:")):
             yield target
@@ -264,6 +228,40 @@ class HousePage(SynchronousTestCase):
         self.assertEqual(named - {"relay"}, modules - {"snet.transport"})
 
 
+class LibraryPage(SynchronousTestCase):
+    """docs/endpoint.md, beside the library."""
+
+    def test_bounds(self) -> None:
+        """Every bound of a configuration stands there, in its order, with its default."""
+        section = (
+            read("docs/endpoint.md").partition("\n## Bounds\n")[2].partition("\nArguments")[0]
+        )
+        found = {code(row[0]): row[1] for row in rows(section)}
+        config = EndpointConfig()
+        units = {"KiB": 1024, "MiB": 1024 * 1024, "bytes": 1, "s": 1}
+        for name, told in found.items():
+            value = getattr(config, name)
+            if isinstance(value, Overflow):
+                self.assertEqual(code(told), value.name)
+            else:
+                number, _, unit = told.partition(" ")
+                self.assertEqual(float(number) * units.get(unit, 1), value, name)
+        others = {"message_format", "timeout_callback", "network_callback", "control"}
+        self.assertEqual(set(found), {field.name for field in fields(EndpointConfig)} - others)
+
+    def test_old_names(self) -> None:
+        """No page but those that tell of them has a name that is only an alias."""
+        old = re.compile(
+            r"\bEndpointFactory\b|\bEndpoint\(|\.when_closed\(|\.when_ready\(|conn\.endpoint\b"
+        )
+        for page in pages():
+            text = read(page)
+            if page == "docs/endpoint.md":
+                text = text.replace(text[text.index("The older names") :].partition("\n\n")[0], "")
+            if page != "CHANGES.md":
+                self.assertEqual(old.findall(text), [], page)
+
+
 class FigureTests(SynchronousTestCase):
     def test_speed(self) -> None:
         """The front pages' figures are those of the page on performance."""
@@ -277,130 +275,11 @@ class FigureTests(SynchronousTestCase):
 
 
 class ChineseTests(SynchronousTestCase):
-    def test_blocks(self) -> None:
-        """The code of a Chinese page is that of the English one."""
-        for name in ("tutorial", "from-go"):
-            english = blocks(read(f"docs/{name}.md"))
-            self.assertTrue(english)
-            self.assertEqual(blocks(read(f"docs/{name}{CHINESE}")), english)
-        self.assertEqual(programs("README.zh-CN.md"), programs("README.md"))
-
     def test_headings(self) -> None:
-        """It has the same sections, too."""
+        """A Chinese page has the sections of the English one."""
         for name in ("tutorial", "from-go", "options"):
             levels = [
                 [len(marks) for marks in re.findall(r"^(#+) ", read(page), re.M)]
                 for page in (f"docs/{name}.md", f"docs/{name}{CHINESE}")
             ]
             self.assertEqual(levels[0], levels[1])
-
-
-class ProgramTests(GatewayTestCase):
-    """The programs of the pages, run as they are but for the ports."""
-
-    timeout = 60
-
-    def save(self, texts: dict[str, str], sockets: Sockets) -> str:
-        """Save programs by their names, with the gateway's ports; returns the directory."""
-        directory = scratch(self)
-        ports = {"9010": sockets.client_port, "9020": sockets.server_port}
-        for name, text in texts.items():
-            for written, port in ports.items():
-                text = re.sub(rf"\b{written}\b", str(port.getHost().port), text)
-            with open(os.path.join(directory, name), "w", encoding="utf-8") as file:
-                file.write(text)
-        return directory
-
-    def start(self, directory: str, *command: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=directory,
-            env=environment({"FASTWAY_SERVER_AUTH_PASSWORD": KEY.decode()}),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.addCleanup(self.end, process)
-        return process
-
-    def end(self, process: subprocess.Popen[str]) -> None:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            pipe.close()
-
-    async def says(self, process: subprocess.Popen[str], line: str) -> None:
-        """That is the next line that it prints."""
-        assert process.stdout is not None
-        reading: Deferred[str] = deferToThread(process.stdout.readline)
-        self.assertEqual(await reading.addTimeout(PATIENCE, reactor), f"{line}\n")
-
-    def tell(self, process: subprocess.Popen[str], line: str) -> None:
-        """Type a line to it."""
-        assert process.stdin is not None
-        process.stdin.write(f"{line}\n")
-        process.stdin.flush()
-
-    async def test_front_page(self) -> None:
-        """The client of README says hello, and the server's answer is what it prints."""
-        sockets = self.gateway()
-        sockets.servers.key = b""
-        directory = self.save(programs("README.md"), sockets)
-        await self.says(self.start(directory, "server.py"), "the server is there")
-        client = self.start(directory, "client.py")
-        await self.says(client, "b'you said hello'")
-        self.assertEqual(await deferToThread(client.wait, PATIENCE), 0)
-
-    async def test_tutorial(self) -> None:
-        """The tutorial's room, client and bell do what it says."""
-        sockets = self.gateway()
-        directory = self.save(programs("docs/tutorial.md"), sockets)
-        await self.says(self.start(directory, "server.py"), "the room is open")
-        ann = self.start(directory, "client.py", "Ann")
-        await self.says(ann, "* Ann is here, client 1")
-        self.tell(ann, "hello?")
-        await self.says(ann, "<Ann> hello?")
-        bell = self.start(directory, "bell.py", "1")
-        await self.says(bell, "thank you")
-        await self.says(ann, "server 2 says: ding")
-        assert ann.stdin is not None
-        ann.stdin.close()
-        await self.says(ann, "the end: closed here")
-        self.assertEqual(await deferToThread(ann.wait, PATIENCE), 0)
-
-    async def test_wire(self) -> None:
-        """The client of the page on the wire talks to the demo server, and prints what it says."""
-        sockets = self.gateway()
-        demo = DemoServer(reactor, "127.0.0.1", sockets.server_port.getHost().port, KEY)
-        demo.startService()
-        self.addCleanup(lambda: maybeDeferred(demo.stopService))
-        await demo.pool.when_up()
-        found = blocks(read("docs/wire.md"))
-        place = next(at for at, text in enumerate(found) if text.startswith("import socket"))
-        client = self.start(self.save({"client.py": found[place]}, sockets), "client.py")
-        out, _ = await deferToThread(client.communicate, None, PATIENCE)
-        # The first virtual connection is 1 there, and FIRST here.
-        close = str(b"\4" + FIRST.to_bytes(4, "little"))
-        text = found[place + 1].replace("(1, ", f"({FIRST}, ").replace(str(b"\4\1\0\0\0"), close)
-        self.assertRegex(out, "^" + re.escape(text).replace(re.escape("..."), ".*") + "\n$")
-
-    async def test_asyncio(self) -> None:
-        """Each program of the page on asyncio prints what stands behind it, and ends well."""
-        sockets = self.gateway()
-        sockets.servers.key = b""
-        demo = DemoServer(reactor, "127.0.0.1", sockets.server_port.getHost().port, b"")
-        demo.startService()
-        self.addCleanup(lambda: maybeDeferred(demo.stopService))
-        await demo.pool.when_up()
-        text = read("docs/asyncio.md")
-        pairs = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", text, re.S | re.M)
-        self.assertEqual(len(pairs), text.count("```python"))
-        for program, printed in pairs:
-            directory = self.save({"program.py": program}, sockets)
-            process = self.start(directory, "-X", "dev", "program.py")
-            out, _ = await deferToThread(process.communicate, None, PATIENCE)
-            pattern = re.escape(printed).replace(re.escape("..."), ".*")
-            self.assertRegex(out, f"^{pattern}$", program)
-            self.assertEqual(process.returncode, 0)

@@ -14,13 +14,16 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, gat
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
 from twisted.internet.error import ConnectionLost, ConnectionRefusedError
 from twisted.internet.protocol import Factory, Protocol
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import TestCase
 
+import fastway.endpoint as endpoint_library
 from fastway.endpoint import (
     EndpointConfig,
     GatewayConnection,
     GatewayFactory,
+    Json,
     Overflow,
+    Text,
     VirtualConnection,
     connect_client,
     connect_server,
@@ -41,8 +44,6 @@ from fastway.errors import (
 )
 from fastway.gateway import PortConfig
 from tests.support.endpoint import (
-    SERVER_ID,
-    Any_,
     EndpointBody,
     ScriptedWorld,
     SocketWorld,
@@ -64,7 +65,13 @@ from tests.support.golden import (
 )
 from tests.support.paths import on_both_paths
 from tests.support.rows import ACCEPTED, CLOSED, CONNECTED, HELLO
-from tests.support.scripted import CHALLENGE, FAR, ScriptedGateway
+from tests.support.scripted import (
+    CHALLENGE,
+    FAR,
+    SERVER_ID,
+    ClockTestCase,
+    ScriptedGateway,
+)
 from tests.support.sockets import Sockets
 from tests.support.waits import reactor, until
 
@@ -132,36 +139,6 @@ class SocketServerTests(EndpointBody, SocketTestCase):
         far = await sockets.client()
         endpoint = await self.server(sockets, **config)
         return SocketWorld(sockets, endpoint, far, SERVER_ID)
-
-
-class ClockTestCase(SynchronousTestCase):
-    """A test case that speaks for the gateway, in golden bytes, on a Clock."""
-
-    def client(self, **config: Any) -> ScriptedGateway:
-        config.setdefault("ping_interval", 0)
-        return ScriptedGateway(EndpointConfig(**config))
-
-    def server(self, **config: Any) -> ScriptedGateway:
-        config.setdefault("ping_interval", 0)
-        return ScriptedGateway(EndpointConfig(**config), SERVER_ID)
-
-    def connected(self, gateway: ScriptedGateway) -> VirtualConnection[Any]:
-        gateway.endpoint.dial(1)
-        gateway.heard()
-        gateway.say(ACCEPTED)
-        (conn,) = gateway.endpoint.connections
-        return conn
-
-    def assertEnded(self, gateway: ScriptedGateway, kind: type[Any_], abort: bool = False) -> Any_:
-        """The endpoint ended for that reason, leaves no timer, and lets go of its transport."""
-        ended = gateway.endpoint.ended
-        self.assertIs(type(ended), kind)
-        calls = [cast(Any, call).func.__name__ for call in gateway.clock.getDelayedCalls()]
-        self.assertIn(calls, ([], ["_lingered"]))  # should the gateway not take the rest
-        if gateway.transport.connected:
-            self.assertTrue(gateway.transport.disconnecting)
-            self.assertEqual(gateway.transport.aborted, abort)
-        return cast(Any_, ended)
 
 
 class LoginTests(ClockTestCase):
@@ -692,6 +669,91 @@ class PauseTests(ClockTestCase):
         for _ in range(2):
             self.successResultOf(conn.receive())
         self.failureResultOf(conn.receive(), ConnectionEnded)
+
+
+class NamesTests(ClockTestCase):
+    """Names from before 0.2 mean what they meant."""
+
+    def test_classes(self) -> None:
+        """The module has the old names; what is none is told."""
+        self.assertIs(cast(Any, endpoint_library).Endpoint, GatewayConnection)
+        self.assertIs(cast(Any, endpoint_library).EndpointFactory, GatewayFactory)
+        for name in endpoint_library.__all__:
+            self.assertIsNotNone(getattr(endpoint_library, name))
+        raised(AttributeError, getattr, endpoint_library, "Endpoints")
+
+    def test_members(self) -> None:
+        """when_closed, when_ready, ready, gateway and conn.endpoint."""
+        gateway = self.server()
+        endpoint = gateway.endpoint
+        self.assertFalse(endpoint.ready)
+        ready, over = endpoint.when_ready(), endpoint.when_closed()
+        gateway.log_in()
+        self.assertTrue(endpoint.ready)
+        self.assertIs(self.successResultOf(ready), endpoint)
+        self.assertEqual(endpoint.gateway, endpoint.address)
+        self.assertEqual(endpoint.address.host, "192.0.2.9")
+        conn = self.connected(gateway)
+        self.assertIs(conn.endpoint, conn.gateway)
+        self.assertIs(conn.gateway, endpoint)
+        gone = conn.when_closed()
+        gateway.gone()
+        self.assertIs(self.successResultOf(over), endpoint.ended)
+        self.assertIs(self.successResultOf(gone), conn.ended)
+        self.assertTrue(endpoint.up)
+        self.assertIn("as server 7, ended", repr(endpoint))
+
+
+class OwnFormatTests(ClockTestCase):
+    """A message format of a connection's own."""
+
+    def test_dialled(self) -> None:
+        """`dial` chooses it before anything is received, also for what came in the same read."""
+        gateway = self.client(message_format=Text())
+        with_own: Deferred[VirtualConnection[Any]] = gateway.endpoint.dial(
+            1, message_format=Json()
+        )
+        without = gateway.endpoint.dial(1)
+        gateway.heard()
+        gateway.say(ACCEPTED + packet(FIRST, b"[1]") + accept(FIRST + 1, 1))
+        gateway.say(packet(FIRST + 1, b"[1]"))
+        one, two = self.successResultOf(with_own), self.successResultOf(without)
+        self.assertEqual(self.successResultOf(one.receive()), [1])
+        self.assertEqual(self.successResultOf(two.receive()), "[1]")
+        one.send({"a": 2})
+        two.send("b")
+        self.assertEqual(gateway.heard(), packet(FIRST, b'{"a":2}') + packet(FIRST + 1, b"b"))
+        failed: Deferred[VirtualConnection[Any]] = gateway.endpoint.dial(2, message_format=Json())
+        gateway.say(refuse(2))
+        self.failureResultOf(failed, DialRefused)
+
+    def test_chosen_later(self) -> None:
+        """What waited is decoded in the format that the connection has when it is received."""
+        gateway = self.server(message_format=Text())
+        gateway.log_in()
+        gateway.say(CONNECTED + packet(FIRST, b"[1]") + packet(FIRST, b"[2]"))
+        conn = self.successResultOf(gateway.endpoint.accept())
+        conn.message_format = Json()
+        self.assertEqual(self.successResultOf(conn.receive()), [1])
+        conn.message_format = Text()
+        self.assertEqual(self.successResultOf(conn.receive()), "[2]")
+        waiting = conn.receive()
+        conn.message_format = Json()
+        gateway.say(packet(FIRST, b"[3]"))
+        self.assertEqual(self.successResultOf(waiting), [3])
+
+    def test_cancelled(self) -> None:
+        """A dial with a format can be given up like any other."""
+        gateway = self.client()
+        dialling: Deferred[VirtualConnection[Any]] = gateway.endpoint.dial(
+            1, timeout=5, message_format=Json()
+        )
+        dialling.cancel()
+        self.failureResultOf(dialling, CancelledError)
+        gateway.heard()
+        gateway.say(ACCEPTED)
+        self.assertEqual(gateway.heard(), CLOSED)
+        self.assertEqual(gateway.clock.getDelayedCalls(), [])
 
 
 class ConfigTests(ClockTestCase):

@@ -150,6 +150,88 @@ class GoldenTests(CoreTestCase):
         self.assertEqual(core.receive_data(long_connect), [Opened(7, 1, None)])
 
 
+class InlineTests(CoreTestCase):
+    """What follows the arguments of Connect and Close, once the control connection wants it."""
+
+    CONNECT = packet(0, CONNECT[8:] + b'{"op":"open"}')
+    CLOSE = packet(0, CLOSE[8:] + b"\n")
+
+    def both(self, cutting: Cut) -> None:
+        core = EndpointCore()
+        core.inline = True
+        self.assertEqual(
+            feed(core, self.CONNECT + HELLO + self.CLOSE, cutting),
+            [
+                Opened(9527, 1, None, b'{"op":"open"}'),
+                Message(9527, b"Hello"),
+                Closed(9527, b"\n"),
+            ],
+        )
+        self.assertEqual(
+            feed(core, CONNECT + CLOSE, cutting),
+            [Opened(9527, 1, None, b""), Closed(9527, b"")],
+        )
+        self.assertIsNone(core.error)
+
+    def test_inline(self) -> None:
+        """The bytes come with the events, whole and byte by byte; without any, none come."""
+        self.both(whole)
+        self.both(bytewise)
+
+    def test_from_then_on(self) -> None:
+        """Before it is wanted they are ignored."""
+        core = EndpointCore()
+        self.assertEqual(
+            core.receive_data(self.CONNECT + self.CLOSE), [Opened(9527, 1, None), Closed(9527)]
+        )
+        core.inline = True
+        (event,) = core.receive_data(self.CONNECT)
+        self.assertEqual(event, Opened(9527, 1, None, b'{"op":"open"}'))
+
+    def test_others(self) -> None:
+        """Bytes behind the arguments of other commands are ignored as ever."""
+        core = EndpointCore()
+        core.inline = True
+        dials = [core.dial(1)[0] for _ in range(2)]
+        self.assertEqual(
+            core.receive_data(packet(0, ACCEPT[8:] + b"x") + packet(0, REFUSE[8:] + b"x")),
+            [Opened(9527, 1, dials[0]), Refused(dials[1])],
+        )
+        self.assertIsNone(core.error)
+
+
+class ControlDialTests(CoreTestCase):
+    """Dial(0): the gateway itself, where it has a control connection."""
+
+    def test_accepted(self) -> None:
+        """The gateway answers our Dial(0), and its messages come as any."""
+        core = EndpointCore()
+        asked, data = core.dial(0)
+        self.assertEqual(data, dial(0))
+        self.assertEqual(
+            core.receive_data(accept(FIRST, 0) + HELLO),
+            [Opened(FIRST, 0, asked), Message(FIRST, b"Hello")],
+        )
+
+    def test_refused(self) -> None:
+        """Older gateways refuse it, and go on."""
+        core = EndpointCore()
+        asked, _ = core.dial(0)
+        self.assertEqual(core.receive_data(refuse(0)), [Refused(asked)])
+        self.assertIsNone(core.error)
+
+    def test_unasked(self) -> None:
+        """An Accept of id 0 that answers no Dial(0) is an error, whatever else was dialled."""
+        self.breaks(accept(FIRST, 0), Unexpected)
+        core = EndpointCore()
+        core.dial(1)
+        self.breaks(accept(FIRST, 0), Unexpected, core)
+        core = EndpointCore()
+        core.dial(0)
+        core.receive_data(accept(FIRST, 0))
+        self.breaks(accept(FIRST + 1, 0), Unexpected, core)
+
+
 class HandshakeTests(CoreTestCase):
     """Spec section 3, from the server's side."""
 
@@ -499,12 +581,20 @@ class FuzzTests(CoreTestCase):
     """Any bytes at all."""
 
     @DETERMINISTIC
-    @given(st.lists(pieces, max_size=20), st.lists(st.integers(0, 999)), st.booleans())
-    def test_any_bytes(self, said: list[bytes], places: list[int], server: bool) -> None:
+    @given(
+        st.lists(pieces, max_size=20),
+        st.lists(st.integers(0, 999)),
+        st.booleans(),
+        st.booleans(),
+    )
+    def test_any_bytes(
+        self, said: list[bytes], places: list[int], server: bool, inline: bool
+    ) -> None:
         """Any bytes raise nothing, and cut in any way they say the same."""
         results = []
         for cutting in (whole, bytewise, lambda data: cut(data, places)):
             core = EndpointCore(64, 1 if server else None, b"secret")
+            core.inline = inline
             core.ping()
             events: list[object] = []
             dials = [core.dial(remote_id)[0] for remote_id in (1, 2, 1)]
@@ -513,6 +603,7 @@ class FuzzTests(CoreTestCase):
                 answered = getattr(event, "dial", None)
                 events.append((type(event), dials.index(answered) if answered else None))
                 events.append((getattr(event, "conn_id", None), getattr(event, "data", None)))
+                events.append(getattr(event, "extra", None))
             core.receive_eof()
             out = core.data_to_send()
             results.append((events, out, core.conns, repr(core.error), type(core.error)))

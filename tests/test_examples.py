@@ -20,7 +20,6 @@ from tests.support.waits import reactor
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
-SHARED = {"local_gateway.py"}
 
 PATIENCE = 60.0
 """Seconds for all of them together."""
@@ -148,7 +147,7 @@ class ExampleTests(SynchronousTestCase):
 
     def test_none_left_out(self) -> None:
         """Each file has its expected lines, a test, and a line in the README."""
-        names = {path.name for path in EXAMPLES.glob("*.py")} - SHARED
+        names = {path.name for path in EXAMPLES.glob("*.py")}
         self.assertEqual(names, {*EXPECTED, *TURNED})
         readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
         for name in names:

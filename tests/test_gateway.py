@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any, cast
 
+from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionLost
@@ -1112,9 +1113,9 @@ class EndTests(SynchronousTestCase):
         harness = Harness()
         client = harness.client()
         with LogLines() as log:
-            client.gone(ValueError("tls alert"))
+            client.gone(SSL.Error([("SSL routines", "", "tlsv1 alert unknown ca")]))
         self.assertIs(client.lost, Reason.CONNECTION_LOST)
-        self.assertIn("the connection broke: tls alert", log.lines[0])
+        self.assertIn("broke: TLS: the other side does not trust the certificate", log.lines[0])
 
     def test_drained_after_the_loss(self) -> None:
         """A transport that reports room or fullness after the loss changes nothing."""

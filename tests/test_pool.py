@@ -6,7 +6,6 @@ from typing import Any, cast
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred, succeed
-from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
@@ -31,11 +30,11 @@ from fastway.errors import (
     GatewayDown,
     LoginFailed,
 )
+from fastway.testing import LocalGateway
 from tests.support.errors import raised
 from tests.support.gateways import GatewayTestCase
 from tests.support.golden import KEY
 from tests.support.logs import LogLines
-from tests.support.sockets import Sockets
 from tests.support.waits import later, reactor, until
 
 SECONDS = 8.0
@@ -63,39 +62,19 @@ class PoolTestCase(GatewayTestCase):
     def setUp(self) -> None:
         self.a, self.b = self.gateway(), self.gateway()
 
-    def again(self, gone: Sockets) -> Sockets:
-        """A gateway on the ports of one that was stopped."""
-        ports = list(self.numbers[gone])
+    def again(self, gone: LocalGateway) -> LocalGateway:
+        """A gateway that was stopped, on its old ports."""
+        return self.successResultOf(gone.start())
 
-        def listen(factory: Any) -> Any:
-            return reactor.listenTCP(ports.pop(0), factory, interface="127.0.0.1")
-
-        sockets = Sockets(listen=listen)
-        self.addCleanup(sockets.stop)
-        return sockets
-
-    def gateway(self) -> Sockets:
-        sockets = super().gateway()
-        if not hasattr(self, "numbers"):
-            self.numbers: dict[Sockets, tuple[int, int]] = {}
-        self.numbers[sockets] = (
-            sockets.client_port.getHost().port,
-            sockets.server_port.getHost().port,
-        )
-        return sockets
-
-    def pool(self, *gateways: Sockets, key: bytes = KEY, **others: Any) -> GatewayPool:
+    def pool(self, *gateways: LocalGateway, key: bytes = KEY, **others: Any) -> GatewayPool:
         """A pool, not started, with server id 1; the gateways are called a and b."""
         names = {self.a: "a", self.b: "b"}
-        wanted = {
-            names[one]: TCP4ClientEndpoint(reactor, "127.0.0.1", self.numbers[one][1])
-            for one in gateways
-        }
+        wanted = {names[one]: one.server for one in gateways}
         pool = GatewayPool(wanted, 1, key, backoff=soon, **others)
         self.addCleanup(lambda: maybeDeferred(pool.stopService) if pool.running else None)
         return pool
 
-    async def deserted(self, sockets: Sockets) -> None:
+    async def deserted(self, sockets: LocalGateway) -> None:
         """Everybody has left that gateway."""
         await until("no link", lambda: not sockets.service.connected, SECONDS)
 
@@ -181,7 +160,7 @@ class GatewayPoolTests(PoolTestCase):
         pool = self.pool(self.a)
         pool.startService()
         (a,) = (await pool.when_up()).values()
-        gateways = {"a": self.port(self.a, "server"), "b": self.port(self.b, "server")}
+        gateways = {"a": self.a.server, "b": self.b.server}
         pool.set_gateways(gateways)
         self.assertIs((await pool.when_up(2))["a"], a)
         del gateways["a"]
@@ -193,11 +172,11 @@ class GatewayPoolTests(PoolTestCase):
     async def test_add_and_remove(self) -> None:
         """add and remove, before the start and after it; a name twice or unknown is an error."""
         pool = self.pool()
-        pool.add("a", self.port(self.a, "server"))
-        raised(ValueError, pool.add, "a", self.port(self.a, "server"))
+        pool.add("a", self.a.server)
+        raised(ValueError, pool.add, "a", self.a.server)
         pool.startService()
         await pool.when_up()
-        pool.add("b", self.port(self.b, "server"))
+        pool.add("b", self.b.server)
         await pool.when_up(2)
         changed = pool.when_changed()
         await pool.remove("a")
@@ -205,7 +184,7 @@ class GatewayPoolTests(PoolTestCase):
         self.assertEqual(pool.gateways, ["b"])
         raised(KeyError, pool.remove, "a")
         await self.fails(GatewayDown, pool.dial("a", 1))
-        pool.add("a", self.port(self.a, "server"))
+        pool.add("a", self.a.server)
         self.assertEqual(sorted(await pool.when_up(2)), ["a", "b"])
 
     async def test_restart_under_traffic(self) -> None:
@@ -291,7 +270,7 @@ class GatewayPoolTests(PoolTestCase):
                 lambda: sum("gateway a: " in line for line in log.lines) >= 3,
                 SECONDS,
             )
-            self.a.servers.key = b"wrong"
+            cast(Any, self.a.service.ports[1].factory).key = b"wrong"
             await pool.when_up()
         warnings = [event for event in log.events if "gateway a: " in event["log_format"]]
         lines = [line for line in log.lines if line.startswith("gateway a: ")]
@@ -414,7 +393,7 @@ class GatewayClientTests(PoolTestCase):
         """When its gateway stops the client is soon on the other one, and dials work anew."""
         pool = await self.both()
         ensureDeferred(echo(pool))
-        gateways = {self.port(one, "client"): one for one in (self.a, self.b)}
+        gateways = {one.client: one for one in (self.a, self.b)}
         client = GatewayClient(gateways, backoff=soon)
         client.startService()
         self.addCleanup(client.stopService)
@@ -437,11 +416,8 @@ class GatewayClientTests(PoolTestCase):
 
     async def test_waits(self) -> None:
         """A dial before there is a gateway waits for one; `attempts` sets an end to it."""
-        numbers = [port for pair in self.numbers.values() for port in pair]
         await self.a.stop()
-        client = GatewayClient(
-            [TCP4ClientEndpoint(reactor, "127.0.0.1", numbers[0])], backoff=soon
-        )
+        client = GatewayClient([self.a.client], backoff=soon)
         client.startService()
         self.addCleanup(client.stopService)
         await self.fails(GatewayDown, client.when_up(2))
@@ -451,7 +427,7 @@ class GatewayClientTests(PoolTestCase):
 
     async def test_stop(self) -> None:
         """stopService fires when the connection is gone; it may be started again."""
-        client = GatewayClient([self.port(self.a, "client")], backoff=soon)
+        client = GatewayClient([self.a.client], backoff=soon)
         client.startService()
         endpoint = await client.when_up()
         await client.stopService()
@@ -467,7 +443,7 @@ class ServiceTests(PoolTestCase):
         """Both are services: they start and stop with the MultiService that they belong to."""
         parent = MultiService()
         pool = self.pool(self.a, self.b)
-        client = GatewayClient([self.port(self.a, "client")], backoff=soon)
+        client = GatewayClient([self.a.client], backoff=soon)
         for service in (pool, client):
             verifyObject(IService, service)
             service.setServiceParent(parent)

@@ -955,7 +955,8 @@ class FaultTests(BenchCase):
         """It was logged once, ended its stream, and the other goes on."""
         bench.turn()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        self.assertEqual(self.losses(bad), [ConnectionAborted])
+        self.assertEqual(self.losses(bad), [ConnectionLost])
+        self.assertIn("unhandled error in", str(bad.losses[0].value))
         script, wire = bench.new(b"good")
         self.assertEqual([good.received, good.losses], [b"good", []])
         self.assertEqual(list(bench.snet.streams), [script.conn_id])
@@ -1010,6 +1011,24 @@ class FaultTests(BenchCase):
         bench.resume(script, b"rest")
         self.one_fault(bench, bad, good)
         self.assertEqual(bad.received, b"")
+
+    def test_in_a_producer(self) -> None:
+        """A fault of a producer, whatever it was asked for."""
+        for name, streaming in (("pauseProducing", True), ("resumeProducing", False)):
+            bad, good = Resumable(), Resumable()
+            bench = Listening(bad, good)
+            _, wire = bench.new()
+            producer = Told()
+
+            def fault() -> None:
+                raise ZeroDivisionError("a fault of the producer")
+
+            setattr(producer, name, fault)
+            bad.wire.registerProducer(producer, streaming)
+            wire.fill()
+            wire.drain()
+            self.one_fault(bench, bad, good)
+            self.assertEqual(producer.calls, ["stop"])
 
     def test_in_build_protocol(self) -> None:
         """A dialling factory that raises fails connect() with its error, and the connection is

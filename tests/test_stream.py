@@ -39,9 +39,9 @@ from fastway.endpoint import (
     GatewayDialEndpoint,
     GatewayPool,
     Json,
+    PoolEndpoint,
     VirtualTransport,
 )
-from fastway.endpoint.stream import PoolEndpoint
 from fastway.errors import DialFailed, DialRefused, DialTimeout, EndpointEnded
 from tests.support.checks import BEYOND_TCP, check_transport
 from tests.support.errors import raised
@@ -86,9 +86,10 @@ class TransportTests(GatewayTestCase):
         """The checks over virtual connections that `dialler` dials."""
 
         async def make_pair(one: Protocol, two: Protocol) -> None:
-            await AcceptEndpoint(remote).listen(OneOf(two))
+            port = await AcceptEndpoint(remote).listen(OneOf(two))
             await DialEndpoint(dialler, remote_id).connect(OneOf(one))
             await until("the other end", lambda: two.transport is not None)
+            await maybeDeferred(port.stopListening)
 
         await check_transport(self, make_pair)
 
@@ -112,15 +113,16 @@ class TransportTests(GatewayTestCase):
         _, client, server = await self.ends()
 
         async def make_pair(one: Protocol, two: Protocol) -> None:
-            await AcceptEndpoint(server).listen(OneOf(one))
+            port = await AcceptEndpoint(server).listen(OneOf(one))
             await DialEndpoint(client, 1).connect(OneOf(two))
             await until("the other end", lambda: one.transport is not None)
+            await maybeDeferred(port.stopListening)
 
         await check_transport(self, make_pair)
 
-    async def test_small_queue(self) -> None:
-        """The checks hold when only two messages may wait, whatever the overflow rule says."""
-        _, client, server = await self.ends(EndpointConfig(receive_queue=2))
+    async def test_small_bounds(self) -> None:
+        """The checks hold when one byte may wait, whatever the bounds of messages are."""
+        _, client, server = await self.ends(EndpointConfig(receive_queue=2, stream_buffer=1))
         await self.virtual(client, server, 1)
 
     async def test_small_packets(self) -> None:
@@ -145,7 +147,7 @@ class TransportTests(GatewayTestCase):
         await until("the other end", lambda: two.transport)
         (client_id,) = sockets.service.router.clients
         (conn_id,) = sockets.service.router.conn_ids
-        here, there = sockets.client_port.getHost(), sockets.server_port.getHost()
+        here, there = client.gateway, server.gateway
         self.assertEqual(one.wire.getPeer(), FastwayAddress(here, 1, conn_id))
         self.assertEqual(one.wire.getHost(), FastwayAddress(here, None, conn_id))
         self.assertEqual(two.wire.getPeer(), FastwayAddress(there, client_id, conn_id))
@@ -188,8 +190,8 @@ class TransportTests(GatewayTestCase):
         await arrival(good, b"y")
 
     async def test_paused(self) -> None:
-        """A paused stream makes the endpoint wait past its queue; siblings go on after resume."""
-        _, client, server = await self.ends(EndpointConfig(receive_queue=4))
+        """A paused stream makes the endpoint wait past its bound; siblings go on after resume."""
+        _, client, server = await self.ends(EndpointConfig(receive_queue=1, stream_buffer=4))
         tapes = [Tape() for _ in range(4)]
         await AcceptEndpoint(server).listen(OneOf(*tapes[2:]))
         for tape in tapes[:2]:
@@ -215,11 +217,12 @@ class TransportTests(GatewayTestCase):
 
     async def test_paused_and_gone(self) -> None:
         """A stream that made the endpoint wait and is then ended does not hold it any longer."""
-        _, client, server = await self.ends(EndpointConfig(receive_queue=2))
+        _, client, server = await self.ends(EndpointConfig(stream_buffer=2))
         for end in ("abortConnection", "loseConnection"):
             tapes = [Tape() for _ in range(4)]
             one, two, slow, brisk = tapes
-            await AcceptEndpoint(server).listen(OneOf(slow, brisk))
+            endpoint = AcceptEndpoint(server)
+            port = await endpoint.listen(OneOf(slow, brisk))
             for tape in (one, two):
                 await DialEndpoint(client, 1).connect(OneOf(tape))
             await until("both", tapes[3].is_connected)
@@ -234,6 +237,7 @@ class TransportTests(GatewayTestCase):
             getattr(slow.wire, end)()
             await arrival(brisk, b"sibling")
             await ends(slow, one)
+            await maybeDeferred(port.stopListening)
 
     async def test_full_endpoint(self) -> None:
         """While the endpoint's transport is full producers rest; no stream asks in vain."""
@@ -301,7 +305,7 @@ class EndpointTests(GatewayTestCase):
     async def test_interfaces(self) -> None:
         """The endpoints are Twisted's, and so is the port."""
         sockets, client, server = await self.ends()
-        tcp = self.port(sockets, "client")
+        tcp = sockets.client
         verifyObject(IStreamClientEndpoint, DialEndpoint(client, 1))
         verifyObject(IStreamClientEndpoint, GatewayDialEndpoint(tcp, 1))
         verifyObject(IStreamServerEndpoint, AcceptEndpoint(server))
@@ -314,7 +318,7 @@ class EndpointTests(GatewayTestCase):
         sockets, client, _ = await self.ends()
         error = await self.fails(DialRefused, DialEndpoint(client, 9).connect(OneOf(Tape())))
         self.assertEqual(error.remote_id, 9)
-        sockets.client_port.stopReading()
+        cast(Any, sockets.service.ports[0].listening).stopReading()
         late = DialEndpoint(client, 1, timeout=0)
         await self.fails(DialTimeout, late.connect(OneOf(Tape())))
         client.close()
@@ -336,7 +340,7 @@ class EndpointTests(GatewayTestCase):
     async def test_no_protocol(self) -> None:
         """A factory that makes no protocol, or raises, fails the connect and closes it."""
         sockets, client, server = await self.ends()
-        gateway = self.port(sockets, "client")
+        gateway = sockets.client
 
         def fault() -> None:
             raise ZeroDivisionError("a fault of the factory")
@@ -429,18 +433,42 @@ class EndpointTests(GatewayTestCase):
         await AcceptEndpoint(server).listen(Made(Tape))
         for end in ("loseConnection", "abortConnection"):
             one = Tape()
-            endpoint = GatewayDialEndpoint(self.port(sockets, "client"), 1)
+            endpoint = GatewayDialEndpoint(sockets.client, 1)
             self.assertIs(await endpoint.connect(OneOf(one)), one)
             self.assertEqual(len(clients), 1)
             getattr(one.wire, end)()
             await ends(one)
             await until("the client to be gone", lambda: not clients, SECONDS)
 
+    async def test_gateway_dial_uses_its_factory(self) -> None:
+        """A factory is started by connect, and stopped once its protocol has heard of the loss,
+        or when nothing comes of it."""
+        sockets = self.gateway()
+        server = await self.server(sockets)
+        await AcceptEndpoint(server).listen(Made(Tape))
+        one = Tape()
+        factory, refused, cancelled = OneOf(one), OneOf(Tape()), OneOf(Tape())
+        endpoint = GatewayDialEndpoint(sockets.client, 1)
+        connecting = endpoint.connect(factory)
+        self.assertEqual(factory.numPorts, 1)
+        await connecting
+        one.wire.loseConnection()
+        self.assertEqual(factory.numPorts, 1)
+        await ends(one)
+        self.assertEqual(factory.numPorts, 0)
+        nobody = GatewayDialEndpoint(sockets.client, 9)
+        await self.fails(DialRefused, nobody.connect(refused))
+        connecting = endpoint.connect(cancelled)
+        connecting.cancel()
+        await self.fails(Exception, connecting)
+        self.assertEqual([refused.numPorts, cancelled.numPorts], [0, 0])
+        await self.idle(sockets)
+
     async def test_gateway_dial_fails(self) -> None:
         """It fails as the gateway's endpoint or the dial does, and leaves no connection."""
         sockets = self.gateway()
         clients = sockets.service.router.clients
-        endpoint = GatewayDialEndpoint(self.port(sockets, "client"), 9)
+        endpoint = GatewayDialEndpoint(sockets.client, 9)
         await self.fails(DialRefused, endpoint.connect(OneOf(Tape())))
         await until("the client to be gone", lambda: not clients, SECONDS)
         await self.fails(
@@ -469,8 +497,8 @@ class StringTests(GatewayTestCase):
     async def test_both(self) -> None:
         """Client and server strings make endpoints that reach each other over a gateway."""
         sockets = self.gateway()
-        client_port = sockets.client_port.getHost().port
-        server_port = sockets.server_port.getHost().port
+        client_port = sockets.client_port
+        server_port = sockets.server_port
         listening = serverFromString(
             reactor, rf"fastway:tcp\:127.0.0.1\:{server_port}:id=7:key={KEY.decode()}"
         )
@@ -580,7 +608,7 @@ class ProtocolTests(GatewayTestCase):
         bodies = {b"/hello": b"hello", b"/big": noise(1_000_000), b"/file": noise(1 << 20)}
         for endpoint in (
             DialEndpoint(client, 1),
-            GatewayDialEndpoint(self.port(sockets, "client"), 1),
+            GatewayDialEndpoint(sockets.client, 1),
         ):
             pool = HTTPConnectionPool(reactor, persistent=True)
             agent = Agent.usingEndpointFactory(reactor, OverGateway(endpoint), pool)
@@ -645,10 +673,11 @@ class ProtocolTests(GatewayTestCase):
             for _ in range(5):
                 log.events.clear()  # the first dial introduces the client
                 one, two = Tape(), Tape()
-                await AcceptEndpoint(server).listen(OneOf(two))
+                port = await AcceptEndpoint(server).listen(OneOf(two))
                 await DialEndpoint(client, 1).connect(OneOf(one))
                 one.wire.write(b"x")
                 await arrival(two, b"x")
                 two.wire.loseConnection()
                 await ends(one, two)
+                await maybeDeferred(port.stopListening)
         self.assertEqual(log.lines, [])

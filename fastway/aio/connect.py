@@ -227,6 +227,10 @@ class Wire(asyncio.Protocol):
             self.transport.write(data)
 
     @property
+    def below(self) -> Any:
+        return self.transport
+
+    @property
     def address(self) -> Any:
         return self.transport.get_extra_info("peername")
 

@@ -15,6 +15,7 @@ from fastway.aio.loop import AioLoop, AioWaiter
 from fastway.endpoint.accept import Acceptor
 from fastway.endpoint.channel import Channel
 from fastway.endpoint.config import EndpointConfig
+from fastway.endpoint.control import Control
 from fastway.endpoint.core import EndpointCore
 from fastway.endpoint.face import Face
 from fastway.errors import ConnectionEnded, EndpointEnded, FastwayError
@@ -241,6 +242,11 @@ class GatewayConnection(Taking[VirtualConnection[Any]], Face[VirtualConnection[A
     async def ping(self) -> float:
         """The seconds that the next answered ping took; sends one if none is out."""
         return cast(float, await self.link.ping())
+
+    async def when_control(self) -> Control | None:
+        """Wait until the gateway has greeted: `control`, or None where it has none."""
+        control = self.link.control
+        return None if control is None else cast("Control | None", await control.when_offered())
 
     async def close(self) -> None:
         """End it, and wait until what was sent is written and the transport is gone."""

@@ -14,7 +14,12 @@ from contextlib import suppress
 from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IPushProducer,
+    IStreamClientEndpoint,
+)
 from twisted.internet.protocol import connectionDone
 from twisted.internet.stdio import StandardIO
 from twisted.internet.task import deferLater
@@ -22,16 +27,17 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from fastway.cli.explain import ToolError, explain, gateway_endpoint
+from fastway.causes import cause_of, string_problem
 from fastway.cli.table import ClientOptions, EchoOptions, PingOptions
 from fastway.endpoint import (
+    Endpoint,
     EndpointConfig,
     GatewayPool,
     Overflow,
     VirtualConnection,
     connect_client,
 )
-from fastway.errors import ConnectionEnded, EndpointEnded, FastwayError
+from fastway.errors import ConfigError, ConnectionEnded, EndpointEnded, FastwayError, LocalError
 
 QUIET = 1.0
 """Seconds without an answer after which the end of the input ends `fastway client`."""
@@ -113,6 +119,47 @@ class Lines(LineReceiver):
             self.gone.callback(None)
 
 
+class ToolError(LocalError):
+    """A tool cannot go on. The text is one line."""
+
+
+def gateway_endpoint(reactor: Any, option: str, text: str) -> IStreamClientEndpoint:
+    """The client endpoint of a gateway: `host:port` or a Twisted endpoint string.
+
+    Args:
+        option: As the operator wrote it.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    host, colon, port = text.rpartition(":")
+    if colon and port.isdecimal() and int(port) <= 65535 and (":" not in host or host[:1] == "["):
+        host = (host.strip("[]") or "127.0.0.1").replace(":", r"\:")
+        endpoint = f"tcp:{host}:{port}"
+    else:
+        endpoint = text
+    try:
+        return cast(IStreamClientEndpoint, clientFromString(reactor, endpoint))
+    except Exception as error:  # each endpoint parser raises what it likes
+        raise ConfigError(option, string_problem(text, error)) from None
+
+
+async def reach(reactor: Any, gateway: str, config: EndpointConfig) -> Endpoint:
+    """Connect to a gateway's client port.
+
+    Raises:
+        ToolError: it cannot be reached.
+        FastwayError: it can, and does not talk as a gateway.
+    """
+    endpoint = gateway_endpoint(reactor, "--gateway", gateway)
+    try:
+        return await connect_client(endpoint, config, reactor)
+    except (FastwayError, CancelledError):
+        raise
+    except Exception as error:  # what the endpoint likes to fail with
+        raise ToolError(f"cannot reach the gateway {gateway}: {cause_of(error)}") from None
+
+
 def say(text: str) -> None:
     """A line on standard error."""
     print(text, file=sys.stderr, flush=True)
@@ -139,10 +186,9 @@ class LineClient:
 
     async def run(self) -> int:
         options = self._options
-        gateway = gateway_endpoint(self._reactor, "--gateway", options["gateway"])
         remote_id = options["dial"]
         config = EndpointConfig(overflow=Overflow.PAUSE)
-        endpoint = await connect_client(gateway, config, self._reactor)
+        endpoint = await reach(self._reactor, options["gateway"], config)
         try:
             conn = self._conn = await endpoint.dial(remote_id, options["timeout"])
             say(f"connected to {options['gateway']}, dialled server {remote_id}")
@@ -172,7 +218,7 @@ class LineClient:
         try:
             sending = self._conn.send(message)
         except FastwayError as error:
-            self._finish(explain(error))
+            self._finish(cause_of(error))
             return
         sending.addErrback(lambda _: None)  # the connection's end is told by the reader
         if not sending.called:
@@ -204,12 +250,12 @@ class LineClient:
         except ValueError as error:
             self._finish(str(error))
         except FastwayError as error:
-            self._finish(explain(error))
+            self._finish(cause_of(error))
 
     def _closed(self, reason: FastwayError | None) -> None:
         """No more messages will come."""
         if isinstance(reason, ConnectionEnded) and reason.cause is not None:
-            self._finish(explain(reason))
+            self._finish(cause_of(reason))
         elif self._over:
             self._finish("")
         elif self._may_close:
@@ -252,9 +298,8 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 async def send_pings(reactor: Any, options: PingOptions) -> int:
     """`fastway ping`."""
-    gateway = gateway_endpoint(reactor, "--gateway", options["gateway"])
     count, interval = options["count"], options["interval"]
-    endpoint = await connect_client(gateway, EndpointConfig(ping_interval=0), reactor)
+    endpoint = await reach(reactor, options["gateway"], EndpointConfig(ping_interval=0))
     trips: list[float] = []
 
     def summary() -> None:
@@ -328,7 +373,7 @@ class Logins:
         for name in up:
             self._said.pop(name, None)
         for name, error in self._pool.problems.items():
-            problem = explain(error)
+            problem = cause_of(error)
             if self._said.get(name) != problem:
                 self._said[name] = problem
                 say(f"{name}: {problem}; it is tried again until Ctrl-C")
@@ -373,7 +418,7 @@ def run_tool(title: str, tool: Callable[[Any], Coroutine[Any, Any, int]], level:
         elif stopping:
             status = 0  # a signal ends it: that is an orderly end
         else:
-            say(f"{title}: {explain(cast(BaseException, result.value))}")
+            say(f"{title}: {cause_of(cast(BaseException, result.value))}")
         if not stopping:
             reactor.stop()
 

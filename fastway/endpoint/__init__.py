@@ -25,15 +25,16 @@ if TYPE_CHECKING:
     )
     from fastway.endpoint.connect import GatewayFactory, connect_client, connect_server
     from fastway.endpoint.connection import GatewayConnection, VirtualConnection
-    from fastway.endpoint.group import Group, Slow
-    from fastway.endpoint.pool import GatewayPool
-    from fastway.endpoint.stream import (
+    from fastway.endpoint.control import Control
+    from fastway.endpoint.endpoints import (
         AcceptEndpoint,
         DialEndpoint,
-        FastwayAddress,
         GatewayDialEndpoint,
-        VirtualTransport,
+        PoolEndpoint,
     )
+    from fastway.endpoint.group import Group, Slow
+    from fastway.endpoint.pool import GatewayPool
+    from fastway.endpoint.transport import FastwayAddress, VirtualTransport
     from fastway.formats import (
         Bytes,
         Encoded,
@@ -57,15 +58,16 @@ _HOMES = {
     ),
     "fastway.endpoint.connect": ("GatewayFactory", "connect_client", "connect_server"),
     "fastway.endpoint.connection": ("GatewayConnection", "VirtualConnection"),
-    "fastway.endpoint.group": ("Group", "Slow"),
-    "fastway.endpoint.pool": ("GatewayPool",),
-    "fastway.endpoint.stream": (
+    "fastway.endpoint.control": ("Control",),
+    "fastway.endpoint.endpoints": (
         "AcceptEndpoint",
         "DialEndpoint",
-        "FastwayAddress",
         "GatewayDialEndpoint",
-        "VirtualTransport",
+        "PoolEndpoint",
     ),
+    "fastway.endpoint.group": ("Group", "Slow"),
+    "fastway.endpoint.pool": ("GatewayPool",),
+    "fastway.endpoint.transport": ("FastwayAddress", "VirtualTransport"),
     "fastway.formats": (
         "Bytes",
         "Encoded",
@@ -95,6 +97,7 @@ __all__ = [
     "AcceptEndpoint",
     "AnyOf",
     "Bytes",
+    "Control",
     "DialEndpoint",
     "Encoded",
     "EndpointConfig",
@@ -113,6 +116,7 @@ __all__ = [
     "NetworkLost",
     "NetworkResumed",
     "Overflow",
+    "PoolEndpoint",
     "ProtocolBuffers",
     "Serving",
     "Slow",

@@ -1,18 +1,20 @@
 """Where the virtual connections that the other side dials are taken: one gateway's, or a pool's.
 
 Rule: each is taken once: by a handler that `serve` runs, by a listener, or by whoever accepts. Who
-comes when as many as `accept_queue` wait is closed. A handler's fault ends its own connection.
+comes when as many as `accept_queue` wait is closed, unless one of those has left. A handler's
+fault ends its own connection.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable
-from inspect import isawaitable, iscoroutinefunction
+from collections.abc import Callable, Iterator
+from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from typing import Any, Generic, TypeVar
 
-from fastway.endpoint.channel import Channel
-from fastway.errors import ConnectionEnded, EndpointEnded, LocalError
+from fastway.endpoint.channel import Channel, close_all
+from fastway.errors import AlreadyListening, ConnectionEnded, EndpointEnded, LocalError
 from fastway.waiting import TURNS, Loop, Timer, Waiters, sleeping
 
 C = TypeVar("C", bound=Channel[Any])
@@ -20,11 +22,73 @@ C = TypeVar("C", bound=Channel[Any])
 GRACE = 10.0
 """Seconds that a handler has to return once its connection has ended."""
 
+NOBODY_SERVES = "nobody serves any more"
+
 CANCEL_AGAIN = 1.0
 """Seconds, at least, until a handler that goes on all the same is cancelled once more."""
 
 MOST_HANDLERS = 100_000
 """Handlers that run at once, if `serve` is not told otherwise."""
+
+
+class Queue(Generic[C]):
+    """Connections that wait to be accepted, those that have ended meanwhile too: what they said is
+    still received, unless their place is needed."""
+
+    def __init__(self) -> None:
+        self._conns: deque[C] = deque()
+        self._ended = 0
+
+    def __len__(self) -> int:
+        return len(self._conns)
+
+    def __iter__(self) -> Iterator[C]:
+        return iter(self._conns)
+
+    def append(self, conn: C) -> None:
+        self._conns.append(conn)
+        if conn.ended is None:
+            conn.enter(self)
+        else:
+            self._ended += 1
+
+    def forget(self, conn: C) -> None:
+        """It has ended: the connection calls this."""
+        self._ended += 1
+
+    def popleft(self) -> C:
+        conn = self._conns.popleft()
+        self._taken(conn)
+        return conn
+
+    def _taken(self, conn: C) -> None:
+        if conn.ended is None:
+            conn.leave(self)
+        else:
+            self._ended -= 1
+
+    def pop(self) -> C:
+        """Take out the one that came last."""
+        conn = self._conns.pop()
+        self._taken(conn)
+        return conn
+
+    def drop_ended(self) -> bool:
+        """Give the place of the first that has ended to somebody else; False: none has."""
+        if self._ended:
+            for conn in self._conns:
+                if conn.ended is not None:
+                    self._conns.remove(conn)
+                    self._ended -= 1
+                    return True
+        return False
+
+    def clear(self) -> list[C]:
+        """All of them, which wait no more."""
+        conns = list(self._conns)
+        while self._conns:
+            self.popleft()
+        return conns
 
 
 class Acceptor(Generic[C]):
@@ -38,10 +102,11 @@ class Acceptor(Generic[C]):
     def __init__(self, loop: Loop, limit: int) -> None:
         self._loop = loop
         self._accept_limit = limit
-        self._waiting: deque[C] = deque()
+        self._waiting: Queue[C] = Queue()
         self._acceptors = Waiters(loop)
         self._listener: Callable[[C], object] | None = None
         self._serving: Serving[C] | None = None
+        self._starting = False
         self._no_more: Exception | None = None
         self._judging = False
 
@@ -51,11 +116,12 @@ class Acceptor(Generic[C]):
         What it raises is logged, and closes that connection only. None: they wait again.
 
         Raises:
+            AlreadyListening: there is a listener; `listen(None)` takes it away.
             LocalError: `serve` runs a handler, or somebody waits in `accept`.
             TypeError: it is an `async def`: that is `serve`'s.
         """
         if listener is not None:
-            self._check_free("listen")
+            self.check_free("listen")
             if is_async(listener):
                 raise TypeError(f"{name_of(listener)} is async: give it to serve")
         self._listener = listener
@@ -84,25 +150,44 @@ class Acceptor(Generic[C]):
         Raises:
             LocalError: connections are taken in another way already.
         """
-        self._check_free("serve")
-        if self._listener is not None:
-            raise LocalError("serve: there is a listener already")
-        if limit < 1 or not grace >= 0:
+        self.check_free("serve")
+        if not limit >= 1 or not 0 <= grace < math.inf:
             raise ValueError("limit is at least 1, and grace at least 0 seconds")
         self._serving = Serving(self._loop, handler, limit, grace, self._served_next)
         self._served_next()
         return self._serving
 
-    def _check_free(self, what: str) -> None:
+    @property
+    def listener(self) -> Callable[[C], object] | None:
+        """What `listen` was given last."""
+        return self._listener
+
+    def check_free(self, what: str) -> None:
+        """
+        Raises:
+            AlreadyListening: there is a listener.
+            LocalError: connections are taken in another way already.
+        """
+        if self._listener is not None:
+            raise AlreadyListening(self)
         if self._serving is not None and not self._serving.stopped:
             raise LocalError(f"{what}: serve runs a handler already")
         if self._acceptors:
             raise LocalError(f"{what}: somebody waits in accept already")
 
     def _served_next(self) -> None:
+        """One more handler may run, or none any more."""
         serving = self._serving
-        while serving is not None and self._waiting and serving.has_room:
-            serving.run(self._waiting.popleft())
+        if serving is None or self._starting:  # a handler that returned at once is in this loop
+            return
+        self._starting = True
+        try:
+            while self._waiting and serving.has_room:
+                serving.run(self._waiting.popleft())
+        finally:
+            self._starting = False
+        if serving.stopped and serving is self._serving:
+            close_all(self._waiting.clear(), NOBODY_SERVES)
 
     # What the shells build `accept` from.
 
@@ -139,7 +224,7 @@ class Acceptor(Generic[C]):
         if self._listener is not None:
             self._hand_over(conn)
         elif self._serving is not None and self._serving.stopped:
-            conn.link.close(conn, ConnectionEnded("nobody serves any more"))
+            conn.link.close(conn, ConnectionEnded(NOBODY_SERVES))
         elif self._serving is not None and self._serving.has_room:
             self._serving.run(conn)
         elif self._acceptors and self.accepted(conn):
@@ -165,6 +250,8 @@ class Acceptor(Generic[C]):
 
     def _close_too_many(self) -> None:
         while len(self._waiting) > self._accept_limit:
+            if self._waiting.drop_ended():
+                continue
             conn = self._waiting.pop()
             conn.link.close(conn, ConnectionEnded("too many wait to be accepted"))
 
@@ -185,7 +272,10 @@ class Acceptor(Generic[C]):
         listener = self._listener
         assert listener is not None
         try:
-            listener(conn)
+            result = listener(conn)
+            if iscoroutine(result):
+                result.close()
+                raise TypeError("it returned a coroutine, which nobody runs: give it to serve")
         except Exception:
             self._loop.log_failure(f"{name_of(listener)} failed with {conn!r}")
             conn.close()
@@ -251,23 +341,33 @@ class Serving(Generic[C]):
             pass
         except Exception as error:
             self._failed(conn, error)
-        finally:
-            run = self._runs.pop(conn, None)
-            if run is not None:
-                run.over()
-            conn.close()
-            if not self._runs:
-                self._stop_closing()
-                self._idle.callback(None)
-            self._room()
+        except GeneratorExit:
+            raise  # it was forgotten, together with its gateway
+        except BaseException:
+            self._returned(conn)
+            raise
+        self._returned(conn)
+
+    def _returned(self, conn: C) -> None:
+        run = self._runs.pop(conn, None)
+        if run is not None:
+            run.over()
+        conn.close()
+        if not self._runs:
+            self._stop_closing()
+            self._idle.callback(None)
+        self._room()
 
     def _failed(self, conn: C, error: Exception) -> None:
-        if conn.ended is not None and isinstance(error, ConnectionEnded):
-            return  # its peer left, which is no failure
+        # Its peer left, or the gateway is gone, which is no failure.
+        if isinstance(error, (ConnectionEnded, EndpointEnded)) and not conn.link.is_open(conn):
+            return
         self._loop.log_failure(f"{name_of(self._handler)} failed with {conn!r}")
 
     def stop(self, grace: float | None = None) -> Any:
         """Start no more; connections go on for `grace` seconds, then they are closed.
+
+        Those that wait for a handler are closed at once, and so is who dials from now on.
 
         A handler that does not return then is cancelled after the grace that `serve` was given.
 
@@ -278,6 +378,7 @@ class Serving(Generic[C]):
             What can be awaited until the last handler has returned.
         """
         self.stopped = True
+        self._room()
         seconds = self._grace if grace is None else grace
         idle = self.when_idle()
         self._stop_closing()
@@ -299,8 +400,7 @@ class Serving(Generic[C]):
 
     def close_all(self) -> None:
         """Close the connections of all handlers that run."""
-        for conn in list(self._runs):
-            conn.close()
+        close_all(list(self._runs), "closed here")
 
     def when_idle(self) -> Any:
         """What can be awaited until no handler runs."""
@@ -345,7 +445,6 @@ class _Run(Generic[C]):
     def over(self) -> None:
         """It has returned."""
         self._over = True
-        self._conn.not_on_end(self._ended)
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()

@@ -29,6 +29,23 @@ class Drained(Protocol):
     def endpoint_drained(self) -> None: ...
 
 
+class Circle(Protocol):
+    """A group, that a connection leaves when it ends."""
+
+    def forget(self, conn: Any) -> None:
+        """It has ended, or is about to be told so."""
+
+
+class Bounds(Protocol):
+    """Counts what waits unread."""
+
+    def more(self, conn: Channel[Any], size: int, messages: int) -> None:
+        """One more message waits to be read; there are `messages` now."""
+
+    def less(self, conn: Channel[Any], size: int) -> None:
+        """One has been read, or is not wanted."""
+
+
 class Carrier(Protocol):
     """What virtual connections run over: a `link.Link`.
 
@@ -37,6 +54,7 @@ class Carrier(Protocol):
         full: Its transport's buffer is full: what is sent now has to wait.
         max_message: Bytes of the largest message.
         streams: Who wants to know when it fills and drains.
+        control: The gateway's control connection, where one was asked for.
     """
 
     config: EndpointConfig
@@ -46,6 +64,12 @@ class Carrier(Protocol):
 
     @property
     def face(self) -> Any: ...
+
+    @property
+    def control(self) -> Any: ...
+
+    @property
+    def unread(self) -> Bounds: ...
 
     @property
     def max_message(self) -> int: ...
@@ -80,11 +104,11 @@ class Carrier(Protocol):
     def close(self, conn: Channel[Any], reason: FastwayError) -> None:
         """Close a virtual connection; a second time does nothing."""
 
-    def more_unread(self, conn: Channel[Any], size: int) -> None:
-        """One more message waits to be read."""
+    def mark_closed(self, conn: Channel[Any], reason: FastwayError) -> bool:
+        """Close it and tell nobody here yet; False when it is closed already."""
 
-    def less_unread(self, conn: Channel[Any], size: int) -> None:
-        """One has been read, or is not wanted."""
+    def tell_closed(self, conn: Channel[Any]) -> None:
+        """Tell who waits for the end of one that was marked."""
 
 
 class Channel(Generic[T]):
@@ -102,6 +126,8 @@ class Channel(Generic[T]):
     """
 
     __slots__ = (
+        "__weakref__",
+        "_circles",
         "_enders",
         "_queue",
         "_readers",
@@ -125,9 +151,10 @@ class Channel(Generic[T]):
         self.facts: Any = None
         self.message_format: MessageFormat[T] = link.config.message_format
         self.held = 0
-        self._queue: deque[bytes] | None = None
+        self._queue: deque[bytes | bytearray] | None = None
         self._readers: Waiters | None = None
         self._enders: dict[Callable[[Any], object], None] | None = None
+        self._circles: list[Circle] | None = None
         self._taker: Taker | None = None
 
     def __repr__(self) -> str:
@@ -137,7 +164,7 @@ class Channel(Generic[T]):
     def __del__(self) -> None:
         # Closed, unread and forgotten: what waited is gone too.
         if self.held:
-            self.link.less_unread(self, self.held)
+            self.link.unread.less(self, self.held)
 
     @property
     def unread(self) -> int:
@@ -166,7 +193,7 @@ class Channel(Generic[T]):
 
     def encode(self, message: T | Encoded) -> bytes:
         """The bytes of a message in this connection's format."""
-        if type(message) is Encoded:
+        if isinstance(message, Encoded):
             return message.data
         return self.message_format.encode(message)
 
@@ -177,10 +204,10 @@ class Channel(Generic[T]):
     def on_end(self, call: Callable[[Any], object]) -> None:
         """Call it once, with this connection, when that has ended; at once if it has.
 
-        It raises nothing. The same one is called once however often it was given.
+        The same one is called once however often it was given. What it raises is logged.
         """
         if self.ended is not None:
-            call(self)
+            self._call_ender(call)
             return
         if self._enders is None:
             self._enders = {}
@@ -190,6 +217,19 @@ class Channel(Generic[T]):
         """Do not call it any more."""
         if self._enders is not None:
             self._enders.pop(call, None)
+
+    # What a group calls.
+
+    def enter(self, circle: Circle) -> None:
+        """Be forgotten by a group when this ends, before anybody is told of any end."""
+        if self._circles is None:
+            self._circles = []
+        self._circles.append(circle)
+
+    def leave(self, circle: Circle) -> None:
+        """That group has forgotten it."""
+        if self._circles is not None:
+            self._circles.remove(circle)
 
     # What the two libraries build `receive` from.
 
@@ -205,8 +245,8 @@ class Channel(Generic[T]):
         if not queue:
             self._queue = None
         self.held -= len(data)
-        self.link.less_unread(self, len(data))
-        return self.decode(data)
+        self.link.unread.less(self, len(data))
+        return self.decode(bytes(data))
 
     def decode(self, data: bytes) -> T:
         """As `take`, of a message that never waited."""
@@ -223,7 +263,7 @@ class Channel(Generic[T]):
         self._queue = None
         held, self.held = self.held, 0
         if held:
-            self.link.less_unread(self, held)
+            self.link.unread.less(self, held)
 
     def wait_to_read(self) -> Any:
         """A Waiter of whoever wants the next message: `hand_over` is what fires it."""
@@ -245,15 +285,10 @@ class Channel(Generic[T]):
         """From now on it is a byte stream: messages go to `taker`, or wait as raw bytes."""
         self._taker = taker
 
-    def take_raw(self) -> bytes:
-        """The raw message that waits longest; there must be one."""
-        queue = self._queue
-        assert queue
-        data = queue.popleft()
-        if not queue:
-            self._queue = None
-        self.held -= len(data)
-        self.link.less_unread(self, len(data))
+    def take_all_raw(self) -> bytes:
+        """All that waits, in order, without the borders of its messages."""
+        data = b"".join(self._queue or ())
+        self.drop_unread()
         return data
 
     # What the link calls.
@@ -266,11 +301,24 @@ class Channel(Generic[T]):
                 return
         elif self._readers is not None and self.hand_over(data):
             return
-        if self._queue is None:
-            self._queue = deque()
-        self._queue.append(data)
+        queue = self._queue
+        if queue is None:
+            queue = self._queue = deque()
+        if taker is None:
+            queue.append(data)
+        elif queue and isinstance(queue[-1], bytearray):
+            queue[-1] += data  # however small the pieces are, they take their bytes
+        else:
+            queue.append(bytearray(data))
         self.held += len(data)
-        self.link.more_unread(self, len(data))
+        self.link.unread.more(self, len(data), len(queue))
+
+    def mark_ended(self, reason: FastwayError) -> None:
+        """It has ended: groups know it no more. `tell_ended` follows."""
+        self.ended = reason
+        circles, self._circles = self._circles, None
+        for circle in circles or ():
+            circle.forget(self)
 
     def tell_ended(self) -> None:
         """`ended` is set: tell whoever waits for that."""
@@ -279,6 +327,20 @@ class Channel(Generic[T]):
         readers, self._readers = self._readers, None
         if readers is not None:
             readers.errback(reason)
-        enders, self._enders = self._enders, None
-        for call in enders or ():
+        enders = self._enders
+        for call in list(enders or ()):
+            if enders is not None and enders.pop(call, self) is None:  # else taken back just now
+                self._call_ender(call)
+
+    def _call_ender(self, call: Callable[[Any], object]) -> None:
+        try:
             call(self)
+        except Exception:
+            self.link.loop.log_failure(f"on_end failed with {self!r}: {call!r}")
+
+
+def close_all(conns: Iterable[Channel[Any]], problem: str) -> None:
+    """Close virtual connections: all are closed before anybody is told, as when a link ends."""
+    closed = [conn for conn in conns if conn.link.mark_closed(conn, ConnectionEnded(problem))]
+    for conn in closed:
+        conn.link.tell_closed(conn)

@@ -4,7 +4,8 @@ Rule: every queue has a bound in bytes and in messages, of one virtual connectio
 together; a value that makes no sense is refused where it is given.
 
 What unread messages can take: `receive_total` bytes and one message more, over all virtual
-connections of one gateway, whatever it sends.
+connections of one gateway, open or closed, whatever it sends; where it is paused, what comes with
+the read that goes past it too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from typing import Any
 
 from fastway.formats import Bytes, MessageFormat
 from fastway.wire import MAX_PACKET
+
+MAX_LENGTH = 0xFFFFFFFF
+"""What a packet's length field can say."""
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -75,13 +79,13 @@ class EndpointConfig:
             own.
         receive_queue: Messages that may wait unread on one virtual connection.
         receive_buffer: Bytes of them; one message may always wait.
-        stream_buffer: Bytes that may wait on one that is a byte stream and is paused; there
-            `receive_queue` counts its pieces.
-        receive_total: Bytes that may wait unread on all of them. Past it the one that holds most
-            pays.
+        stream_buffer: Bytes that may wait on one that is a byte stream and is paused.
+        receive_total: Bytes that may wait unread on all of them. Past it what is left on closed
+            ones is dropped (`receive` says so), then the one that holds most pays.
         overflow: What happens past these; a stream always pauses.
         pause_timeout: Seconds for which one that is not read at all may keep the others waiting.
-        accept_queue: Virtual connections that may wait to be accepted; further ones are closed.
+        accept_queue: Virtual connections that may wait to be accepted; further ones are closed,
+            unless one that waits has ended: that is dropped.
         send_buffer: Bytes that may be sent without waiting for `send` while the transport is full.
         ping_interval: Seconds between pings; 0: none. The gateway loses who says nothing for its
             idle timeout (30 s by default).
@@ -108,7 +112,7 @@ class EndpointConfig:
     ping_timeout: float = 10.0
     timeout_callback: Callable[[Any], bool] | None = None
     network_callback: Callable[[Any, NetworkEvent], object] | None = None
-    control: bool = False
+    control: bool = True
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -119,6 +123,12 @@ class EndpointConfig:
                 raise ValueError(f"{name} is a whole number, not {value!r}") from None
             if number < least:
                 raise ValueError(f"{name} is at least {least}, not {number}")
+        if self.max_packet > MAX_LENGTH:
+            raise ValueError(f"max_packet is at most {MAX_LENGTH}, not {self.max_packet}")
+        if isinstance(self.message_format, type):
+            raise ValueError(
+                f"message_format is a {self.message_format.__name__}(), not the class"
+            )
         _check_seconds("ping_interval", self.ping_interval, 0, 1800)
         _check_seconds("pause_timeout", self.pause_timeout, 0.1, 86400)
         if self.ping_interval:

@@ -43,6 +43,7 @@ class Wire(Protocol):
         self.gateway = gateway
         self.write: Callable[[bytes], object] = bytes  # the transport's own, once there is one
         self._link = gateway.link
+        self._registered = False
 
     # What Twisted calls.
 
@@ -54,6 +55,7 @@ class Wire(Protocol):
         self.write = transport.write
         if self._link.ended is None:
             transport.registerProducer(self, True)
+            self._registered = True
         self._link.connected(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -86,6 +88,10 @@ class Wire(Protocol):
     # What the link calls.
 
     @property
+    def below(self) -> Any:
+        return self.transport
+
+    @property
     def address(self) -> Any:
         return cast(Any, self.transport).getPeer()
 
@@ -96,14 +102,17 @@ class Wire(Protocol):
         cast(Any, self.transport).resumeProducing()
 
     def close(self) -> None:
-        transport = cast(Any, self.transport)
-        transport.unregisterProducer()
-        transport.loseConnection()
+        self._unregister()
+        cast(Any, self.transport).loseConnection()
 
     def abort(self) -> None:
-        transport = cast(Any, self.transport)
-        transport.unregisterProducer()
-        transport.abortConnection()
+        self._unregister()
+        cast(Any, self.transport).abortConnection()
+
+    def _unregister(self) -> None:
+        if self._registered:
+            self._registered = False
+            cast(Any, self.transport).unregisterProducer()
 
     def resume_now(self) -> None:
         cast(Any, self.transport).resume_now()

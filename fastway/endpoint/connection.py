@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from fastway.endpoint.accept import Acceptor
 from fastway.endpoint.channel import Channel
 from fastway.endpoint.config import EndpointConfig
+from fastway.endpoint.control import Control
 from fastway.endpoint.core import EndpointCore
 from fastway.endpoint.face import Face
 from fastway.endpoint.reactor import TwistedLoop
@@ -75,7 +76,8 @@ class VirtualConnection(Channel[T]):
         """
         if self.ended is not None:
             raise self.ended.with_traceback(None)
-        waiter = self.link.send(self, self.encode(message))
+        data = self.encode(message)
+        waiter = self.link.send(self, data)
         return succeed(None) if waiter is None else cast("Deferred[None]", waiter)
 
     def receive(self) -> Deferred[T]:
@@ -84,14 +86,15 @@ class VirtualConnection(Channel[T]):
         Fails with the ConnectionEnded, or its cause's error, when there is none and will be none;
         with BadMessage when it does not decode.
         """
-        if self.unread:
+        if self._queue is not None:
             try:
                 return succeed(self.take())
             except BadMessage as error:
                 return fail(error)
         if self.ended is not None:
             return fail(self.ended)
-        return cast("Deferred[T]", self.wait_to_read())
+        reading: Deferred[T] = self.wait_to_read()
+        return reading
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
@@ -108,8 +111,7 @@ class VirtualConnection(Channel[T]):
             return succeed(self.ended)
 
         def tell(conn: Any) -> None:
-            if not ended.called:  # it may have been cancelled just now
-                ended.callback(conn.ended)
+            ended.callback(conn.ended)
 
         ended: Deferred[FastwayError] = Deferred(lambda _: self.not_on_end(tell))
         self.on_end(tell)
@@ -118,14 +120,17 @@ class VirtualConnection(Channel[T]):
     when_closed = when_ended
 
     def hand_over(self, data: bytes) -> bool:
-        reader = self.next_reader()
+        reader = None if self._readers is None else self._readers.first()
         if reader is None:
             return False
         try:
             message = self.decode(data)
         except BadMessage as error:
-            reader.errback(error)
+            if not reader.called:  # who was told of the end may have cancelled it
+                reader.errback(error)
         else:
+            if reader.called:
+                return self.hand_over(data)
             reader.callback(message)
         return True
 
@@ -233,6 +238,11 @@ class GatewayConnection(Taking, Face[VirtualConnection[Any]]):
             return cast("Deferred[float]", self.link.ping())
         except EndpointEnded as error:
             return fail(error)
+
+    def when_control(self) -> Deferred[Control | None]:
+        """Fires with `control` once the gateway has greeted; with None where it has none."""
+        control = self.link.control
+        return succeed(None) if control is None else cast(Any, control.when_offered())
 
     def close(self) -> Deferred[None]:
         """End it: what was sent is still written. A second time changes nothing.

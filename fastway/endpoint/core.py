@@ -24,6 +24,8 @@ from fastway.errors import (
     Unexpected,
 )
 from fastway.wire import (
+    CLOSE_SIZE,
+    CONNECT_SIZE,
     HEAD,
     MAX_ID,
     MAX_PACKET,
@@ -44,11 +46,13 @@ class Opened:
 
     Attributes:
         dial: The dial that this answers; None when the other end dialled.
+        extra: What followed the Connect's arguments, where that is asked for (`inline`).
     """
 
     conn_id: int
     remote_id: int
     dial: Dial | None
+    extra: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +72,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A virtual connection is closed, by the other end or because this one asked."""
+    """A virtual connection is closed, by the other end or because this one asked.
+
+    Attributes:
+        extra: What followed the Close's arguments, where that is asked for (`inline`).
+    """
 
     conn_id: int
+    extra: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +108,7 @@ class Dial:
 
 class ConnState(Enum):
     OPEN = "open"
+    REOPENED = "reopened"  # its number was another's, whose end is in the same read: not told yet
     CLOSING = "closing"  # this end asked; what still comes is dropped until the gateway agrees
 
 
@@ -113,6 +123,8 @@ class EndpointCore:
     Attributes:
         error: Why the gateway cannot be understood any more, or None.
         conns: conn_id -> state of each virtual connection.
+        inline: The control connection asked for what follows the arguments of Connect and Close;
+            set it when that leaves. Until then these bytes are ignored.
     """
 
     def __init__(
@@ -123,6 +135,7 @@ class EndpointCore:
         self.max_message = max_packet - 4
         self.error: RemoteError | None = None
         self.conns: dict[int, ConnState] = {}
+        self.inline = False
         self._reader = FrameReader(max_packet)
         self.server_id = server_id
         self._key = key
@@ -132,6 +145,8 @@ class EndpointCore:
         self._highest = 0
         """The highest connection id seen; ids below may be of connections long closed."""
         self._out: list[bytes] = []
+        self._closed_now: set[int] = set()
+        """Ids that were closed in the read that is being handled."""
 
     @property
     def is_server(self) -> bool:
@@ -167,16 +182,19 @@ class EndpointCore:
             self._out.append(answer_challenge(challenge, self._key, self.server_id))
             events.append(LoggedIn())
         conns = self.conns
+        if self._closed_now:
+            self._closed_now.clear()
         try:
             for conn_id, frames, count in self._reader.feed(data):
                 if conn_id:
-                    if conns.get(conn_id) is ConnState.OPEN:
+                    state = conns.get(conn_id)
+                    if state is ConnState.OPEN or state is ConnState.REOPENED:
                         if count == 1:
                             events.append(Message(conn_id, frames[HEAD:]))
                         else:
                             for message in split_packets(frames):
                                 events.append(Message(conn_id, message))
-                    elif conn_id not in conns:
+                    elif state is None:
                         self._stranger("a packet", conn_id)
                 else:
                     self._command(frames, events)
@@ -203,6 +221,7 @@ class EndpointCore:
             dial = self._answered("an Accept", remote_id)
             self._open(conn_id)
             if dial.abandoned:
+                self.conns[conn_id] = ConnState.OPEN
                 self._out.append(self.close(conn_id))
             else:
                 events.append(Opened(conn_id, remote_id, dial))
@@ -212,13 +231,15 @@ class EndpointCore:
                 events.append(Refused(dial))
         elif kind is CommandType.CONNECT:
             self._open(conn_id)
-            events.append(Opened(conn_id, remote_id, None))
+            extra = frame[CONNECT_SIZE:] if self.inline else b""
+            events.append(Opened(conn_id, remote_id, None, extra))
         elif kind is CommandType.CLOSE:
             state = self.conns.pop(conn_id, None)
             if state is None:
                 self._stranger("a Close", conn_id)
             else:
-                events.append(Closed(conn_id))
+                self._closed_now.add(conn_id)
+                events.append(Closed(conn_id, frame[CLOSE_SIZE:] if self.inline else b""))
         elif kind is CommandType.PING:
             if self._pings:
                 self._pings -= 1
@@ -229,7 +250,8 @@ class EndpointCore:
     def _open(self, conn_id: int) -> None:
         if conn_id == 0 or conn_id in self.conns:
             raise Unexpected(f"virtual connection {conn_id} opened, which is open or reserved")
-        self.conns[conn_id] = ConnState.OPEN
+        namesake = conn_id in self._closed_now
+        self.conns[conn_id] = ConnState.REOPENED if namesake else ConnState.OPEN
         # A counter that fell back has wrapped: from then on any id may be an old one.
         wrapped = conn_id < self._highest // 2
         self._highest = MAX_ID if wrapped else max(self._highest, conn_id)
@@ -246,6 +268,11 @@ class EndpointCore:
         # A gateway may still speak of a connection that is closed here: packets crossed.
         if conn_id > self._highest:
             raise Unexpected(f"{what} for virtual connection {conn_id}, which never was here")
+
+    def told_closed(self, conn_id: int) -> None:
+        """A Closed was handled: what is sent from now on is its namesake's, if there is one."""
+        if self.conns.get(conn_id) is ConnState.REOPENED:
+            self.conns[conn_id] = ConnState.OPEN
 
     # Requests: each returns the bytes to write.
 

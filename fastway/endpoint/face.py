@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from fastway.causes import cause_of
 from fastway.endpoint.accept import Acceptor
 from fastway.endpoint.channel import Channel
 from fastway.endpoint.config import EndpointConfig
+from fastway.endpoint.control import Control
 from fastway.endpoint.core import EndpointCore
 from fastway.endpoint.link import Link
 from fastway.errors import EndpointEnded
@@ -54,7 +54,7 @@ class Face(Acceptor[C]):
     @property
     def round_trip(self) -> float | None:
         """Seconds that the last answered ping took; None before."""
-        return self.link.round_trip
+        return self.link.heart.round_trip
 
     @property
     def server_id(self) -> int | None:
@@ -72,6 +72,12 @@ class Face(Acceptor[C]):
         transport = self.link.transport
         return None if transport is None else transport.address
 
+    @property
+    def control(self) -> Control | None:
+        """What the gateway may be asked, once it has greeted; None where it has no such thing."""
+        control = self.link.control
+        return control if control is not None and control.up else None
+
     def connection(self, conn_id: int) -> C | None:
         """The open virtual connection with that number, or None."""
         return self.link.conns.get(conn_id)  # type: ignore[return-value]
@@ -86,7 +92,3 @@ class Face(Acceptor[C]):
     def make_connection(self, conn_id: int, remote_id: int) -> C:
         """A virtual connection opened."""
         raise NotImplementedError
-
-    def describe_loss(self, cause: Exception) -> str:
-        """One line about a connection that broke."""
-        return f"the connection to the gateway broke: {cause_of(cause)}"

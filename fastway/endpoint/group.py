@@ -7,12 +7,14 @@ once for each format, and its size checked before anybody gets it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
-from fastway.endpoint.channel import Carrier, Channel
-from fastway.errors import ConnectionEnded
+from fastway.endpoint.channel import Carrier, Channel, close_all
+from fastway.endpoint.mirror import LEAST, Mirror
 from fastway.wire import packet_head
 
 C = TypeVar("C", bound=Channel[Any])
@@ -34,6 +36,7 @@ class Group(Generic[C]):
     """An ordered set of virtual connections, of one gateway or of several.
 
     It may be changed while it is iterated over or told: what `tell` began with is what it tells.
+    Who ends has left before anybody is told; when a gateway is lost, all of its members have.
 
     Args:
         slow: What becomes of members that cannot take a message.
@@ -46,6 +49,7 @@ class Group(Generic[C]):
         self.slow = slow
         self.missed = 0
         self._members: dict[C, None] = {}
+        self._mirrors: WeakKeyDictionary[Carrier, Mirror] = WeakKeyDictionary()
         for conn in members:
             self.add(conn)
 
@@ -55,23 +59,33 @@ class Group(Generic[C]):
             return False
         if conn not in self._members:
             self._members[conn] = None
-            conn.on_end(self.discard)
+            conn.enter(self)
         return True
 
     def discard(self, conn: C) -> None:
         """Leave a connection out, if it is in."""
         if self._members.pop(conn, self) is None:
-            conn.not_on_end(self.discard)
+            conn.leave(self)
+
+    def forget(self, conn: C) -> None:
+        """It has ended: the connection calls this."""
+        self._members.pop(conn, None)
 
     def clear(self) -> None:
         """Leave all out; nobody is closed."""
         for conn in self:
             self.discard(conn)
+        mirrors, self._mirrors = self._mirrors, WeakKeyDictionary()
+        for mirror in mirrors.values():
+            mirror.end()
+
+    def __del__(self) -> None:
+        for mirror in self._mirrors.values():
+            mirror.end()
 
     def close(self) -> None:
-        """Close all members."""
-        for conn in self:
-            conn.close()
+        """Close all members; all are closed before anybody is told."""
+        close_all(self, "closed here")
 
     def __len__(self) -> int:
         return len(self._members)
@@ -90,7 +104,7 @@ class Group(Generic[C]):
         self,
         message: Any,
         *,
-        but: C | Collection[C] | None = None,
+        but: C | Iterable[C] | None = None,
         to: Iterable[C] | None = None,
     ) -> int:
         """Send a message to all members, and never wait.
@@ -113,13 +127,17 @@ class Group(Generic[C]):
             if conn.link.is_open(conn)
         ]
         if but is not None:
-            left_out = {but} if isinstance(but, Channel) else but
+            left_out = {but} if isinstance(but, Channel) else set(but)
             members = [conn for conn in members if conn not in left_out]
         encoded = _encode(message, members)
+        told = len(members)
+        members = self._push(members, encoded)
+        told -= len(members)
         batches: dict[Carrier, _Batch] = {}
-        told = 0
         slow: list[C] = []
         for conn in members:
+            if conn.ended is not None:  # closed by whoever was told that the buffer is full
+                continue
             link = conn.link
             batch = batches.get(link)
             if batch is None:
@@ -132,9 +150,25 @@ class Group(Generic[C]):
             batch.write()
         self.missed += len(slow)
         if self.slow is Slow.CLOSE:
-            for conn in slow:
-                conn.link.close(conn, ConnectionEnded("too slow for its group"))
+            close_all(slow, "too slow for its group")
         return told
+
+    def _push(self, members: list[C], encoded: dict[int, bytes]) -> list[C]:
+        """Tell those whose gateway keeps a copy of the group; who is left is to be told singly."""
+        if len(members) < LEAST or len(encoded) != 1:
+            return members
+        (data,) = encoded.values()
+        links = Counter(conn.link for conn in members)
+        for link, number in links.items():
+            if number < LEAST or link.control is None or not link.control.up:
+                continue
+            mirror = self._mirrors.get(link)
+            if mirror is None:
+                mirror = self._mirrors[link] = Mirror(link, link.control)
+            here = [conn for conn in members if conn.link is link]
+            left = set(mirror.push(data, here, (c for c in self._members if c.link is link)))
+            members = [conn for conn in members if conn.link is not link or conn in left]
+        return members
 
 
 def _once(some: Iterable[C], members: dict[C, None]) -> list[C]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
+from fastway.causes import cause_of
 from fastway.endpoint.accept import Acceptor
 from fastway.endpoint.channel import Channel
 from fastway.endpoint.face import Face
@@ -114,20 +115,24 @@ class Keeper(Generic[G]):
             if self._waiting is waiter:
                 self._waiting = None
 
-    def _made(self, gateway: G) -> None:
-        self._newest = gateway
-
     async def _once(self, run: object) -> float:
         """One attempt, and the life of its connection. Seconds until the next."""
+
+        def made(gateway: G) -> None:
+            if self._run is run:
+                self._newest = gateway
+            else:  # its endpoint could not be stopped from connecting
+                gateway.link.shut()
+
         try:
-            gateway = await self._wait(self._connect(self._made))
+            gateway = await self._wait(self._connect(made))
         except self._loop.cancelled:
             raise
         except Exception as error:
             if self._run is run:  # a cancelled attempt fails as its endpoint likes
                 self.failed += 1
                 self.problem = error
-                self._loop.log_warn(f"gateway {self._name}: {error}")
+                self._loop.log_warn(f"gateway {self._name}: {cause_of(error)}")
                 self._changed()
             return self._reconnect.failed()
         if self._run is not run:  # stopped in the turn in which it came

@@ -8,11 +8,10 @@ still send to a neighbour.
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from fastway.causes import cause_of
 from fastway.endpoint.channel import Channel, Drained
 from fastway.endpoint.config import (
     EndpointConfig,
@@ -20,8 +19,8 @@ from fastway.endpoint.config import (
     NetworkEvent,
     NetworkLost,
     NetworkResumed,
-    Overflow,
 )
+from fastway.endpoint.control import Control
 from fastway.endpoint.core import (
     Closed,
     ConnState,
@@ -33,6 +32,8 @@ from fastway.endpoint.core import (
     Pong,
     Refused,
 )
+from fastway.endpoint.heartbeat import Heartbeat
+from fastway.endpoint.unread import Unread
 from fastway.errors import (
     ConnectionEnded,
     DialRefused,
@@ -44,14 +45,10 @@ from fastway.errors import (
     MessageTooLarge,
     NotOpen,
     PingTimeout,
-    ReceiveQueueFull,
     SendQueueFull,
     StreamLost,
 )
-from fastway.waiting import TURNS, Loop, Timer, Waiters
-
-ANSWER_TIMEOUT = 5.0
-"""Seconds in which a gateway must answer a login, or a ping where no `ping_interval` is set."""
+from fastway.waiting import Loop, Timer, Waiters
 
 LINGER = 5.0
 """Seconds that a closed connection's gateway gets to take what was written."""
@@ -63,9 +60,13 @@ class Transport(Protocol):
     Attributes:
         resumable: Its network may be cut and come back (snet).
         address: The gateway's.
+        below: What the framework knows it as.
     """
 
     resumable: bool
+
+    @property
+    def below(self) -> Any: ...
 
     @property
     def address(self) -> Any: ...
@@ -100,9 +101,6 @@ class Owner(Protocol):
     def end_accepting(self, reason: EndpointEnded) -> None:
         """There will be no more."""
 
-    def describe_loss(self, cause: Exception) -> str:
-        """One line about a connection that broke."""
-
 
 class Link:
     """One connection to a gateway.
@@ -112,8 +110,9 @@ class Link:
         up: It is logged in; a client is at once.
         full: The transport's buffer is full: what is sent now has to wait.
         streams: Transports that want to know when this one's fills and drains.
-        unread_bytes: What waits unread on all virtual connections.
-        round_trip: Seconds that the last answered ping took; None before.
+        unread: What waits unread on its virtual connections.
+        heart: Its pings.
+        control: What the gateway may be asked; None before it is asked for.
     """
 
     def __init__(
@@ -129,27 +128,17 @@ class Link:
         self.up = False
         self.full = False
         self.streams: set[Drained] = set()
-        self.round_trip: float | None = None
-        self.unread_bytes = 0
         self.gone = False
+        self.unread = Unread(self)
+        self.heart = Heartbeat(self)
         self.closers = Waiters(loop)
         self.leavers = Waiters(loop)
         self.risers = Waiters(loop)
         self._dials: dict[Dial, Any] = {}
         self._senders = Waiters(loop)
-        self._pongs = Waiters(loop)
         self._unsent = 0
-        self._overfull: dict[Channel[Any], float] = {}
-        """Which keep the gateway from being read, and since when nobody has read them."""
-        self._overfull_timer: Timer | None = None
-        self._reading_since = -math.inf
-        self._ping_timer: Timer | None = None
-        self._pings_sent: deque[float] = deque()
         self._linger: Timer | None = None
-        self._cut = False
-        """Over snet: there is no connection now, and no ping is late."""
-        self._resume_tried = False
-        """Over snet: a resume was forced since the last answered ping."""
+        self.control: Control | None = None
 
     # What the shell calls.
 
@@ -160,10 +149,10 @@ class Link:
             transport.abort()
             return
         if self.core.is_server:
-            self._ping_timer = self.loop.call_later(ANSWER_TIMEOUT, self._ping_late)
+            self.heart.await_login()
         else:
-            self._wait_to_ping()
-            self._now_up()
+            self.heart.rest()
+            self.now_up()
 
     def received(self, data: bytes) -> None:
         """The gateway said something."""
@@ -176,25 +165,29 @@ class Link:
                 conn = conns.get(event.conn_id)
                 if conn is not None:
                     conn.deliver(event.data)
+                elif self.control is not None and event.conn_id == self.control.conn_id:
+                    self.control.received(event.data)
             elif isinstance(event, Opened):
                 self._opened(event)
             elif isinstance(event, Closed):
-                conn = conns.pop(event.conn_id, None)
-                if conn is not None:
-                    self._forget(conn, ConnectionEnded("closed by the far end"))
+                core.told_closed(event.conn_id)
+                self._closed(event)
             elif isinstance(event, Refused):
+                if self.control is not None and event.dial is self.control.dial:
+                    self.control.refused()
+                    continue
                 answer = self._dials.pop(event.dial, None)
                 if answer is not None and not answer.called:
                     answer.errback(DialRefused(event.dial.remote_id))
             elif isinstance(event, Pong):
-                self._ponged()
+                self.heart.ponged()
             elif isinstance(event, LoggedIn):
                 # The gateway says nothing when it agrees; a ping makes it speak.
-                self._write(core.data_to_send())
-                self._ping()
+                self.write(core.data_to_send())
+                self.heart.beat()
             if self.ended is not None:  # what was called closed it
                 return
-        self._write(core.data_to_send())
+        self.write(core.data_to_send())
         if core.error is not None:
             self._broke_protocol(core.error)
 
@@ -214,11 +207,14 @@ class Link:
         elif not self.up and dropped:
             self.end(LoginFailed("the gateway did not take the login: is the key right?"))
         elif cause is None:
-            self.end(EndpointEnded("closed by the gateway"))
+            bye = None if self.control is None else self.control.bye
+            why = "" if bye is None else f": {bye.reason}"
+            self.end(EndpointEnded(f"closed by the gateway{why}"))
         else:
             if isinstance(cause, StreamLost):
                 self._network(NetworkLost(cause))
-            self.end(EndpointEnded(self.face.describe_loss(cause), cause))
+            why = cause_of(cause, None if self.transport is None else self.transport.below)
+            self.end(EndpointEnded(f"the connection to the gateway broke: {why}", cause))
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
@@ -228,31 +224,34 @@ class Link:
         """The transport's buffer is full."""
         self.full = True
         for stream in list(self.streams):
-            stream.endpoint_full()
+            try:
+                stream.endpoint_full()
+            except Exception:
+                self.loop.log_failure(f"{stream!r} failed to pause")
 
     def drained(self) -> None:
         """It has room again."""
         self.full = False
         self._unsent = 0
         self._senders.callback(None)
+        if self.control is not None and self.ended is None:
+            self.control.pump()
         for stream in list(self.streams):
-            stream.endpoint_drained()
+            try:
+                stream.endpoint_drained()
+            except Exception:
+                self.loop.log_failure(f"{stream!r} failed to go on")
 
     def network_cut(self) -> None:
         """A resumable transport has no connection."""
-        self._cut = True
-        self._stop_ping_timer()
+        self.heart.cut()
         self._network(NetworkCut())
 
     def network_resumed(self, seconds: float, replayed: int) -> None:
         """It has one again."""
-        self._cut = False
         if self.ended is not None:
             return
-        if self.core.pinging or not self.up:
-            self._ping_timer = self.loop.call_later(self._answer_timeout, self._ping_late)
-        else:
-            self._wait_to_ping()
+        self.heart.resumed()
         self._network(NetworkResumed(seconds, replayed))
 
     # What the application asks for.
@@ -295,15 +294,13 @@ class Link:
 
             timer = self.loop.call_later(timeout, too_late)
             self._dials[dial] = _Timed(answer, timer)
-        self._write(data)
+        self.write(data)
         return answer
 
     def ping(self) -> Any:
         """A Waiter of the seconds that the next answered ping takes; sends one if none is out."""
         self.check_speaking()
-        if not self.core.pinging:
-            self._ping()
-        return self._pongs.wait()
+        return self.heart.wait()
 
     def shut(self) -> None:
         """The application closes it: what was sent is still written."""
@@ -311,7 +308,7 @@ class Link:
             if self.transport is not None and self.transport.resumable:
                 # To the gateway it is a cut; nobody should wait for the end of that.
                 for conn_id in list(self.conns):
-                    self._write(self.core.close(conn_id))
+                    self.write(self.core.close(conn_id))
             self.end(EndpointEnded("closed here"))
 
     # What a virtual connection asks for.
@@ -320,13 +317,14 @@ class Link:
         """Send a message; a Waiter until there is room again, or None while there is."""
         packet = self._packet(conn, data)
         if not self.full:
-            self._write(packet)
-            return self._senders.wait() if self.full else None
+            if self.transport is not None:
+                self.transport.write(packet)
+            return self._wait_to_send() if self.full else None
         if self._unsent + len(packet) > self.config.send_buffer:
             raise SendQueueFull(self._unsent, self.config.send_buffer)
         self._unsent += len(packet)
-        self._write(packet)
-        return self._senders.wait()
+        self.write(packet)
+        return self._wait_to_send()
 
     def post(self, conn: Channel[Any], data: bytes) -> bool:
         """Send a message if there is room."""
@@ -336,7 +334,7 @@ class Link:
             return False
         if not self.has_room(len(packet)):
             return False
-        self._write(packet)
+        self.write(packet)
         return True
 
     @property
@@ -363,7 +361,7 @@ class Link:
     @property
     def paused(self) -> bool:
         """The gateway is not read from, because too much is unread here."""
-        return bool(self._overfull)
+        return self.unread.paused
 
     def is_open(self, conn: Channel[Any]) -> bool:
         """It can be sent to: it has not ended, and its end is not about to be told."""
@@ -371,7 +369,7 @@ class Link:
 
     def write_packets(self, packets: Iterable[bytes]) -> None:
         """Write whole packets, of connections that are open, in pieces."""
-        self._write(b"".join(packets))
+        self.write(b"".join(packets))
 
     def write_message(self, conn: Channel[Any], data: bytes) -> None:
         """Send bytes as one message, whatever the format, and however much waits already.
@@ -379,105 +377,34 @@ class Link:
         Nothing is sent if it is closed: a transport does not tell its writers.
         """
         if self.is_open(conn):
-            self._write(self.core.send(conn.conn_id, data))
+            self.write(self.core.send(conn.conn_id, data))
 
     def close(self, conn: Channel[Any], reason: FastwayError) -> None:
         """Close a virtual connection; a second time does nothing."""
-        if self.conns.pop(conn.conn_id, None) is not None:
-            self._write(self.core.close(conn.conn_id))
-            self._forget(conn, reason)
+        if self.mark_closed(conn, reason):
+            self.tell_closed(conn)
 
-    def more_unread(self, conn: Channel[Any], size: int) -> None:
-        """One more message of a connection waits to be read."""
-        self.unread_bytes += size
-        if conn.ended is not None:
-            return
-        config = self.config
-        if not self._is_over(conn):
-            if self.unread_bytes <= config.receive_total:
-                return
-            conn = max(self.conns.values(), key=_held)
-        self._overflow(conn)
+    def mark_closed(self, conn: Channel[Any], reason: FastwayError) -> bool:
+        """Close it and tell nobody here yet; False when it is closed already."""
+        if self.conns.get(conn.conn_id) is not conn:  # its number may be another's by now
+            return False
+        del self.conns[conn.conn_id]
+        conn.mark_ended(reason)
+        self.write(self.core.close(conn.conn_id))
+        return True
 
-    def less_unread(self, conn: Channel[Any], size: int) -> None:
-        """One has been read, or is not wanted."""
-        total = self.config.receive_total
-        was_over = self.unread_bytes > total
-        self.unread_bytes -= size
-        if not self._overfull:
-            return
-        if was_over and self.unread_bytes <= total:
-            for other in [other for other in self._overfull if self._is_half_empty(other)]:
-                self._release(other)
-        elif conn in self._overfull:
-            if self._is_half_empty(conn) and self.unread_bytes <= total:
-                self._release(conn)
-            else:
-                self._overfull[conn] = self.loop.seconds()
+    def tell_closed(self, conn: Channel[Any]) -> None:
+        """Tell who waits for the end of one that was marked."""
+        conn.tell_ended()
+        self.unread.closed(conn)
 
     # Inside.
 
-    def _is_over(self, conn: Channel[Any]) -> bool:
-        config = self.config
-        buffer = config.stream_buffer if conn.is_stream else config.receive_buffer
-        messages = conn.unread
-        return messages > config.receive_queue or (conn.held > buffer and messages > 1)
-
-    def _is_half_empty(self, conn: Channel[Any]) -> bool:
-        config = self.config
-        buffer = config.stream_buffer if conn.is_stream else config.receive_buffer
-        return 2 * conn.unread <= config.receive_queue and (
-            2 * conn.held <= buffer or conn.unread <= 1
-        )
-
-    def _overflow(self, conn: Channel[Any]) -> None:
-        closes = self.config.overflow is Overflow.CLOSE and not conn.is_stream
-        if closes and not self.loop.turns:
-            self._close_overfull(conn)
-        elif conn not in self._overfull:
-            self._overfull[conn] = self.loop.seconds()
-            if len(self._overfull) == 1 and self.transport is not None:
-                self.transport.pause()
-                self._watch_overfull(self.config.pause_timeout)
-            if closes:  # who reads as fast as can be has had no turn yet
-                self.loop.call_later(0, self._judge, conn, TURNS)
-
-    def _judge(self, conn: Channel[Any], turns: int) -> None:
-        if conn not in self._overfull:
-            return
-        if turns:
-            self.loop.call_later(0, self._judge, conn, turns - 1)
-        elif self._is_over(conn) or self.unread_bytes > self.config.receive_total:
-            self._close_overfull(conn)
-        else:
-            self._release(conn)
-
-    def _close_overfull(self, conn: Channel[Any]) -> None:
-        self.close(conn, ReceiveQueueFull(conn.unread, conn.held))
-
-    def _watch_overfull(self, seconds: float) -> None:
-        self._overfull_timer = self.loop.call_later(seconds, self._overfull_late)
-
-    def _overfull_late(self) -> None:
-        """Whoever has not read for too long does not keep the others waiting any longer."""
-        self._overfull_timer = None
-        now = self.loop.seconds()
-        timeout = self.config.pause_timeout
-        for conn in [conn for conn, since in self._overfull.items() if since + timeout <= now]:
-            self._close_overfull(conn)
-        if self._overfull and self.ended is None:
-            self._watch_overfull(min(self._overfull.values()) + timeout - now)
-
-    def _release(self, conn: Channel[Any]) -> None:
-        """A connection does not keep the gateway from being read any more."""
-        if self._overfull.pop(conn, None) is None or self._overfull:
-            return
-        if self._overfull_timer is not None:
-            self._overfull_timer.cancel()
-            self._overfull_timer = None
-        if self.ended is None and self.transport is not None:
-            self._reading_since = self.loop.seconds()
-            self.transport.resume()
+    def _wait_to_send(self) -> Any:
+        waiter = self._senders.wait()
+        if self.ended is not None:  # a stream that was told of the full buffer closed it
+            self._senders.errback(self.ended)
+        return waiter
 
     def _packet(self, conn: Channel[Any], data: bytes) -> bytes:
         try:
@@ -486,13 +413,34 @@ class Link:
             # Its Close came in the read that is being handled, and is about to be told.
             raise ConnectionEnded("closed by the far end") from None
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Write bytes; nothing once it has ended."""
         if data and self.ended is None and self.transport is not None:
             self.transport.write(data)
 
+    def _closed(self, event: Closed) -> None:
+        control = self.control
+        why = ""
+        if control is not None:
+            if event.conn_id == control.conn_id:
+                control.closed()
+                return
+            why = control.conn_closed(event.conn_id, event.extra)
+        conn = self.conns.pop(event.conn_id, None)
+        if conn is not None:
+            problem = f"closed by the far end: {why}" if why else "closed by the far end"
+            conn.mark_ended(ConnectionEnded(problem))
+            self.tell_closed(conn)
+
     def _opened(self, event: Opened) -> None:
+        control = self.control
+        if control is not None and event.dial is not None and event.dial is control.dial:
+            control.opened(event.conn_id)
+            return
         conn = self.face.make_connection(event.conn_id, event.remote_id)
         self.conns[event.conn_id] = conn
+        if control is not None:
+            control.conn_opened(event.conn_id, event.extra)
         if event.dial is None:
             self.face.opened(conn)
             return
@@ -502,18 +450,16 @@ class Link:
         else:  # given up by a callback of what came in the same read
             self.close(conn, ConnectionEnded("its dial was given up"))
 
-    def _forget(self, conn: Channel[Any], reason: FastwayError) -> None:
-        if conn.ended is None:
-            conn.ended = reason
-            conn.tell_ended()
-        self._release(conn)
-
     def _broke_protocol(self, error: Exception) -> None:
         self.end(EndpointEnded(f"the gateway broke the protocol: {error}", error))
 
-    def _now_up(self) -> None:
+    def now_up(self) -> None:
+        """The login was taken."""
         if not self.up:
             self.up = True
+            if self.core.is_server and self.config.control:
+                self.control = Control(self)
+                self.control.begin()
             self.risers.callback(self.face)
 
     def _network(self, event: NetworkEvent) -> None:
@@ -523,69 +469,6 @@ class Link:
                 callback(self.face, event)
             except Exception:
                 self.loop.log_failure(f"network_callback failed: {callback!r}")
-
-    # Pings.
-
-    def _wait_to_ping(self) -> None:
-        if self.config.ping_interval:
-            self._ping_timer = self.loop.call_later(self.config.ping_interval, self._ping_due)
-
-    def _stop_ping_timer(self) -> None:
-        timer, self._ping_timer = self._ping_timer, None
-        if timer is not None:
-            timer.cancel()
-
-    def _ping_due(self) -> None:
-        self._ping_timer = None
-        self._ping()
-
-    def _ping(self) -> None:
-        self._stop_ping_timer()
-        self._pings_sent.append(self.loop.seconds())
-        self._write(self.core.ping())
-        if not self._cut:
-            self._ping_timer = self.loop.call_later(self._answer_timeout, self._ping_late)
-
-    @property
-    def _answer_timeout(self) -> float:
-        return self.config.ping_timeout if self.config.ping_interval else ANSWER_TIMEOUT
-
-    def _ping_late(self) -> None:
-        self._ping_timer = None
-        read_for = self.loop.seconds() - self._reading_since
-        if self._overfull or read_for < self._answer_timeout:
-            # It is this end that does not read, or did not: the answer may be behind the rest.
-            self._wait_to_ping()
-            return
-        if not self.up:
-            self.end(LoginFailed("the gateway did not answer the login in time"))
-            return
-        transport = self.transport
-        if transport is not None and transport.resumable and not self._resume_tried:
-            self._resume_tried = True
-            transport.resume_now()
-            return
-        if self._asked_to_go_on():
-            if self.ended is None:
-                self._wait_to_ping()
-            return
-        self.end(PingTimeout(self._answer_timeout))
-
-    def _asked_to_go_on(self) -> bool:
-        callback = self.config.timeout_callback
-        try:
-            return callback is not None and callback(self.face)
-        except Exception:
-            self.loop.log_failure(f"timeout_callback failed: {callback!r}")
-            return False
-
-    def _ponged(self) -> None:
-        self.round_trip = self.loop.seconds() - self._pings_sent.popleft()
-        self._resume_tried = False
-        self._stop_ping_timer()
-        self._wait_to_ping()
-        self._now_up()
-        self._pongs.callback(self.round_trip)
 
     # The end.
 
@@ -597,22 +480,21 @@ class Link:
         conns, self.conns = list(self.conns.values()), {}
         dials, self._dials = list(self._dials.values()), {}
         for conn in conns:
-            if conn.ended is None:
-                conn.ended = ConnectionEnded(
-                    f"its connection to the gateway ended: {reason}", reason
-                )
-        self._stop_ping_timer()
-        if self._overfull_timer is not None:
-            self._overfull_timer.cancel()
-            self._overfull_timer = None
+            conn.mark_ended(
+                ConnectionEnded(f"its connection to the gateway ended: {reason}", reason)
+            )
+        self.heart.stop()
+        self.unread.stop()
         self._close_transport(reason)
         for conn in conns:
             conn.tell_ended()
         for answer in dials:
             if not answer.called:
                 answer.errback(reason)
+        if self.control is not None:
+            self.control.link_ended(reason)
         self.face.end_accepting(reason)
-        self._pongs.errback(reason)
+        self.heart.pongs.errback(reason)
         self._senders.errback(reason)
         self.risers.errback(reason)
         self.closers.callback(reason)
@@ -624,7 +506,7 @@ class Link:
         if isinstance(reason, PingTimeout) or reason.cause is not None:
             transport.abort()
             return
-        if self._overfull:
+        if self.unread.paused:
             transport.resume()  # TLS reads the peer's end before it closes
         transport.close()
         if not self.gone:
@@ -656,7 +538,3 @@ class _Timed:
     def errback(self, error: Exception) -> None:
         self._timer.cancel()
         self._answer.errback(error)
-
-
-def _held(conn: Channel[Any]) -> int:
-    return conn.held

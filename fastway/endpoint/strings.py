@@ -20,7 +20,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 if TYPE_CHECKING:
-    from fastway.endpoint.stream import GatewayDialEndpoint, PoolEndpoint
+    from fastway.endpoint.endpoints import GatewayDialEndpoint, PoolEndpoint
 
 
 def _number(name: str, text: str) -> int:
@@ -62,7 +62,7 @@ class ClientParser:
     def parseStreamClient(
         self, reactor: Any, *args: object, **kwargs: object
     ) -> GatewayDialEndpoint:
-        from fastway.endpoint.stream import GatewayDialEndpoint
+        from fastway.endpoint.endpoints import GatewayDialEndpoint
 
         given = _arguments(args, kwargs, ("gateway", "server"))
         return GatewayDialEndpoint(
@@ -79,8 +79,8 @@ class ServerParser:
     prefix = "fastway"
 
     def parseStreamServer(self, reactor: Any, *args: object, **kwargs: object) -> PoolEndpoint:
+        from fastway.endpoint.endpoints import PoolEndpoint
         from fastway.endpoint.pool import GatewayPool
-        from fastway.endpoint.stream import PoolEndpoint
 
         given = _arguments(args, kwargs, ("gateway", "id"), ("key",))
         gateways = {given["gateway"]: clientFromString(reactor, given["gateway"])}

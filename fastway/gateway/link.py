@@ -17,6 +17,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IAddress
 
 from fastway.address import address_name
+from fastway.causes import cause_of
 from fastway.errors import (
     FrameTooLarge,
     FrameTooShort,
@@ -271,7 +272,9 @@ class GatewayLink(Link):
         elif error is None:
             self._lose(Reason.PEER_CLOSED)
         else:
-            self._lose(Reason.CONNECTION_LOST, "" if type(error) is ConnectionLost else str(error))
+            self._lose(
+                Reason.CONNECTION_LOST, "" if type(error) is ConnectionLost else cause_of(error)
+            )
         service.link_gone()
 
     def _lose(self, reason: Reason, detail: str = "") -> None:

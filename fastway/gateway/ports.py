@@ -87,6 +87,7 @@ class Port:
     Attributes:
         layers: Its layers, that of an `snet:...` address too.
         wrapped: Their factories, for their figures.
+        outermost: The factory of its connections.
         listening: Twisted's port, while it is open.
     """
 
@@ -105,10 +106,10 @@ class Port:
         self.layers = list(layers)
         self.wrapped: list[Any] = []
         self.listening: IListeningPort | None = None
-        self._outermost: IProtocolFactory = cast(IProtocolFactory, factory)
+        self.outermost: IProtocolFactory = cast(IProtocolFactory, factory)
         for layer in self.layers:
-            self._outermost = layer.wrap(self._outermost)
-            self.wrapped.append(self._outermost)
+            self.outermost = layer.wrap(self.outermost)
+            self.wrapped.append(self.outermost)
         self._opening: Deferred[Any] | None = None
 
     @property
@@ -121,7 +122,7 @@ class Port:
         adopt: Any = partial(CalmPort.adopt, reactor)
         if native is not None and self.plain:
             adopt = native.listen
-        opening = self.address.listen(reactor, self._outermost, self.reuse_port, adopt)
+        opening = self.address.listen(reactor, self.outermost, self.reuse_port, adopt)
         self._opening = opening
         return opening.addCallback(self._opened)
 

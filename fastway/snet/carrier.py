@@ -15,6 +15,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from fastway.causes import cause_of
 from fastway.snet.config import MOST_DROPPED, SnetConfig
 from fastway.snet.session import (
     DialHandshake,
@@ -146,7 +147,7 @@ class Carrier(Protocol):
         if self.handshake is not None:
             self.handshake = None
             plain = reason.check(ConnectionDone, ConnectionLost)
-            detail = "" if plain else reason.getErrorMessage()  # TLS has things to say
+            detail = "" if plain else cause_of(cast(Exception, reason.value), self.transport)
             self.owner.not_shaken(self, HandshakeFailed(Fault.CLOSED, detail=detail))
         self.owner.carrier_gone(self)
         if self.stream is not None:

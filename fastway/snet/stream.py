@@ -30,6 +30,7 @@ from zope.interface import implementer
 
 from fastway.errors import Reason, StreamLost
 from fastway.logs import make_logger
+from fastway.producer import Membrane
 from fastway.snet.carrier import Carrier
 from fastway.snet.config import LINGER, SnetConfig
 from fastway.snet.inbox import Inbox
@@ -101,15 +102,12 @@ class SnetStream:
         "_handing_over",
         "_host",
         "_in",
+        "_membrane",
         "_out",
         "_paused",
         "_peer",
-        "_producer",
-        "_producer_paused",
         "_protocol",
-        "_pulling",
         "_settled",
-        "_streaming",
         "_untold",
         "carrier",
         "close_by",
@@ -136,10 +134,7 @@ class SnetStream:
         self._buffer_size = 0
         self._closing = False
         """This side has closed its half of the carrier, and waits for the peer to do so."""
-        self._producer: Any = None
-        self._producer_paused = False
-        self._streaming = False
-        self._pulling = False
+        self._membrane = Membrane(self, owner.clock)
         self._paused = False
         self._handing_over = False
         self._in = Inbox(session)
@@ -194,8 +189,7 @@ class SnetStream:
         try:
             protocol.makeConnection(self)
         except Exception:
-            log.failure("unhandled error in {protocol}", protocol=protocol)
-            self.abortConnection()
+            self.failed(protocol)
         if rest:
             self.carried(rest)
 
@@ -248,7 +242,7 @@ class SnetStream:
             try:
                 protocol.connectionLost(Failure(cast(Exception, self.lost)))
             except Exception:
-                log.failure("unhandled error in {protocol}", protocol=protocol)
+                log.failure("unhandled error in {culprit}", culprit=protocol)
 
     def check(self, now: float) -> float | None:
         """Act if a deadline has passed; otherwise return the next one."""
@@ -293,7 +287,7 @@ class SnetStream:
 
     def carrier_full(self) -> None:
         """The carrier's buffer is full."""
-        self._tell_full()
+        self._membrane.full()
 
     def pump(self) -> None:
         """Hand what waits to the carrier as far as it goes."""
@@ -301,7 +295,9 @@ class SnetStream:
         if carrier is None or not self._out.flow(carrier, self.owner.clock.callLater, self.pump):
             return
         if self.lost is None:
-            self._drained()
+            self._membrane.drained()
+            if self.disconnecting:
+                self._close_if_done()
 
     # ITransport
 
@@ -322,7 +318,7 @@ class SnetStream:
         out.add(data)
         self.pump()
         if out.size:
-            self._tell_full()
+            self._membrane.full()
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         self.write(b"".join(data))
@@ -361,23 +357,27 @@ class SnetStream:
     # IConsumer
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        if self._producer is not None:
-            raise RuntimeError(f"{self._producer!r} is registered already")
-        if self.lost is not None:
-            producer.stopProducing()
-            return
-        self._producer = producer
-        self._streaming = streaming
-        self._producer_paused = False
-        if not streaming:
-            self._pull()
-        elif self._out.size or self.carrier is None or self.carrier.full:
-            self._tell_full()
+        self._membrane.register(producer, streaming)
 
     def unregisterProducer(self) -> None:
-        self._producer = None
+        self._membrane.unregister()
+
+    # What its membrane calls.
+
+    def has_room(self) -> bool:
+        """Whether what is written now goes to the carrier at once."""
+        return not self._out.size and self.carrier is not None and not self.carrier.full
+
+    def producer_done(self) -> None:
+        """Its producer has written all it has."""
         if self.disconnecting:
             self._close_if_done()
+
+    def failed(self, culprit: object) -> None:
+        """What runs over it has raised: that ends it, as with Twisted's own transports."""
+        log.failure("unhandled error in {culprit}", culprit=culprit)
+        self.disconnecting = True
+        self._finish(ConnectionLost(f"unhandled error in {culprit}"))
 
     # IPushProducer
 
@@ -418,9 +418,7 @@ class SnetStream:
         try:
             cast(Any, self._protocol).dataReceived(data)
         except Exception:
-            # As Twisted's own transports do: the protocol's fault ends its connection.
-            log.failure("unhandled error in {protocol}", protocol=self._protocol)
-            self.abortConnection()
+            self.failed(self._protocol)
 
     # Carriers.
 
@@ -447,7 +445,7 @@ class SnetStream:
     def _now_cut(self) -> None:
         self.cut_since = self.owner.wheel.seconds()
         self._untold = True
-        self._tell_full()
+        self._membrane.full()
         self.owner.tell(self._tell_cut)
 
     def _tell_cut(self) -> None:
@@ -462,49 +460,14 @@ class SnetStream:
             try:
                 getattr(self._protocol, event)(*args)
             except Exception:
-                log.failure("unhandled error in {protocol}", protocol=self._protocol)
-                self.abortConnection()
-
-    # Writing.
-
-    def _tell_full(self) -> None:
-        # Once only: a producer may count (twisted.web's do).
-        if self._producer is not None and self._streaming and not self._producer_paused:
-            self._producer_paused = True
-            self._producer.pauseProducing()
-
-    def _drained(self) -> None:
-        if self._producer is not None:
-            if not self._streaming:
-                self._pull()
-            elif self._producer_paused:
-                self._producer_paused = False
-                self._producer.resumeProducing()
-        if self.disconnecting:
-            self._close_if_done()
-
-    def _pull(self) -> None:
-        """Ask a pull producer for more, a piece a turn, while there is room."""
-        if not self._pulling:
-            self._pulling = True
-            self.owner.clock.callLater(0, self._pull_one)
-
-    def _pull_one(self) -> None:
-        self._pulling = False
-        carrier = self.carrier
-        if self._producer is None or self._streaming or self._out.size:
-            return
-        if carrier is None or carrier.full or self.lost is not None:
-            return
-        self._producer.resumeProducing()
-        self._pull()
+                self.failed(self._protocol)
 
     # Closing.
 
     def _close_if_done(self) -> None:
         if self._closing or self.lost is not None or self._out.size:
             return
-        if self._producer is not None:
+        if self._membrane.producing:
             return
         carrier = self.carrier
         if carrier is None:
@@ -528,8 +491,6 @@ class SnetStream:
         self._in.take()
         self._drop_carrier()
         self.owner.stream_gone(self)
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.stopProducing()
+        self._membrane.stop()
         # Never within the call that closed it, as with Twisted's own transports.
         self.owner.tell_later(self.tell_lost)

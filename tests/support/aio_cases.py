@@ -21,9 +21,9 @@ from fastway.aio import (
     connect_server,
 )
 from tests.support.aio import AioScripted, Turns
-from tests.support.endpoint import SERVER_ID
 from tests.support.golden import KEY
 from tests.support.rows import ACCEPTED
+from tests.support.scripted import SERVER_ID
 from tests.support.sockets import Sockets
 from tests.support.waits import SECONDS, reactor
 

@@ -35,9 +35,6 @@ from tests.support.scripted import FAR, ScriptedFar, ScriptedGateway
 from tests.support.sockets import Peer, Sockets
 from tests.support.waits import SECONDS, reactor, until
 
-SERVER_ID = 7
-"""The id of an endpoint under test that is a server."""
-
 Any_ = TypeVar("Any_")
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import TestCase
 
 from fastway.endpoint import EndpointConfig, GatewayConnection, connect_client, connect_server
+from fastway.testing import LocalGateway
 from tests.support.golden import KEY
-from tests.support.sockets import Sockets
 from tests.support.waits import SECONDS, reactor, until
 
 
@@ -46,15 +45,10 @@ class GatewayTestCase(TestCase):
     timeout = 30
     relay = False
 
-    def gateway(self) -> Sockets:
-        sockets = Sockets(relay=self.relay)
-        self.addCleanup(sockets.stop)
-        return sockets
-
-    def port(self, sockets: Sockets, side: str) -> TCP4ClientEndpoint:
-        """The Twisted endpoint of a gateway's port."""
-        port = sockets.client_port if side == "client" else sockets.server_port
-        return TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
+    def gateway(self, key: bytes = KEY) -> LocalGateway:
+        gateway = LocalGateway(reactor, key, relay="on" if self.relay else "off")
+        self.addCleanup(gateway.stop)
+        return self.successResultOf(gateway.start())
 
     def keep(self, endpoint: GatewayConnection) -> GatewayConnection:
         async def leave() -> None:
@@ -65,23 +59,21 @@ class GatewayTestCase(TestCase):
         return endpoint
 
     async def client(
-        self, sockets: Sockets, config: EndpointConfig | None = None
+        self, gateway: LocalGateway, config: EndpointConfig | None = None
     ) -> GatewayConnection:
-        return self.keep(await connect_client(self.port(sockets, "client"), config))
+        return self.keep(await connect_client(gateway.client, config))
 
     async def server(
-        self, sockets: Sockets, config: EndpointConfig | None = None, server_id: int = 1
+        self, gateway: LocalGateway, config: EndpointConfig | None = None, server_id: int = 1
     ) -> GatewayConnection:
-        return self.keep(
-            await connect_server(self.port(sockets, "server"), server_id, KEY, config)
-        )
+        return self.keep(await connect_server(gateway.server, server_id, gateway.key, config))
 
     async def ends(
         self, config: EndpointConfig | None = None
-    ) -> tuple[Sockets, GatewayConnection, GatewayConnection]:
+    ) -> tuple[LocalGateway, GatewayConnection, GatewayConnection]:
         """A gateway, a client, and the server with id 1."""
-        sockets = self.gateway()
-        return sockets, await self.client(sockets), await self.server(sockets, config)
+        gateway = self.gateway()
+        return gateway, await self.client(gateway), await self.server(gateway, config)
 
     async def fails(self, kind: type[Exception], waiting: Any) -> Any:
         """The error of that kind with which a Deferred fails."""
@@ -91,6 +83,6 @@ class GatewayTestCase(TestCase):
             return error
         raise AssertionError(f"no {kind.__name__}, but {result!r}")
 
-    async def idle(self, sockets: Sockets) -> None:
+    async def idle(self, gateway: LocalGateway) -> None:
         """The gateway comes to hold no virtual connection."""
-        await until("no virtual connection", lambda: not sockets.service.router.conn_ids, SECONDS)
+        await until("no virtual connection", lambda: not gateway.service.router.conn_ids, SECONDS)

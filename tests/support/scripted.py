@@ -6,14 +6,15 @@ or lets it answer as spec section 4 says (`answer`), with one far end that only 
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 
-from fastway.endpoint import EndpointConfig, GatewayConnection, GatewayFactory
+from fastway.endpoint import EndpointConfig, GatewayConnection, GatewayFactory, VirtualConnection
 from tests.support.ends import LinkTransport
 from tests.support.golden import (
     FIRST,
@@ -28,8 +29,13 @@ from tests.support.golden import (
     split,
 )
 
+AnyError = TypeVar("AnyError")
+
 CHALLENGE = bytes.fromhex("0102030405060708")
 """The challenge of the spec's vectors."""
+
+SERVER_ID = 7
+"""The id of an endpoint under test that is a server."""
 
 FAR = 1
 """The id of the one far end that there is."""
@@ -178,3 +184,36 @@ class ScriptedGateway:
             opened = self._next()
             self.far.received += accept(opened, self._me)
             self.say(connect(opened, FAR))
+
+
+class ClockTestCase(SynchronousTestCase):
+    """A test case that speaks for the gateway, in golden bytes, on a Clock."""
+
+    def client(self, **config: Any) -> ScriptedGateway:
+        config.setdefault("ping_interval", 0)
+        return ScriptedGateway(EndpointConfig(**config))
+
+    def server(self, **config: Any) -> ScriptedGateway:
+        config.setdefault("ping_interval", 0)
+        config.setdefault("control", False)
+        return ScriptedGateway(EndpointConfig(**config), SERVER_ID)
+
+    def connected(self, gateway: ScriptedGateway) -> VirtualConnection[Any]:
+        gateway.endpoint.dial(1)
+        gateway.heard()
+        gateway.say(accept(FIRST, 1))
+        (conn,) = gateway.endpoint.connections
+        return conn
+
+    def assertEnded(
+        self, gateway: ScriptedGateway, kind: type[AnyError], abort: bool = False
+    ) -> AnyError:
+        """The endpoint ended for that reason, leaves no timer, and lets go of its transport."""
+        ended = gateway.endpoint.ended
+        self.assertIs(type(ended), kind)
+        calls = [cast(Any, call).func.__name__ for call in gateway.clock.getDelayedCalls()]
+        self.assertIn(calls, ([], ["_lingered"]))  # should the gateway not take the rest
+        if gateway.transport.connected:
+            self.assertTrue(gateway.transport.disconnecting)
+            self.assertEqual(gateway.transport.aborted, abort)
+        return cast(AnyError, ended)

@@ -1,0 +1,102 @@
+"""What a gateway for tests is told: the gateway's own options as keyword arguments.
+
+Rule: an option means what it means in production, and what is wrong with one is said as there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from twisted.internet.endpoints import quoteStringArgument
+
+from fastway.config import Settings
+from fastway.config.settings import Given, PortSettings, SnetSettings, Values, make_settings
+from fastway.config.sources import closest
+from fastway.config.table import BY_NAME, resolve_name
+from fastway.errors import ConfigError
+from fastway.snet.config import SnetConfig
+
+HOST = "127.0.0.1"
+
+OURS = {
+    "client-addr": "client_port",
+    "server-addr": "server_port",
+    "server-auth-password": "key",
+    "run-dir": "",
+    "pid-file": "",
+    "command-file": "",
+    "logfile": "",
+}
+"""Options that a gateway for tests sets itself, and the argument to give instead, if there is
+one."""
+
+
+class GatewayOptions:
+    """The options of one gateway for tests.
+
+    Args:
+        key: What game servers prove to hold.
+        snet: Speak snet on the client port.
+        options: Options of the gateway, by their names with `_` for `-`: `client_max_conn=3`,
+            `client_idle_timeout=2.5`, `memory_limit="1M"`, `server_snet_enable=True`.
+
+    Raises:
+        ConfigError: one is none, cannot be used, or does not go with another.
+
+    Attributes:
+        key: The key as bytes, as `connect_server` takes it.
+        settings: What the gateway is told, with any free ports.
+    """
+
+    def __init__(self, key: str | bytes, snet: bool, options: Mapping[str, object]) -> None:
+        self.key = os.fsencode(key)
+        self._given = {"server-auth-password": Given("key", os.fsdecode(key))}
+        if snet:
+            self._given["client-snet-enable"] = Given("snet", "true")
+        for where, value in options.items():
+            option = resolve_name(where)
+            if option is None:
+                names = [name.replace("-", "_") for name in BY_NAME]
+                raise ConfigError(where, f"no such option{closest(where, names)}")
+            if option.name in OURS:
+                instead = OURS[option.name]
+                mend = f"; give {instead}" if instead else ""
+                raise ConfigError(where, f"a gateway for tests sets it itself{mend}")
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            self._given[option.name] = Given(where, text)
+        self.settings = self.at(0, 0)
+
+    def at(self, client_port: int, server_port: int) -> Settings:
+        """The settings of a gateway on these ports of 127.0.0.1; 0: any free one."""
+        for name, number in (("client-addr", client_port), ("server-addr", server_port)):
+            self._given[name] = Given(OURS[name], f"{HOST}:{number}")
+        return make_settings(Values(self._given))
+
+    def arguments(self) -> list[str]:
+        """The command line of such a gateway; the key is not in it."""
+        return [
+            f"--{name}={given.text}"
+            for name, given in self._given.items()
+            if name != "server-auth-password"
+        ]
+
+
+def client_string(port: PortSettings, number: int) -> str:
+    """The endpoint string by which a gateway's port is reached."""
+    plain = f"tcp:{HOST}:{number}"
+    if port.snet is None:
+        return plain
+    more = ":encrypt=true" if port.snet.encrypt else ""
+    return f"snet:{quoteStringArgument(plain)}:buffer={port.snet.buffer}{more}"
+
+
+def snet_config(snet: SnetSettings) -> SnetConfig:
+    """How who dials a port that speaks snet should speak it."""
+    return SnetConfig(
+        encrypt=snet.encrypt,
+        buffer=snet.buffer,
+        init_timeout=snet.init_timeout,
+        wait_timeout=snet.wait_timeout,
+        dead_after=snet.dead_after,
+    )
