@@ -221,7 +221,7 @@ class PoolTests(KeptCase):
         async def remove() -> None:
             await pool.remove("west")
 
-        self.turns.task(remove()).result()
+        self.turns.loop.run_until_complete(remove())
         self.assertEqual(self.two.attempts, [])
         self.assertEqual(pool.gateways, ["east"])
         self.stopped(pool)
