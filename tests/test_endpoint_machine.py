@@ -24,6 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.endpoint import EndpointConfig, Group, Overflow, Slow, Text, VirtualConnection
 from fastway.endpoint.core import ConnState
+from fastway.endpoint.unread import OVERHEAD
 from fastway.errors import FastwayError, SendQueueFull
 from tests.support.core import DETERMINISTIC
 from tests.support.golden import FIRST, PING, accept, close, connect, packet, refuse, split
@@ -53,7 +54,7 @@ class EndpointMachine(RuleBasedStateMachine):
             message_format=Text(),
             receive_queue=4,
             receive_buffer=60,
-            receive_total=150,
+            receive_total=150 + 4 * OVERHEAD,
             accept_queue=3,
             send_buffer=60,
             ping_interval=5 if kind & 1 else 0,
@@ -295,10 +296,10 @@ class EndpointMachine(RuleBasedStateMachine):
         for conn in [*self.endpoint.connections, *self.endpoint._waiting]:
             self.know(conn)
         link = self.endpoint.link
-        held = sum(conn.held for conn in self.conns)
+        held = sum(conn.held + OVERHEAD * conn.unread for conn in self.conns)
         assert link.unread.size == held, (link.unread.size, held)
         if self.config.overflow is Overflow.CLOSE:
-            assert held <= self.config.receive_total + 40
+            assert held <= self.config.receive_total + 40 + OVERHEAD
             assert not link.paused
         for place, conn in enumerate(self.conns):
             assert self.ends[place] == (conn.ended is not None)

@@ -18,6 +18,7 @@ from fastway.endpoint import (
     GatewayPool,
     PoolEndpoint,
     VirtualConnection,
+    unread,
 )
 from fastway.errors import AlreadyListening, DialFailed, DialRefused, ReceiveQueueFull
 from tests.support.gateways import OneOf
@@ -174,6 +175,7 @@ class RestTests(StreamCase):
 
     def test_dropped(self) -> None:
         """Where all hold too much a closed stream's rest is dropped, and its protocol told."""
+        self.patch(unread, "OVERHEAD", 0)
         tape, sibling = Tape(), Tape()
         self.accept(tape, sibling, receive_total=100)
         for one in (tape, sibling):

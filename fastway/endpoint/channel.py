@@ -46,11 +46,11 @@ class Circle(Protocol):
 class Bounds(Protocol):
     """Counts what waits unread."""
 
-    def more(self, conn: Channel[Any], size: int, messages: int) -> None:
-        """One more message waits to be read; there are `messages` now."""
+    def more(self, conn: Channel[Any], size: int, count: int, messages: int) -> None:
+        """So many bytes more, in `count` messages, wait to be read; there are `messages` now."""
 
-    def less(self, conn: Channel[Any], size: int) -> None:
-        """One has been read, or is not wanted."""
+    def less(self, conn: Channel[Any], size: int, count: int) -> None:
+        """So many bytes and messages have been read, or are not wanted."""
 
 
 class Carrier(Protocol):
@@ -170,8 +170,7 @@ class Channel(Generic[T]):
 
     def __del__(self) -> None:
         # Closed, unread and forgotten: what waited is gone too.
-        if self.held:
-            self.link.unread.less(self, self.held)
+        self.drop_unread()
 
     @property
     def unread(self) -> int:
@@ -252,7 +251,7 @@ class Channel(Generic[T]):
         if not queue:
             self._queue = None
         self.held -= len(data)
-        self.link.unread.less(self, len(data))
+        self.link.unread.less(self, len(data), 1)
         return self.decode(bytes(data))
 
     def decode(self, data: bytes) -> T:
@@ -267,10 +266,10 @@ class Channel(Generic[T]):
 
     def drop_unread(self) -> None:
         """What waits is not wanted any more."""
-        self._queue = None
+        queue, self._queue = self._queue, None
         held, self.held = self.held, 0
-        if held:
-            self.link.unread.less(self, held)
+        if queue:
+            self.link.unread.less(self, held, len(queue))
 
     def wait_to_read(self) -> Any:
         """A Waiter of whoever wants the next message: `hand_over` is what fires it."""
@@ -308,6 +307,7 @@ class Channel(Generic[T]):
                 return
         elif self._readers is not None and self.hand_over(data):
             return
+        pieces = 1
         queue = self._queue
         if queue is None:
             queue = self._queue = deque()
@@ -315,10 +315,11 @@ class Channel(Generic[T]):
             queue.append(data)
         elif queue and isinstance(queue[-1], bytearray):
             queue[-1] += data  # however small the pieces are, they take their bytes
+            pieces = 0
         else:
             queue.append(bytearray(data))
         self.held += len(data)
-        self.link.unread.more(self, len(data), len(queue))
+        self.link.unread.more(self, len(data), pieces, len(queue))
 
     def drop_rest(self) -> None:
         """It has ended, and what is left unread has to go: its reader must not take what it got

@@ -16,6 +16,9 @@ from fastway.endpoint.config import EndpointConfig, Overflow
 from fastway.errors import FastwayError, ReceiveQueueFull
 from fastway.waiting import TURNS, Loop, Timer
 
+OVERHEAD = 64
+"""Bytes that a message takes besides its own: the empty ones count too."""
+
 
 class Paused(Protocol):
     """A transport that may be told not to read."""
@@ -47,7 +50,7 @@ class Unread:
     """Counts unread messages, and sees to the bounds.
 
     Attributes:
-        size: Bytes of them, on all virtual connections, open and closed.
+        size: Bytes of them, with OVERHEAD for each, on all virtual connections, open and closed.
         reading_since: When the gateway was last read from again.
     """
 
@@ -67,22 +70,22 @@ class Unread:
         """The gateway is not read from."""
         return bool(self._overfull)
 
-    def more(self, conn: Channel[Any], size: int, messages: int) -> None:
-        """One more message of an open connection waits to be read."""
+    def more(self, conn: Channel[Any], size: int, count: int, messages: int) -> None:
+        """So many bytes more, in `count` messages, wait; the connection has `messages` now."""
         config = self._config
         was_over = self.size > config.receive_total
-        self.size += size
+        self.size += size + OVERHEAD * count
         if self._is_over(conn, messages):
             self._overflow(conn)
         # Once the gateway is not read from, only the rest of this read comes.
         if self.size > config.receive_total and not (was_over and self._overfull):
             self._trim()
 
-    def less(self, conn: Channel[Any], size: int) -> None:
-        """One has been read, or is not wanted."""
+    def less(self, conn: Channel[Any], size: int, count: int) -> None:
+        """So many have been read, or are not wanted."""
         was_over = self.size > self._config.receive_total
-        self.size -= size
-        if conn.ended is not None and not conn.held:
+        self.size -= size + OVERHEAD * count
+        if conn.ended is not None and not conn.unread:
             self._left.discard(conn)
         if self._overfull:
             self._drained(conn, was_over)
@@ -98,7 +101,7 @@ class Unread:
 
     def closed(self, conn: Channel[Any]) -> None:
         """A connection has ended, and whoever waited for that was told."""
-        if conn.held:
+        if conn.unread:
             self._left.add(conn)
         self._release(conn)
 
@@ -183,4 +186,4 @@ class Unread:
 
 
 def _held(conn: Channel[Any]) -> int:
-    return conn.held
+    return conn.held + OVERHEAD * conn.unread

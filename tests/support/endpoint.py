@@ -173,9 +173,9 @@ class MemoryWorld(World):
     def __init__(self, endpoint_is_server: bool, config: EndpointConfig) -> None:
         gateway = self.gateway = MemoryGateway(key=KEY, client_max_conn=0, client_max_total=0)
         gateway.service.router.conn_range.last = FIRST - 1
-        self.far = MemoryFar(gateway)
+        self.far = far = MemoryFar(gateway)
         there = gateway.client if endpoint_is_server else gateway.server
-        gateway.run(there.connect(Factory.forProtocol(lambda: self.far)))
+        gateway.run(there.connect(Factory.forProtocol(lambda: far)))
         if endpoint_is_server:
             self.me = SERVER_ID
             server = connect_server(gateway.server, SERVER_ID, KEY, config, gateway.clock)
