@@ -20,6 +20,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
+from typing import cast
 
 from fastway.errors import BadCommand, Reason, RemoteError
 from fastway.wire import (
@@ -122,6 +124,10 @@ class Stats:
     pings: int = 0
 
 
+_NOBODY = cast("dict[int, Link]", MappingProxyType({}))
+"""The peers of every link that never had one: a crowd that only connects has no dicts."""
+
+
 class Link:
     """One physical connection, as the router sees it.
 
@@ -143,7 +149,7 @@ class Link:
     def __init__(self) -> None:
         self.link_id = 0
         self.known = False
-        self.peers: dict[int, Link] = {}
+        self.peers = _NOBODY
         self.lost: Reason | None = None
         self.dials: deque[Pending] | None = None
         self.routed = 0
@@ -168,6 +174,8 @@ class Link:
 
     def pair(self, conn_id: int, peer: Link) -> None:
         """A virtual connection with `peer` is open from now on."""
+        if self.peers is _NOBODY:
+            self.peers = {}
         self.peers[conn_id] = peer
 
     def unpair(self, conn_id: int) -> None:
@@ -377,6 +385,7 @@ class Router:
                     self.lose(link, error.reason, str(error))
             if link.lost is not None:
                 return []
+            peers = link.peers
         link.routed += packets
         stats.packets += packets
         stats.bytes += size

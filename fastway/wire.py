@@ -153,20 +153,22 @@ class FrameReader:
             and the link must be lost.
     """
 
-    __slots__ = ("_buffer", "_max_packet", "_need", "error", "pending")
+    __slots__ = ("_buffer", "_max_packet", "_need", "error")
 
     def __init__(self, max_packet: int = MAX_PACKET) -> None:
         self._max_packet = max_packet
         self._buffer: bytearray | None = None
         self._need = 0
-        self.pending = 0
         self.error: RemoteError | None = None
+
+    @property
+    def pending(self) -> int:
+        return 0 if self._buffer is None else len(self._buffer)
 
     def take_pending(self) -> bytes:
         """The bytes of a packet that is not whole yet; another reader goes on with them."""
         data = b"" if self._buffer is None else bytes(self._buffer)
         self._buffer = None
-        self.pending = 0
         return data
 
     def feed(self, data: bytes) -> list[Run]:
@@ -182,7 +184,6 @@ class FrameReader:
         if buffer is not None:
             buffer += data
             if len(buffer) < self._need:
-                self.pending = len(buffer)
                 return []
             data = bytes(buffer)
             self._buffer = None
@@ -215,18 +216,16 @@ class FrameReader:
         if count:
             runs.append((current, data[start:position], count))
 
-        self.pending = rest = end - position
+        rest = end - position
         if rest:
             need = 4
             if rest >= 4:
                 (length,) = _ID.unpack_from(data, position)
                 if length > limit:
                     self.error = FrameTooLarge(length, limit)
-                    self.pending = 0
                     return runs
                 if length < MIN_LENGTH:
                     self.error = FrameTooShort(length)
-                    self.pending = 0
                     return runs
                 need = 4 + length
             self._buffer = bytearray(data[position:] if position else data)

@@ -129,6 +129,28 @@ class HandshakeTests(SocketTestCase):
         await client.expect(refuse(0))
 
 
+class MemoryTests(SocketTestCase):
+    """What Twisted keeps with a connection of the Python path."""
+
+    async def test_little_is_kept(self) -> None:
+        """Nothing but what it needs: no names for a log, and no attribute that comes later."""
+        sockets = self.listen()
+        client = await sockets.client()
+        transport = cast(Any, client.link.lane).transport
+        before = set(vars(transport))
+        self.assertFalse(before & {"logstr", "repstr"})
+        await client.expect_alive()
+        self.assertEqual(set(vars(transport)), before)
+
+    async def test_names(self) -> None:
+        """It still has a name when somebody asks."""
+        sockets = self.listen()
+        client = await sockets.client()
+        transport = cast(Any, client.link.lane).transport
+        self.assertEqual(repr(transport), "<connection #0 from 127.0.0.1>")
+        self.assertEqual(transport.logPrefix(), repr(transport))
+
+
 @on_both_paths
 class DataTests(SocketTestCase):
     """What goes over virtual connections."""

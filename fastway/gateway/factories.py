@@ -17,7 +17,7 @@ from fastway.errors import Reason
 from fastway.gateway.bounds import PortConfig, server_port_config
 from fastway.gateway.facts import facts_of
 from fastway.gateway.lane import End, Lane
-from fastway.gateway.link import DirectLink, GatewayLink
+from fastway.gateway.link import GatewayLink
 from fastway.gateway.preface import KeyHandshake, PrefaceFactory
 from fastway.gateway.service import RouterService
 from fastway.gateway.stream import StreamLane
@@ -112,8 +112,7 @@ class GatewayFactory(Factory):
             self.out_of_files(addr)
             lane.close(End.ABORT)
             return
-        kind = GatewayLink if lane.native else DirectLink
-        link = kind(self, lane, facts_of(addr, transport))
+        link = GatewayLink(self, lane, facts_of(addr, transport))
         cast(Any, lane).link = link
         link.begin()
 

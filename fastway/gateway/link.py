@@ -104,7 +104,6 @@ class GatewayLink(Link):
     __slots__ = (
         "__weakref__",
         "_chain",
-        "_gone",
         "_told",
         "factory",
         "facts",
@@ -121,7 +120,6 @@ class GatewayLink(Link):
         self.since = factory.service.wheel.seconds()
         self.slot = -1
         self._chain: Chain | None = None
-        self._gone = False
         self._told = False
         """The log has a line about it."""
 
@@ -261,7 +259,6 @@ class GatewayLink(Link):
 
     def gone(self, error: Exception | None) -> None:
         service = self.factory.service
-        self._gone = True
         service.wheel.forget(self)
         service.connected.discard(self)
         self.factory.handshakes.pop(self, None)
@@ -306,7 +303,7 @@ class GatewayLink(Link):
         self._chain = None
         wheel = self.factory.service.wheel
         wheel.forget(self)
-        if self._gone or reason.aborts:
+        if reason.aborts or self not in self.factory.service.connected:
             self.lane.close(End.ABORT)
             return
         # What was sent to it before is still delivered, if it takes it within LINGER.
@@ -368,13 +365,3 @@ class GatewayLink(Link):
         else:
             kind = f"{self.side.value} lost: {reason.value}"
             self.factory.quiet.info(log, kind, self.facts.host, text, **fields)
-
-
-class DirectLink(GatewayLink):
-    """A link through whose lane all packets go: one call less for each."""
-
-    __slots__ = ("send",)
-
-    def __init__(self, factory: LinkPort, lane: Lane, facts: Facts) -> None:
-        super().__init__(factory, lane, facts)
-        self.send = lane.send  # type: ignore[method-assign]

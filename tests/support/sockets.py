@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet.defer import maybeDeferred
@@ -17,6 +18,7 @@ from twisted.trial.unittest import TestCase
 
 from fastway.address import address_name
 from fastway.gateway import ClientFactory, GatewayLink, PortConfig, RouterService, ServerFactory
+from fastway.gateway.ports import CalmPort
 from fastway.relay import PoolConfig
 from fastway.router import Limits
 from tests.support.golden import FIRST, KEY, PING, dial, prove
@@ -83,6 +85,15 @@ class Peer(Protocol):
         )
 
 
+def listen_with(adopt: Callable[[int, int, Any], Any], factory: Any) -> Any:
+    """A port on 127.0.0.1 that `adopt` makes from a bound socket."""
+    with socket.socket() as bound:
+        bound.setblocking(False)
+        bound.bind(("127.0.0.1", 0))
+        bound.listen(1024)
+        return adopt(bound.fileno(), bound.family, factory)
+
+
 def listen_by_relay(
     service: RouterService, pool: PoolConfig | None = None, on: Any = reactor
 ) -> Callable[[Any], Any]:
@@ -90,15 +101,7 @@ def listen_by_relay(
     from fastway.gateway.native import NativeCore
 
     native = service.native = NativeCore(on, service, pool)
-
-    def listen(factory: Any) -> Any:
-        with socket.socket() as bound:
-            bound.setblocking(False)
-            bound.bind(("127.0.0.1", 0))
-            bound.listen(1024)
-            return native.listen(bound.fileno(), bound.family, factory)
-
-    return listen
+    return partial(listen_with, native.listen)
 
 
 class Sockets:
@@ -129,7 +132,7 @@ class Sockets:
         self.servers = ServerFactory(self.service, KEY, server)
         if relay:
             listen = listen or listen_by_relay(self.service, pool)
-        listen = listen or (lambda factory: reactor.listenTCP(0, factory, interface="127.0.0.1"))
+        listen = listen or partial(listen_with, partial(CalmPort.adopt, reactor))
         self._connect = connect or self._connect_tcp
         self.client_port = listen(self.clients)
         self.server_port = listen(self.servers)
