@@ -148,7 +148,7 @@ class MemoryTests(SocketTestCase):
         client = await sockets.client()
         transport = cast(Any, client.link.lane).transport
         self.assertEqual(repr(transport), "<connection #0 from 127.0.0.1>")
-        self.assertEqual(transport.logPrefix(), repr(transport))
+        self.assertEqual(transport.logstr, transport.logPrefix())
 
 
 @on_both_paths

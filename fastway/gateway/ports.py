@@ -56,11 +56,14 @@ class LightServer(tcp.Server):
 
     @property
     def logstr(self) -> str:
-        return repr(self)
+        return self.logPrefix()
 
     @logstr.setter
     def logstr(self, _: str) -> None:
         """Not kept."""
+
+    def logPrefix(self) -> str:
+        return "connection"  # asked at every event
 
 
 class CalmPort(tcp.Port):
