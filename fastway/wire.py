@@ -44,32 +44,36 @@ class CommandType(IntEnum):
     PING = 5
 
 
+_DIAL, _ACCEPT, _CONNECT, _REFUSE, _CLOSE, _PING = map(int, CommandType)
+"""Not looked up in the class for each command."""
+
+
 def encode_packet(conn_id: int, message: bytes) -> bytes:
     """A packet that carries `message` over the virtual connection `conn_id`."""
     return _HEAD.pack(4 + len(message), conn_id) + message
 
 
 def encode_dial(remote_id: int) -> bytes:
-    return _COMMAND_1.pack(9, 0, CommandType.DIAL, remote_id)
+    return _COMMAND_1.pack(9, 0, _DIAL, remote_id)
 
 
 def encode_accept(conn_id: int, remote_id: int) -> bytes:
-    return _COMMAND_2.pack(13, 0, CommandType.ACCEPT, conn_id, remote_id)
+    return _COMMAND_2.pack(13, 0, _ACCEPT, conn_id, remote_id)
 
 
 def encode_connect(conn_id: int, remote_id: int) -> bytes:
-    return _COMMAND_2.pack(13, 0, CommandType.CONNECT, conn_id, remote_id)
+    return _COMMAND_2.pack(13, 0, _CONNECT, conn_id, remote_id)
 
 
 def encode_refuse(remote_id: int) -> bytes:
-    return _COMMAND_1.pack(9, 0, CommandType.REFUSE, remote_id)
+    return _COMMAND_1.pack(9, 0, _REFUSE, remote_id)
 
 
 def encode_close(conn_id: int) -> bytes:
-    return _COMMAND_1.pack(9, 0, CommandType.CLOSE, conn_id)
+    return _COMMAND_1.pack(9, 0, _CLOSE, conn_id)
 
 
-PING = _COMMAND.pack(5, 0, CommandType.PING)
+PING = _COMMAND.pack(5, 0, _PING)
 
 
 class Command(NamedTuple):
@@ -80,18 +84,21 @@ class Command(NamedTuple):
     remote_id: int = 0
 
 
-_KINDS = {
-    int(kind): (kind, 1 + args)
-    for kind, args in (
-        (CommandType.DIAL, 4),
-        (CommandType.ACCEPT, 8),
-        (CommandType.CONNECT, 8),
-        (CommandType.REFUSE, 4),
-        (CommandType.CLOSE, 4),
-        (CommandType.PING, 0),
+_LAYOUTS = {
+    int(kind): (kind, HEAD + 1 + 4 * (conn + remote), conn, remote)
+    for kind, conn, remote in (
+        (CommandType.DIAL, False, True),
+        (CommandType.ACCEPT, True, True),
+        (CommandType.CONNECT, True, True),
+        (CommandType.REFUSE, False, True),
+        (CommandType.CLOSE, True, False),
+        (CommandType.PING, False, False),
     )
 }
-"""Type byte -> the type, and how many bytes it takes with its arguments."""
+"""Type byte -> the type, how many bytes its packet has at least, and which ids it carries."""
+
+_make = tuple.__new__
+"""A Command in half the time of the call of a NamedTuple."""
 
 
 def decode_command(frame: bytes) -> Command:
@@ -102,20 +109,18 @@ def decode_command(frame: bytes) -> Command:
     Raises:
         BadCommand: no type byte, an unknown type, or arguments cut short.
     """
-    size = len(frame) - HEAD
-    if size < 1:
-        raise BadCommand(None, size)
-    known = _KINDS.get(frame[HEAD])
-    if known is None or size < known[1]:
-        raise BadCommand(frame[HEAD], size)
-    kind = known[0]
-    if kind is CommandType.PING:
-        return Command(kind)
-    if kind is CommandType.CLOSE:
-        return Command(kind, _ID.unpack_from(frame, HEAD + 1)[0])
-    if kind is CommandType.DIAL or kind is CommandType.REFUSE:
-        return Command(kind, 0, _ID.unpack_from(frame, HEAD + 1)[0])
-    return Command(kind, *_HEAD.unpack_from(frame, HEAD + 1))
+    size = len(frame)
+    if size <= HEAD:
+        raise BadCommand(None, size - HEAD)
+    layout = _LAYOUTS.get(frame[HEAD])
+    if layout is None or size < layout[1]:
+        raise BadCommand(frame[HEAD], size - HEAD)
+    kind, _, conn, remote = layout
+    if not remote:
+        return _make(Command, (kind, _ID.unpack_from(frame, HEAD + 1)[0] if conn else 0, 0))
+    if not conn:
+        return _make(Command, (kind, 0, _ID.unpack_from(frame, HEAD + 1)[0]))
+    return _make(Command, (kind, *_HEAD.unpack_from(frame, HEAD + 1)))
 
 
 def split_packets(frames: bytes) -> list[bytes]:

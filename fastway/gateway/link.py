@@ -124,10 +124,6 @@ class GatewayLink(Link):
         """The log has a line about it."""
 
     @property
-    def side(self) -> Side:  # type: ignore[override]
-        return self.factory.side
-
-    @property
     def packets_in(self) -> int:
         return self.lane.counts().packets_in + self.routed
 
@@ -285,14 +281,6 @@ class GatewayLink(Link):
         super().pair(conn_id, peer)
         if not self._told:
             self._introduce()
-        if self.factory.side is Side.CLIENT:
-            # Of the two ends of a virtual connection one is a client: it tells the lanes.
-            self.lane.pair(conn_id, peer.lane)  # type: ignore[attr-defined]
-
-    def unpair(self, conn_id: int) -> None:
-        super().unpair(conn_id)
-        if self.factory.side is Side.CLIENT:
-            self.lane.unpair(conn_id)
 
     @property
     def saturated(self) -> bool:
@@ -365,3 +353,27 @@ class GatewayLink(Link):
         else:
             kind = f"{self.side.value} lost: {reason.value}"
             self.factory.quiet.info(log, kind, self.facts.host, text, **fields)
+
+
+class ClientLink(GatewayLink):
+    """A client. Of the two ends of a virtual connection one is: it tells the lanes."""
+
+    __slots__ = ()
+
+    side = Side.CLIENT
+
+    def pair(self, conn_id: int, peer: Link) -> None:
+        GatewayLink.pair(self, conn_id, peer)
+        self.lane.pair(conn_id, peer.lane)  # type: ignore[attr-defined]
+
+    def unpair(self, conn_id: int) -> None:
+        GatewayLink.unpair(self, conn_id)
+        self.lane.unpair(conn_id)
+
+
+class ServerLink(GatewayLink):
+    """A game server."""
+
+    __slots__ = ()
+
+    side = Side.SERVER

@@ -89,6 +89,7 @@ def listen_with(adopt: Callable[[int, int, Any], Any], factory: Any) -> Any:
     """A port on 127.0.0.1 that `adopt` makes from a bound socket."""
     with socket.socket() as bound:
         bound.setblocking(False)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(("127.0.0.1", 0))
         bound.listen(1024)
         return adopt(bound.fileno(), bound.family, factory)
