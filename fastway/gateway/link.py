@@ -27,7 +27,7 @@ from fastway.errors import (
 from fastway.gateway.bounds import LINGER, PortConfig
 from fastway.gateway.facts import Facts, facts_of
 from fastway.gateway.lane import Counts, End, Lane
-from fastway.gateway.preface import TIMEOUT, Chain, PrefaceFactory
+from fastway.gateway.preface import SECURE_TIMEOUT, TIMEOUT, Chain, PrefaceFactory
 from fastway.logs import Throttle, make_logger
 from fastway.router import IdConflict, Link, Router, Side
 from fastway.wheel import Wheel
@@ -139,17 +139,22 @@ class GatewayLink(Link):
         return counts._replace(packets_in=counts.packets_in + self.routed)
 
     def begin(self) -> None:
-        """Its lane is connected: say what comes first, or let it in."""
+        """Its lane is connected: say what comes first, or let it in.
+
+        A TLS handshake counts among its prefaces: with a deadline of its own, and one of those of
+        which so many may be under way.
+        """
         service = self.factory.service
         service.connected.add(self)
-        if not self.factory.prefaces:
+        securing = self.lane.securing
+        if not (securing or self.factory.prefaces):
             self._admit(b"")
             return
         self._chain = Chain(self.facts, self.factory.prefaces)
         first = self._chain.begin()
         if first:
             self.lane.write(first)
-        service.wheel.watch(self, self.since + TIMEOUT)
+        service.wheel.watch(self, self.since + (SECURE_TIMEOUT if securing else TIMEOUT))
         log.debug("{side} ? {addr} connected", side=self.side.value, addr=self.facts.name)
         self.factory.handshake_begins(self)
 
@@ -198,6 +203,16 @@ class GatewayLink(Link):
         self.factory.handshakes.pop(self, None)
         self.factory.service.wheel.forget(self)
         self._admit(rest)
+
+    def is_secure(self) -> None:
+        if self._chain is None or self.lost is not None:
+            return
+        if self.factory.prefaces:
+            wheel = self.factory.service.wheel
+            wheel.forget(self)
+            wheel.watch(self, wheel.seconds() + TIMEOUT)
+        else:
+            self.bytes_came(b"")
 
     def packets_came(self, runs: Iterable[Run], most: int) -> list[Run]:
         return self.factory.service.router.receive(self, runs, most)

@@ -77,6 +77,7 @@ class NativeLane:
 
     link: LaneOwner
     native = True
+    securing = False
 
     def __init__(self, native: NativeCore, handle: int, port: GatewayFactory) -> None:
         self.link = NOBODY

@@ -27,7 +27,9 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
+    IHandshakeListener,
     IPushProducer,
+    ISSLTransport,
     ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
@@ -49,7 +51,7 @@ from fastway.tcp import (
 from fastway.wire import FrameReader, Run
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer, IResumableProtocol)
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer, IResumableProtocol)
 class StreamLane(Protocol):
     """One connection: Twisted's protocol, and the lane of one link."""
 
@@ -150,6 +152,12 @@ class StreamLane(Protocol):
         else:
             self._cut(self._reader, data)
         self.service.flush(self)
+
+    def handshakeCompleted(self) -> None:
+        """Of TLS, as IHandshakeListener."""
+        if not self._closing:
+            self.link.is_secure()
+            self.service.flush(self)
 
     def readConnectionLost(self) -> None:
         """The peer sent its FIN: all that came before has been forwarded, or waits its turn."""
@@ -282,6 +290,15 @@ class StreamLane(Protocol):
             waiting_bytes=self._waiting_bytes,
             input_bytes=self._input,
             held=self.holds > 0,
+        )
+
+    @property
+    def securing(self) -> bool:
+        # Twisted's TLS, and nothing in between: then it calls handshakeCompleted.
+        transport = self.transport
+        return (
+            ISSLTransport.providedBy(transport)
+            and getattr(transport, "wrappedProtocol", None) is self
         )
 
     @property
