@@ -35,7 +35,7 @@ struct relay *relay_new(const struct relay_config *config)
     relay->config = *config;
     relay->epoll = relay->wake = -1;
     struct node *lists[] = {&relay->dirty,  &relay->work,   &relay->handled,
-                            &relay->asking, &relay->judged, &relay->due};
+                            &relay->asking, &relay->judged, &relay->due,    &relay->greedy};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_begin(lists[i]);
     for (size_t i = 0; i < SLOTS; i++)
