@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from fastway.address import Address, address_name
 from fastway.gateway.bounds import ACCEPTS
 from fastway.logs import make_logger
+from fastway.relay import PoolConfig, Totals
 from fastway.router import Side
 
 log = make_logger("fastway.gateway")
@@ -163,9 +164,16 @@ class PortFactory(Protocol):
 
 
 class Native(Protocol):
-    """What can listen for links of plain TCP in place of the reactor (`native.NativeCore`)."""
+    """What carries links of plain TCP in place of the reactor (`native.NativeCore`)."""
 
-    def listen(self, fd: int, family: int, factory: Any) -> Any: ...
+    pool: PoolConfig
+    core: Any
+
+    def totals(self) -> Totals:
+        """What it has counted in all."""
+
+    def listen(self, fd: int, family: int, factory: Any) -> Any:
+        """A port for a bound, listening socket."""
 
 
 class Port:

@@ -21,7 +21,7 @@ from fastway.gateway import ClientFactory, GatewayLink, PortConfig, RouterServic
 from fastway.gateway.ports import CalmPort
 from fastway.relay import PoolConfig
 from fastway.router import Limits
-from tests.support.golden import FIRST, KEY, PING, dial, prove
+from tests.support.golden import FIRST, KEY, PING, close, dial, packet, prove
 from tests.support.waits import reactor, until
 
 
@@ -210,3 +210,32 @@ class SocketTestCase(TestCase):
         sockets = Sockets(relay=self.relay, **config)
         self.addCleanup(sockets.stop)
         return sockets
+
+    async def cut_slow_client(self, sockets: Sockets, client: Peer, server: Peer) -> int:
+        """The client stops reading and the server goes on, until the client is lost.
+
+        Returns:
+            Their virtual connection, whose Close the server has got.
+        """
+        conn_id = await sockets.pair(client, server)
+        client.wire.pauseProducing()
+        for _ in range(300):
+            server.send(packet(conn_id, bytes(200_000)))
+            await server.was_read()
+            if client.link.lost:
+                break
+        await server.expect(close(conn_id))
+        return conn_id
+
+    async def hold_behind(self, sockets: Sockets, client: Peer, server: Peer) -> bytes:
+        """The server stops reading and the client goes on, until the client is held.
+
+        Returns:
+            All that the client sent.
+        """
+        conn_id = await sockets.pair(client, server)
+        server.wire.pauseProducing()
+        data = b"".join(packet(conn_id, bytes([n]) * 200_000) for n in range(60))
+        client.send(data)
+        await until("the hold", lambda: client.link.counts().held)
+        return data
