@@ -23,6 +23,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import cast
 
+from fastway.control import SERVICE_ID
 from fastway.errors import BadCommand, Reason, RemoteError
 from fastway.wire import (
     HEAD,
@@ -499,6 +500,10 @@ class Router:
             raise BadCommand(kind, len(frame) - HEAD)
 
     def _dial(self, link: Link, remote_id: int) -> None:
+        if remote_id == SERVICE_ID and link.side is _SERVER and link.dials is None:
+            # A server asks for a control connection, as each does once: no dial of a client.
+            link.send(encode_refuse(remote_id), 1)
+            return
         self.stats.dials += 1
         if self.look_up is None and link.dials is None:
             self._answer(link, remote_id, self._find_remote(link, remote_id))

@@ -276,7 +276,7 @@ class GatewayConnection(Taking, Face[VirtualConnection[Any]]):
     def make_connection(self, conn_id: int, remote_id: int) -> VirtualConnection[Any]:
         return VirtualConnection(self.link, conn_id, remote_id)
 
-    # Names that this had before 0.2.
+    # Old names, for one release.
 
     @property
     def ready(self) -> bool:
