@@ -71,6 +71,7 @@ bench: $(BIN)/.runs
 	$(BIN)/python -m bench.gateways $(BENCH)
 	$(BIN)/python -m bench.attack --quick $(ATTACK)
 	$(BIN)/python -m bench.endpoint
+	$(BIN)/python -m bench.loops
 	$(BIN)/python -m bench.snet
 
 clean:

@@ -29,7 +29,6 @@ import select
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -47,6 +46,7 @@ from bench.gateways import (
     fastway_gateways,
     machine,
     peer_gateway,
+    run,
     running,
     tree_path,
     write_row,
@@ -500,11 +500,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
-    try:
-        compare(parse_arguments())
-    except Failure as error:
-        sys.exit(str(error))
+    run(lambda: compare(parse_arguments()))
 
 
 if __name__ == "__main__":

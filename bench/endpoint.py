@@ -4,6 +4,9 @@
 
 The endpoint runs in this process, pinned to the last core; the gateway and a raw echo server run
 on the first. CPU is this process's own. `ratio` compares with the first row of the same run.
+
+What is told to a crowd, and what a lost gateway costs with one, is measured without a gateway:
+what is written goes nowhere.
 """
 
 from __future__ import annotations
@@ -14,15 +17,27 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 from twisted.internet.endpoints import clientFromString
-from twisted.internet.task import react
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock, react
+from twisted.python.failure import Failure
 
 from bench.gateways import FASTWAY, FIRST_CORE, LAST_CORE, Gateway, Running, running
-from fastway.endpoint import EndpointConfig, GatewayConnection, VirtualConnection, connect_client
+from fastway.endpoint import (
+    EndpointConfig,
+    GatewayConnection,
+    GatewayFactory,
+    Group,
+    Json,
+    VirtualConnection,
+    connect_client,
+)
+from fastway.wire import encode_connect
 
 SERVER_ID = 1
 ECHO_SERVER = """
@@ -99,6 +114,75 @@ async def run(reactor: Any, gateway: Running) -> None:
     endpoint.close()
 
 
+class Nowhere:
+    """A transport that takes everything."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None: ...
+
+    def unregisterProducer(self) -> None: ...
+
+    def loseConnection(self) -> None: ...
+
+
+def crowd(count: int) -> tuple[Any, list[VirtualConnection[Any]]]:
+    """A connection to a gateway that is not there, with so many guests."""
+    config = EndpointConfig(message_format=Json(), ping_interval=0)
+    wire = GatewayFactory(config, clock=Clock()).buildProtocol(None)
+    wire.makeConnection(cast(Any, Nowhere()))
+    made: list[VirtualConnection[Any]] = []
+    wire.gateway.listen(made.append)
+    wire.dataReceived(b"".join(encode_connect(1 + n, 1) for n in range(count)))
+    return wire, made
+
+
+def print_crowds() -> None:
+    """Broadcasts and the end of a gateway; the best of some runs each."""
+    message = {"players": [{"id": n, "x": n * 0.5, "y": n * 0.25, "hp": 100} for n in range(56)]}
+    size = len(Json().encode(message))
+    print("crowd\tms CPU")
+    for count in (500, 1000):
+        _, conns = crowd(count)
+        group = Group(conns)
+
+        def send_to_each(conns: list[VirtualConnection[Any]] = conns) -> None:
+            for conn in conns:
+                conn.send(message)
+
+        def tell(group: Group[VirtualConnection[Any]] = group) -> None:
+            group.tell(message)
+
+        for name, call in (("send to each of", send_to_each), ("Group.tell to", tell)):
+            print(f"{name} {count}, {size} B of JSON\t{best(call):.2f}")
+    took = [lose_a_crowd(2000) for _ in range(5)]
+    print(f"a gateway is lost with 2000 guests, who each tell the room\t{min(took):.2f}")
+
+
+def lose_a_crowd(count: int) -> float:
+    """Milliseconds of CPU until all know that the gateway is gone."""
+    wire, conns = crowd(count)
+    room = Group(conns)
+
+    def left(conn: VirtualConnection[Any]) -> None:
+        room.tell({"left": conn.conn_id})
+
+    for conn in conns:
+        conn.receive().addErrback(lambda _: None)
+        conn.on_end(left)
+    return best(lambda: wire.connectionLost(Failure(ConnectionDone())), 1)
+
+
+def best(call: Callable[[], object], times: int = 20) -> float:
+    """Milliseconds of CPU."""
+    took = []
+    for _ in range(times):
+        began = time.process_time()
+        call()
+        took.append(time.process_time() - began)
+    return min(took) * 1e3
+
+
 async def dial_many(endpoint: GatewayConnection, count: int) -> list[VirtualConnection[Any]]:
     made: list[VirtualConnection[Any]] = []
     while len(made) < count:
@@ -109,21 +193,27 @@ async def dial_many(endpoint: GatewayConnection, count: int) -> list[VirtualConn
     return made
 
 
+@contextmanager
+def echo_server(gateway: Running) -> Iterator[None]:
+    """A raw game server that sends everything back, on the first core."""
+    where = [str(FIRST_CORE), *gateway.server.split(":"), str(SERVER_ID)]
+    server = subprocess.Popen([sys.executable, "-c", ECHO_SERVER, *where], stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    server.stdout.readline()
+    try:
+        yield
+    finally:
+        server.kill()
+        server.wait()
+
+
 def main() -> None:
     os.sched_setaffinity(0, {LAST_CORE})
     print(f"# CPython {platform.python_version()} on {platform.machine()}")
-    with running(Gateway("fastway", [*FASTWAY, "--client-max-conn", "0"])) as gateway:
-        where = [str(FIRST_CORE), *gateway.server.split(":"), str(SERVER_ID)]
-        server = subprocess.Popen(
-            [sys.executable, "-c", ECHO_SERVER, *where], stdout=subprocess.PIPE
-        )
-        assert server.stdout is not None
-        server.stdout.readline()
-        try:
-            react(lambda reactor: ensureDeferred(run(reactor, gateway)))
-        finally:
-            server.kill()
-            server.wait()
+    print_crowds()
+    wide = Gateway("fastway", [*FASTWAY, "--client-max-conn", "0"])
+    with running(wide) as gateway, echo_server(gateway):
+        react(lambda reactor: ensureDeferred(run(reactor, gateway)))
 
 
 if __name__ == "__main__":

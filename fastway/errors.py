@@ -13,6 +13,7 @@ different classes; an error carries its values, not only a text.
      |    +-- MessageTooLarge   a message does not fit a packet
      |    +-- SendQueueFull     a sender that does not wait
      |    +-- GatewayDown       that gateway is not connected
+     |    +-- GatewayUnreachable  no connection to a gateway is to be had
      |    +-- RequestsFull      more requests wait than may
      |    +-- AlreadyListening  somebody takes what is dialled there
      +-- RemoteError            the peer broke the protocol; its link must be lost
@@ -63,6 +64,7 @@ __all__ = [
     "FrameTooShort",
     "GatewayDied",
     "GatewayDown",
+    "GatewayUnreachable",
     "LocalError",
     "LoginFailed",
     "MessageTooLarge",

@@ -54,6 +54,15 @@ class Watched(Protocol):
         """Act if something is due at `now` (seconds); return the next time to ask, or None."""
 
 
+class _Slot(set[Watched]):
+    """The items of one slot. They share its number; each would keep one of its own otherwise."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
 class Wheel:
     """Deadlines of `Watched` items on one clock.
 
@@ -63,7 +72,7 @@ class Wheel:
     def __init__(self, clock: IReactorTime, tick: float = TICK) -> None:
         self._clock = clock
         self._tick = tick
-        self._slots: dict[int, set[Watched]] = {}
+        self._slots: dict[int, _Slot] = {}
         self._reached = 0
         """The last slot whose items were asked."""
         self._stalled = 0.0
@@ -96,8 +105,11 @@ class Wheel:
             self._reached = int(self.seconds() / self._tick)
             self._schedule()
         slot = max(slot, self._reached + 1)
-        item.slot = slot
-        self._slots.setdefault(slot, set()).add(item)
+        items = self._slots.get(slot)
+        if items is None:
+            items = self._slots[slot] = _Slot(slot)
+        items.add(item)
+        item.slot = items.number
 
     def forget(self, item: Watched) -> None:
         """The item is gone: never ask it again."""

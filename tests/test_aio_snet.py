@@ -25,6 +25,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
+from fastway import kernel
 from fastway.aio import (
     EndpointConfig,
     Gateway,
@@ -44,6 +45,7 @@ from fastway.snet.stream import StreamConnectionLost
 from fastway.wheel import Wheel
 from tests.support import checks
 from tests.support.aio import Turns
+from tests.support.aio_cases import new_uvloop, uvloop
 from tests.support.checks import check_transport
 from tests.support.files import scratch
 from tests.support.gateways import OneOf
@@ -162,13 +164,6 @@ class AioBodyTests(StreamBody, AioSnetCase):
         await self.cuts(True, 3, 100, 1_500_000)
 
 
-uvloop: Any
-try:
-    import uvloop
-except ImportError:
-    uvloop = None
-
-
 class UvloopBodyTests(AioBodyTests):
     """The same on uvloop."""
 
@@ -176,7 +171,7 @@ class UvloopBodyTests(AioBodyTests):
         skip = "uvloop is missing"
 
     def make_loop(self) -> asyncio.AbstractEventLoop:
-        return cast(asyncio.AbstractEventLoop, uvloop.new_event_loop())
+        return new_uvloop()
 
 
 class CheckTests(AioSnetCase):
@@ -386,6 +381,23 @@ class AttemptTests(AioSnetCase):
                 tape.wire.write(b"0123456789")
         await arrival(tape, b"0123456789" * 20)
         self.assertIn("cut", tape.events)
+
+    async def test_replay_is_on_its_way(self) -> None:
+        """What is sent again counts as on its way: with it, no more than `buffer` bytes are."""
+        self.patch(kernel, "acked_bytes", lambda sock: 0)
+        await self.listen(echo=False)
+        proxy = self.proxy()
+        tape = await self.dial(proxy.port)
+        (two,) = self.served.tapes
+        proxy.freeze()
+        tape.wire.write(noise(20_000))
+        await turns()
+        tape.wire.write(noise(22_000))
+        tape.wire.resume_now()
+        await until("a bufferful", lambda: len(two.received) >= 32_000)
+        await turns()
+        self.assertLessEqual(len(two.received), 32 * 1024)
+        self.assertTrue((noise(20_000) + noise(22_000)).startswith(two.received))
 
     async def test_a_faulty_rider(self) -> None:
         """What a rider raises ends its stream, and is logged; nothing else notices."""

@@ -14,9 +14,13 @@ from tests.support.files import CHECKOUT
 
 PAGES = (
     "README.md",
+    "docs/asyncio.md",
+    "docs/control.md",
     "docs/endpoint.md",
     "docs/from-go.md",
+    "docs/game-server.md",
     "docs/snet.md",
+    "docs/testing.md",
     "docs/tutorial.md",
     "docs/wire.md",
     "examples/README.md",
@@ -176,6 +180,14 @@ fastway ping: ...
 ```
 """
         Story(page, patience=30).run()
+
+    def test_used(self) -> None:
+        """A file is used by who imports it, names it, or runs it as a module."""
+        file = ["```python", "# a.py", "print(1)", "```"]
+        for use in ("python a.py", "python -m a", "ls; cat a.py"):
+            Story("\n".join([*file, "```sh", use, "```"]), patience=30).run()
+        for use in ("ls", "python -m site", "echo aa.py"):
+            self.assertIn("no block uses", self.wrong(*file, "```sh", use, "```"))
 
     def test_failures(self) -> None:
         """A command or a program that fails, one that goes on, a file that nobody uses."""

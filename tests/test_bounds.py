@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from twisted.internet.protocol import Protocol
 
-from fastway.endpoint import EndpointConfig, Json, Overflow, VirtualConnection
+from fastway.endpoint import EndpointConfig, Json, Overflow, VirtualConnection, unread
 from fastway.endpoint.transport import VirtualTransport
 from fastway.errors import ConnectionEnded, ReceiveQueueFull
 from tests.support.errors import raised
@@ -22,6 +22,11 @@ Conn = VirtualConnection[Any]
 
 
 class BoundsTestCase(ClockTestCase):
+    overhead = 0
+
+    def setUp(self) -> None:
+        self.patch(unread, "OVERHEAD", self.overhead)
+
     def crowd(self, count: int, **config: Any) -> tuple[ScriptedGateway, list[Conn]]:
         """A server with so many who dialled it."""
         config.setdefault("accept_queue", max(count, 1))
@@ -347,6 +352,29 @@ class PauseTimeoutTests(BoundsTestCase):
                 )
 
 
+class OverheadTests(BoundsTestCase):
+    """Messages take room besides their bytes."""
+
+    overhead = 64
+
+    def test_empty(self) -> None:
+        """Empty messages count: so many of all together, then who holds most pays."""
+        gateway, (one, two) = self.crowd(2, receive_total=640)
+        gateway.say(packet(FIRST, b"") * 7 + packet(FIRST + 1, b"") * 3)
+        self.assertEqual(gateway.endpoint.link.unread.size, 640)
+        self.assertEqual((one.ended, two.ended), (None, None))
+        gateway.say(packet(FIRST + 1, b""))
+        self.assertIsInstance(one.ended, ReceiveQueueFull)
+        self.assertIsNone(two.ended)
+        for _ in range(7):
+            self.assertEqual(self.read(one), b"")
+        self.assertEqual(gateway.endpoint.link.unread.size, 4 * 64)
+        two.close()
+        for _ in range(4):
+            self.read(two)
+        self.assertEqual(gateway.endpoint.link.unread.size, 0)
+
+
 class StreamTests(BoundsTestCase):
     """`stream_buffer`: of a byte stream that is paused."""
 
@@ -378,20 +406,6 @@ class StreamTests(BoundsTestCase):
         gateway.clock.advance(5)
         self.assertFalse(gateway.paused)
         self.assertEqual((conn.ended is None, other.ended), (False, None))
-
-    def test_closed_streams_keep_theirs(self) -> None:
-        """What a closed stream has still to hand over is never dropped."""
-        gateway, (conn, _) = self.crowd(2, receive_total=100)
-        taking = Taking()
-        stream = VirtualTransport(conn)
-        stream.attach(taking)
-        stream.pauseProducing()
-        gateway.say(packet(FIRST, bytes(80)) + close(FIRST))
-        gateway.say(packet(FIRST + 1, bytes(30)))
-        stream.resumeProducing()
-        for _ in range(5):
-            gateway.clock.advance(0)
-        self.assertEqual((len(taking.got), taking.lost), (80, 1))
 
     def test_accepted_late(self) -> None:
         """A stream that is taken over after data came gets the bytes as they were, whatever the

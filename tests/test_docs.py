@@ -9,12 +9,14 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway import errors
 from fastway.config.table import OPTIONS
+from fastway.endpoint import EndpointConfig, Overflow
 from fastway.errors import Reason
 from tests.support.files import CHECKOUT
 
@@ -70,7 +72,7 @@ def anchors(text: str) -> set[str]:
 
 def links(text: str) -> Iterator[str]:
     """The targets of a page's links to other pages and places."""
-    text = re.sub(r"^```.*?^```|^    .*$", "", text, flags=re.S | re.M)
+    text = re.sub(r"^```.*?^```|^    [^\n]*$", "", text, flags=re.S | re.M)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not target.startswith(("http:", "https:")):
             yield target
@@ -224,6 +226,40 @@ class HousePage(SynchronousTestCase):
         text = read("docs/architecture.md").partition("\n### ")[0]
         named = {name for row in rows(text) for name in re.findall("`(.*?)`", row[0])}
         self.assertEqual(named - {"relay"}, modules - {"snet.transport"})
+
+
+class LibraryPage(SynchronousTestCase):
+    """docs/endpoint.md, beside the library."""
+
+    def test_bounds(self) -> None:
+        """Every bound of a configuration stands there, in its order, with its default."""
+        section = (
+            read("docs/endpoint.md").partition("\n## Bounds\n")[2].partition("\nArguments")[0]
+        )
+        found = {code(row[0]): row[1] for row in rows(section)}
+        config = EndpointConfig()
+        units = {"KiB": 1024, "MiB": 1024 * 1024, "bytes": 1, "s": 1}
+        for name, told in found.items():
+            value = getattr(config, name)
+            if isinstance(value, Overflow):
+                self.assertEqual(code(told), value.name)
+            else:
+                number, _, unit = told.partition(" ")
+                self.assertEqual(float(number) * units.get(unit, 1), value, name)
+        others = {"message_format", "timeout_callback", "network_callback", "control"}
+        self.assertEqual(set(found), {field.name for field in fields(EndpointConfig)} - others)
+
+    def test_old_names(self) -> None:
+        """No page but those that tell of them has a name that is only an alias."""
+        old = re.compile(
+            r"\bEndpointFactory\b|\bEndpoint\(|\.when_closed\(|\.when_ready\(|conn\.endpoint\b"
+        )
+        for page in pages():
+            text = read(page)
+            if page == "docs/endpoint.md":
+                text = text.replace(text[text.index("The older names") :].partition("\n\n")[0], "")
+            if page != "CHANGES.md":
+                self.assertEqual(old.findall(text), [], page)
 
 
 class FigureTests(SynchronousTestCase):

@@ -45,6 +45,7 @@ from fastway.errors import (
 from fastway.gateway import PortConfig
 from tests.support.endpoint import (
     EndpointBody,
+    MemoryWorld,
     ScriptedWorld,
     SocketWorld,
     World,
@@ -90,6 +91,24 @@ class ScriptedServerTests(EndpointBody, TestCase):
         gateway = ScriptedGateway(EndpointConfig(**config), SERVER_ID)
         gateway.log_in()
         return ScriptedWorld(gateway, SERVER_ID)
+
+
+class MemoryClientTests(EndpointBody, TestCase):
+    """A client of the real gateway without sockets."""
+
+    async def open(self, **config: Any) -> World:
+        world = MemoryWorld(False, EndpointConfig(**config))
+        self.addCleanup(world.gateway.stop)
+        return world
+
+
+class MemoryServerTests(EndpointBody, TestCase):
+    """A server of the real gateway without sockets."""
+
+    async def open(self, **config: Any) -> World:
+        world = MemoryWorld(True, EndpointConfig(**config))
+        self.addCleanup(world.gateway.stop)
+        return world
 
 
 class SocketTestCase(TestCase):

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+import fastway.endpoint.core as core_module
 from fastway.endpoint.core import (
     Closed,
     EndpointCore,
@@ -575,6 +576,20 @@ pieces = st.one_of(
     st.builds(dial, ids),
     st.builds(lambda kind, data: packet(0, bytes([kind]) + data), st.integers(0, 255), messages),
 )
+
+
+class ManyTests(CoreTestCase):
+    """A gateway that opens connections without end."""
+
+    def test_too_many(self) -> None:
+        """One more than MAX_CONNS breaks the link; one in place of a closed one does not."""
+        self.patch(core_module, "MAX_CONNS", 3)
+        core = EndpointCore()
+        core.receive_data(b"".join(connect(conn_id, 5) for conn_id in (1, 2, 3)))
+        core.receive_data(close(2) + connect(4, 5))
+        self.assertIsNone(core.error)
+        core.receive_data(connect(5, 5))
+        self.assertIsInstance(core.error, Unexpected)
 
 
 class FuzzTests(CoreTestCase):

@@ -24,13 +24,15 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.endpoint import EndpointConfig, Group, Overflow, Slow, Text, VirtualConnection
 from fastway.endpoint.core import ConnState
-from fastway.errors import FastwayError
+from fastway.endpoint.unread import OVERHEAD
+from fastway.errors import FastwayError, SendQueueFull
 from tests.support.core import DETERMINISTIC
 from tests.support.golden import FIRST, PING, accept, close, connect, packet, refuse, split
 from tests.support.logs import LogLines
 from tests.support.scripted import ScriptedGateway
 
 Conn = VirtualConnection[Any]
+RAISED = (ZeroDivisionError, SendQueueFull)
 
 
 class EndpointMachine(RuleBasedStateMachine):
@@ -48,10 +50,11 @@ class EndpointMachine(RuleBasedStateMachine):
     def begin(self, kind: int) -> None:
         """A new connection to a gateway."""
         self.config = EndpointConfig(
+            control=False,
             message_format=Text(),
             receive_queue=4,
             receive_buffer=60,
-            receive_total=150,
+            receive_total=150 + 4 * OVERHEAD,
             accept_queue=3,
             send_buffer=60,
             ping_interval=5 if kind & 1 else 0,
@@ -293,10 +296,10 @@ class EndpointMachine(RuleBasedStateMachine):
         for conn in [*self.endpoint.connections, *self.endpoint._waiting]:
             self.know(conn)
         link = self.endpoint.link
-        held = sum(conn.held for conn in self.conns)
+        held = sum(conn.held + OVERHEAD * conn.unread for conn in self.conns)
         assert link.unread.size == held, (link.unread.size, held)
         if self.config.overflow is Overflow.CLOSE:
-            assert held <= self.config.receive_total + 40
+            assert held <= self.config.receive_total + 40 + OVERHEAD
             assert not link.paused
         for place, conn in enumerate(self.conns):
             assert self.ends[place] == (conn.ended is not None)
@@ -310,10 +313,10 @@ class EndpointMachine(RuleBasedStateMachine):
 
     @invariant()
     def logged(self) -> None:
-        """Nothing is logged but what callbacks were told to raise."""
+        """Nothing is logged but what callbacks were told to raise, and a handler's full buffer."""
         for event in self.log.events:
             failure = event.get("log_failure")
-            assert failure is None or failure.check(ZeroDivisionError), failure
+            assert failure is None or failure.check(*RAISED), failure
 
     def teardown(self) -> None:
         self.plan.clear()
@@ -331,4 +334,4 @@ class MachineTests(SynchronousTestCase):
         """Whatever peers say and callbacks do, every law holds after every step."""
         options = settings(DETERMINISTIC, max_examples=150, stateful_step_count=40)
         run_state_machine_as_test(EndpointMachine, settings=options)
-        self.flushLoggedErrors(ZeroDivisionError)
+        self.flushLoggedErrors(*RAISED)

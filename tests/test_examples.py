@@ -69,7 +69,11 @@ EXPECTED = {
         "dial of 2: refused by the gateway",
     ],
     "web_site.py": ["200: you asked for /index.html"],
-    "with_asyncio.py": ["client: HELLO", "server: closed by the far end"],
+    "with_asyncio.py": [
+        "client: HELLO",
+        "client: nothing more",
+        "server: closed by the far end",
+    ],
 }
 TURNED = {
     "bad_network.py": [

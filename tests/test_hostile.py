@@ -22,7 +22,8 @@ from fastway.endpoint import (
     Slow,
     VirtualConnection,
 )
-from fastway.errors import BadMessage, EndpointEnded, FastwayError
+from fastway.endpoint.unread import OVERHEAD
+from fastway.errors import BadMessage, ConnectionEnded, EndpointEnded, FastwayError
 from tests.support.golden import (
     FIRST,
     PING,
@@ -100,7 +101,7 @@ class LyingGatewayTests(ClockTestCase):
         )
         self.assertEqual(len(gateway.endpoint.connections), 10)
         self.assertEqual(gateway.heard(), b"".join(close(FIRST + n) for n in range(10, count)))
-        self.assertEqual(gateway.endpoint.link.unread.size, 10)
+        self.assertEqual(gateway.endpoint.link.unread.size, 10 * (1 + OVERHEAD))
         # Agreed to, nothing is left of them.
         gateway.say(b"".join(close(FIRST + n) for n in range(10, count)))
         self.assertEqual(len(gateway.endpoint.link.core.conns), 10)
@@ -142,6 +143,46 @@ class LyingGatewayTests(ClockTestCase):
         old.close()
         self.assertEqual(gateway.heard(), b"")
         self.assertFalse(old.tell(b"x"))
+
+    def test_same_id_in_one_read(self) -> None:
+        """What the old one's owner does before he is told of its end does not touch the new."""
+        for how in range(4):
+            gateway = self.server()
+            gateway.log_in()
+            gateway.say(CONNECTED)
+            old = self.successResultOf(gateway.endpoint.accept())
+            group = Group([old])
+            given_up = gateway.endpoint.dial(3)
+            gateway.heard()
+
+            def said(_: Any, how: int = how, old: Conn = old, group: Group[Conn] = group) -> None:
+                if how == 0:
+                    self.assertFalse(old.tell(b"for the old"))
+                elif how == 1:
+                    old.close()
+                elif how == 2:
+                    self.assertEqual(group.tell(b"for the old"), 0)
+                else:
+                    old.send(b"for the old")
+
+            said_by = old.receive().addCallback(said)
+            if how == 3:
+                given_up.cancel()
+                self.failureResultOf(given_up, CancelledError)
+                gateway.say(HELLO + CLOSED + accept(FIRST, 3) + packet(FIRST, b"x"))
+                self.failureResultOf(said_by, ConnectionEnded)
+                self.assertEqual(gateway.heard(), CLOSED)
+                self.assertEqual(gateway.endpoint.connections, [])
+                continue
+            gateway.say(HELLO + CLOSED + connect(FIRST, 2) + packet(FIRST, b"new"))
+            self.successResultOf(said_by)
+            self.assertEqual(gateway.heard(), b"")
+            new = self.successResultOf(gateway.endpoint.accept())
+            self.assertEqual(self.successResultOf(new.receive()), b"new")
+            self.assertTrue(new.tell(b"Hello"))
+            self.assertEqual(gateway.heard(), HELLO)
+            new.close()
+            self.assertEqual(gateway.heard(), CLOSED)
 
     def test_never_answers(self) -> None:
         """A gateway that answers nothing: dials fail in their time, nothing grows."""
@@ -197,7 +238,7 @@ class HostileGuestTests(ClockTestCase):
                 if n % 50 == 0:
                     gateway.say(connect(FIRST + 1000 + 1000 * size + n, 1))
                 gateway.say(packet(FIRST + 1000 + 1000 * size + n // 50 * 50, bytes(size)))
-                self.assertLessEqual(gateway.endpoint.link.unread.size, 55_000)
+                self.assertLessEqual(gateway.endpoint.link.unread.size, 55_000 + OVERHEAD)
         gateway.say(packet(FIRST, bytes(5000)) * 100)
         self.assertEqual([conn.ended for conn in conns[1:]], [None] * 19)
 

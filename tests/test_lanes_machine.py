@@ -156,6 +156,8 @@ class GatewayPath:
         coming = sum(count.input_bytes for count in counts)
         native = self.service.native
         if native is None:
+            assert coming == sum(unhandled(link.lane) for link in self.service.connected)
+            assert self.service.input_bytes == coming
             assert self.service.waiting_packets == packets
             assert self.service.waiting_bytes == waiting + coming
             return
@@ -173,6 +175,12 @@ class GatewayPath:
         self.service.stopService()
         while self.service.connected:
             self.reactor.iterate(0)
+
+
+def unhandled(lane: Any) -> int:
+    """Bytes that came to a Python lane and wait: of half a packet, and commands."""
+    pending = 0 if lane._reader is None or lane._closing else lane._reader.pending
+    return pending + sum(len(data) for _, data, _ in lane._rest or ())
 
 
 class PathsMachine(RuleBasedStateMachine):
@@ -209,9 +217,9 @@ class PathsMachine(RuleBasedStateMachine):
         while True:
             for _ in range(3):
                 self.reactor.iterate(0)
+                for path in self.paths:
+                    path.check_books()
             python, core = (path.snapshot() for path in self.paths)
-            for path in self.paths:
-                path.check_books()
             if python["read"] and python == core:
                 return
             if self.reactor.seconds() > deadline:
@@ -272,6 +280,18 @@ class PathsMachine(RuleBasedStateMachine):
             for path in self.paths:
                 path.peers[which].send(piece)
             self.agree()
+
+    @precondition(lambda self: self.paths)
+    @rule(which=PICKS, count=st.integers(17, 150), halves=st.booleans())
+    def flood(self, which: int, count: int, halves: bool) -> None:
+        """More commands than one turn has room for, in one read or in two."""
+        which %= len(self.paths[0].peers)
+        data = b"".join(self.bytes_of(which, "unknown", n, b"flood") for n in range(count))
+        for piece in cut(data, [len(data) // 2] if halves else []):
+            for path in self.paths:
+                path.peers[which].send(piece)
+                self.reactor.iterate(0)
+        self.agree()
 
     @rule(which=PICKS, reset=st.booleans(), pick=PICKS)
     def leave(self, which: int, reset: bool, pick: int) -> None:

@@ -116,11 +116,7 @@ class OutsideTests(SocketTestCase):
     async def hold(self, inside: str) -> None:
         sockets = self.listen_mixed(inside, server=PortConfig(queue_bytes=300_000))
         client, server = await sockets.client(), await sockets.server()
-        conn_id = await sockets.pair(client, server)
-        server.wire.pauseProducing()
-        data = b"".join(packet(conn_id, bytes([n]) * 200_000) for n in range(60))
-        client.send(data)
-        await until("the hold", lambda: client.link.counts().held)
+        data = await self.hold_behind(sockets, client, server)
         await later(0.05)
         self.assertTrue(client.link.counts().held)
         self.assertGreaterEqual(sockets.service.holds, 1)
@@ -141,15 +137,8 @@ class OutsideTests(SocketTestCase):
         """A client in the core that does not read is cut, whoever sends to it."""
         sockets = self.listen_mixed("client", client=PortConfig(queue_bytes=300_000))
         client, server = await sockets.client(), await sockets.server()
-        conn_id = await sockets.pair(client, server)
-        client.wire.pauseProducing()
-        for _ in range(300):
-            server.send(packet(conn_id, bytes(200_000)))
-            await server.was_read()
-            if client.link.lost:
-                break
+        await self.cut_slow_client(sockets, client, server)
         self.assertIs(client.link.lost, Reason.SLOW_READER)
-        await server.expect(close(conn_id))
 
 
 @on_both_paths

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
+from typing import Any, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.errors import AuthFailed, BadCommand, Reason
-from fastway.gateway import Facts, PortConfig
+from fastway.gateway import Facts, GatewayFactory, PortConfig
 from fastway.gateway.facts import facts_of
-from fastway.gateway.preface import TIMEOUT, Chain, Done, KeyHandshake
+from fastway.gateway.preface import SECURE_TIMEOUT, TIMEOUT, Chain, Done, KeyHandshake
 from tests.support.core import DETERMINISTIC, cut
-from tests.support.ends import Harness
+from tests.support.ends import Harness, LinkTransport
 from tests.support.errors import raised
 from tests.support.golden import KEY, PING, prove
 from tests.support.logs import LogLines
+from tests.support.tls import make_certificate
 
 
 @dataclass
@@ -163,3 +168,113 @@ class PortTests(SynchronousTestCase):
         self.assertEqual(len(harness.servers.handshakes), 0)
         first, second = harness.stranger(), harness.stranger()
         self.assertEqual((first.lost, second.lost), (None, None))
+
+
+class TcpTransport(LinkTransport):
+    """What TLS stands on."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Nothing is delayed in memory."""
+
+
+class TlsStranger:
+    """A connection of a port behind Twisted's TLS, in memory.
+
+    Attributes:
+        ours: What TLS of the gateway's end stands on.
+    """
+
+    def __init__(self, harness: Harness, factory: GatewayFactory, own: Any) -> None:
+        address = IPv4Address("TCP", "192.0.2.1", 50)
+        before = set(harness.service.connected)
+        self.harness = harness
+        self.ours = TcpTransport(peerAddress=address)
+        context = own.options()
+        self.wire = cast(Any, TLSMemoryBIOFactory(context, False, factory, harness.clock))
+        self.wire = self.wire.buildProtocol(address)
+        self.wire.makeConnection(self.ours)
+        (self.link,) = set(harness.service.connected) - before
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trusting.check_hostname = False
+        trusting.verify_mode = ssl.CERT_NONE
+        self.end = trusting.wrap_bio(self.incoming, self.outgoing)
+
+    def exchange(self) -> None:
+        """Both ends read what the other wrote."""
+        self.incoming.write(self.ours.value())
+        self.ours.clear()
+        said = self.outgoing.read()
+        if said:
+            self.wire.dataReceived(said)
+            self.harness.clock.advance(0)
+
+    def shake_hands(self) -> None:
+        while True:
+            try:
+                self.end.do_handshake()
+            except ssl.SSLWantReadError:
+                self.exchange()
+            else:
+                self.exchange()
+                return
+
+
+class TlsTests(SynchronousTestCase):
+    """A TLS handshake is one of the prefaces: late, or one too many, it is dropped."""
+
+    def setUp(self) -> None:
+        self.own = make_certificate()
+
+    def test_known_when_it_is_over(self) -> None:
+        """A client behind TLS has no id before that, and needs no byte of its own for it."""
+        harness = Harness()
+        stranger = TlsStranger(harness, harness.clients, self.own)
+        self.assertFalse(stranger.link.known)
+        self.assertEqual(len(harness.clients.handshakes), 1)
+        stranger.shake_hands()
+        self.assertTrue(stranger.link.known)
+        self.assertEqual(len(harness.clients.handshakes), 0)
+        harness.pass_time(SECURE_TIMEOUT + 1)
+        self.assertIsNone(stranger.link.lost)
+
+    def test_hello_that_never_ends(self) -> None:
+        """Half a hello is dropped after ten seconds, without an idle timeout and in one line."""
+        harness = Harness(client=PortConfig(idle_timeout=0))
+        strangers = [TlsStranger(harness, harness.clients, self.own) for _ in range(3)]
+        with pytest.raises(ssl.SSLWantReadError):
+            strangers[0].end.do_handshake()
+        strangers[0].wire.dataReceived(strangers[0].outgoing.read()[:20])
+        harness.pass_time(SECURE_TIMEOUT - 0.5)
+        self.assertEqual([one.link.lost for one in strangers], [None] * 3)
+        with LogLines() as log:
+            harness.pass_time(1)
+        self.assertEqual([one.link.lost for one in strangers], [Reason.HANDSHAKE_TIMEOUT] * 3)
+        self.assertTrue(all(one.ours.aborted for one in strangers))
+        self.assertEqual([line for line in log.lines if "no complete handshake" not in line], [])
+        self.assertLessEqual(len(log.lines), 1)
+
+    def test_too_many(self) -> None:
+        """Past max_handshakes the oldest under way goes, and nobody who is in."""
+        harness = Harness(client=PortConfig(max_handshakes=2))
+        known = TlsStranger(harness, harness.clients, self.own)
+        known.shake_hands()
+        strangers = [TlsStranger(harness, harness.clients, self.own) for _ in range(3)]
+        self.assertIs(strangers[0].link.lost, Reason.TOO_MANY_HANDSHAKES)
+        self.assertEqual([one.link.lost for one in [known, *strangers[1:]]], [None] * 3)
+
+    def test_server(self) -> None:
+        """A server's own handshake has its time once TLS is there, and no more."""
+        harness = Harness()
+        slow, silent = [TlsStranger(harness, harness.servers, self.own) for _ in range(2)]
+        harness.pass_time(SECURE_TIMEOUT - 1)
+        slow.shake_hands()
+        silent.shake_hands()
+        harness.pass_time(TIMEOUT - 1)
+        slow.exchange()
+        slow.end.write(prove(slow.end.read(8), 3))
+        slow.exchange()
+        self.assertTrue(slow.link.known)
+        harness.pass_time(1.25)
+        self.assertIsNone(slow.link.lost)
+        self.assertIs(silent.link.lost, Reason.HANDSHAKE_TIMEOUT)

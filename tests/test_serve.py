@@ -275,6 +275,36 @@ class LimitTests(ServeTestCase):
         self.assertEqual(len(gateway.heard()), 3000 * len(CLOSED))
         self.assertEqual(self.flushLoggedErrors(), [])
 
+    def test_those_who_left_make_room(self) -> None:
+        """Who dialled, spoke and left while he waited keeps nobody out; while there is room what
+        he said is still received."""
+        gate: Deferred[None] = Deferred()
+        got: list[tuple[int, bytes]] = []
+
+        async def handler(conn: Conn) -> None:
+            if conn.conn_id == FIRST:
+                await gate
+            async for message in conn:
+                got.append((conn.conn_id - FIRST, message))
+
+        gateway = self.serving(handler, limit=1, accept_queue=3)
+        self.come(gateway, 0)
+        for n in range(1, 101):
+            gateway.say(connect(FIRST + n, 1) + packet(FIRST + n, b"x") + close(FIRST + n))
+        honest = self.come(gateway, 101, 102)
+        self.assertEqual(len(gateway.endpoint._waiting), 3)
+        gateway.say(packet(FIRST + 101, b"y"))
+        self.assertEqual((gateway.heard(), [conn.ended for conn in honest]), (b"", [None] * 2))
+        self.come(gateway, 103)  # in the place of the last that had left
+        self.assertEqual(gateway.heard(), b"")
+        self.come(gateway, 104)
+        self.assertEqual(gateway.heard(), close(FIRST + 104))
+        gate.callback(None)
+        gateway.say(CLOSED + close(FIRST + 101) + close(FIRST + 102))
+        self.assertEqual(got, [(101, b"y")])
+        self.assertEqual(len(gateway.endpoint._waiting), 0)
+        self.assertEqual(gateway.endpoint._waiting._ended, 0)
+
     def test_bad_values(self) -> None:
         gateway = self.server()
         for bad in ({"limit": 0}, {"limit": float("nan")}, {"grace": -1}, {"grace": float("nan")}):

@@ -129,6 +129,28 @@ class HandshakeTests(SocketTestCase):
         await client.expect(refuse(0))
 
 
+class MemoryTests(SocketTestCase):
+    """What Twisted keeps with a connection of the Python path."""
+
+    async def test_little_is_kept(self) -> None:
+        """Nothing but what it needs: no names for a log, and no attribute that comes later."""
+        sockets = self.listen()
+        client = await sockets.client()
+        transport = cast(Any, client.link.lane).transport
+        before = set(vars(transport))
+        self.assertFalse(before & {"logstr", "repstr"})
+        await client.expect_alive()
+        self.assertEqual(set(vars(transport)), before)
+
+    async def test_names(self) -> None:
+        """It still has a name when somebody asks."""
+        sockets = self.listen()
+        client = await sockets.client()
+        transport = cast(Any, client.link.lane).transport
+        self.assertEqual(repr(transport), "<connection #0 from 127.0.0.1>")
+        self.assertEqual(transport.logstr, transport.logPrefix())
+
+
 @on_both_paths
 class DataTests(SocketTestCase):
     """What goes over virtual connections."""
@@ -648,11 +670,7 @@ class TlsTests(SocketTestCase):
         sockets = self.listen_tls(server=PortConfig(queue_bytes=300_000))
         client = await sockets.client()
         server = await sockets.server()
-        conn_id = await sockets.pair(client, server)
-        server.wire.pauseProducing()
-        data = b"".join(packet(conn_id, bytes([n]) * 200_000) for n in range(60))
-        client.send(data)
-        await until("the hold", lambda: client.link.counts().held)
+        data = await self.hold_behind(sockets, client, server)
         server.wire.resumeProducing()
         await server.expect(data)
         await client.expect_alive()
@@ -661,12 +679,5 @@ class TlsTests(SocketTestCase):
         """A client that stops reading is cut over TLS too."""
         sockets = self.listen_tls(client=PortConfig(queue_bytes=300_000))
         client, server = await sockets.client(), await sockets.server()
-        conn_id = await sockets.pair(client, server)
-        client.wire.pauseProducing()
-        for _ in range(300):
-            server.send(packet(conn_id, bytes(200_000)))
-            await server.was_read()
-            if client.link.lost:
-                break
+        await self.cut_slow_client(sockets, client, server)
         self.assertIs(client.link.lost, Reason.SLOW_READER)
-        await server.expect(close(conn_id))

@@ -18,6 +18,7 @@ from fastway.endpoint import (
     GatewayPool,
     PoolEndpoint,
     VirtualConnection,
+    unread,
 )
 from fastway.errors import AlreadyListening, DialFailed, DialRefused, ReceiveQueueFull
 from tests.support.gateways import OneOf
@@ -167,6 +168,33 @@ class BoundTests(StreamCase):
             self.turn()
             self.assertEqual([len(tape.losses), tape.faults], [1, []])
             self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class RestTests(StreamCase):
+    """What a stream that has ended leaves unread counts, and goes first."""
+
+    def test_dropped(self) -> None:
+        """Where all hold too much a closed stream's rest is dropped, and its protocol told."""
+        self.patch(unread, "OVERHEAD", 0)
+        tape, sibling = Tape(), Tape()
+        self.accept(tape, sibling, receive_total=100)
+        for one in (tape, sibling):
+            one.wire.pauseProducing()
+        self.say(1, bytes(60))
+        self.gateway.say(close(1))
+        self.turn()
+        self.assertEqual(tape.losses, [])
+        self.say(2, bytes(40))
+        self.assertEqual(self.gateway.endpoint.link.unread.size, 100)
+        self.say(2, b"x")
+        self.turn()
+        self.assertEqual([self.losses(tape), tape.received], [[ConnectionLost], b""])
+        self.assertIsInstance(tape.wire.conn.ended, ReceiveQueueFull)
+        self.assertEqual(self.gateway.endpoint.link.unread.size, 41)
+        self.assertEqual(sibling.losses, [])
+        tape.within("resumeProducing")
+        self.turn()
+        self.assertEqual([len(tape.losses), self.clock.getDelayedCalls()], [1, []])
 
 
 class EndTests(StreamCase):

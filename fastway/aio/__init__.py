@@ -18,6 +18,7 @@ from __future__ import annotations
 from fastway.aio.connect import Gateway, connect_client, connect_server
 from fastway.aio.connection import GatewayConnection, VirtualConnection
 from fastway.aio.pool import GatewayClient, GatewayPool
+from fastway.control import Bye, Draining, PlayerFacts, TlsFacts
 from fastway.endpoint.accept import Serving
 from fastway.endpoint.config import (
     EndpointConfig,
@@ -27,6 +28,7 @@ from fastway.endpoint.config import (
     NetworkResumed,
     Overflow,
 )
+from fastway.endpoint.control import Control
 from fastway.endpoint.group import Group, Slow
 from fastway.formats import (
     Bytes,
@@ -40,7 +42,10 @@ from fastway.formats import (
 from fastway.snet.config import SnetConfig
 
 __all__ = [
+    "Bye",
     "Bytes",
+    "Control",
+    "Draining",
     "Encoded",
     "EndpointConfig",
     "Gateway",
@@ -56,11 +61,13 @@ __all__ = [
     "NetworkLost",
     "NetworkResumed",
     "Overflow",
+    "PlayerFacts",
     "ProtocolBuffers",
     "Serving",
     "Slow",
     "SnetConfig",
     "Text",
+    "TlsFacts",
     "VirtualConnection",
     "connect_client",
     "connect_server",

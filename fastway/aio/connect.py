@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
 from fastway.aio.connection import GatewayConnection
+from fastway.aio.loop import AioLoop
 from fastway.causes import cause_of
 from fastway.endpoint.config import EndpointConfig
 from fastway.endpoint.core import EndpointCore
@@ -24,6 +25,9 @@ from fastway.snet.config import SnetConfig
 
 CONNECT_TIMEOUT = 30.0
 """Seconds for a connection, TLS included."""
+
+PIECE = 16 * 1024
+"""Bytes that are handed to the transport at once, without waiting for the end of the turn."""
 
 Factory = Callable[[], asyncio.Protocol]
 
@@ -149,6 +153,9 @@ def _look_at(task: asyncio.Task[Any]) -> None:
 class Wire(asyncio.Protocol):
     """One connection to a gateway, as asyncio knows it, and as a link writes to it.
 
+    asyncio's transports make a call to the kernel for each write. Here the first one after a read
+    goes out at once, and what follows in the same turn of the loop goes out as one.
+
     Attributes:
         gateway: What the application has of it.
         transport: asyncio's, or an snet stream.
@@ -158,22 +165,27 @@ class Wire(asyncio.Protocol):
 
     def __init__(self, gateway: GatewayConnection) -> None:
         self.gateway = gateway
-        self.write: Callable[[bytes], object] = bytes  # the transport's own, once there is one
-        self._link = gateway.link
         self.transport: Any = None
+        self._link = gateway.link
+        self._loop = cast(AioLoop, gateway.link.loop).loop
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._first = True
+        """The next write is the first after a read."""
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
-        self.write = cast(asyncio.Transport, transport).write
         self.resumable = hasattr(transport, "resume_now")
         self._link.connected(self)
 
     def data_received(self, data: bytes) -> None:
+        self._first = not self._parts
         self._link.received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._parts.clear()
         dropped = exc is None or isinstance(exc, (ConnectionError, StreamLost))
         self._link.lost(exc, dropped)
 
@@ -193,6 +205,27 @@ class Wire(asyncio.Protocol):
 
     # What the link calls.
 
+    def write(self, data: bytes) -> None:
+        if self._first:
+            self._first = False
+            self.transport.write(data)
+            return
+        parts = self._parts
+        parts.append(data)
+        self._size += len(data)
+        if self._size >= PIECE:  # a task that never waits must meet the transport's bound
+            self._flush()
+        elif len(parts) == 1:
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        parts = self._parts
+        if parts:
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            self._size = 0
+            self.transport.write(data)
+
     @property
     def below(self) -> Any:
         return self.transport
@@ -208,9 +241,11 @@ class Wire(asyncio.Protocol):
         self.transport.resume_reading()
 
     def close(self) -> None:
+        self._flush()
         self.transport.close()
 
     def abort(self) -> None:
+        self._parts.clear()
         self.transport.abort()
 
     def resume_now(self) -> None:
@@ -223,15 +258,15 @@ R = TypeVar("R", bound=Any)
 class Connecting(Generic[R]):
     """A connection to come: `await` it, or enter it with `async with`, which closes it."""
 
-    def __init__(self, connect: Coroutine[Any, Any, R]) -> None:
+    def __init__(self, connect: Callable[[], Coroutine[Any, Any, R]]) -> None:
         self._connect = connect
         self._result: Any = None
 
     def __await__(self) -> Generator[Any, None, R]:
-        return self._connect.__await__()
+        return self._connect().__await__()
 
     async def __aenter__(self) -> R:
-        self._result = await self._connect
+        self._result = await self
         return cast(R, self._result)
 
     async def __aexit__(
@@ -257,7 +292,7 @@ def connect_client(
 
     Awaiting it raises GatewayUnreachable.
     """
-    return Connecting(connect(gateway, None, b"", config, made))
+    return Connecting(lambda: connect(gateway, None, b"", config, made))
 
 
 def connect_server(
@@ -276,7 +311,7 @@ def connect_server(
     Awaiting it raises GatewayUnreachable, or LoginFailed when the gateway did not take the login.
     """
     secret = key.encode("utf-8") if isinstance(key, str) else key
-    return Connecting(connect(gateway, server_id, secret, config, made))
+    return Connecting(lambda: connect(gateway, server_id, secret, config, made))
 
 
 async def connect(

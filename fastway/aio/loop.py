@@ -13,26 +13,20 @@ log = logging.getLogger("fastway")
 class AioWaiter(asyncio.Future[Any]):
     """A future as `waiting.Waiter`."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, cancel: Callable[[Any], object] | None
-    ) -> None:
-        super().__init__(loop=loop)
-        self._cancel = cancel
+    # No __init__ and no frames of Python's: one is made for each message that is waited for.
 
-    @property
-    def called(self) -> bool:
-        return self.done()
+    on_cancel: Callable[[Any], object] | None = None
 
-    def callback(self, result: Any) -> None:
-        self.set_result(result)
+    called = property(asyncio.Future.done)
+    callback = asyncio.Future.set_result
 
     def errback(self, error: BaseException) -> None:
         self.set_exception(error)
         self.exception()  # nobody has to look at it
 
     def cancel(self, msg: Any = None) -> bool:
-        if self._cancel is not None and not self.done():
-            self._cancel(self)
+        if self.on_cancel is not None and not self.done():
+            self.on_cancel(self)
         return super().cancel(msg)
 
 
@@ -53,7 +47,9 @@ class AioLoop:
         return self.loop.call_later(seconds, call, *args)
 
     def waiter(self, cancel: Callable[[Any], object] | None = None) -> AioWaiter:
-        return AioWaiter(self.loop, cancel)
+        waiter = AioWaiter(loop=self.loop)
+        waiter.on_cancel = cancel
+        return waiter
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         task = self.loop.create_task(coroutine)

@@ -17,6 +17,7 @@ from fastway.aio.loop import AioLoop
 from fastway.endpoint.config import EndpointConfig
 from fastway.endpoint.keeper import Gateways, Keeper, default_backoff
 from fastway.errors import DialTimeout, EndpointEnded, GatewayDown, GatewayUnreachable, LocalError
+from fastway.formats import MessageFormat
 from fastway.reconnect import Backoff
 from fastway.waiting import Waiters
 
@@ -199,11 +200,18 @@ class GatewayClient:
             await self._changes.wait()
         return self.gateway
 
-    async def dial(self, remote_id: int, timeout: float | None = None) -> VirtualConnection[Any]:
+    async def dial(
+        self,
+        remote_id: int,
+        timeout: float | None = None,
+        *,
+        message_format: MessageFormat[Any] | None = None,
+    ) -> VirtualConnection[Any]:
         """Dial a server over whichever gateway is connected, waiting for one if none is.
 
         Args:
             timeout: Seconds for both together.
+            message_format: What its messages are; None: as configured.
 
         Raises:
             DialTimeout: no answer in time.
@@ -225,9 +233,12 @@ class GatewayClient:
                 timer.cancel()
         left = None if end is None else max(0.0, end - loop.time())
         try:
-            return await self.gateway.dial(remote_id, left)
+            conn = await self.gateway.dial(remote_id, left)
         except DialTimeout as error:
             raise DialTimeout(remote_id, cast(float, timeout)) from error
+        if message_format is not None:
+            conn.message_format = message_format
+        return conn
 
     def _check_running(self) -> None:
         if self._ended is not None:

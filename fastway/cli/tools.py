@@ -30,8 +30,8 @@ from zope.interface import implementer
 from fastway.causes import cause_of, string_problem
 from fastway.cli.table import ClientOptions, EchoOptions, PingOptions
 from fastway.endpoint import (
-    Endpoint,
     EndpointConfig,
+    GatewayConnection,
     GatewayPool,
     Overflow,
     VirtualConnection,
@@ -144,7 +144,7 @@ def gateway_endpoint(reactor: Any, option: str, text: str) -> IStreamClientEndpo
         raise ConfigError(option, string_problem(text, error)) from None
 
 
-async def reach(reactor: Any, gateway: str, config: EndpointConfig) -> Endpoint:
+async def reach(reactor: Any, gateway: str, config: EndpointConfig) -> GatewayConnection:
     """Connect to a gateway's client port.
 
     Raises:

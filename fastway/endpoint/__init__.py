@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastway.control import Bye, Draining, PlayerFacts, TlsFacts
     from fastway.endpoint.accept import Serving
     from fastway.endpoint.client import AnyOf, GatewayClient
     from fastway.endpoint.config import (
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "fastway.control": ("Bye", "Draining", "PlayerFacts", "TlsFacts"),
     "fastway.endpoint.accept": ("Serving",),
     "fastway.endpoint.client": ("AnyOf", "GatewayClient"),
     "fastway.endpoint.config": (
@@ -81,7 +83,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 _OLD = {"Endpoint": "GatewayConnection", "EndpointFactory": "GatewayFactory"}
-"""Names before 0.2 -> what they are now."""
+"""Old names, for one release -> what they are now."""
 
 
 def __getattr__(name: str) -> Any:
@@ -96,9 +98,11 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "AcceptEndpoint",
     "AnyOf",
+    "Bye",
     "Bytes",
     "Control",
     "DialEndpoint",
+    "Draining",
     "Encoded",
     "EndpointConfig",
     "FastwayAddress",
@@ -116,11 +120,13 @@ __all__ = [
     "NetworkLost",
     "NetworkResumed",
     "Overflow",
+    "PlayerFacts",
     "PoolEndpoint",
     "ProtocolBuffers",
     "Serving",
     "Slow",
     "Text",
+    "TlsFacts",
     "VirtualConnection",
     "VirtualTransport",
     "connect_client",

@@ -1,14 +1,15 @@
 """Where the virtual connections that the other side dials are taken: one gateway's, or a pool's.
 
 Rule: each is taken once: by a handler that `serve` runs, by a listener, or by whoever accepts. Who
-comes when as many as `accept_queue` wait is closed. A handler's fault ends its own connection.
+comes when as many as `accept_queue` wait is closed, unless one of those has left. A handler's
+fault ends its own connection.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from typing import Any, Generic, TypeVar
 
@@ -30,6 +31,66 @@ MOST_HANDLERS = 100_000
 """Handlers that run at once, if `serve` is not told otherwise."""
 
 
+class Queue(Generic[C]):
+    """Connections that wait to be accepted, those that have ended meanwhile too: what they said is
+    still received, unless their place is needed."""
+
+    def __init__(self) -> None:
+        self._conns: deque[C] = deque()
+        self._ended = 0
+
+    def __len__(self) -> int:
+        return len(self._conns)
+
+    def __iter__(self) -> Iterator[C]:
+        return iter(self._conns)
+
+    def append(self, conn: C) -> None:
+        self._conns.append(conn)
+        if conn.ended is None:
+            conn.enter(self)
+        else:
+            self._ended += 1
+
+    def forget(self, conn: C) -> None:
+        """It has ended: the connection calls this."""
+        self._ended += 1
+
+    def popleft(self) -> C:
+        conn = self._conns.popleft()
+        self._taken(conn)
+        return conn
+
+    def _taken(self, conn: C) -> None:
+        if conn.ended is None:
+            conn.leave(self)
+        else:
+            self._ended -= 1
+
+    def pop(self) -> C:
+        """Take out the one that came last."""
+        conn = self._conns.pop()
+        self._taken(conn)
+        return conn
+
+    def drop_ended(self) -> bool:
+        """Give the place of the first that has ended to somebody else; False: none has."""
+        if self._ended:
+            for conn in self._conns:
+                if conn.ended is not None:
+                    self._conns.remove(conn)
+                    self._ended -= 1
+                    return True
+        return False
+
+    def clear(self) -> list[C]:
+        """All of them, which wait no more."""
+        conns = list(self._conns)
+        while self._conns:
+            self.popleft()
+        return conns
+
+
 class Acceptor(Generic[C]):
     """Takes virtual connections.
 
@@ -41,7 +102,7 @@ class Acceptor(Generic[C]):
     def __init__(self, loop: Loop, limit: int) -> None:
         self._loop = loop
         self._accept_limit = limit
-        self._waiting: deque[C] = deque()
+        self._waiting: Queue[C] = Queue()
         self._acceptors = Waiters(loop)
         self._listener: Callable[[C], object] | None = None
         self._serving: Serving[C] | None = None
@@ -126,9 +187,7 @@ class Acceptor(Generic[C]):
         finally:
             self._starting = False
         if serving.stopped and serving is self._serving:
-            waiting = list(self._waiting)
-            self._waiting.clear()
-            close_all(waiting, NOBODY_SERVES)
+            close_all(self._waiting.clear(), NOBODY_SERVES)
 
     # What the shells build `accept` from.
 
@@ -191,6 +250,8 @@ class Acceptor(Generic[C]):
 
     def _close_too_many(self) -> None:
         while len(self._waiting) > self._accept_limit:
+            if self._waiting.drop_ended():
+                continue
             conn = self._waiting.pop()
             conn.link.close(conn, ConnectionEnded("too many wait to be accepted"))
 

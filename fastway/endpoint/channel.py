@@ -11,14 +11,21 @@ from collections.abc import Callable, Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
 from fastway.endpoint.config import EndpointConfig
-from fastway.errors import BadMessage, ConnectionEnded, FastwayError
+from fastway.errors import BadMessage, ConnectionEnded, FastwayError, ReceiveQueueFull
 from fastway.formats import Encoded, MessageFormat
 from fastway.waiting import Loop, Waiters
 
 T = TypeVar("T")
 
-Taker = Callable[[bytes], bool]
-"""What takes the raw messages of a connection that is a byte stream; False: let it wait."""
+
+class Stream(Protocol):
+    """What takes the raw messages of a connection that is a byte stream."""
+
+    def received(self, data: bytes) -> bool:
+        """Bytes came; False: let them wait."""
+
+    def dropped(self) -> None:
+        """What waited when it ended had to go, for all together held too much: `ended` tells."""
 
 
 class Drained(Protocol):
@@ -39,11 +46,11 @@ class Circle(Protocol):
 class Bounds(Protocol):
     """Counts what waits unread."""
 
-    def more(self, conn: Channel[Any], size: int) -> None:
-        """One more message waits to be read."""
+    def more(self, conn: Channel[Any], size: int, count: int, messages: int) -> None:
+        """So many bytes more, in `count` messages, wait to be read; there are `messages` now."""
 
-    def less(self, conn: Channel[Any], size: int) -> None:
-        """One has been read, or is not wanted."""
+    def less(self, conn: Channel[Any], size: int, count: int) -> None:
+        """So many bytes and messages have been read, or are not wanted."""
 
 
 class Carrier(Protocol):
@@ -131,7 +138,7 @@ class Channel(Generic[T]):
         "_enders",
         "_queue",
         "_readers",
-        "_taker",
+        "_stream",
         "conn_id",
         "ended",
         "facts",
@@ -155,7 +162,7 @@ class Channel(Generic[T]):
         self._readers: Waiters | None = None
         self._enders: dict[Callable[[Any], object], None] | None = None
         self._circles: list[Circle] | None = None
-        self._taker: Taker | None = None
+        self._stream: Stream | None = None
 
     def __repr__(self) -> str:
         state = "open" if self.ended is None else "closed"
@@ -163,8 +170,7 @@ class Channel(Generic[T]):
 
     def __del__(self) -> None:
         # Closed, unread and forgotten: what waited is gone too.
-        if self.held:
-            self.link.unread.less(self, self.held)
+        self.drop_unread()
 
     @property
     def unread(self) -> int:
@@ -174,7 +180,7 @@ class Channel(Generic[T]):
     @property
     def is_stream(self) -> bool:
         """A transport has taken it over."""
-        return self._taker is not None
+        return self._stream is not None
 
     def tell(self, message: T | Encoded) -> bool:
         """Send a message without ever waiting; for where nobody waits, and for broadcasts.
@@ -245,7 +251,7 @@ class Channel(Generic[T]):
         if not queue:
             self._queue = None
         self.held -= len(data)
-        self.link.unread.less(self, len(data))
+        self.link.unread.less(self, len(data), 1)
         return self.decode(bytes(data))
 
     def decode(self, data: bytes) -> T:
@@ -260,10 +266,10 @@ class Channel(Generic[T]):
 
     def drop_unread(self) -> None:
         """What waits is not wanted any more."""
-        self._queue = None
+        queue, self._queue = self._queue, None
         held, self.held = self.held, 0
-        if held:
-            self.link.unread.less(self, held)
+        if queue:
+            self.link.unread.less(self, held, len(queue))
 
     def wait_to_read(self) -> Any:
         """A Waiter of whoever wants the next message: `hand_over` is what fires it."""
@@ -281,9 +287,9 @@ class Channel(Generic[T]):
 
     # What a transport over it calls.
 
-    def take_over(self, taker: Taker) -> None:
-        """From now on it is a byte stream: messages go to `taker`, or wait as raw bytes."""
-        self._taker = taker
+    def take_over(self, stream: Stream) -> None:
+        """From now on it is a byte stream: messages go to `stream`, or wait as raw bytes."""
+        self._stream = stream
 
     def take_all_raw(self) -> bytes:
         """All that waits, in order, without the borders of its messages."""
@@ -295,22 +301,33 @@ class Channel(Generic[T]):
 
     def deliver(self, data: bytes) -> None:
         """A message came."""
-        taker = self._taker
-        if taker is not None:
-            if taker(data):
+        stream = self._stream
+        if stream is not None:
+            if stream.received(data):
                 return
         elif self._readers is not None and self.hand_over(data):
             return
-        if self._queue is None:
-            self._queue = deque()
-        if taker is None:
-            self._queue.append(data)
-        elif self._queue and isinstance(self._queue[-1], bytearray):
-            self._queue[-1] += data  # however small the pieces are, they take their bytes
+        pieces = 1
+        queue = self._queue
+        if queue is None:
+            queue = self._queue = deque()
+        if stream is None:
+            queue.append(data)
+        elif queue and isinstance(queue[-1], bytearray):
+            queue[-1] += data  # however small the pieces are, they take their bytes
+            pieces = 0
         else:
-            self._queue.append(bytearray(data))
+            queue.append(bytearray(data))
         self.held += len(data)
-        self.link.unread.more(self, len(data))
+        self.link.unread.more(self, len(data), pieces, len(queue))
+
+    def drop_rest(self) -> None:
+        """It has ended, and what is left unread has to go: its reader must not take what it got
+        for all there was."""
+        self.ended = ReceiveQueueFull(self.unread, self.held)
+        self.drop_unread()
+        if self._stream is not None:
+            self._stream.dropped()
 
     def mark_ended(self, reason: FastwayError) -> None:
         """It has ended: groups know it no more. `tell_ended` follows."""

@@ -23,6 +23,7 @@ from fastway.endpoint.connection import GatewayConnection, VirtualConnection
 from fastway.endpoint.keeper import Keeper, default_backoff
 from fastway.endpoint.reactor import TwistedLoop, the_reactor
 from fastway.errors import DialTimeout, EndpointEnded, GatewayDown, LocalError
+from fastway.formats import MessageFormat
 from fastway.reconnect import Backoff
 from fastway.waiting import Waiters
 
@@ -135,14 +136,19 @@ class GatewayClient(Service):
         return self.gateway
 
     def dial(
-        self, remote_id: int, timeout: float | None = None
+        self,
+        remote_id: int,
+        timeout: float | None = None,
+        *,
+        message_format: MessageFormat[Any] | None = None,
     ) -> Deferred[VirtualConnection[Any]]:
         """Dial a server over whichever gateway is connected, waiting for one if none is.
 
         Args:
             timeout: Seconds for both together; then it fails with DialTimeout.
+            message_format: What its messages are; None: as configured.
         """
-        dialling = ensureDeferred(self._dial(remote_id))
+        dialling = ensureDeferred(self._dial(remote_id, message_format))
         if timeout is not None:
 
             def too_late(_: Any, seconds: float) -> Any:
@@ -151,11 +157,16 @@ class GatewayClient(Service):
             dialling.addTimeout(timeout, self._clock, too_late)
         return dialling
 
-    async def _dial(self, remote_id: int) -> VirtualConnection[Any]:
+    async def _dial(
+        self, remote_id: int, message_format: MessageFormat[Any] | None
+    ) -> VirtualConnection[Any]:
         gateway = await self.when_up()
-        return await gateway.dial(remote_id)
+        conn = await gateway.dial(remote_id)
+        if message_format is not None:
+            conn.message_format = message_format
+        return conn
 
-    # Names that this had before 0.2.
+    # Old names, for one release.
 
     @property
     def endpoint(self) -> GatewayConnection | None:

@@ -84,7 +84,8 @@ class EndpointConfig:
             ones is dropped (`receive` says so), then the one that holds most pays.
         overflow: What happens past these; a stream always pauses.
         pause_timeout: Seconds for which one that is not read at all may keep the others waiting.
-        accept_queue: Virtual connections that may wait to be accepted; further ones are closed.
+        accept_queue: Virtual connections that may wait to be accepted; further ones are closed,
+            unless one that waits has ended: that is dropped.
         send_buffer: Bytes that may be sent without waiting for `send` while the transport is full.
         ping_interval: Seconds between pings; 0: none. The gateway loses who says nothing for its
             idle timeout (30 s by default).

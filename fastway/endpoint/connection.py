@@ -71,12 +71,13 @@ class VirtualConnection(Channel[T]):
         Raises:
             ConnectionEnded: it is closed.
             MessageTooLarge: it does not fit `max_packet`.
-            SendQueueFull: nobody waited, and `send_buffer` bytes wait already.
+            SendQueueFull: `send_buffer` bytes of all who send to this gateway wait already.
             Whatever the message format raises for a message that it cannot encode.
         """
         if self.ended is not None:
             raise self.ended.with_traceback(None)
-        waiter = self.link.send(self, self.encode(message))
+        data = self.encode(message)
+        waiter = self.link.send(self, data)
         return succeed(None) if waiter is None else cast("Deferred[None]", waiter)
 
     def receive(self) -> Deferred[T]:
@@ -85,14 +86,15 @@ class VirtualConnection(Channel[T]):
         Fails with the ConnectionEnded, or its cause's error, when there is none and will be none;
         with BadMessage when it does not decode.
         """
-        if self.unread:
+        if self._queue is not None:
             try:
                 return succeed(self.take())
             except BadMessage as error:
                 return fail(error)
         if self.ended is not None:
             return fail(self.ended)
-        return cast("Deferred[T]", self.wait_to_read())
+        reading: Deferred[T] = self.wait_to_read()
+        return reading
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
@@ -118,7 +120,7 @@ class VirtualConnection(Channel[T]):
     when_closed = when_ended
 
     def hand_over(self, data: bytes) -> bool:
-        reader = self.next_reader()
+        reader = None if self._readers is None else self._readers.first()
         if reader is None:
             return False
         try:
@@ -274,7 +276,7 @@ class GatewayConnection(Taking, Face[VirtualConnection[Any]]):
     def make_connection(self, conn_id: int, remote_id: int) -> VirtualConnection[Any]:
         return VirtualConnection(self.link, conn_id, remote_id)
 
-    # Names that this had before 0.2.
+    # Old names, for one release.
 
     @property
     def ready(self) -> bool:

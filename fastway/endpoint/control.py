@@ -6,6 +6,7 @@ gateway has no such thing nothing is missed: `control` stays None. (spec control
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -13,9 +14,9 @@ from typing import Any, Protocol
 from fastway.control import SERVICE_ID, Bye, ClosedWhy, Draining, Facts, LostEvents, Moved
 from fastway.endpoint.channel import Channel
 from fastway.endpoint.control_core import ControlCore, ControlState, Event
-from fastway.endpoint.core import Dial, EndpointCore
+from fastway.endpoint.core import ConnState, Dial, EndpointCore
 from fastway.endpoint.requests import Answered, Request, Welcome
-from fastway.errors import EndpointEnded
+from fastway.errors import EndpointEnded, FastwayError, NoControl, RequestsFull
 from fastway.waiting import Loop, Timer, Waiters
 
 GROUPS = "groups"
@@ -23,6 +24,10 @@ GROUPS = "groups"
 
 KICKED = 4000
 """The close code that a WebSocket client is told, if nobody says another."""
+
+
+MOST_NAMED = 1000
+"""Connections that one request names at most: the object of a request has its bound."""
 
 
 class ControlLink(Protocol):
@@ -62,6 +67,10 @@ class Control:
         self._drainers = Waiters(link.loop)
         self._offers = Waiters(link.loop)
         self._timer: Timer | None = None
+        self._over: FastwayError | None = None
+        """Why nothing more will be told."""
+        self._forgotten: deque[tuple[str, list[int]]] = deque()
+        """Groups that nobody has any more, and who is to leave them."""
 
     def __repr__(self) -> str:
         return f"<Control, {self._core.state.value}>"
@@ -81,7 +90,7 @@ class Control:
     def who(self, who: Channel[Any] | int) -> Any:
         """The PlayerFacts of the client of a connection, or of a client's id."""
         if isinstance(who, Channel):
-            return self._ask(self._core.who(self._now, conn=who.conn_id))
+            return self._ask(self._core.who(self._now, conn=self._id(who)))
         return self._ask(self._core.who(self._now, client=who))
 
     def kick(self, who: Channel[Any] | int, text: str = "", code: int = KICKED) -> Any:
@@ -91,7 +100,11 @@ class Control:
             text: Why, for people.
             code: What a WebSocket client is told, 1000 to 4999.
         """
-        client = who.remote_id if isinstance(who, Channel) else who
+        if isinstance(who, Channel):
+            self._id(who)
+            client = who.remote_id
+        else:
+            client = who
         return self._ask(self._core.kick(self._now, client, code, text))
 
     def user(self, conn: Channel[Any], user: str) -> Any:
@@ -100,15 +113,15 @@ class Control:
         Args:
             user: 1 to 128 bytes of UTF-8 without control characters.
         """
-        return self._ask(self._core.user(self._now, conn.conn_id, user))
+        return self._ask(self._core.user(self._now, self._id(conn), user))
 
     def join(self, group: str, conns: Iterable[Channel[Any]]) -> Any:
         """Let connections join a group that the gateway keeps; the number of its members."""
-        return self._ask(self._core.join(self._now, group, _ids(conns)))
+        return self._ask(self._core.join(self._now, group, self._ids(conns)))
 
     def leave(self, group: str, conns: Iterable[Channel[Any]]) -> Any:
         """Let connections leave a group; the number of its members."""
-        return self._ask(self._core.leave(self._now, group, _ids(conns)))
+        return self._ask(self._core.leave(self._now, group, self._ids(conns)))
 
     def push(
         self,
@@ -126,9 +139,9 @@ class Control:
         Returns:
             What can be awaited for Pushed: to how many it went, and who was not there.
         """
-        some = None if conns is None else _ids(conns)
+        some = None if conns is None else self._ids(conns)
         asked = self._core.push(
-            self._now, message, group=group, conns=some, everyone=everyone, but=_ids(but)
+            self._now, message, group=group, conns=some, everyone=everyone, but=self._ids(but)
         )
         return self._ask(asked)
 
@@ -139,11 +152,14 @@ class Control:
     def when_draining(self) -> Any:
         """What can be awaited until the gateway says that it will close: Draining.
 
-        Fails with EndpointEnded when the connection ends first.
+        Fails with EndpointEnded when the link ends first, with NoControl when only the control
+        connection does.
         """
         waiter = self._drainers.wait()
         if self.draining is not None:
             self._drainers.callback(self.draining)
+        elif self._over is not None:
+            self._drainers.errback(self._over)
         return waiter
 
     # What a Group asks for.
@@ -155,6 +171,24 @@ class Control:
         if not self.up or welcome is None or GROUPS not in welcome.features:
             return False
         return not self._link.full and core.can_send(requests, self._now)
+
+    @property
+    def names_at_most(self) -> int:
+        """Connections that one request may name; 0 where a packet has no room for any."""
+        welcome = self._core.welcome
+        size = self._link.core.max_message
+        if welcome is not None:
+            size = min(size, welcome.max_packet - 4)
+        # 200 bytes are for the rest of the request, 11 for the longest id and its comma.
+        return max(0, min(MOST_NAMED, (size - 200) // 11))
+
+    def forget(self, group: str, conns: list[int]) -> None:
+        """Let connections leave a group that nobody has any more, with the next `pump`.
+
+        Nothing is sent here: the collector may call it, anywhere and in any thread.
+        """
+        if conns and self.up:
+            self._forgotten.append((group, conns))
 
     # What the link calls.
 
@@ -177,7 +211,7 @@ class Control:
     def refused(self) -> None:
         """The gateway has none."""
         self._tell(self._core.refused())
-        self._offers.callback(None)
+        self._finish(NoControl("drain"))
 
     def received(self, message: bytes) -> None:
         """A message came over it."""
@@ -186,7 +220,8 @@ class Control:
 
     def closed(self) -> None:
         """Its virtual connection is closed."""
-        self._over(None)
+        self._tell(self._core.ended())
+        self._finish(NoControl("drain"))
 
     def conn_opened(self, conn_id: int, extra: bytes) -> None:
         """Another virtual connection opened, and is in the link's `conns`."""
@@ -205,20 +240,18 @@ class Control:
 
     def link_ended(self, reason: EndpointEnded) -> None:
         """Nothing comes any more."""
-        self._over(reason)
-        self._drainers.errback(reason)
+        self._tell(self._core.ended(reason))
+        self._finish(reason)
 
     def pump(self) -> None:
         """Send what may be sent, close it if it broke, and see when there is more to do."""
         link, core = self._link, self._core
-        if not link.full:
-            for message in core.messages_to_send(self._now):
+        while self._can_write and (messages := self._next_messages()):
+            for message in messages:
                 link.write(link.core.send(core.conn_id, message))
         self._check()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        wakes_at = core.wakes_at(sending=not link.full)
+        self._stop_timer()
+        wakes_at = core.wakes_at(sending=self._can_write)
         if wakes_at is not None:
             self._timer = link.loop.call_later(max(0.0, wakes_at - self._now), self._woken)
 
@@ -227,6 +260,25 @@ class Control:
     @property
     def _now(self) -> float:
         return self._link.loop.seconds()
+
+    @property
+    def _can_write(self) -> bool:
+        # Its Close may have come in the read that is being handled, and is about to be told.
+        link = self._link
+        return not link.full and link.core.conns.get(self.conn_id) is ConnState.OPEN
+
+    def _next_messages(self) -> list[bytes]:
+        core = self._core
+        if self._forgotten and self.up and not core.waiting:
+            group, conns = self._forgotten.popleft()
+            most = self.names_at_most
+            try:
+                core.leave(self._now, group, conns[:most]).abandoned = True
+            except RequestsFull:  # an answer makes room
+                most = 0
+            if conns[most:]:
+                self._forgotten.appendleft((group, conns[most:]))
+        return core.messages_to_send(self._now)
 
     def _ask(self, request: Request) -> Any:
         def forget(_: Any) -> None:
@@ -237,6 +289,15 @@ class Control:
         self.pump()
         return waiter
 
+    def _id(self, conn: Channel[Any]) -> int:
+        link: object = conn.link
+        if link is not self._link:  # here its number is another player's
+            raise ValueError(f"{conn!r} is a connection of another gateway")
+        return conn.conn_id
+
+    def _ids(self, conns: Iterable[Channel[Any]]) -> list[int]:
+        return [self._id(conn) for conn in conns]
+
     def _woken(self) -> None:
         self._timer = None
         self._tell(self._core.expire(self._now))
@@ -245,13 +306,21 @@ class Control:
     def _check(self) -> None:
         """Close it if the gateway broke it; nothing else ends."""
         core = self._core
-        if core.error is not None and core.conn_id:
+        if core.error is not None and self._over is None:
             self._link.write(self._link.core.close(core.conn_id))
             self._link.core.inline = False
+            self._finish(NoControl("drain", core.error))
 
-    def _over(self, cause: Exception | None) -> None:
-        self._tell(self._core.ended(cause))
-        self._offers.callback(None)
+    def _finish(self, error: FastwayError) -> None:
+        """Nothing more will be told, and nobody waits for it."""
+        self._stop_timer()
+        if self._over is None:
+            self._over = error
+            self._forgotten.clear()
+            self._offers.callback(None)
+            self._drainers.errback(error)
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -296,7 +365,3 @@ class Control:
         elif self._core.state in (ControlState.ABSENT, ControlState.ENDED):
             self._offers.callback(None)
         return waiter
-
-
-def _ids(conns: Iterable[Channel[Any]]) -> list[int]:
-    return [conn.conn_id for conn in conns]

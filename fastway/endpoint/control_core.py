@@ -206,7 +206,11 @@ class ControlCore:
         return self._stop(ControlState.ABSENT, None)
 
     def ended(self, cause: Exception | None = None) -> list[Event]:
-        """The control connection is closed, by whomever, or its link is lost for `cause`."""
+        """The control connection is closed, by whomever, or its link is lost for `cause`.
+
+        Its number may be another's from now on.
+        """
+        self.conn_id = 0
         if self.state in (ControlState.ABSENT, ControlState.ENDED):
             return []
         return self._stop(ControlState.ENDED, cause)

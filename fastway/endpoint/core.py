@@ -39,6 +39,9 @@ from fastway.wire import (
     split_packets,
 )
 
+MAX_CONNS = 1 << 20
+"""Virtual connections of one link that are open, or not yet said to be closed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -108,6 +111,7 @@ class Dial:
 
 class ConnState(Enum):
     OPEN = "open"
+    REOPENED = "reopened"  # its number was another's, whose end is in the same read: not told yet
     CLOSING = "closing"  # this end asked; what still comes is dropped until the gateway agrees
 
 
@@ -144,6 +148,8 @@ class EndpointCore:
         self._highest = 0
         """The highest connection id seen; ids below may be of connections long closed."""
         self._out: list[bytes] = []
+        self._closed_now: set[int] = set()
+        """Ids that were closed in the read that is being handled."""
 
     @property
     def is_server(self) -> bool:
@@ -179,16 +185,19 @@ class EndpointCore:
             self._out.append(answer_challenge(challenge, self._key, self.server_id))
             events.append(LoggedIn())
         conns = self.conns
+        if self._closed_now:
+            self._closed_now.clear()
         try:
             for conn_id, frames, count in self._reader.feed(data):
                 if conn_id:
-                    if conns.get(conn_id) is ConnState.OPEN:
+                    state = conns.get(conn_id)
+                    if state is ConnState.OPEN or state is ConnState.REOPENED:
                         if count == 1:
                             events.append(Message(conn_id, frames[HEAD:]))
                         else:
                             for message in split_packets(frames):
                                 events.append(Message(conn_id, message))
-                    elif conn_id not in conns:
+                    elif state is None:
                         self._stranger("a packet", conn_id)
                 else:
                     self._command(frames, events)
@@ -215,6 +224,7 @@ class EndpointCore:
             dial = self._answered("an Accept", remote_id)
             self._open(conn_id)
             if dial.abandoned:
+                self.conns[conn_id] = ConnState.OPEN
                 self._out.append(self.close(conn_id))
             else:
                 events.append(Opened(conn_id, remote_id, dial))
@@ -231,6 +241,7 @@ class EndpointCore:
             if state is None:
                 self._stranger("a Close", conn_id)
             else:
+                self._closed_now.add(conn_id)
                 events.append(Closed(conn_id, frame[CLOSE_SIZE:] if self.inline else b""))
         elif kind is CommandType.PING:
             if self._pings:
@@ -240,9 +251,12 @@ class EndpointCore:
             raise BadCommand(kind, len(frame) - HEAD)
 
     def _open(self, conn_id: int) -> None:
+        if len(self.conns) >= MAX_CONNS:
+            raise Unexpected(f"more than {MAX_CONNS} virtual connections at once")
         if conn_id == 0 or conn_id in self.conns:
             raise Unexpected(f"virtual connection {conn_id} opened, which is open or reserved")
-        self.conns[conn_id] = ConnState.OPEN
+        namesake = conn_id in self._closed_now
+        self.conns[conn_id] = ConnState.REOPENED if namesake else ConnState.OPEN
         # A counter that fell back has wrapped: from then on any id may be an old one.
         wrapped = conn_id < self._highest // 2
         self._highest = MAX_ID if wrapped else max(self._highest, conn_id)
@@ -259,6 +273,11 @@ class EndpointCore:
         # A gateway may still speak of a connection that is closed here: packets crossed.
         if conn_id > self._highest:
             raise Unexpected(f"{what} for virtual connection {conn_id}, which never was here")
+
+    def told_closed(self, conn_id: int) -> None:
+        """A Closed was handled: what is sent from now on is its namesake's, if there is one."""
+        if self.conns.get(conn_id) is ConnState.REOPENED:
+            self.conns[conn_id] = ConnState.OPEN
 
     # Requests: each returns the bytes to write.
 

@@ -7,11 +7,9 @@ once for each format, and its size checked before anybody gets it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 from fastway.endpoint.channel import Carrier, Channel, close_all
 from fastway.endpoint.mirror import LEAST, Mirror
@@ -49,7 +47,8 @@ class Group(Generic[C]):
         self.slow = slow
         self.missed = 0
         self._members: dict[C, None] = {}
-        self._mirrors: WeakKeyDictionary[Carrier, Mirror] = WeakKeyDictionary()
+        self._mirrors: dict[Carrier, Mirror] = {}
+        self._circle = _Circle(self._members)
         for conn in members:
             self.add(conn)
 
@@ -59,28 +58,28 @@ class Group(Generic[C]):
             return False
         if conn not in self._members:
             self._members[conn] = None
-            conn.enter(self)
+            conn.enter(self._circle)
         return True
 
     def discard(self, conn: C) -> None:
         """Leave a connection out, if it is in."""
         if self._members.pop(conn, self) is None:
-            conn.leave(self)
-
-    def forget(self, conn: C) -> None:
-        """It has ended: the connection calls this."""
-        self._members.pop(conn, None)
+            conn.leave(self._circle)
 
     def clear(self) -> None:
         """Leave all out; nobody is closed."""
         for conn in self:
             self.discard(conn)
-        mirrors, self._mirrors = self._mirrors, WeakKeyDictionary()
+        mirrors, self._mirrors = self._mirrors, {}
         for mirror in mirrors.values():
-            mirror.end()
+            mirror.close()
 
     def __del__(self) -> None:
-        for mirror in self._mirrors.values():
+        # Anywhere, in any thread, and perhaps of one that could not even be made.
+        mine = vars(self)
+        for conn in mine.get("_members", ()):
+            conn.leave(self._circle)
+        for mirror in mine.get("_mirrors", {}).values():
             mirror.end()
 
     def close(self) -> None:
@@ -130,12 +129,13 @@ class Group(Generic[C]):
             left_out = {but} if isinstance(but, Channel) else set(but)
             members = [conn for conn in members if conn not in left_out]
         encoded = _encode(message, members)
-        told = len(members)
-        members = self._push(members, encoded)
-        told -= len(members)
+        pushed = self._push(members, encoded)
+        told = len(pushed)
         batches: dict[Carrier, _Batch] = {}
         slow: list[C] = []
         for conn in members:
+            if conn in pushed:
+                continue
             if conn.ended is not None:  # closed by whoever was told that the buffer is full
                 continue
             link = conn.link
@@ -148,27 +148,50 @@ class Group(Generic[C]):
                 slow.append(conn)
         for batch in batches.values():
             batch.write()
+        self._missed(slow)
+        return told
+
+    def _missed(self, slow: list[C]) -> None:
         self.missed += len(slow)
         if self.slow is Slow.CLOSE:
             close_all(slow, "too slow for its group")
-        return told
 
-    def _push(self, members: list[C], encoded: dict[int, bytes]) -> list[C]:
-        """Tell those whose gateway keeps a copy of the group; who is left is to be told singly."""
-        if len(members) < LEAST or len(encoded) != 1:
-            return members
-        (data,) = encoded.values()
-        links = Counter(conn.link for conn in members)
-        for link, number in links.items():
-            if number < LEAST or link.control is None or not link.control.up:
+    def _push(self, members: list[C], encoded: dict[int, bytes]) -> set[C]:
+        """Tell those whose gateway keeps a copy of the group; the others are to be told singly."""
+        pushed: set[C] = set()
+        if len(members) < LEAST:
+            return pushed
+        by_link: dict[Carrier, list[C]] = {}
+        for conn in members:
+            by_link.setdefault(conn.link, []).append(conn)
+        for link, here in by_link.items():
+            if len(here) < LEAST or link.control is None or not link.control.up:
                 continue
-            mirror = self._mirrors.get(link)
-            if mirror is None:
-                mirror = self._mirrors[link] = Mirror(link, link.control)
-            here = [conn for conn in members if conn.link is link]
-            left = set(mirror.push(data, here, (c for c in self._members if c.link is link)))
-            members = [conn for conn in members if conn.link is not link or conn in left]
-        return members
+            copies = {encoded[id(conn.message_format)] for conn in here}
+            if len(copies) == 1:
+                (data,) = copies
+                everybody = (conn for conn in self._members if conn.link is link)
+                pushed.update(self._mirror(link).push(data, here, everybody, self._missed))
+        return pushed
+
+    def _mirror(self, link: Carrier) -> Mirror:
+        mirror = self._mirrors.get(link)
+        if mirror is None:
+            # Those of gateways that are gone are of no use to anybody.
+            self._mirrors = {one: its for one, its in self._mirrors.items() if one.control.up}
+            mirror = self._mirrors[link] = Mirror(link, link.control)
+        return mirror
+
+
+class _Circle:
+    """What members know of their group: not the group itself, which may so be dropped."""
+
+    def __init__(self, members: dict[Any, None]) -> None:
+        self._members = members
+
+    def forget(self, conn: Any) -> None:
+        """It has ended: the connection calls this."""
+        self._members.pop(conn, None)
 
 
 def _once(some: Iterable[C], members: dict[C, None]) -> list[C]:

@@ -112,7 +112,7 @@ class Link:
         streams: Transports that want to know when this one's fills and drains.
         unread: What waits unread on its virtual connections.
         heart: Its pings.
-        control: What the gateway may be asked; None before it is asked for.
+        control: A server's control connection, before there is one too; None if it wants none.
     """
 
     def __init__(
@@ -138,7 +138,8 @@ class Link:
         self._senders = Waiters(loop)
         self._unsent = 0
         self._linger: Timer | None = None
-        self.control: Control | None = None
+        wanted = core.is_server and config.control
+        self.control: Control | None = Control(self) if wanted else None
 
     # What the shell calls.
 
@@ -170,14 +171,10 @@ class Link:
             elif isinstance(event, Opened):
                 self._opened(event)
             elif isinstance(event, Closed):
+                core.told_closed(event.conn_id)
                 self._closed(event)
             elif isinstance(event, Refused):
-                if self.control is not None and event.dial is self.control.dial:
-                    self.control.refused()
-                    continue
-                answer = self._dials.pop(event.dial, None)
-                if answer is not None and not answer.called:
-                    answer.errback(DialRefused(event.dial.remote_id))
+                self._refused(event.dial)
             elif isinstance(event, Pong):
                 self.heart.ponged()
             elif isinstance(event, LoggedIn):
@@ -206,18 +203,24 @@ class Link:
         elif not self.up and dropped:
             self.end(LoginFailed("the gateway did not take the login: is the key right?"))
         elif cause is None:
-            bye = None if self.control is None else self.control.bye
-            why = "" if bye is None else f": {bye.reason}"
-            self.end(EndpointEnded(f"closed by the gateway{why}"))
+            self.end(EndpointEnded(f"closed by the gateway{self._bye}"))
         else:
             if isinstance(cause, StreamLost):
                 self._network(NetworkLost(cause))
             why = cause_of(cause, None if self.transport is None else self.transport.below)
-            self.end(EndpointEnded(f"the connection to the gateway broke: {why}", cause))
+            self.end(
+                EndpointEnded(f"the connection to the gateway broke: {why}{self._bye}", cause)
+            )
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
         self.leavers.callback(None)
+
+    @property
+    def _bye(self) -> str:
+        """What the gateway said before it went, as the end of a sentence."""
+        bye = None if self.control is None else self.control.bye
+        return "" if bye is None else f": {bye.reason}"
 
     def full_now(self) -> None:
         """The transport's buffer is full."""
@@ -316,7 +319,8 @@ class Link:
         """Send a message; a Waiter until there is room again, or None while there is."""
         packet = self._packet(conn, data)
         if not self.full:
-            self.write(packet)
+            if self.transport is not None:
+                self.transport.write(packet)
             return self._wait_to_send() if self.full else None
         if self._unsent + len(packet) > self.config.send_buffer:
             raise SendQueueFull(self._unsent, self.config.send_buffer)
@@ -430,6 +434,14 @@ class Link:
             conn.mark_ended(ConnectionEnded(problem))
             self.tell_closed(conn)
 
+    def _refused(self, dial: Dial) -> None:
+        if self.control is not None and dial is self.control.dial:
+            self.control.refused()
+            return
+        answer = self._dials.pop(dial, None)
+        if answer is not None and not answer.called:
+            answer.errback(DialRefused(dial.remote_id))
+
     def _opened(self, event: Opened) -> None:
         control = self.control
         if control is not None and event.dial is not None and event.dial is control.dial:
@@ -439,6 +451,8 @@ class Link:
         self.conns[event.conn_id] = conn
         if control is not None:
             control.conn_opened(event.conn_id, event.extra)
+            if self.ended is not None:  # who was told what the gateway broke closed this
+                return
         if event.dial is None:
             self.face.opened(conn)
             return
@@ -455,8 +469,7 @@ class Link:
         """The login was taken."""
         if not self.up:
             self.up = True
-            if self.core.is_server and self.config.control:
-                self.control = Control(self)
+            if self.control is not None:
                 self.control.begin()
             self.risers.callback(self.face)
 

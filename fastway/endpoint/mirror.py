@@ -1,12 +1,13 @@
 """A Group's copy at a gateway that keeps groups, so that one message goes there once.
 
 Rule: whoever the gateway has not yet said to be in the copy is told singly, on the same link, so
-each member gets everything once and in order. When the gateway will not, all are told singly.
+each member gets everything once and in order. When the gateway will not, all are told singly; what
+it refuses to push comes once too, but late.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count, islice
 from typing import Any, TypeVar
 
@@ -20,9 +21,6 @@ C = TypeVar("C", bound=Channel[Any])
 LEAST = 16
 """Members of one gateway for which a push is worth it: it costs both sides more than a packet."""
 
-MOST_AT_ONCE = 1000
-"""Connections that one request names: the object of a request has its bound."""
-
 _numbers = count(1)
 
 
@@ -30,73 +28,99 @@ class Mirror:
     """The copy of one Group at one gateway.
 
     Attributes:
-        refused: The gateway would not have it, or not all of it.
+        over: The gateway would not have it, or not all of it, or the Group is no more.
     """
 
     def __init__(self, link: Carrier, control: Control) -> None:
-        self.refused = False
+        self.over = False
         self._link = link
         self._control = control
         self._name = f"fastway-{next(_numbers)}"
         self._asked: set[Channel[Any]] = set()
-        """Who was asked to be let in."""
+        """Who was asked to be let in, and not to leave since."""
         self._members: set[Channel[Any]] = set()
-        """Who is in, as the gateway said."""
+        """Who of them is in, as the gateway said."""
 
-    def push(self, data: bytes, to: Sequence[C], members: Iterable[C]) -> Sequence[C]:
+    def push(
+        self,
+        data: bytes,
+        to: Sequence[C],
+        members: Iterable[C],
+        missed: Callable[[list[C]], object],
+    ) -> list[C]:
         """Tell those of `to` that are in the copy.
 
         Args:
             members: Who should be in it.
+            missed: Called with those that could not take it when the gateway had refused.
 
         Returns:
-            Who is to be told singly.
+            Who was told; the others are to be told singly.
         """
-        if self.refused or not self._control.can_push(4):
-            return to
+        if self.over or not self._control.can_push(3):
+            return []
         self._members = {conn for conn in self._members if conn.ended is None}
         self._asked = {conn for conn in self._asked if conn.ended is None}
         wanted = dict.fromkeys(members)
-        self._join(conn for conn in wanted if conn not in self._asked)
-        self._leave(conn for conn in self._members if conn not in wanted)
-        there = [conn for conn in to if conn in self._members]
-        left_out = self._members.difference(there)
-        if len(there) < LEAST or len(left_out) > MOST_AT_ONCE:
-            return to
-        if not self._link.has_room(len(data)):
-            return to
         try:
+            self._join(conn for conn in wanted if conn not in self._asked)
+            self._leave(conn for conn in self._members if conn not in wanted)
+            there = [conn for conn in to if conn in self._members]
+            # Whose join is not answered is in as well when the push comes, unless it was refused.
+            left_out = self._asked.difference(there)
+            if len(there) < LEAST or len(left_out) > self._control.names_at_most:
+                return []
+            # What waits would be overtaken by what is sent singly.
+            if not self._control.can_push(1):
+                return []
             pushed = self._control.push(data, group=self._name, but=left_out)
-        except FastwayError:  # it does not fit with what stands before it
-            return to
-        watch(pushed, lambda _: None, lambda error: self._not_pushed(error, data, there))
-        return [conn for conn in to if conn not in self._members]
+        except FastwayError:  # too large with what stands before it; or what was written ended it
+            return []
+        watch(pushed, lambda _: None, lambda error: self._not_pushed(error, data, there, missed))
+        return there
 
     def end(self) -> None:
-        """The Group is no more."""
-        self.refused = True
-        if self._control.can_push(1) and self._members:
-            self._leave(self._members)
+        """The Group is no more. It sends nothing: see Control.forget."""
+        self.over = True
+        asked, self._asked = self._asked, set()
+        self._members = set()
+        if asked:
+            self._control.forget(self._name, [one.conn_id for one in asked if one.ended is None])
+
+    def close(self) -> None:
+        """All leave, as soon as there is room for it."""
+        self.end()
+        self._control.pump()
 
     def _join(self, conns: Iterable[Channel[Any]]) -> None:
-        some = list(islice(conns, MOST_AT_ONCE))
+        some = list(islice(conns, self._control.names_at_most))
         if some:
-            self._asked.update(some)
             joined = self._control.join(self._name, some)
-            watch(joined, lambda _: self._members.update(some), self._not_joined)
+            self._asked.update(some)
+            watch(joined, lambda _: self._joined(some), self._not_changed)
 
     def _leave(self, conns: Iterable[Channel[Any]]) -> None:
-        some = list(islice(conns, MOST_AT_ONCE))
+        some = list(islice(conns, self._control.names_at_most))
         if some:
+            left = self._control.leave(self._name, some)
             self._asked.difference_update(some)
             self._members.difference_update(some)
-            watch(self._control.leave(self._name, some), lambda _: None, self._not_joined)
+            watch(left, lambda _: None, self._not_changed)
 
-    def _not_joined(self, _: Exception) -> None:
-        self.refused = True
+    def _joined(self, conns: list[Channel[Any]]) -> None:
+        self._members.update(self._asked.intersection(conns))
 
-    def _not_pushed(self, error: Exception, data: bytes, to: Sequence[Channel[Any]]) -> None:
-        self.refused = True
+    def _not_changed(self, _: Exception) -> None:
+        self.close()
+
+    def _not_pushed(
+        self,
+        error: Exception,
+        data: bytes,
+        to: Sequence[C],
+        missed: Callable[[list[C]], object],
+    ) -> None:
         if isinstance(error, RequestRefused):  # else it may have been carried out
-            for conn in to:
-                self._link.post(conn, data)
+            link = self._link
+            missed([one for one in to if link.is_open(one) and not link.post(one, data)])
+        self.close()

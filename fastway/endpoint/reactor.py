@@ -29,7 +29,7 @@ class TwistedLoop:
         return self.clock.callLater(seconds, call, *args)
 
     def waiter(self, cancel: Callable[[Any], object] | None = None) -> Any:
-        return Deferred(cast(Any, cancel))
+        return Deferred(cancel)  # type: ignore[arg-type]
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return ensureDeferred(coroutine)

@@ -92,7 +92,7 @@ class VirtualTransport:
     def attach(self, protocol: IProtocol) -> None:
         """Let the protocol run over this transport from now on."""
         self._protocol = protocol
-        self.conn.take_over(self._received)
+        self.conn.take_over(self)
         self.conn.on_end(self._closed)
         protocol.makeConnection(self)
         self._hand_over_soon()
@@ -189,15 +189,22 @@ class VirtualTransport:
     def stopProducing(self) -> None:
         self.loseConnection()
 
-    # Reading.
+    # What the virtual connection calls.
 
-    def _received(self, data: bytes) -> bool:
+    def received(self, data: bytes) -> bool:
         if self.disconnecting:
             return True
         if self._paused or self.conn.unread:
             return False
         self._hand_over(data)
         return True
+
+    def dropped(self) -> None:
+        self.disconnecting = True
+        self._lost = ConnectionLost(str(self.conn.ended))
+        self._tell_lost_soon()
+
+    # Reading.
 
     def _hand_over_soon(self) -> None:
         # Never within the call that resumed: that may be the protocol's, amid its last data.

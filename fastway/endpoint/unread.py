@@ -16,6 +16,9 @@ from fastway.endpoint.config import EndpointConfig, Overflow
 from fastway.errors import FastwayError, ReceiveQueueFull
 from fastway.waiting import TURNS, Loop, Timer
 
+OVERHEAD = 64
+"""Bytes that a message takes besides its own: the empty ones count too."""
+
 
 class Paused(Protocol):
     """A transport that may be told not to read."""
@@ -47,7 +50,7 @@ class Unread:
     """Counts unread messages, and sees to the bounds.
 
     Attributes:
-        size: Bytes of them, on all virtual connections, open and closed.
+        size: Bytes of them, with OVERHEAD for each, on all virtual connections, open and closed.
         reading_since: When the gateway was last read from again.
     """
 
@@ -67,29 +70,30 @@ class Unread:
         """The gateway is not read from."""
         return bool(self._overfull)
 
-    def more(self, conn: Channel[Any], size: int) -> None:
-        """One more message of an open connection waits to be read."""
+    def more(self, conn: Channel[Any], size: int, count: int, messages: int) -> None:
+        """So many bytes more, in `count` messages, wait; the connection has `messages` now."""
         config = self._config
         was_over = self.size > config.receive_total
-        self.size += size
-        if self._is_over(conn):
+        self.size += size + OVERHEAD * count
+        if self._is_over(conn, messages):
             self._overflow(conn)
         # Once the gateway is not read from, only the rest of this read comes.
         if self.size > config.receive_total and not (was_over and self._overfull):
             self._trim()
 
-    def less(self, conn: Channel[Any], size: int) -> None:
-        """One has been read, or is not wanted."""
-        total = self._config.receive_total
-        was_over = self.size > total
-        self.size -= size
-        if not conn.held:
+    def less(self, conn: Channel[Any], size: int, count: int) -> None:
+        """So many have been read, or are not wanted."""
+        was_over = self.size > self._config.receive_total
+        self.size -= size + OVERHEAD * count
+        if conn.ended is not None and not conn.unread:
             self._left.discard(conn)
-        if not self._overfull:
-            return
+        if self._overfull:
+            self._drained(conn, was_over)
+
+    def _drained(self, conn: Channel[Any], was_over: bool) -> None:
         if conn in self._overfull:
             self._overfull[conn] = self._source.loop.seconds()
-        if self.size > total:
+        if self.size > self._config.receive_total:
             return
         for one in list(self._overfull) if was_over else [conn]:
             if self._is_half_empty(one):
@@ -97,8 +101,7 @@ class Unread:
 
     def closed(self, conn: Channel[Any]) -> None:
         """A connection has ended, and whoever waited for that was told."""
-        # A byte stream is not dropped: what runs over it would not hear of that.
-        if conn.held and not conn.is_stream:
+        if conn.unread:
             self._left.add(conn)
         self._release(conn)
 
@@ -111,20 +114,17 @@ class Unread:
     def _trim(self) -> None:
         """All together hold too much."""
         for conn in list(self._left):
-            # Its reader must not take what is left for all there was.
-            conn.ended = ReceiveQueueFull(conn.unread, conn.held)
-            conn.drop_unread()
+            conn.drop_rest()
         conns = self._source.conns
         if conns and self.size > self._config.receive_total:
             self._overflow(max(conns.values(), key=_held))
 
-    def _is_over(self, conn: Channel[Any]) -> bool:
+    def _is_over(self, conn: Channel[Any], messages: int) -> bool:
         config = self._config
         if conn.is_stream:
             return conn.held > config.stream_buffer
-        messages = conn.unread
-        return messages > config.receive_queue or (
-            conn.held > config.receive_buffer and messages > 1
+        return messages > 1 and (
+            messages > config.receive_queue or conn.held > config.receive_buffer
         )
 
     def _is_half_empty(self, conn: Channel[Any]) -> bool:
@@ -153,7 +153,7 @@ class Unread:
             return
         if turns:
             self._source.loop.call_later(0, self._judge, conn, turns - 1)
-        elif self._is_over(conn) or self.size > self._config.receive_total:
+        elif self._is_over(conn, conn.unread) or self.size > self._config.receive_total:
             self._close(conn)
         else:
             self._release(conn)
@@ -186,4 +186,4 @@ class Unread:
 
 
 def _held(conn: Channel[Any]) -> int:
-    return conn.held
+    return conn.held + OVERHEAD * conn.unread

@@ -17,7 +17,7 @@ from fastway.errors import Reason
 from fastway.gateway.bounds import PortConfig, server_port_config
 from fastway.gateway.facts import facts_of
 from fastway.gateway.lane import End, Lane
-from fastway.gateway.link import DirectLink, GatewayLink
+from fastway.gateway.link import ClientLink, GatewayLink, ServerLink
 from fastway.gateway.preface import KeyHandshake, PrefaceFactory
 from fastway.gateway.service import RouterService
 from fastway.gateway.stream import StreamLane
@@ -46,6 +46,7 @@ class GatewayFactory(Factory):
     Attributes:
         side: Whose port it is.
         holds: Over its bounds a link holds those who send to it; otherwise it is lost.
+        link: What its links are.
         links: Connections that are open, those at their prefaces included.
         handshakes: Links at their prefaces, the oldest first.
     """
@@ -53,6 +54,7 @@ class GatewayFactory(Factory):
     noisy = False
     side: Side
     holds: bool
+    link: type[GatewayLink]
 
     def __init__(
         self,
@@ -107,13 +109,12 @@ class GatewayFactory(Factory):
 
     def connected(self, lane: Lane, addr: IAddress | None, transport: str) -> None:
         """A lane of this port is connected: it gets its link."""
-        if not self.holds and lane.descriptor > self.service.most_files():
+        if not (lane.native or self.holds) and lane.descriptor > self.service.most_files():
             self.links -= 1
             self.out_of_files(addr)
             lane.close(End.ABORT)
             return
-        kind = GatewayLink if lane.native else DirectLink
-        link = kind(self, lane, facts_of(addr, transport))
+        link = self.link(self, lane, facts_of(addr, transport))
         cast(Any, lane).link = link
         link.begin()
 
@@ -139,6 +140,7 @@ class ClientFactory(GatewayFactory):
 
     side = Side.CLIENT
     holds = False
+    link = ClientLink
 
     def __init__(self, service: RouterService, config: PortConfig | None = None) -> None:
         super().__init__(service, PortConfig() if config is None else config)
@@ -153,6 +155,7 @@ class ServerFactory(GatewayFactory):
 
     side = Side.SERVER
     holds = True
+    link = ServerLink
 
     def __init__(
         self, service: RouterService, key: bytes, config: PortConfig | None = None

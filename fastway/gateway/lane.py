@@ -69,6 +69,9 @@ class LaneOwner(Protocol):
     def bytes_came(self, data: bytes) -> None:
         """Before `start`."""
 
+    def is_secure(self) -> None:
+        """The TLS handshake of a lane that was `securing` is over."""
+
     def packets_came(self, runs: Iterable[Run], most: int) -> list[Run]:
         """After it: packets that the lane did not forward by itself.
 
@@ -118,7 +121,9 @@ class Nobody:
     def ignore(self, *_: object) -> list[Run]:
         return []
 
-    bytes_came = packets_came = comes_from = peer_ended = broke = went_idle = got_stuck = ignore
+    bytes_came = is_secure = packets_came = comes_from = peer_ended = broke = went_idle = (
+        got_stuck
+    ) = ignore
     went_over = had_no_memory = was_cut = came_back = gone = ignore
 
 
@@ -196,6 +201,10 @@ class Lane(Protocol):
 
     @property
     def link(self) -> LaneOwner: ...
+
+    @property
+    def securing(self) -> bool:
+        """Asked when it is connected: a TLS handshake is under way, whose end it reports."""
 
     @property
     def descriptor(self) -> int:

@@ -28,7 +28,7 @@ from fastway.errors import (
 from fastway.gateway.bounds import LINGER, PortConfig
 from fastway.gateway.facts import Facts, facts_of
 from fastway.gateway.lane import Counts, End, Lane
-from fastway.gateway.preface import TIMEOUT, Chain, PrefaceFactory
+from fastway.gateway.preface import SECURE_TIMEOUT, TIMEOUT, Chain, PrefaceFactory
 from fastway.logs import Throttle, make_logger
 from fastway.router import IdConflict, Link, Router, Side
 from fastway.wheel import Wheel
@@ -105,7 +105,6 @@ class GatewayLink(Link):
     __slots__ = (
         "__weakref__",
         "_chain",
-        "_gone",
         "_told",
         "factory",
         "facts",
@@ -122,13 +121,8 @@ class GatewayLink(Link):
         self.since = factory.service.wheel.seconds()
         self.slot = -1
         self._chain: Chain | None = None
-        self._gone = False
         self._told = False
         """The log has a line about it."""
-
-    @property
-    def side(self) -> Side:  # type: ignore[override]
-        return self.factory.side
 
     @property
     def packets_in(self) -> int:
@@ -146,17 +140,22 @@ class GatewayLink(Link):
         return counts._replace(packets_in=counts.packets_in + self.routed)
 
     def begin(self) -> None:
-        """Its lane is connected: say what comes first, or let it in."""
+        """Its lane is connected: say what comes first, or let it in.
+
+        A TLS handshake counts among its prefaces: with a deadline of its own, and one of those of
+        which so many may be under way.
+        """
         service = self.factory.service
         service.connected.add(self)
-        if not self.factory.prefaces:
+        securing = self.lane.securing
+        if not (securing or self.factory.prefaces):
             self._admit(b"")
             return
         self._chain = Chain(self.facts, self.factory.prefaces)
         first = self._chain.begin()
         if first:
             self.lane.write(first)
-        service.wheel.watch(self, self.since + TIMEOUT)
+        service.wheel.watch(self, self.since + (SECURE_TIMEOUT if securing else TIMEOUT))
         log.debug("{side} ? {addr} connected", side=self.side.value, addr=self.facts.name)
         self.factory.handshake_begins(self)
 
@@ -205,6 +204,16 @@ class GatewayLink(Link):
         self.factory.handshakes.pop(self, None)
         self.factory.service.wheel.forget(self)
         self._admit(rest)
+
+    def is_secure(self) -> None:
+        if self._chain is None or self.lost is not None:
+            return
+        if self.factory.prefaces:
+            wheel = self.factory.service.wheel
+            wheel.forget(self)
+            wheel.watch(self, wheel.seconds() + TIMEOUT)
+        else:
+            self.bytes_came(b"")
 
     def packets_came(self, runs: Iterable[Run], most: int) -> list[Run]:
         return self.factory.service.router.receive(self, runs, most)
@@ -262,7 +271,6 @@ class GatewayLink(Link):
 
     def gone(self, error: Exception | None) -> None:
         service = self.factory.service
-        self._gone = True
         service.wheel.forget(self)
         service.connected.discard(self)
         self.factory.handshakes.pop(self, None)
@@ -291,14 +299,6 @@ class GatewayLink(Link):
         super().pair(conn_id, peer)
         if not self._told:
             self._introduce()
-        if self.factory.side is Side.CLIENT:
-            # Of the two ends of a virtual connection one is a client: it tells the lanes.
-            self.lane.pair(conn_id, peer.lane)  # type: ignore[attr-defined]
-
-    def unpair(self, conn_id: int) -> None:
-        super().unpair(conn_id)
-        if self.factory.side is Side.CLIENT:
-            self.lane.unpair(conn_id)
 
     @property
     def saturated(self) -> bool:
@@ -309,7 +309,7 @@ class GatewayLink(Link):
         self._chain = None
         wheel = self.factory.service.wheel
         wheel.forget(self)
-        if self._gone or reason.aborts:
+        if reason.aborts or self not in self.factory.service.connected:
             self.lane.close(End.ABORT)
             return
         # What was sent to it before is still delivered, if it takes it within LINGER.
@@ -373,11 +373,25 @@ class GatewayLink(Link):
             self.factory.quiet.info(log, kind, self.facts.host, text, **fields)
 
 
-class DirectLink(GatewayLink):
-    """A link through whose lane all packets go: one call less for each."""
+class ClientLink(GatewayLink):
+    """A client. Of the two ends of a virtual connection one is: it tells the lanes."""
 
-    __slots__ = ("send",)
+    __slots__ = ()
 
-    def __init__(self, factory: LinkPort, lane: Lane, facts: Facts) -> None:
-        super().__init__(factory, lane, facts)
-        self.send = lane.send  # type: ignore[method-assign]
+    side = Side.CLIENT
+
+    def pair(self, conn_id: int, peer: Link) -> None:
+        GatewayLink.pair(self, conn_id, peer)
+        self.lane.pair(conn_id, peer.lane)  # type: ignore[attr-defined]
+
+    def unpair(self, conn_id: int) -> None:
+        GatewayLink.unpair(self, conn_id)
+        self.lane.unpair(conn_id)
+
+
+class ServerLink(GatewayLink):
+    """A game server."""
+
+    __slots__ = ()
+
+    side = Side.SERVER

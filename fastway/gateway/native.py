@@ -10,11 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReadDescriptor
 from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Port
 from twisted.python.failure import Failure
@@ -29,7 +28,6 @@ from fastway.gateway.bounds import (
     SHARE_MOST,
     SHARES,
     TURN_SECONDS,
-    WRITE_PIECE,
 )
 from fastway.gateway.factories import GatewayFactory
 from fastway.gateway.lane import NOBODY, Counts, End, Lane, LaneOwner, Shares
@@ -39,6 +37,8 @@ from fastway.relay import POOL_TYPES, PoolConfig, Totals, _core
 from fastway.wheel import TICK
 
 log = make_logger("fastway.gateway")
+
+PACKETS = _core.PACKETS
 
 ANY = 1 << 30
 """Whatever the number of a descriptor."""
@@ -50,6 +50,13 @@ REST = 0.5
 """Seconds that a port rests when it can neither accept nor refuse."""
 
 FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Comer(NamedTuple):
+    """Who connects: what is read of an IPv4Address, for a third of the time."""
+
+    host: str
+    port: int
 
 
 class NativeLane:
@@ -70,6 +77,7 @@ class NativeLane:
 
     link: LaneOwner
     native = True
+    securing = False
 
     def __init__(self, native: NativeCore, handle: int, port: GatewayFactory) -> None:
         self.link = NOBODY
@@ -80,7 +88,7 @@ class NativeLane:
         self._ended: Counts | None = None
         """The last counts of one that is gone."""
         self._sent = 0
-        """Bytes sent since the last `settle`, where senders are held."""
+        """Bytes sent since the last `settle`, where senders are held and much waits."""
         self.shares: Shares | None = Shares(cast(Lane, self)) if port.holds else None
         self.counted_at: set[Lane] | None = None
         self.holds = 0
@@ -96,8 +104,8 @@ class NativeLane:
         self._core.start(self._handle, data, self._native.now())
 
     def send(self, data: bytes, packets: int) -> None:
-        self._core.send(self._handle, data, packets)
-        if self.shares is not None:
+        crowded = self._core.send(self._handle, data, packets)
+        if crowded and self.shares is not None:
             if not self._sent:
                 self._native.service.touched.append(cast(Lane, self))
             self._sent += len(data)
@@ -109,11 +117,7 @@ class NativeLane:
         if shares is None or source is None or self._ended is not None:
             return
         core, handle = self._core, self._handle
-        queued, taken = core.added(handle), core.taken(handle)
-        # Never so much unless its socket takes nothing.
-        if queued - taken > WRITE_PIECE and shares.sent(
-            source, sent, queued, taken, core.over(handle)
-        ):
+        if shares.sent(source, sent, core.added(handle), core.taken(handle), core.over(handle)):
             self._native.service.holds += 1
             self._ask(shares)
 
@@ -244,9 +248,10 @@ class NativeCore:
         port.socket.setblocking(False)
         return port
 
-    def accept(self, port: NativePort, most: int) -> tuple[NativeLane, Any] | int:
+    def accept(self, port: NativePort, most: int) -> tuple[NativeLane, Comer] | int:
         """One connection of a port that waits and its address, or -errno."""
-        accepted = self.core.accept(port.fileno(), port.core_port, self.now(), most)
+        now = self.now()
+        accepted = self.core.accept(port.fileno(), port.core_port, now, most)
         if isinstance(accepted, int):
             return accepted
         handle, host, number = accepted
@@ -255,9 +260,8 @@ class NativeCore:
         if not self._reading:
             self._reading = True
             self.reactor.addReader(self)
-            self.service.wheel.watch(self, self.now() + TICK)
-        kind = IPv6Address if port.addressFamily == socket.AF_INET6 else IPv4Address
-        return lane, kind("TCP", host, number)
+            self.service.wheel.watch(self, now + TICK)
+        return lane, Comer(host, number)
 
     def totals(self) -> Totals:
         """What was counted in all."""
@@ -308,17 +312,22 @@ class NativeCore:
         self.service.lane_failed(f"the native relay cannot go on: {error!r}")
 
     def _handle(self, events: list[_core.Event] | None) -> None:
+        service = self.service
         for kind, lane, payload in events or ():
             try:
-                _REPORTS[kind](lane, payload)
+                if kind == PACKETS:
+                    lane.link.packets_came(payload, ALL)
+                else:
+                    _REPORTS[kind](lane, payload)
+                if service.touched:
+                    service.flush(cast(Lane, lane))
             except MemoryError:
                 raise
             except Exception:  # a bug, and no reason to stop the others
                 log.failure("an event of a link failed")
                 lane.close(End.ABORT)
-        if self.service.touched:
-            self.service.flush()
         if events:
+            service.flush()
             self.core.go_on(self.now())
         self._count()
         if self._reading and not self._counted.links:
@@ -336,19 +345,8 @@ class NativeCore:
         self._counted = totals
 
 
-def _packets(lane: NativeLane, runs: Any) -> None:
-    lane.link.packets_came(runs, ALL)
-    lane._native.service.flush(cast(Lane, lane))
-
-
-def _bytes(lane: NativeLane, data: Any) -> None:
-    lane.link.bytes_came(data)
-    lane._native.service.flush(cast(Lane, lane))
-
-
 _REPORTS: dict[int, Any] = {
-    _core.PACKETS: _packets,
-    _core.BYTES: _bytes,
+    _core.BYTES: lambda lane, data: lane.link.bytes_came(data),
     _core.FIN: lambda lane, _: lane.link.peer_ended(),
     _core.GONE: NativeLane._gone,
     _core.BROKEN: lambda lane, length: lane.link.broke(length),
@@ -411,7 +409,8 @@ class NativePort(Port):
             if clock() >= until:
                 break
 
-    def _made(self, lane: NativeLane, address: Any) -> None:
+    def _made(self, lane: NativeLane, comer: Comer) -> None:
+        address = cast(IAddress, comer)
         if not self.gateway.admits(address):
             lane.close(End.ABORT)
             return

@@ -20,6 +20,10 @@ from fastway.gateway.facts import Facts
 TIMEOUT = HANDSHAKE_TIMEOUT
 """Seconds that all prefaces of a link together may take."""
 
+SECURE_TIMEOUT = 10.0
+"""Seconds that a TLS handshake before them may take; it needs round trips and a slow phone's
+arithmetic."""
+
 
 @dataclass(frozen=True, slots=True)
 class Done:

@@ -9,7 +9,7 @@ import resource
 import sys
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -20,9 +20,8 @@ from fastway.gateway.bounds import CLOSES_TURN, COMMANDS_EACH, COMMANDS_TURN, KE
 from fastway.gateway.lane import End, Lane, LaneOwner, Waiter
 from fastway.gateway.link import GatewayLink
 from fastway.gateway.memory import CROWD, EVERY, LINKS, Tide, give_back
-from fastway.gateway.ports import Port
+from fastway.gateway.ports import Native, Port
 from fastway.logs import Throttle, make_logger
-from fastway.relay import PoolConfig, Totals
 from fastway.router import Limits, Router, Side
 from fastway.wheel import Wheel
 from fastway.wire import Run
@@ -38,19 +37,6 @@ class Waiting(NamedTuple):
     bytes: int
     input: int
     held: int
-
-
-class Native(Protocol):
-    """What is asked of the native core (`native.NativeCore`)."""
-
-    pool: PoolConfig
-    core: Any
-
-    def totals(self) -> Totals:
-        """What it has counted in all."""
-
-    def listen(self, fd: int, family: int, factory: Any) -> Any:
-        """A port for a bound, listening socket."""
 
 
 class RouterService(Service):

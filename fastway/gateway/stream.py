@@ -27,7 +27,9 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
+    IHandshakeListener,
     IPushProducer,
+    ISSLTransport,
     ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
@@ -49,7 +51,7 @@ from fastway.tcp import (
 from fastway.wire import FrameReader, Run
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer, IResumableProtocol)
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer, IResumableProtocol)
 class StreamLane(Protocol):
     """One connection: Twisted's protocol, and the lane of one link."""
 
@@ -150,6 +152,12 @@ class StreamLane(Protocol):
         else:
             self._cut(self._reader, data)
         self.service.flush(self)
+
+    def handshakeCompleted(self) -> None:
+        """Of TLS, as IHandshakeListener."""
+        if not self._closing:
+            self.link.is_secure()
+            self.service.flush(self)
 
     def readConnectionLost(self) -> None:
         """The peer sent its FIN: all that came before has been forwarded, or waits its turn."""
@@ -285,6 +293,15 @@ class StreamLane(Protocol):
         )
 
     @property
+    def securing(self) -> bool:
+        # Twisted's TLS, and nothing in between: then it calls handshakeCompleted.
+        transport = self.transport
+        return (
+            ISSLTransport.providedBy(transport)
+            and getattr(transport, "wrappedProtocol", None) is self
+        )
+
+    @property
     def descriptor(self) -> int:
         return descriptor(self.transport)
 
@@ -302,20 +319,23 @@ class StreamLane(Protocol):
     # What comes in.
 
     def _cut(self, reader: FrameReader, data: bytes) -> None:
+        before = reader.pending
         runs = reader.feed(data)
-        if reader.pending != self._input:
-            self._count_input(reader.pending)
+        if reader.pending != before:
+            self._count_input(reader.pending - before)
         if runs:
             self._last_packet = self.service.wheel.seconds()
             if self._rest:
                 # It may have one read more: to stop reading costs more than most have to say.
                 self._rest += runs
+                self._count_input(_size(runs))
                 self._crowded = True
                 self._read_or_not()
                 return
             rest = self.service.receive(self.link, runs)
             if rest:
                 self._rest = rest
+                self._count_input(_size(rest))
                 self.service.wait_for_turn(self)
                 return
         if reader.error is not None and not self._rest:
@@ -326,7 +346,10 @@ class StreamLane(Protocol):
         rest, self._rest = self._rest, None
         if self._closing or not rest:
             return
-        self._rest = self.service.receive(self.link, rest)
+        left = self.service.receive(self.link, rest)
+        if not self._closing:
+            self._rest = left
+            self._count_input(-_size(rest[: len(rest) - len(left)]))
         self.service.flush(self)
         if self._rest:
             self.service.wait_for_turn(self)
@@ -361,10 +384,9 @@ class StreamLane(Protocol):
         self._waiting_bytes += size
         self.service.count(packets, size)
 
-    def _count_input(self, pending: int) -> None:
-        more = pending - self._input
+    def _count_input(self, more: int) -> None:
+        self._input += more
         self.service.count(0, more, more)
-        self._input = pending
 
     def _over(self) -> bool:
         config = self.config
@@ -378,7 +400,7 @@ class StreamLane(Protocol):
         self._queue = self._batch = None
         self._rest = None
         self._count(-self._waiting_packets, -self._waiting_bytes)
-        self._count_input(0)
+        self._count_input(-self._input)
         if self.shares is not None:
             self.shares.clear()
         counted_at, self.counted_at = self.counted_at, None
@@ -513,3 +535,7 @@ class StreamLane(Protocol):
         if IResumableTransport.providedBy(transport):
             return cast("int | None", cast(Any, transport).acked)
         return acked_bytes(transport)
+
+
+def _size(runs: list[Run]) -> int:
+    return sum(len(data) for _, data, _ in runs)

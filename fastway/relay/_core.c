@@ -222,8 +222,7 @@ static PyObject *core_send(PyObject *self, PyObject *const *args, Py_ssize_t cou
     uint32_t packets = to_u32(args[2]);
     if (PyErr_Occurred() || PyBytes_AsStringAndSize(args[1], &data, &size) < 0)
         return NULL;
-    relay_send(RELAY(self), handle, data, (size_t)size, packets);
-    Py_RETURN_NONE;
+    return PyBool_FromLong(relay_send(RELAY(self), handle, data, (size_t)size, packets));
 }
 
 static PyObject *core_resume(PyObject *self, PyObject *const *args, Py_ssize_t count)

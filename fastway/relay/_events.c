@@ -7,6 +7,22 @@ static uint32_t read_u32(const uint8_t *data)
            | (uint32_t)data[3] << 24;
 }
 
+/* (one, two, three), which takes what it is given, or NULL if one of them is. */
+static PyObject *triple(PyObject *one, PyObject *two, PyObject *three)
+{
+    PyObject *tuple = one != NULL && two != NULL && three != NULL ? PyTuple_New(3) : NULL;
+    if (tuple == NULL) {
+        Py_XDECREF(one);
+        Py_XDECREF(two);
+        Py_XDECREF(three);
+        return NULL;
+    }
+    PyTuple_SetItem(tuple, 0, one);
+    PyTuple_SetItem(tuple, 1, two);
+    PyTuple_SetItem(tuple, 2, three);
+    return tuple;
+}
+
 /* Whole packets as [(conn_id, their bytes, how many)]; a command is always alone. */
 static PyObject *make_runs(const uint8_t *data, size_t size)
 {
@@ -21,8 +37,10 @@ static PyObject *make_runs(const uint8_t *data, size_t size)
             at += 4 + (size_t)read_u32(data + at);
             count++;
         } while (conn_id != 0 && at < size && read_u32(data + at + 4) == conn_id);
-        PyObject *run = Py_BuildValue("ky#k", (unsigned long)conn_id, (const char *)data + start,
-                                      (Py_ssize_t)(at - start), count);
+        PyObject *run = triple(PyLong_FromUnsignedLong(conn_id),
+                               PyBytes_FromStringAndSize((const char *)data + start,
+                                                         (Py_ssize_t)(at - start)),
+                               PyLong_FromUnsignedLong(count));
         if (run == NULL || PyList_Append(runs, run) < 0) {
             Py_XDECREF(run);
             Py_DECREF(runs);
@@ -52,11 +70,9 @@ PyObject *take_events(struct relay *relay, int count)
     for (int i = 0; list != NULL && i < count; i++) {
         if (events[i].owner == NULL)
             continue;
-        PyObject *payload = make_payload(&events[i]);
-        PyObject *event = NULL;
-        if (payload != NULL)
-            event = Py_BuildValue("iON", (int)events[i].kind, (PyObject *)events[i].owner,
-                                  payload);
+        PyObject *event =
+            triple(PyLong_FromLong((long)events[i].kind), Py_NewRef((PyObject *)events[i].owner),
+                   make_payload(&events[i]));
         if (event == NULL || PyList_Append(list, event) < 0)
             Py_CLEAR(list);
         Py_XDECREF(event);

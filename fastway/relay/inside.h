@@ -112,7 +112,7 @@ struct link {
     int64_t tick;   /* of the wheel */
     struct node tick_node;   /* in a slot, or in `due` */
     struct node dirty_node;  /* in `dirty`: to be written to */
-    struct node work_node;   /* in `work` or `asking` */
+    struct node work_node;   /* in `work`, `handled`, `greedy` or `asking` */
     struct node judge_node;  /* in `judged` */
     struct node senders;     /* shares of its queue, in the order of their last bytes */
     struct node bound;       /* those held for its bounds */
@@ -134,6 +134,7 @@ struct link {
     bool eased : 1;      /* it fell below its bound of packets since it is judged */
     bool suspended : 1;  /* the caller handles packets of it; the rest comes afterwards */
     bool deaf : 1;       /* it is not to be read from while it is suspended */
+    bool greedy : 1;     /* it had more to say than was read at once */
     bool paused : 1;
     bool broken : 1; /* nothing more of it counts: a FIN, an illegal length, no memory */
     bool failed : 1; /* nothing more is written: a part of its stream is missing */
@@ -175,6 +176,7 @@ struct relay {
     struct node dirty;   /* to be written to at the end of the turn */
     struct node work;    /* to go on as soon as there is time */
     struct node handled; /* whose packets the caller has handled */
+    struct node greedy;  /* to be read from when all others were */
     struct node asking;  /* whose commands wait for room in a turn */
     struct node judged;  /* clients with too many packets waiting */
     struct node due;     /* whose deadlines are to be looked at */

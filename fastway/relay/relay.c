@@ -35,7 +35,7 @@ struct relay *relay_new(const struct relay_config *config)
     relay->config = *config;
     relay->epoll = relay->wake = -1;
     struct node *lists[] = {&relay->dirty,  &relay->work,   &relay->handled,
-                            &relay->asking, &relay->judged, &relay->due};
+                            &relay->asking, &relay->judged, &relay->due,    &relay->greedy};
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         list_begin(lists[i]);
     for (size_t i = 0; i < SLOTS; i++)
@@ -254,16 +254,17 @@ void relay_start(struct relay *relay, relay_handle handle, const void *data, siz
         go_on_soon(relay, link);
 }
 
-void relay_send(struct relay *relay, relay_handle handle, const void *data, size_t size,
+bool relay_send(struct relay *relay, relay_handle handle, const void *data, size_t size,
                 uint32_t packets)
 {
     struct link *link = find(relay, handle);
     if (link == NULL || !writes(link) || link->reset || size == 0)
-        return;
+        return false;
     if (queue_bytes(relay, link, data, size, packets, true))
         write_later(relay, link);
     else
         fail(relay, link, RELAY_NO_MEMORY);
+    return link->blocked && link->waiting_bytes > PIECE;
 }
 
 bool relay_over(const struct relay *relay, relay_handle handle)

@@ -142,8 +142,9 @@ bool relay_pair(struct relay *relay, uint32_t conn_id, relay_handle one, relay_h
 void relay_unpair(struct relay *relay, uint32_t conn_id);
 
 /* Queue bytes for a link; written at the end of the turn, also over the memory limit. `packets`:
- * how many whole packets they are; 0 before it is started. */
-void relay_send(struct relay *relay, relay_handle handle, const void *data, size_t size,
+ * how many whole packets they are; 0 before it is started. True: its socket takes nothing, and
+ * much waits for it. */
+bool relay_send(struct relay *relay, relay_handle handle, const void *data, size_t size,
                 uint32_t packets);
 
 /* Its socket takes nothing, and more waits for it than its port allows; than twice that. */

@@ -13,6 +13,7 @@
 
 #define ROUNDS 32 /* of one turn */
 #define READS 8   /* reads of one link and round, while they come full */
+#define GREEDY_SECONDS .0005 /* for those who have more than that, until the others are asked again */
 #define MANY 64   /* links to be written to: it pays to look for more to send them first */
 #define LOOKS 64  /* times that is looked, */
 #define LOOK_SECONDS .0000004 /* as long for each of them: a twentieth of what its write takes */
@@ -62,7 +63,7 @@ static void settle(struct relay *relay)
 {
     relay->running = false;
     if (!list_empty(&relay->dirty) || !list_empty(&relay->work) || !list_empty(&relay->handled)
-        || !list_empty(&relay->asking) || !list_empty(&relay->judged) || !list_empty(&relay->due)
+        || !list_empty(&relay->greedy) || !list_empty(&relay->asking) || !list_empty(&relay->judged) || !list_empty(&relay->due)
         || relay->ring_count > 0 || relay->ready_at < relay->ready_count)
         wake(relay);
 }
@@ -231,6 +232,7 @@ static void ask_on(struct relay *relay)
 static void read_link(struct relay *relay, struct link *link)
 {
     size_t size = (size_t)link->port->read_size;
+    link->greedy = false;
     for (int reads = 0; reads < READS; reads++) {
         ssize_t got = recv(link->fd, relay->scratch, size, 0);
         if (got < 0) {
@@ -263,9 +265,21 @@ static void read_link(struct relay *relay, struct link *link)
         size_t used = cut(relay, link, relay->scratch, (size_t)got);
         if (used < (size_t)got && link->state == OPEN && !link->broken)
             keep(relay, link, relay->scratch + used, (size_t)got - used);
-        if ((size_t)got < size || !may_talk(link) || has_rest(link) || link->lost
-            || out_of_time(relay))
+        if ((size_t)got < size || !may_talk(link) || has_rest(link) || link->lost)
             return;
+        if (out_of_time(relay))
+            break;
+    }
+    link->greedy = true;
+}
+
+static void hear(struct relay *relay, struct link *link)
+{
+    if (link->state == HALF || (may_talk(link) && !has_rest(link))) {
+        read_link(relay, link);
+    } else {
+        link->deaf = true;
+        update_interest(relay, link);
     }
 }
 
@@ -287,11 +301,11 @@ static void ready(struct relay *relay, const struct epoll_event *event)
     if (link->interest & EPOLLIN) {
         if (!(heard & (EPOLLIN | EPOLLERR | EPOLLHUP)))
             return;
-        if (link->state == HALF || (may_talk(link) && !has_rest(link))) {
-            read_link(relay, link);
+        if (link->greedy && heard == EPOLLIN) {
+            if (!listed(&link->work_node))
+                list_add(&relay->greedy, &link->work_node);
         } else {
-            link->deaf = true;
-            update_interest(relay, link);
+            hear(relay, link);
         }
     } else if (link->interest & EPOLLRDHUP) {
         if (heard & (EPOLLRDHUP | EPOLLERR | EPOLLHUP))
@@ -322,12 +336,29 @@ static int look(struct relay *relay)
     return count;
 }
 
+/* Those who had more to say than is read at once come after all others. */
+static void hear_greedy(struct relay *relay)
+{
+    double until = list_empty(&relay->greedy) ? 0 : clock_seconds() + GREEDY_SECONDS;
+    while (!list_empty(&relay->greedy) && !out_of_time(relay)) {
+        struct link *link = OWNER_OF(relay->greedy.next, struct link, work_node);
+        list_drop(&link->work_node);
+        if (link->lost || has_rest(link))
+            go_on_soon(relay, link);
+        else if (link->fd >= 0 && link->interest & EPOLLIN)
+            hear(relay, link);
+        if (clock_seconds() > until)
+            break;
+    }
+}
+
 /* Many writes are due: what comes now for the same links can go with them. */
 static void look_for_more(struct relay *relay)
 {
     double until = clock_seconds() + relay->dirty_count * LOOK_SECONDS;
     for (int looks = 0; looks < LOOKS && relay->ring_count == 0 && !relay->late; looks++) {
         int count = look(relay);
+        hear_greedy(relay);
         if (count < 0 || (count == 0 && clock_seconds() > until))
             break;
     }
@@ -356,20 +387,21 @@ int relay_run(struct relay *relay, double now)
     go_on_all(relay, &relay->work);
     ask_on(relay);
     give_time(relay, 1); /* of its own for the sockets, so that neither starves the other */
+    uint32_t left = relay->dirty_count; /* from the last turn: they waited long enough */
     for (int round = 0; round < ROUNDS && !relay->late; round++) {
-        uint32_t left = relay->dirty_count; /* from the last turn: they waited long enough */
         int count = look(relay);
         bool interrupted = count < 0 && errno == EINTR;
         if (relay->dirty_count >= left + MANY && !relay->late)
             look_for_more(relay);
         flush(relay);
+        left = relay->dirty_count;
+        hear_greedy(relay);
         if (relay->ring_count > 0 || (count <= 0 && !interrupted))
             break;
     }
-    if (!list_empty(&relay->work)) {
-        go_on_all(relay, &relay->work);
+    go_on_all(relay, &relay->work);
+    if (!list_empty(&relay->dirty))
         flush(relay);
-    }
     judge(relay);
     int count = present(relay);
     if (count == 0)

@@ -159,6 +159,41 @@ static void test_starvation(void)
     scatter(count);
 }
 
+/* One that has little to say does not wait until all who flood were read. */
+static void test_quiet_before_greedy(void)
+{
+    static uint8_t flood[4096];
+    struct relay_config config = plain_config;
+    struct relay_port port = plain_port;
+    config.turn_seconds = .05;
+    config.share_least = config.share_most = config.shares = 1 << 30; /* nobody is held */
+    port.queue_bytes = 64 << 20;
+    port.queue_packets = 1 << 20;
+    int count = gather(&config, &port, 41), quiet = count - 1, turns = 0;
+    uint64_t sent = 0;
+    calls.step = .001; /* each look at the clock: some reads a turn */
+    for (int i = 0; i < 3; i++) {
+        for (int j = 0; j < quiet; j++)
+            for (int n = 0; n < 8; n++) {
+                size_t size = make(flood, (uint32_t)j + 1, 4000, 'g');
+                crowd_says(j, flood, size);
+                sent += size;
+            }
+        usleep(2000);
+        for (int n = 0; n < 1000 && read_of(quiet) + (uint64_t)quiet * 16000 < sent; n++) {
+            relay_run(relay, now);
+            while (hear(1, got, sizeof got) == sizeof got)
+                ;
+        }
+    }
+    crowd_says(quiet, flood, make(flood, (uint32_t)quiet + 1, 2, 'q'));
+    usleep(2000);
+    for (; read_of(count) == read_of(quiet) && turns < 100; turns++)
+        relay_run(relay, now);
+    CHECK(turns <= 3);
+    scatter(count);
+}
+
 /* So many commands of one link a turn, so many of all; links take turns, in order, and what
  * stands behind is not lost. */
 static void test_commands(void)
@@ -400,6 +435,7 @@ int main(void)
     test_flood();
     test_unreached();
     test_starvation();
+    test_quiet_before_greedy();
     test_commands();
     test_commands_wait();
     test_behind_commands();

@@ -138,11 +138,15 @@ class FakeTransport:
         self.aborted = False
         self.lost = False
         self.stuck = False
+        self.writes = 0
+        self.limit = 1 << 30
+        """Bytes past which it is full."""
 
     def write(self, data: bytes) -> None:
         assert not self.lost, "a write to a connection that is gone"
+        self.writes += 1
         self._written += data
-        if self.stuck:
+        if self.stuck or len(self._written) > self.limit:
             self._protocol.pause_writing()
 
     def value(self) -> bytes:
@@ -150,6 +154,7 @@ class FakeTransport:
 
     def clear(self) -> None:
         self._written.clear()
+        self.writes = 0
 
     def fill(self) -> None:
         """From now on the peer takes nothing."""
@@ -218,6 +223,7 @@ class AioScripted(ScriptedGateway):
             self.aio_wire.data_received(data)
 
     def heard(self) -> bytes:
+        self.turns.turn()  # what was written goes out at the end of a turn
         data = self.pipe.value()
         self.pipe.clear()
         return data

@@ -481,10 +481,15 @@ class Story:
             if not block.name or "no" in block.marks:
                 continue
             module = block.name.removesuffix(".py")
+            uses = rf"\b{re.escape(block.name)}\b| -m .*\b{module}\b"
+            if module == "conftest":
+                uses = " -m pytest "
             used = any(
-                block.name in other.text
-                if other.language in ("console", "sh")
-                else re.search(rf"^(from|import) {module}\b", other.text, re.M)
+                re.search(
+                    uses if other.language in ("console", "sh") else rf"^(from|import) {module}\b",
+                    other.text,
+                    re.M,
+                )
                 for other in self.blocks
                 if other is not block and other.language in RUN
             )

@@ -6,6 +6,7 @@ Rule: nothing here knows fastway, so that a mistake in its messages cannot hide 
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from typing import Any
 
 FACTS: dict[str, Any] = {
@@ -113,13 +114,16 @@ class ControlEnd:
             self._leave(name, {conn_id})
         return told("closed", conn=conn_id, reason=reason)
 
-    def hear(self, message: bytes) -> None:
-        """Carry out a request."""
+    def hear(self, message: bytes, denies: Container[str] = ()) -> None:
+        """Carry out a request, if its verb is none that it `denies`."""
         fields, payload = asked(message)
         number = fields["id"]
         assert number not in self.answers, f"{number} was used twice"
         assert (payload is not None) == (fields["op"] == "push"), message
         assert (fields["op"] == "hello") == (self.want is None), "hello comes first, and once"
+        if fields["op"] in denies:
+            self.answers[number] = denied(number, "full", "not now")
+            return
         try:
             self.answers[number] = self._carry_out(fields, payload or b"")
         except LookupError:

@@ -13,10 +13,20 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, gatherResults
+from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
 from fastway.address import address_name
-from fastway.endpoint import GatewayConnection, Json, Overflow, Text, VirtualConnection
+from fastway.endpoint import (
+    EndpointConfig,
+    GatewayConnection,
+    Json,
+    Overflow,
+    Text,
+    VirtualConnection,
+    connect_client,
+    connect_server,
+)
 from fastway.errors import (
     BadMessage,
     ConnectionEnded,
@@ -28,10 +38,11 @@ from fastway.errors import (
 )
 from fastway.gateway.lane import End
 from fastway.router import Limits
+from fastway.testing import MemoryGateway
 from tests.support.errors import raised
-from tests.support.golden import FIRST, accept, close, connect, dial, packet
+from tests.support.golden import FIRST, KEY, accept, close, connect, dial, packet, prove
 from tests.support.rows import CLOSED
-from tests.support.scripted import FAR, ScriptedFar, ScriptedGateway
+from tests.support.scripted import FAR, SERVER_ID, ScriptedFar, ScriptedGateway
 from tests.support.sockets import Peer, Sockets
 from tests.support.waits import SECONDS, reactor, until
 
@@ -42,7 +53,7 @@ class World:
     """An endpoint that is logged in, and its far end."""
 
     endpoint: GatewayConnection
-    far: ScriptedFar | Peer
+    far: ScriptedFar | Peer | MemoryFar
     me: int
 
     async def done(self, waiting: Deferred[Any_]) -> Any_:
@@ -132,6 +143,70 @@ class SocketWorld(World):
             if link.facts.name == name:
                 link.lane.close(End.CLOSE)
         await until("the end", lambda: self.endpoint.ended)
+
+
+class MemoryFar(Protocol):
+    """The far end of a MemoryGateway, that only knows bytes."""
+
+    def __init__(self, gateway: MemoryGateway) -> None:
+        self._gateway = gateway
+        self.received = bytearray()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+
+    def send(self, data: bytes) -> None:
+        cast(Any, self.transport).write(data)
+
+    async def expect(self, data: bytes) -> None:
+        """These bytes come next."""
+        self._gateway.pump()
+        got = bytes(self.received[: len(data)])
+        del self.received[: len(data)]
+        if got != data:
+            raise AssertionError(f"expected {data[:80]!r}, got {got[:80]!r}")
+
+
+class MemoryWorld(World):
+    """Through the real gateway, in memory."""
+
+    def __init__(self, endpoint_is_server: bool, config: EndpointConfig) -> None:
+        gateway = self.gateway = MemoryGateway(key=KEY, client_max_conn=0, client_max_total=0)
+        gateway.service.router.conn_range.last = FIRST - 1
+        self.far = far = MemoryFar(gateway)
+        there = gateway.client if endpoint_is_server else gateway.server
+        gateway.run(there.connect(Factory.forProtocol(lambda: far)))
+        if endpoint_is_server:
+            self.me = SERVER_ID
+            server = connect_server(gateway.server, SERVER_ID, KEY, config, gateway.clock)
+            self.endpoint = gateway.run(server)
+        else:
+            self.me = 1
+            gateway.pump()
+            self.far.send(prove(bytes(self.far.received), FAR))
+            self.far.received.clear()
+            self.endpoint = gateway.run(connect_client(gateway.client, config, gateway.clock))
+
+    async def done(self, waiting: Deferred[Any_]) -> Any_:
+        self.gateway.pump()
+        if not waiting.called:
+            raise AssertionError("it does not fire")
+        return await waiting
+
+    async def settle(self) -> None:
+        self.gateway.pump()
+
+    async def eventually(self, what: str, condition: Any) -> None:
+        self.gateway.pump()
+        if not condition():
+            raise AssertionError(what)
+
+    async def cut(self) -> None:
+        name = address_name(cast(Any, self.endpoint.link.transport).transport.getHost())
+        for link in self.gateway.service.connected:
+            if link.facts.name == name:
+                link.lane.close(End.CLOSE)
+        self.gateway.pump()
 
 
 if TYPE_CHECKING:

@@ -186,7 +186,8 @@ class Harness:
             assert counts.waiting_packets == sum(count for _, count in queue)
             assert counts.waiting_bytes == sum(len(data) for data, _ in queue)
             pending = 0 if lane._reader is None else lane._reader.pending
-            assert link.lost is not None or counts.input_bytes >= pending
+            pending += sum(len(data) for _, data, _ in lane._rest or ())
+            assert link.lost is not None or counts.input_bytes == pending
             assert link.lost is None or counts[4:7] == (0, 0, 0), counts
             packets += counts.waiting_packets
             size += counts.waiting_bytes + counts.input_bytes

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet.defer import maybeDeferred
@@ -17,9 +18,10 @@ from twisted.trial.unittest import TestCase
 
 from fastway.address import address_name
 from fastway.gateway import ClientFactory, GatewayLink, PortConfig, RouterService, ServerFactory
+from fastway.gateway.ports import CalmPort
 from fastway.relay import PoolConfig
 from fastway.router import Limits
-from tests.support.golden import FIRST, KEY, PING, dial, prove
+from tests.support.golden import FIRST, KEY, PING, close, dial, packet, prove
 from tests.support.waits import reactor, until
 
 
@@ -83,6 +85,16 @@ class Peer(Protocol):
         )
 
 
+def listen_with(adopt: Callable[[int, int, Any], Any], factory: Any) -> Any:
+    """A port on 127.0.0.1 that `adopt` makes from a bound socket."""
+    with socket.socket() as bound:
+        bound.setblocking(False)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(("127.0.0.1", 0))
+        bound.listen(1024)
+        return adopt(bound.fileno(), bound.family, factory)
+
+
 def listen_by_relay(
     service: RouterService, pool: PoolConfig | None = None, on: Any = reactor
 ) -> Callable[[Any], Any]:
@@ -90,15 +102,7 @@ def listen_by_relay(
     from fastway.gateway.native import NativeCore
 
     native = service.native = NativeCore(on, service, pool)
-
-    def listen(factory: Any) -> Any:
-        with socket.socket() as bound:
-            bound.setblocking(False)
-            bound.bind(("127.0.0.1", 0))
-            bound.listen(1024)
-            return native.listen(bound.fileno(), bound.family, factory)
-
-    return listen
+    return partial(listen_with, native.listen)
 
 
 class Sockets:
@@ -129,7 +133,7 @@ class Sockets:
         self.servers = ServerFactory(self.service, KEY, server)
         if relay:
             listen = listen or listen_by_relay(self.service, pool)
-        listen = listen or (lambda factory: reactor.listenTCP(0, factory, interface="127.0.0.1"))
+        listen = listen or partial(listen_with, partial(CalmPort.adopt, reactor))
         self._connect = connect or self._connect_tcp
         self.client_port = listen(self.clients)
         self.server_port = listen(self.servers)
@@ -206,3 +210,32 @@ class SocketTestCase(TestCase):
         sockets = Sockets(relay=self.relay, **config)
         self.addCleanup(sockets.stop)
         return sockets
+
+    async def cut_slow_client(self, sockets: Sockets, client: Peer, server: Peer) -> int:
+        """The client stops reading and the server goes on, until the client is lost.
+
+        Returns:
+            Their virtual connection, whose Close the server has got.
+        """
+        conn_id = await sockets.pair(client, server)
+        client.wire.pauseProducing()
+        for _ in range(300):
+            server.send(packet(conn_id, bytes(200_000)))
+            await server.was_read()
+            if client.link.lost:
+                break
+        await server.expect(close(conn_id))
+        return conn_id
+
+    async def hold_behind(self, sockets: Sockets, client: Peer, server: Peer) -> bytes:
+        """The server stops reading and the client goes on, until the client is held.
+
+        Returns:
+            All that the client sent.
+        """
+        conn_id = await sockets.pair(client, server)
+        server.wire.pauseProducing()
+        data = b"".join(packet(conn_id, bytes([n]) * 200_000) for n in range(60))
+        client.send(data)
+        await until("the hold", lambda: client.link.counts().held)
+        return data

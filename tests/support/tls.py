@@ -99,6 +99,8 @@ def make(
     return Made(builder.sign(key if signer is None else signer.key, hashes.SHA256()), key)
 
 
-def make_certificate() -> ssl.PrivateCertificate:
-    """A certificate for `localhost` and its key, valid for an hour, that is its own authority."""
-    return make("localhost", ["localhost"]).private
+def make_certificate(now: datetime.datetime | None = None) -> ssl.PrivateCertificate:
+    """A certificate for `localhost` and its key, valid for an hour from shortly before `now`,
+    that is its own authority."""
+    begins = None if now is None else now - HOUR / 12
+    return make("localhost", ["localhost"], begins=begins).private
