@@ -343,9 +343,10 @@ static void hear_greedy(struct relay *relay)
     while (!list_empty(&relay->greedy) && !out_of_time(relay)) {
         struct link *link = OWNER_OF(relay->greedy.next, struct link, work_node);
         list_drop(&link->work_node);
-        if (link->lost || has_rest(link))
+        /* Deaf by now: it may have been let go on since, which its place here kept from being. */
+        if (link->lost || has_rest(link) || !(link->interest & EPOLLIN))
             go_on_soon(relay, link);
-        else if (link->fd >= 0 && link->interest & EPOLLIN)
+        else if (link->fd >= 0)
             hear(relay, link);
         if (clock_seconds() > until)
             break;
