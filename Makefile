@@ -36,7 +36,7 @@ lint: $(BIN)/.tests
 	$(BIN)/mypy
 
 check: $(BIN)/.tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # The native core alone, under ASan and UBSan: its tests, then a few seconds of random days. Its
 # system calls are the tests' (calls.h).
