@@ -24,6 +24,7 @@ different classes; an error carries its values, not only a text.
      |    +-- Unexpected        an answer to nothing, a packet for a stranger
      |    +-- Truncated         the stream ends inside a packet
      |    +-- HandshakeFailed   of snet (fastway.snet.session)
+     |    +-- UnnamedCertificate  a TLS server shows one that has no name
      |    +-- StreamLost        a resumable stream could not be resumed
      +-- DialFailed             a dial got no connection
      |    +-- DialRefused       also a ConnectionRefusedError
@@ -83,6 +84,7 @@ __all__ = [
     "StreamLost",
     "Truncated",
     "Unexpected",
+    "UnnamedCertificate",
 ]
 
 
@@ -345,6 +347,16 @@ class Truncated(RemoteError):
     def __init__(self, size: int) -> None:
         super().__init__(f"the stream ended {size} bytes into a packet")
         self.size = size
+
+
+class UnnamedCertificate(RemoteError):
+    """A server's TLS certificate has no name that could be the right one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "TLS: its certificate names nobody (it has no subjectAltName), so anybody's could "
+            "stand there; make one with the name that is connected to"
+        )
 
 
 class StreamLost(RemoteError):

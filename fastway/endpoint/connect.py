@@ -12,6 +12,7 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionClosed, ConnectionDone
 from twisted.internet.interfaces import (
+    IHandshakeListener,
     IPushProducer,
     IReactorTime,
     IStreamClientEndpoint,
@@ -25,11 +26,12 @@ from fastway.endpoint.config import EndpointConfig
 from fastway.endpoint.connection import GatewayConnection
 from fastway.endpoint.core import EndpointCore
 from fastway.endpoint.reactor import the_reactor
-from fastway.errors import StreamLost
+from fastway.errors import EndpointEnded, StreamLost, UnnamedCertificate
 from fastway.snet.interfaces import IResumableProtocol, IResumableTransport
+from fastway.verify import names_nobody
 
 
-@implementer(IPushProducer, IResumableProtocol)
+@implementer(IPushProducer, IResumableProtocol, IHandshakeListener)
 class Wire(Protocol):
     """One connection to a gateway, as Twisted knows it, and as a link writes to it.
 
@@ -57,6 +59,12 @@ class Wire(Protocol):
             transport.registerProducer(self, True)
             self._registered = True
         self._link.connected(self)
+
+    def handshakeCompleted(self) -> None:
+        """TLS is up; what was written so far has not gone out."""
+        if names_nobody(self.transport):
+            error = UnnamedCertificate()
+            self._link.end(EndpointEnded(f"the connection to the gateway broke: {error}", error))
 
     def dataReceived(self, data: bytes) -> None:
         self._link.received(data)

@@ -10,12 +10,17 @@ from typing import Any, cast
 from typing import Protocol as TypingProtocol
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IPushProducer,
+)
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fastway.causes import cause_of
+from fastway.errors import UnnamedCertificate
 from fastway.snet.config import MOST_DROPPED, SnetConfig
 from fastway.snet.session import (
     DialHandshake,
@@ -26,6 +31,7 @@ from fastway.snet.session import (
     Resumed,
 )
 from fastway.tcp import acked_bytes, is_plain_tcp, notice_death, renew_producer, round_trip
+from fastway.verify import names_nobody
 
 
 class CarrierOwner(TypingProtocol):
@@ -67,7 +73,7 @@ class Passenger(TypingProtocol):
         """The carrier's buffer has room again."""
 
 
-@implementer(IHalfCloseableProtocol, IPushProducer)
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
 class Carrier(Protocol):
     """One connection: first its handshake, then a stream's bytes.
 
@@ -102,6 +108,11 @@ class Carrier(Protocol):
         transport.registerProducer(self, True)
         if isinstance(self.handshake, DialHandshake):
             self.write(self.handshake.begin())
+
+    def handshakeCompleted(self) -> None:
+        """TLS is up; what was written so far has not gone out."""
+        if isinstance(self.handshake, DialHandshake) and names_nobody(self.transport):
+            self.fail(HandshakeFailed(Fault.CLOSED, detail=str(UnnamedCertificate())))
 
     def dataReceived(self, data: bytes) -> None:
         stream = self.stream
