@@ -24,6 +24,7 @@ different classes; an error carries its values, not only a text.
      |    +-- Unexpected        an answer to nothing, a packet for a stranger
      |    +-- Truncated         the stream ends inside a packet
      |    +-- HandshakeFailed   of snet (fastway.snet.session)
+     |    +-- NoTls             closed before TLS was up
      |    +-- UnnamedCertificate  a TLS server shows one that has no name
      |    +-- StreamLost        a resumable stream could not be resumed
      +-- DialFailed             a dial got no connection
@@ -70,6 +71,7 @@ __all__ = [
     "LoginFailed",
     "MessageTooLarge",
     "NoControl",
+    "NoTls",
     "NotOpen",
     "PingTimeout",
     "Reason",
@@ -347,6 +349,13 @@ class Truncated(RemoteError):
     def __init__(self, size: int) -> None:
         super().__init__(f"the stream ended {size} bytes into a packet")
         self.size = size
+
+
+class NoTls(RemoteError):
+    """A connection that should speak TLS was closed before that was up."""
+
+    def __init__(self) -> None:
+        super().__init__("TLS: closed before TLS was up; does that port speak it?")
 
 
 class UnnamedCertificate(RemoteError):

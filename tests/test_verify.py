@@ -88,6 +88,21 @@ class VerifyTests(TestCase):
         self.assertEqual(self.heard, b"")
         self.flushLoggedErrors()
 
+    async def test_closed_before(self) -> None:
+        """A port that closes at what is TLS is not said to refuse the key."""
+
+        class Closing(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                self.transport.loseConnection()  # type: ignore[union-attr]
+
+        port = reactor.listenTCP(0, Factory.forProtocol(Closing), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        where = f"tls:localhost:{port.getHost().port}"
+        connecting = connect_server(clientFromString(reactor, where), 1, b"secret")
+        error: Any = await self.assertFailure(connecting, EndpointEnded)
+        self.assertIn("does that port speak it?", str(error))
+        self.assertNotIn("key", str(error))
+
     async def test_named(self) -> None:
         """One with the right name is taken."""
         client = await connect_client(

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import (
     IHandshakeListener,
     IPushProducer,
     IReactorTime,
+    ISSLTransport,
     IStreamClientEndpoint,
     ITCPTransport,
 )
@@ -26,7 +27,7 @@ from fastway.endpoint.config import EndpointConfig
 from fastway.endpoint.connection import GatewayConnection
 from fastway.endpoint.core import EndpointCore
 from fastway.endpoint.reactor import the_reactor
-from fastway.errors import EndpointEnded, StreamLost, UnnamedCertificate
+from fastway.errors import EndpointEnded, NoTls, StreamLost, UnnamedCertificate
 from fastway.snet.interfaces import IResumableProtocol, IResumableTransport
 from fastway.verify import names_nobody
 
@@ -45,6 +46,7 @@ class Wire(Protocol):
         self.gateway = gateway
         self.write: Callable[[bytes], object] = bytes  # the transport's own, once there is one
         self._link = gateway.link
+        self._secured = False
         self._registered = False
 
     # What Twisted calls.
@@ -62,6 +64,7 @@ class Wire(Protocol):
 
     def handshakeCompleted(self) -> None:
         """TLS is up; what was written so far has not gone out."""
+        self._secured = True
         if names_nobody(self.transport):
             error = UnnamedCertificate()
             self._link.end(EndpointEnded(f"the connection to the gateway broke: {error}", error))
@@ -72,6 +75,10 @@ class Wire(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         orderly = reason.check(ConnectionDone) is not None
         dropped = orderly or reason.check(ConnectionClosed, StreamLost) is not None
+        if dropped and not self._secured and ISSLTransport.providedBy(self.transport):
+            # It says nothing of a key that was never sent.
+            self._link.lost(NoTls(), False)
+            return
         self._link.lost(None if orderly else cast(Exception, reason.value), dropped)
 
     # Its buffer, as IPushProducer.
