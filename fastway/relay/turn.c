@@ -150,6 +150,8 @@ static int present(struct relay *relay)
         event.owner = link->owner;
         relay->told[relay->told_count++] = event;
     }
+    if (relay->ring_count == 0)
+        relay->ring_start = 0; /* the rest of the ring is never touched, and no memory */
     return relay->told_count;
 }
 

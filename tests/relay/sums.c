@@ -88,6 +88,7 @@ void check_sums(const struct relay *relay, int settled)
         used += out.sizes + in.sizes + rest.sizes;
         held += link->held > 0;
     }
+    CHECK(relay->ring_count > 0 || relay->ring_start == 0);
     for (size_t i = 0; i < relay->ring_count; i++)
         used += sum_of(relay->ring[(relay->ring_start + i) % relay->ring_room].data).sizes;
     for (int i = 0; i < relay->told_count; i++)
