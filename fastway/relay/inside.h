@@ -1,6 +1,6 @@
 /* What the files of the relay share, and nobody else sees.
  *
- * Law: a link that dies keeps its slot until it is released, and a handle carries the slot's
+ * Law: a link that dies keeps its slot until it is released, and a handle carries the link's
  * generation, so nothing is ever looked for in a link that is gone. Every byte that is held for
  * somebody is counted by queue_bytes, take or count_input, at once, in the link and in the
  * totals.
@@ -169,9 +169,9 @@ struct relay {
     size_t scratch_size;
 
     struct link **links; /* by index; NULL: free */
-    uint32_t *generations;
     uint32_t *free_indices;
     uint32_t link_room, link_end, free_count;
+    uint32_t generation; /* of the link that came last */
 
     struct node dirty;   /* to be written to at the end of the turn */
     struct node work;    /* to go on as soon as there is time */

@@ -85,7 +85,6 @@ void relay_free(struct relay *relay)
     if (relay->pool != NULL)
         pool_free(relay->pool);
     free(relay->links);
-    free(relay->generations);
     free(relay->free_indices);
     free(relay->ring);
     free(relay->told);
@@ -139,7 +138,6 @@ static bool room_for_link(struct relay *relay)
     size_t room = relay->link_room ? (size_t)relay->link_room * 2 : 64;
     size_t ring_room = room * RELAY_KINDS;
     if (room > UINT32_MAX / 2 || !grow(&relay->links, room, sizeof *relay->links)
-        || !grow(&relay->generations, room, sizeof *relay->generations)
         || !grow(&relay->free_indices, room, sizeof *relay->free_indices))
         return false;
     struct relay_event *ring = reallocarray(NULL, ring_room, sizeof *ring);
@@ -169,7 +167,7 @@ relay_handle relay_adopt(struct relay *relay, int fd, int port, double now)
     }
     bool fresh = relay->free_count == 0;
     link->index = fresh ? relay->link_end : relay->free_indices[relay->free_count - 1];
-    link->generation = fresh ? 1 : relay->generations[link->index] + 1;
+    link->generation = relay->generation + 1; /* no link of its slot had it */
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = handle_of(link)};
     if (epoll_ctl(relay->epoll, EPOLL_CTL_ADD, fd, &event) < 0) {
         int error = errno;
@@ -181,7 +179,7 @@ relay_handle relay_adopt(struct relay *relay, int fd, int port, double now)
         relay->link_end++;
     else
         relay->free_count--;
-    relay->generations[link->index] = link->generation;
+    relay->generation = link->generation;
     relay->links[link->index] = link;
     link->interest = EPOLLIN;
     link->port = &relay->ports[port];
