@@ -66,6 +66,7 @@ void relay_free(struct relay *relay)
         drop_input(relay, link);
         drop_output(relay, link);
         forget_shares(relay, link);
+        clear_jam(link);
         if (link->fd >= 0)
             close(link->fd);
     }
@@ -186,9 +187,6 @@ relay_handle relay_adopt(struct relay *relay, int fd, int port, double now)
     link->fd = fd;
     link->tell_taken = UINT64_MAX;
     link->last_packet = now;
-    list_begin(&link->senders);
-    list_begin(&link->bound);
-    list_begin(&link->shares);
     if (relay->totals.links++ == 0)
         relay->reached = relay->trimmed = (int64_t)(now / RELAY_TICK);
     int one = 1;
@@ -333,14 +331,16 @@ void relay_close(struct relay *relay, relay_handle handle, enum relay_end how)
         return;
     }
     link->state = how == RELAY_HALF ? HALF : CLOSING;
-    link->over_packets = link->over_bytes = 0;
+    if (link->jam != NULL) {
+        link->jam->over_packets = link->jam->over_bytes = 0;
+        list_drop(&link->jam->judge_node);
+    }
     link->tell_taken = UINT64_MAX;
     forget_tick(relay, link);
     drop_input(relay, link);
     forget_senders(relay, link);
     forget_shares(relay, link);
     list_drop(&link->work_node);
-    list_drop(&link->judge_node);
     update_interest(relay, link);
     mark_dirty(relay, link);
 }
@@ -354,6 +354,7 @@ void *relay_release(struct relay *relay, relay_handle handle)
     relay->links[link->index] = NULL;
     relay->free_indices[relay->free_count++] = link->index;
     relay->totals.links--;
+    clear_jam(link);
     free(link);
     return owner;
 }
@@ -370,13 +371,15 @@ bool relay_counts(const struct relay *relay, relay_handle handle, struct relay_c
     const struct link *link = find(relay, handle);
     if (link == NULL)
         return false;
+    const struct jam *jam = link->jam;
+    bool was_over = jam != NULL && jam->over_bytes > 0;
     *out = (struct relay_counts){
         .packets_in = link->packets_in,
         .bytes_in = link->bytes_in,
         .packets_out = link->packets_out,
         .bytes_out = link->bytes_out,
-        .waiting_packets = link->over_bytes ? link->over_packets : link->waiting_packets,
-        .waiting_bytes = link->over_bytes ? link->over_bytes : link->waiting_bytes,
+        .waiting_packets = was_over ? jam->over_packets : link->waiting_packets,
+        .waiting_bytes = was_over ? jam->over_bytes : link->waiting_bytes,
         .input_bytes = link->in_bytes + link->rest_bytes,
         .held = link->held > 0,
     };
