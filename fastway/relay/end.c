@@ -107,9 +107,10 @@ void fail(struct relay *relay, struct link *link, enum relay_event_kind kind)
         relay_close(relay, handle_of(link), RELAY_ABORT);
         return;
     }
+    uint64_t over_bytes = 0;
     if (kind == RELAY_OVER) {
-        link->over_packets = link->waiting_packets;
-        link->over_bytes = link->waiting_bytes;
+        link->jam->over_packets = link->waiting_packets;
+        link->jam->over_bytes = over_bytes = link->waiting_bytes;
     }
     link->failed = link->broken = true;
     drop_input(relay, link);
@@ -117,7 +118,7 @@ void fail(struct relay *relay, struct link *link, enum relay_event_kind kind)
     forget_shares(relay, link);
     list_drop(&link->work_node);
     update_interest(relay, link);
-    tell(relay, link, kind, link->over_bytes, NULL);
+    tell(relay, link, kind, over_bytes, NULL);
 }
 
 /* Its socket failed. What it still has is read and delivered when the work of the turn comes to

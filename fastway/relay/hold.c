@@ -11,60 +11,60 @@
 
 /* The heap of those who wait for a position, the lowest first. */
 
-static void put(struct link *to, uint32_t place, struct share *share)
+static void put(struct jam *jam, uint32_t place, struct share *share)
 {
-    to->heap[place - 1] = share;
+    jam->heap[place - 1] = share;
     share->place = place;
 }
 
-static void rise(struct link *to, uint32_t place, struct share *share)
+static void rise(struct jam *jam, uint32_t place, struct share *share)
 {
-    for (; place > 1 && to->heap[place / 2 - 1]->mark > share->mark; place /= 2)
-        put(to, place, to->heap[place / 2 - 1]);
-    put(to, place, share);
+    for (; place > 1 && jam->heap[place / 2 - 1]->mark > share->mark; place /= 2)
+        put(jam, place, jam->heap[place / 2 - 1]);
+    put(jam, place, share);
 }
 
-static void sink(struct link *to, uint32_t place, struct share *share)
+static void sink(struct jam *jam, uint32_t place, struct share *share)
 {
     for (;;) {
         uint32_t below = place * 2;
-        if (below > to->heap_count)
+        if (below > jam->heap_count)
             break;
-        if (below < to->heap_count && to->heap[below]->mark < to->heap[below - 1]->mark)
+        if (below < jam->heap_count && jam->heap[below]->mark < jam->heap[below - 1]->mark)
             below++;
-        if (to->heap[below - 1]->mark >= share->mark)
+        if (jam->heap[below - 1]->mark >= share->mark)
             break;
-        put(to, place, to->heap[below - 1]);
+        put(jam, place, jam->heap[below - 1]);
         place = below;
     }
-    put(to, place, share);
+    put(jam, place, share);
 }
 
-static bool add_to_heap(struct link *to, struct share *share)
+static bool add_to_heap(struct jam *jam, struct share *share)
 {
-    if (to->heap_count == to->heap_room) {
-        uint32_t room = to->heap_room ? to->heap_room * 2 : 4;
-        struct share **heap = realloc(to->heap, room * sizeof *heap);
+    if (jam->heap_count == jam->heap_room) {
+        uint32_t room = jam->heap_room ? jam->heap_room * 2 : 4;
+        struct share **heap = realloc(jam->heap, room * sizeof *heap);
         if (heap == NULL)
             return false;
-        to->heap = heap;
-        to->heap_room = room;
+        jam->heap = heap;
+        jam->heap_room = room;
     }
-    rise(to, ++to->heap_count, share);
+    rise(jam, ++jam->heap_count, share);
     return true;
 }
 
-static void drop_from_heap(struct link *to, struct share *share)
+static void drop_from_heap(struct jam *jam, struct share *share)
 {
     uint32_t place = share->place;
-    struct share *last = to->heap[--to->heap_count];
+    struct share *last = jam->heap[--jam->heap_count];
     share->place = 0;
     if (last == share)
         return;
-    if (place > 1 && to->heap[place / 2 - 1]->mark > last->mark)
-        rise(to, place, last);
+    if (place > 1 && jam->heap[place / 2 - 1]->mark > last->mark)
+        rise(jam, place, last);
     else
-        sink(to, place, last);
+        sink(jam, place, last);
 }
 
 /* Holding, and letting go. */
@@ -93,7 +93,7 @@ static void let_go(struct relay *relay, struct link *from)
 
 static void reach_mark(struct relay *relay, struct share *share)
 {
-    drop_from_heap(share->to, share);
+    drop_from_heap(share->to->jam, share);
     share->mark = share->last;
     share->since = 0;
     let_go(relay, share->from);
@@ -112,28 +112,29 @@ static void forget(struct relay *relay, struct share *share)
     if (listed(&share->bound_node))
         let_go_bound(relay, share);
     list_drop(&share->to_node);
-    list_drop(&share->from_node);
-    share->to->sender_count--;
+    share->to->jam->sender_count--;
+    struct share **place = &share->from->shares;
+    while (*place != share)
+        place = &(*place)->next;
+    *place = share->next;
     free(share);
 }
 
-/* What `from` has in the queue of `to`; NULL: no memory. */
+/* What `from` has in the queue of `to`, which is blocked; NULL: no memory. */
 static struct share *share_of(struct link *from, struct link *to)
 {
-    struct share *share;
-    for (struct node *node = from->shares.next; node != &from->shares; node = node->next) {
-        share = OWNER_OF(node, struct share, from_node);
+    for (struct share *share = from->shares; share != NULL; share = share->next)
         if (share->to == to)
             return share;
-    }
-    share = calloc(1, sizeof *share);
+    struct share *share = calloc(1, sizeof *share);
     if (share == NULL)
         return NULL;
     share->from = from;
     share->to = to;
-    list_add(&from->shares, &share->from_node);
-    list_add(&to->senders, &share->to_node);
-    to->sender_count++;
+    share->next = from->shares;
+    from->shares = share;
+    list_add(&to->jam->senders, &share->to_node);
+    to->jam->sender_count++;
     share->mark = UINT64_MAX;
     return share;
 }
@@ -142,7 +143,7 @@ static void hold_for_bound(struct relay *relay, struct share *share)
 {
     if (listed(&share->bound_node))
         return;
-    list_add(&share->to->bound, &share->bound_node);
+    list_add(&share->to->jam->bound, &share->bound_node);
     hold(relay, share->from);
 }
 
@@ -161,12 +162,12 @@ bool account(struct relay *relay, struct link *from, struct link *to, uint64_t s
     share->since += size;
     share->last = added;
     list_drop(&share->to_node); /* in the order of the last bytes */
-    list_add(&to->senders, &share->to_node);
+    list_add(&to->jam->senders, &share->to_node);
     if (over(to)) {
         hold_for_bound(relay, share);
         return true;
     }
-    uint64_t most = config->shares / to->sender_count;
+    uint64_t most = config->shares / to->jam->sender_count;
     if (most > config->share_most)
         most = config->share_most;
     if (most < config->share_least)
@@ -178,7 +179,7 @@ bool account(struct relay *relay, struct link *from, struct link *to, uint64_t s
         share->since = 0;
         return true;
     }
-    if (!add_to_heap(to, share))
+    if (!add_to_heap(to->jam, share))
         return false;
     hold(relay, from);
     return true;
@@ -213,15 +214,16 @@ void let_go_drained(struct relay *relay, struct link *to)
         to->tell_taken = UINT64_MAX;
         tell(relay, to, RELAY_TAKEN, to->taken, NULL);
     }
-    if (list_empty(&to->senders))
+    struct jam *jam = to->jam;
+    if (jam == NULL || list_empty(&jam->senders))
         return;
-    while (to->heap_count > 0 && to->heap[0]->mark <= to->taken)
-        reach_mark(relay, to->heap[0]);
+    while (jam->heap_count > 0 && jam->heap[0]->mark <= to->taken)
+        reach_mark(relay, jam->heap[0]);
     if (to->waiting_bytes == 0 || below_half(to))
-        while (!list_empty(&to->bound))
-            let_go_bound(relay, OWNER_OF(to->bound.next, struct share, bound_node));
-    while (!list_empty(&to->senders)) {
-        struct share *first = OWNER_OF(to->senders.next, struct share, to_node);
+        while (!list_empty(&jam->bound))
+            let_go_bound(relay, OWNER_OF(jam->bound.next, struct share, bound_node));
+    while (!list_empty(&jam->senders)) {
+        struct share *first = OWNER_OF(jam->senders.next, struct share, to_node);
         if (first->last > to->taken || first->place > 0 || listed(&first->bound_node))
             break;
         forget(relay, first);
@@ -231,16 +233,14 @@ void let_go_drained(struct relay *relay, struct link *to)
 /* Nothing waits for a link any more, or ever will. */
 void forget_senders(struct relay *relay, struct link *to)
 {
-    while (!list_empty(&to->senders))
-        forget(relay, OWNER_OF(to->senders.next, struct share, to_node));
-    free(to->heap);
-    to->heap = NULL;
-    to->heap_room = 0;
+    struct jam *jam = to->jam;
+    while (jam != NULL && !list_empty(&jam->senders))
+        forget(relay, OWNER_OF(jam->senders.next, struct share, to_node));
 }
 
 /* A link sends nothing more. */
 void forget_shares(struct relay *relay, struct link *from)
 {
-    while (!list_empty(&from->shares))
-        forget(relay, OWNER_OF(from->shares.next, struct share, from_node));
+    while (from->shares != NULL)
+        forget(relay, from->shares);
 }

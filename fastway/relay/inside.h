@@ -1,9 +1,9 @@
 /* What the files of the relay share, and nobody else sees.
  *
- * Law: a link that dies keeps its slot until it is released, and a handle carries the slot's
+ * Law: a link that dies keeps its slot until it is released, and a handle carries the link's
  * generation, so nothing is ever looked for in a link that is gone. Every byte that is held for
  * somebody is counted by queue_bytes, take or count_input, at once, in the link and in the
- * totals.
+ * totals. What only a link that is blocked needs is no part of those that idle: it is in its jam.
  *
  *     relay.c   making and unmaking, and the verbs of relay.h
  *     turn.c    epoll, the work of a turn and its bounds, events
@@ -81,7 +81,8 @@ enum state {
  * queued for `to`. */
 struct share {
     struct link *to, *from;
-    struct node to_node, from_node;
+    struct share *next; /* of those of `from` */
+    struct node to_node;
     struct node bound_node; /* listed: held until `to` is below half of its bounds */
     uint64_t mark;          /* held until `to` took so much, if it is in the heap */
     uint64_t since;         /* bytes that came after the mark */
@@ -89,9 +90,27 @@ struct share {
     uint32_t place;         /* in the heap of `to`, from 1; 0: not in it */
 };
 
+/* What a link has from when it is blocked until nothing waits for it, or until its end. */
+struct jam {
+    struct link *link;
+    double since;   /* when it was blocked, or was last seen to get on */
+    uint64_t acked; /* bytes that its peer's host had acknowledged at the last look */
+    uint64_t over_packets, over_bytes; /* what waited when it was reported OVER */
+    struct node judge_node; /* in `judged` */
+    uint64_t judge_turn;
+    struct node senders; /* shares of its queue, in the order of their last bytes */
+    struct node bound;   /* those held for its bounds */
+    struct share **heap; /* senders held until a position, the lowest first */
+    uint32_t heap_count, heap_room;
+    uint32_t sender_count;
+};
+
+/* There are many, and most of them idle: what few of them need is better kept elsewhere. */
 struct link {
     void *owner;
     const struct relay_port *port;
+    struct jam *jam;      /* NULL: it has none; it has one while it is blocked */
+    struct share *shares; /* of others' queues */
     /* What goes out. */
     struct chunk *out_head, *out_tail;
     uint64_t waiting_bytes, waiting_packets;
@@ -103,32 +122,21 @@ struct link {
     struct chunk *rest_head, *rest_tail;
     uint64_t rest_bytes;
     uint64_t packets_in, bytes_in, packets_out, bytes_out;
-    uint64_t over_packets, over_bytes; /* what waited when it was reported OVER */
-    uint64_t tell_taken;               /* UINT64_MAX: nobody asks */
-    uint64_t judge_turn;
+    uint64_t tell_taken; /* UINT64_MAX: nobody asks */
     double last_packet;
-    double blocked_since;
-    uint64_t acked; /* bytes that its peer's host had acknowledged at the last look */
-    int64_t tick;   /* of the wheel */
-    struct node tick_node;   /* in a slot, or in `due` */
-    struct node dirty_node;  /* in `dirty`: to be written to */
-    struct node work_node;   /* in `work`, `handled`, `greedy` or `asking` */
-    struct node judge_node;  /* in `judged` */
-    struct node senders;     /* shares of its queue, in the order of their last bytes */
-    struct node bound;       /* those held for its bounds */
-    struct node shares;      /* its shares of others' queues */
-    struct share **heap;     /* senders held until a position, the lowest first */
-    uint32_t heap_count, heap_room;
-    uint32_t sender_count;
+    int64_t tick; /* of the wheel */
+    struct node tick_node;  /* in a slot, or in `due` */
+    struct node dirty_node; /* in `dirty`: to be written to */
+    struct node work_node;  /* in `work`, `handled`, `greedy` or `asking` */
     uint32_t held; /* how many shares hold it */
     int fd;    /* -1: its peer is gone */
     int error; /* what it goes for once all it said is delivered, if it did not end by a FIN */
     uint32_t index, generation;
     uint32_t hint; /* bytes of its last write: the size of its next first chunk */
     uint16_t told; /* a bit for each kind of event that was not taken yet */
+    uint16_t interest; /* what epoll was told; 0: it is not in the set */
     uint8_t head[HEAD];
     uint8_t state;
-    uint32_t interest; /* what epoll was told; 0: it is not in the set */
     bool started : 1;
     bool blocked : 1;    /* its last write took less than was offered */
     bool eased : 1;      /* it fell below its bound of packets since it is judged */
@@ -143,6 +151,7 @@ struct link {
     bool shut : 1;
     bool reset : 1;
 };
+_Static_assert(sizeof(struct link) <= 264, "malloc has room for 264, and then 16 more for each");
 
 struct pair {
     uint32_t conn_id; /* 0: free */
@@ -169,16 +178,16 @@ struct relay {
     size_t scratch_size;
 
     struct link **links; /* by index; NULL: free */
-    uint32_t *generations;
     uint32_t *free_indices;
     uint32_t link_room, link_end, free_count;
+    uint32_t generation; /* of the link that came last */
 
     struct node dirty;   /* to be written to at the end of the turn */
     struct node work;    /* to go on as soon as there is time */
     struct node handled; /* whose packets the caller has handled */
     struct node greedy;  /* to be read from when all others were */
     struct node asking;  /* whose commands wait for room in a turn */
-    struct node judged;  /* clients with too many packets waiting */
+    struct node judged;  /* the jams of clients with too many packets waiting */
     struct node due;     /* whose deadlines are to be looked at */
     uint32_t dirty_count;
 
@@ -287,6 +296,7 @@ void drop_output(struct relay *relay, struct link *link);
 void write_link(struct relay *relay, struct link *link);
 void write_later(struct relay *relay, struct link *link);
 void judge(struct relay *relay);
+void clear_jam(struct link *link);
 uint64_t bytes_acked(const struct link *link);
 
 /* hold.c */

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 
@@ -126,7 +127,8 @@ void drop_output(struct relay *relay, struct link *link)
     count_removed(relay, link, link->waiting_bytes, link->waiting_packets);
     link->blocked = false;
     link->tell_taken = UINT64_MAX;
-    list_drop(&link->judge_node);
+    if (link->jam != NULL)
+        list_drop(&link->jam->judge_node);
     forget_senders(relay, link);
 }
 
@@ -161,11 +163,37 @@ static ssize_t write_some(struct link *link, size_t *offered)
     return sendmsg(link->fd, &message, MSG_NOSIGNAL);
 }
 
+static struct jam *make_jam(struct link *link)
+{
+    struct jam *jam = calloc(1, sizeof *jam);
+    if (jam == NULL)
+        return NULL;
+    jam->link = link;
+    list_begin(&jam->senders);
+    list_begin(&jam->bound);
+    return link->jam = jam;
+}
+
+/* Nothing is in it any more. */
+void clear_jam(struct link *link)
+{
+    if (link->jam == NULL)
+        return;
+    list_drop(&link->jam->judge_node);
+    free(link->jam->heap);
+    free(link->jam);
+    link->jam = NULL;
+}
+
 static void note_blocked(struct relay *relay, struct link *link)
 {
+    if (link->jam == NULL && make_jam(link) == NULL) {
+        fail(relay, link, RELAY_NO_MEMORY);
+        return;
+    }
     link->blocked = true;
-    link->blocked_since = relay->now;
-    link->acked = bytes_acked(link);
+    link->jam->since = relay->now;
+    link->jam->acked = bytes_acked(link);
     if (link->port->write_timeout > 0 && link->started && link->state == OPEN)
         watch(relay, link, relay->now + link->port->write_timeout);
 }
@@ -232,6 +260,8 @@ void write_link(struct relay *relay, struct link *link)
         close_early(relay, link);
     update_interest(relay, link);
     let_go_drained(relay, link);
+    if (link->waiting_bytes == 0 && !link->failed)
+        clear_jam(link);
 }
 
 /* A link that is no server's has more waiting than its bounds: it is lost at once for its bytes,
@@ -245,10 +275,11 @@ static void judge_queue(struct relay *relay, struct link *link)
     }
     if (link->waiting_bytes > link->port->queue_bytes) {
         fail(relay, link, RELAY_OVER);
-    } else if (link->waiting_packets > link->port->queue_packets && !listed(&link->judge_node)) {
-        link->judge_turn = relay->turn + JUDGE_TURNS;
+    } else if (link->waiting_packets > link->port->queue_packets
+               && !listed(&link->jam->judge_node)) {
+        link->jam->judge_turn = relay->turn + JUDGE_TURNS;
         link->eased = false;
-        list_add(&relay->judged, &link->judge_node);
+        list_add(&relay->judged, &link->jam->judge_node);
         wake(relay);
     }
 }
@@ -271,10 +302,11 @@ void write_later(struct relay *relay, struct link *link)
 void judge(struct relay *relay)
 {
     while (!list_empty(&relay->judged)) {
-        struct link *link = OWNER_OF(relay->judged.next, struct link, judge_node);
-        if (link->judge_turn > relay->turn)
+        struct jam *jam = OWNER_OF(relay->judged.next, struct jam, judge_node);
+        struct link *link = jam->link;
+        if (jam->judge_turn > relay->turn)
             return;
-        list_drop(&link->judge_node);
+        list_drop(&jam->judge_node);
         if (!link->blocked || link->waiting_packets <= link->port->queue_packets)
             continue;
         if (!link->eased)

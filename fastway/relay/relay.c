@@ -66,6 +66,7 @@ void relay_free(struct relay *relay)
         drop_input(relay, link);
         drop_output(relay, link);
         forget_shares(relay, link);
+        clear_jam(link);
         if (link->fd >= 0)
             close(link->fd);
     }
@@ -85,7 +86,6 @@ void relay_free(struct relay *relay)
     if (relay->pool != NULL)
         pool_free(relay->pool);
     free(relay->links);
-    free(relay->generations);
     free(relay->free_indices);
     free(relay->ring);
     free(relay->told);
@@ -139,7 +139,6 @@ static bool room_for_link(struct relay *relay)
     size_t room = relay->link_room ? (size_t)relay->link_room * 2 : 64;
     size_t ring_room = room * RELAY_KINDS;
     if (room > UINT32_MAX / 2 || !grow(&relay->links, room, sizeof *relay->links)
-        || !grow(&relay->generations, room, sizeof *relay->generations)
         || !grow(&relay->free_indices, room, sizeof *relay->free_indices))
         return false;
     struct relay_event *ring = reallocarray(NULL, ring_room, sizeof *ring);
@@ -169,7 +168,7 @@ relay_handle relay_adopt(struct relay *relay, int fd, int port, double now)
     }
     bool fresh = relay->free_count == 0;
     link->index = fresh ? relay->link_end : relay->free_indices[relay->free_count - 1];
-    link->generation = fresh ? 1 : relay->generations[link->index] + 1;
+    link->generation = relay->generation + 1; /* no link of its slot had it */
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = handle_of(link)};
     if (epoll_ctl(relay->epoll, EPOLL_CTL_ADD, fd, &event) < 0) {
         int error = errno;
@@ -181,16 +180,13 @@ relay_handle relay_adopt(struct relay *relay, int fd, int port, double now)
         relay->link_end++;
     else
         relay->free_count--;
-    relay->generations[link->index] = link->generation;
+    relay->generation = link->generation;
     relay->links[link->index] = link;
     link->interest = EPOLLIN;
     link->port = &relay->ports[port];
     link->fd = fd;
     link->tell_taken = UINT64_MAX;
     link->last_packet = now;
-    list_begin(&link->senders);
-    list_begin(&link->bound);
-    list_begin(&link->shares);
     if (relay->totals.links++ == 0)
         relay->reached = relay->trimmed = (int64_t)(now / RELAY_TICK);
     int one = 1;
@@ -335,14 +331,16 @@ void relay_close(struct relay *relay, relay_handle handle, enum relay_end how)
         return;
     }
     link->state = how == RELAY_HALF ? HALF : CLOSING;
-    link->over_packets = link->over_bytes = 0;
+    if (link->jam != NULL) {
+        link->jam->over_packets = link->jam->over_bytes = 0;
+        list_drop(&link->jam->judge_node);
+    }
     link->tell_taken = UINT64_MAX;
     forget_tick(relay, link);
     drop_input(relay, link);
     forget_senders(relay, link);
     forget_shares(relay, link);
     list_drop(&link->work_node);
-    list_drop(&link->judge_node);
     update_interest(relay, link);
     mark_dirty(relay, link);
 }
@@ -356,6 +354,7 @@ void *relay_release(struct relay *relay, relay_handle handle)
     relay->links[link->index] = NULL;
     relay->free_indices[relay->free_count++] = link->index;
     relay->totals.links--;
+    clear_jam(link);
     free(link);
     return owner;
 }
@@ -372,13 +371,15 @@ bool relay_counts(const struct relay *relay, relay_handle handle, struct relay_c
     const struct link *link = find(relay, handle);
     if (link == NULL)
         return false;
+    const struct jam *jam = link->jam;
+    bool was_over = jam != NULL && jam->over_bytes > 0;
     *out = (struct relay_counts){
         .packets_in = link->packets_in,
         .bytes_in = link->bytes_in,
         .packets_out = link->packets_out,
         .bytes_out = link->bytes_out,
-        .waiting_packets = link->over_bytes ? link->over_packets : link->waiting_packets,
-        .waiting_bytes = link->over_bytes ? link->over_bytes : link->waiting_bytes,
+        .waiting_packets = was_over ? jam->over_packets : link->waiting_packets,
+        .waiting_bytes = was_over ? jam->over_bytes : link->waiting_bytes,
         .input_bytes = link->in_bytes + link->rest_bytes,
         .held = link->held > 0,
     };

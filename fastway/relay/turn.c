@@ -90,7 +90,7 @@ void go_on_soon(struct relay *relay, struct link *link)
  * again and again. */
 void update_interest(struct relay *relay, struct link *link)
 {
-    uint32_t wanted = 0;
+    uint16_t wanted = 0;
     if (link->fd < 0)
         return;
     if (link->state == HALF || (may_talk(link) && !link->ended && !has_rest(link)))
@@ -150,6 +150,8 @@ static int present(struct relay *relay)
         event.owner = link->owner;
         relay->told[relay->told_count++] = event;
     }
+    if (relay->ring_count == 0)
+        relay->ring_start = 0; /* the rest of the ring is never touched, and no memory */
     return relay->told_count;
 }
 

@@ -39,11 +39,11 @@ void check(struct relay *relay, struct link *link)
         return;
     if (link->blocked && port->write_timeout > 0) {
         uint64_t acked = bytes_acked(link);
-        if (acked != link->acked) {
-            link->acked = acked;
-            link->blocked_since = now;
+        if (acked != link->jam->acked) {
+            link->jam->acked = acked;
+            link->jam->since = now;
         }
-        next = link->blocked_since + port->write_timeout;
+        next = link->jam->since + port->write_timeout;
         if (next <= now) {
             tell(relay, link, RELAY_STUCK, 0, NULL);
             return;

@@ -17,33 +17,49 @@ static struct sum sum_of(const struct chunk *chunk)
     return sum;
 }
 
-static void check_shares(const struct link *to)
+static bool has_share(const struct link *from, const struct share *share)
+{
+    const struct share *one = from->shares;
+    while (one != NULL && one != share)
+        one = one->next;
+    return one != NULL;
+}
+
+static void check_jam(const struct link *to)
 {
     uint32_t senders = 0, waiting = 0;
     uint64_t last = 0;
-    for (struct node *node = to->senders.next; node != &to->senders; node = node->next) {
+    const struct jam *jam = to->jam;
+    if (jam == NULL) {
+        CHECK(!to->blocked);
+        return;
+    }
+    CHECK(jam->link == to);
+    CHECK(to->waiting_bytes > 0 || to->failed || to->lost || to->reset || to->state == DEAD);
+    for (struct node *node = jam->senders.next; node != &jam->senders; node = node->next) {
         const struct share *share = OWNER_OF(node, struct share, to_node);
         CHECK(share->to == to && share->last >= last);
         CHECK(share->last <= to->taken + to->waiting_bytes);
-        CHECK(listed(&share->from_node));
+        CHECK(has_share(share->from, share));
         last = share->last;
         senders++;
         if (share->place > 0) {
             waiting++;
-            CHECK(to->heap[share->place - 1] == share);
-            CHECK(share->place == 1 || to->heap[share->place / 2 - 1]->mark <= share->mark);
+            CHECK(jam->heap[share->place - 1] == share);
+            CHECK(share->place == 1 || jam->heap[share->place / 2 - 1]->mark <= share->mark);
             CHECK(share->mark > to->taken); /* or it would have been let go */
         }
     }
-    CHECK(senders == to->sender_count && waiting == to->heap_count);
-    CHECK(senders == 0 || to->waiting_bytes > 0 || !list_empty(&to->bound));
+    CHECK(senders == jam->sender_count && waiting == jam->heap_count);
+    CHECK(senders == 0 || to->waiting_bytes > 0);
+    CHECK(!listed(&jam->judge_node) || to->waiting_bytes > 0);
 }
 
 static uint32_t holds_of(const struct link *from)
 {
     uint32_t holds = 0;
-    for (struct node *node = from->shares.next; node != &from->shares; node = node->next) {
-        const struct share *share = OWNER_OF(node, struct share, from_node);
+    for (const struct share *share = from->shares; share != NULL; share = share->next) {
+        CHECK(share->from == from);
         holds += (share->place > 0) + listed(&share->bound_node);
     }
     return holds;
@@ -79,7 +95,7 @@ void check_sums(const struct relay *relay, int settled)
         CHECK(rest.bytes == link->rest_bytes);
         CHECK(link->state != DEAD || out.sizes + in.sizes + rest.sizes == 0);
         CHECK(holds_of(link) == link->held);
-        check_shares(link);
+        check_jam(link);
         if (settled)
             check_waiting(link);
         bytes += out.bytes;
@@ -88,6 +104,7 @@ void check_sums(const struct relay *relay, int settled)
         used += out.sizes + in.sizes + rest.sizes;
         held += link->held > 0;
     }
+    CHECK(relay->ring_count > 0 || relay->ring_start == 0);
     for (size_t i = 0; i < relay->ring_count; i++)
         used += sum_of(relay->ring[(relay->ring_start + i) % relay->ring_room].data).sizes;
     for (int i = 0; i < relay->told_count; i++)

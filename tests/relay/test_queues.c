@@ -293,6 +293,59 @@ static void test_no_share(void)
     end();
 }
 
+/* Without memory for what a blocked link needs, that one goes. */
+static void test_no_jam(void)
+{
+    begin(&plain_config, &plain_port);
+    add(0), add(1);
+    relay_pair(relay, 1, ends[0].handle, ends[1].handle);
+    say_packet(0, 1, 100, 'x');
+    calls.fail_send = EAGAIN;
+    calls.fail_calloc = 1;
+    UNTIL(last_count > 0);
+    CHECK(told(1, RELAY_NO_MEMORY) && last_count == 1 && !link_of(1)->blocked);
+    say_packet(0, 1, 100, 'x');
+    UNTIL(counts(0).bytes_in == 2 * 108);
+    CHECK(last_count == 0 && totals().waiting_bytes == 0 && totals().input_bytes == 0);
+    end();
+}
+
+/* What a link needs only while it is blocked is given back when nothing waits for it. */
+static void test_jam_goes(void)
+{
+    begin(&plain_config, &plain_port);
+    add(0), add(1);
+    relay_pair(relay, 1, ends[0].handle, ends[1].handle);
+    CHECK(link_of(0)->jam == NULL && link_of(1)->jam == NULL);
+    block(0, 1, 1);
+    CHECK(link_of(0)->jam == NULL && link_of(1)->jam != NULL);
+    for (int i = 0; i < 4000 && counts(1).waiting_bytes > 0; i++) {
+        hear(1, got, sizeof got);
+        turn();
+    }
+    CHECK(link_of(1)->jam == NULL && link_of(0)->shares == NULL);
+    end();
+}
+
+/* What waited for a link that was over its bounds is told, also when epoll says in the same breath
+ * that it can be written to. */
+static void test_over_and_writable(void)
+{
+    struct relay_port port = plain_port;
+    port.read_size = 65536;
+    begin(&plain_config, &port);
+    add(0), add(1);
+    relay_pair(relay, 1, ends[0].handle, ends[1].handle);
+    block(1, 0, 1);
+    say_packet(1, 1, 21000, 'x');
+    hear(0, got, sizeof got);
+    calls.fail_send = EAGAIN;
+    UNTIL(last_count > 0);
+    CHECK(told(0, RELAY_OVER) && last_count == 1);
+    CHECK(counts(0).waiting_bytes > 20000 && totals().waiting_bytes == 0);
+    end();
+}
+
 static struct relay_config limited(uint64_t limit)
 {
     struct relay_config config = plain_config;
@@ -413,6 +466,9 @@ int main(void)
     test_taken();
     test_shares();
     test_no_share();
+    test_no_jam();
+    test_jam_goes();
+    test_over_and_writable();
     test_shed();
     test_shed_input();
     test_roll_back();
