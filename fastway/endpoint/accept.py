@@ -353,6 +353,8 @@ class Serving(Generic[C]):
         if run is not None:
             run.over()
         conn.close()
+        if conn.ended is not None:
+            conn.ended.with_traceback(None)  # its frames have `conn`: a cycle for each guest
         if not self._runs:
             self._stop_closing()
             self._idle.callback(None)
