@@ -92,7 +92,7 @@ class VirtualConnection(Channel[T]):
             except BadMessage as error:
                 return fail(error)
         if self.ended is not None:
-            return fail(self.ended)
+            return fail(self.ended.with_traceback(None))
         reading: Deferred[T] = self.wait_to_read()
         return reading
 
@@ -258,7 +258,7 @@ class GatewayConnection(Taking, Face[VirtualConnection[Any]]):
         if self.up:
             return succeed(self)
         if self.ended is not None:
-            return fail(self.ended)
+            return fail(self.ended.with_traceback(None))
         return cast("Deferred[GatewayConnection]", self.link.risers.wait(self.link.shut))
 
     def when_ended(self) -> Deferred[FastwayError]:

@@ -267,7 +267,7 @@ class Gateways(Acceptor[C], Generic[C, G]):
             EndpointEnded: it is stopped.
         """
         if self._no_more is not None:
-            raise self._no_more
+            raise self._no_more.with_traceback(None)
         return self.changes.wait()
 
     def take_waiting(self) -> C | None:
