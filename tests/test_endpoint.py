@@ -182,6 +182,12 @@ class LoginTests(ClockTestCase):
         self.assertEqual(gateway.endpoint.server_id, SERVER_ID)
         self.assertEqual(gateway.clock.getDelayedCalls(), [])
 
+    def test_key_as_text(self) -> None:
+        """The key may be text, as with asyncio."""
+        gateway = ScriptedGateway(EndpointConfig(ping_interval=0), SERVER_ID, KEY.decode())
+        gateway.log_in()
+        self.assertTrue(gateway.endpoint.up)
+
     def test_packets_behind_the_challenge(self) -> None:
         """Who dials at once is not lost, and the proof is written before any answer to him."""
         gateway = self.server()

@@ -121,7 +121,7 @@ class EndpointCore:
     Args:
         max_packet: The largest legal length field, both ways, in bytes.
         server_id: A server's id; None for a client, which has no handshake.
-        key: The server key.
+        key: The server key; text is UTF-8.
 
     Attributes:
         error: Why the gateway cannot be understood any more, or None.
@@ -131,7 +131,10 @@ class EndpointCore:
     """
 
     def __init__(
-        self, max_packet: int = MAX_PACKET, server_id: int | None = None, key: bytes = b""
+        self,
+        max_packet: int = MAX_PACKET,
+        server_id: int | None = None,
+        key: bytes | str = b"",
     ) -> None:
         if server_id is not None and not 0 <= server_id <= MAX_ID:
             raise ValueError(f"a server id is 0 to {MAX_ID}, not {server_id}")
@@ -141,7 +144,7 @@ class EndpointCore:
         self.inline = False
         self._reader = FrameReader(max_packet)
         self.server_id = server_id
-        self._key = key
+        self._key = key.encode("utf-8") if isinstance(key, str) else key
         self._challenge: bytes | None = None if server_id is None else b""
         self._dials: list[Dial] = []
         self._pings = 0

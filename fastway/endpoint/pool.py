@@ -34,7 +34,7 @@ class GatewayPool(Service, Taking, Gateways[VirtualConnection[Any], GatewayConne
         self,
         gateways: Mapping[str, IStreamClientEndpoint],
         server_id: int,
-        key: bytes = b"",
+        key: bytes | str = b"",
         config: EndpointConfig | None = None,
         clock: IReactorTime | None = None,
         backoff: Backoff | None = None,
