@@ -369,6 +369,26 @@ class ClientTests(KeptCase):
             self.stopped(client)
             self.assertIsNone(client.gateway)
 
+    def test_stopped_and_started_at_once(self) -> None:
+        """A stop waits for the run that was stopped, not for the one after it."""
+        client = self.client(self.one, start=False)
+        self.made(client.start)
+        self.turns.turn()
+        self.one.reach()
+
+        async def again() -> asyncio.Task[None]:
+            stopping = asyncio.create_task(client.stop())
+            await asyncio.sleep(0)
+            client.start()
+            return stopping
+
+        stopping = self.turns.task(again()).result()
+        self.turns.turn()
+        self.assertTrue(stopping.done())
+        self.one.reach()
+        self.assertIsNotNone(client.gateway)
+        self.stopped(client)
+
     def test_no_gateways(self) -> None:
         """With nothing on its list it waits for a list."""
         client = self.client()

@@ -261,6 +261,17 @@ class GhostTests(PoolClockCase):
         memory.gone(memory.wires[0])
         self.successResultOf(stopping)
 
+    def test_started_twice(self) -> None:
+        """A second start changes nothing: there is one connection."""
+        memory = Memory(self.clock, "up", False)
+        client = GatewayClient([memory], clock=cast(Any, self.clock))
+        client.startService()
+        client.startService()
+        self.assertEqual(len(memory.wires), 1)
+        stopping = client.stopService()
+        memory.gone()
+        self.successResultOf(stopping)
+
 
 class PoolTests(PoolClockCase):
     def test_not_started(self) -> None:
