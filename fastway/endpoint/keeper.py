@@ -170,7 +170,7 @@ class Gateways(Acceptor[C], Generic[C, G]):
     """One game server's connections to every gateway.
 
     Attributes:
-        running: It is started.
+        started: It is.
         changes: Who waits for a gateway to come or go.
     """
 
