@@ -196,6 +196,20 @@ class BackoffTests(PoolClockCase):
         self.assertLess(len(memory[0].attempts), 10)
         self.leave(client)
 
+    def test_fails(self) -> None:
+        """A backoff that raises, or gives no seconds, is logged, and the gateway tried again after
+        the longest delay: what an application's function does wrong must not end a server."""
+        for backoff, kind in ((lambda _: -1.0, ValueError), (lambda _: 1 / 0, ZeroDivisionError)):
+            memory = Memory(self.clock, "fail")
+            pool = GatewayPool({"a": memory}, 7, KEY, None, cast(Any, self.clock), backoff)
+            pool.startService()
+            self.turn(29.5)
+            self.assertEqual(len(memory.attempts), 1)
+            self.turn(0.5)
+            self.assertEqual(len(memory.attempts), 2)
+            self.assertEqual(len(self.flushLoggedErrors(kind)), 2)
+            self.leave(pool)
+
 
 class GhostTests(PoolClockCase):
     """Attempts that are given up leave nobody online."""

@@ -105,7 +105,14 @@ class Keeper(Generic[G]):
     async def _keep(self, run: object) -> None:
         try:
             while self._run is run:
-                pause = await self._once(run)
+                try:
+                    pause = await self._once(run)
+                except self._loop.cancelled:
+                    raise
+                except Exception:  # the backoff is the application's
+                    again = f"the backoff failed; the next attempt is made after {MAX_DELAY:g} s"
+                    self._loop.log_failure(f"gateway {self._name}: {again}")
+                    pause = MAX_DELAY
                 if self._run is run:
                     await self._wait(sleeping(self._loop, pause))
         except self._loop.cancelled:
