@@ -213,7 +213,8 @@ class GatewayConnection(Taking, Face[VirtualConnection[Any]]):
 
         Raises:
             ValueError: that is no id.
-            LocalError: this is not connected, or not logged in, yet.
+            LocalError: this is not connected, or not logged in, yet; or 65,536 dials are not
+                answered.
         """
         try:
             answer = cast("Deferred[VirtualConnection[Any]]", self.link.dial(remote_id, timeout))

@@ -17,6 +17,7 @@ from operator import index
 from fastway.auth import CHALLENGE_SIZE, answer_challenge
 from fastway.errors import (
     BadCommand,
+    LocalError,
     MessageTooLarge,
     NotOpen,
     RemoteError,
@@ -41,6 +42,9 @@ from fastway.wire import (
 
 MAX_CONNS = 1 << 20
 """Virtual connections of one link that are open, or not yet said to be closed."""
+
+MAX_DIALS = 1 << 16
+"""Dials of one link that are not answered, given up or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,8 +294,11 @@ class EndpointCore:
         Raises:
             ValueError: that is no id.
             TypeError: that is no number at all.
+            LocalError: MAX_DIALS are not answered yet.
         """
         data = encode_dial(_checked_id(remote_id))
+        if len(self._dials) >= MAX_DIALS:
+            raise LocalError(f"{MAX_DIALS} dials are not answered yet")
         dial = Dial(remote_id)
         self._dials.append(dial)
         return dial, data
