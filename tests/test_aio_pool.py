@@ -242,6 +242,12 @@ class PoolTests(KeptCase):
         self.assertEqual(list(pool.up), ["east"])
         self.stopped(pool)
 
+    def test_not_started(self) -> None:
+        """What needs a pool that runs says so instead of waiting."""
+        pool = self.made(lambda: GatewayPool({}, 7, KEY, QUIET))
+        for one in (pool.accept, pool.when_up, pool.when_changed):
+            self.assertIsInstance(self.turns.task(one()).exception(), LocalError)
+
     def test_with(self) -> None:
         """`async with` starts and stops it, also when its body raises; handlers are waited for."""
         over: list[str] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
 from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
@@ -293,6 +293,8 @@ class PoolTests(PoolClockCase):
         pool = self.pool()
         self.failureResultOf(pool.accept(), LocalError)
         self.failureResultOf(pool.dial("a", 1), GatewayDown)
+        self.failureResultOf(pool.when_changed(), LocalError)
+        self.failureResultOf(ensureDeferred(pool.when_up()), LocalError)
         client = GatewayClient([self.a], clock=cast(Any, self.clock))
         self.failureResultOf(client.dial(1), LocalError)
         self.failureResultOf(client.when_up(), LocalError)

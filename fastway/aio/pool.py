@@ -57,6 +57,7 @@ class GatewayPool(
 
         Raises:
             EndpointEnded: the pool is stopped.
+            LocalError: it is not started.
         """
         await self.wait_for_change()
         return self.up

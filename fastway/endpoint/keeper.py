@@ -276,9 +276,12 @@ class Gateways(Acceptor[C], Generic[C, G]):
 
         Raises:
             EndpointEnded: it is stopped.
+            LocalError: it is not started.
         """
         if self._no_more is not None:
             raise self._no_more.with_traceback(None)
+        if not self.started:
+            raise LocalError("the pool is not started")
         return self.changes.wait()
 
     def take_waiting(self) -> C | None:
