@@ -319,7 +319,8 @@ def _other_name(chain: list[Certificate], asked: str) -> str:
 def _tls_link(error: BaseException, transport: Any) -> Any:
     """The OpenSSL connection, or ssl's object, that an error came from; None if there is none.
 
-    asyncio gives no transport to who could not connect; but the error has passed through ssl.
+    asyncio gives no transport to who could not connect; but the error has passed through ssl. (In
+    Python 3.10 not always: a reset is then only that.)
     """
     link = None
     with suppress(AttributeError):  # of another transport, whose socket is gone

@@ -303,7 +303,7 @@ class PlayerFacts:
     Attributes:
         client: The client's id.
         addr: Its address without the port; `via` tells the proxy's, empty without one.
-        port: 0 where there is none.
+        port: 0 where there is none, or where nobody tells it, as after it has moved.
         transport: One of TRANSPORTS.
         tls: None without TLS.
         user: The name that a server gave it; None until then.

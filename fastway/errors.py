@@ -418,9 +418,14 @@ class ConnectionEnded(FastwayError):
 
 
 class BadMessage(ConnectionEnded):
-    """A message did not decode; `cause` is what the message format raised."""
+    """A message did not decode; `cause` is what the message format raised, without the frames
+    that it came through: they have the connection and the message."""
 
     def __init__(self, cause: Exception) -> None:
+        one: BaseException | None = cause
+        while one is not None:
+            one.__traceback__ = None
+            one = one.__context__
         super().__init__(f"a message did not decode: {type(cause).__name__}: {cause}", cause)
 
 

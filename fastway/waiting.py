@@ -115,7 +115,7 @@ class Waiters:
         waiting, self._waiting = self._waiting, {}
         for waiter in waiting:
             if not waiter.called:
-                waiter.errback(error)
+                waiter.errback(error.with_traceback(None))  # else each adds its frames to it
 
 
 def sleeping(loop: Loop, seconds: float) -> Any:

@@ -242,6 +242,12 @@ class PoolTests(KeptCase):
         self.assertEqual(list(pool.up), ["east"])
         self.stopped(pool)
 
+    def test_not_started(self) -> None:
+        """What needs a pool that runs says so instead of waiting."""
+        pool = self.made(lambda: GatewayPool({}, 7, KEY, QUIET))
+        for one in (pool.accept, pool.when_up, pool.when_changed):
+            self.assertIsInstance(self.turns.task(one()).exception(), LocalError)
+
     def test_with(self) -> None:
         """`async with` starts and stops it, also when its body raises; handlers are waited for."""
         over: list[str] = []
@@ -368,6 +374,26 @@ class ClientTests(KeptCase):
                 self.turns.turn(1)
             self.stopped(client)
             self.assertIsNone(client.gateway)
+
+    def test_stopped_and_started_at_once(self) -> None:
+        """A stop waits for the run that was stopped, not for the one after it."""
+        client = self.client(self.one, start=False)
+        self.made(client.start)
+        self.turns.turn()
+        self.one.reach()
+
+        async def again() -> asyncio.Task[None]:
+            stopping = asyncio.create_task(client.stop())
+            await asyncio.sleep(0)
+            client.start()
+            return stopping
+
+        stopping = self.turns.task(again()).result()
+        self.turns.turn()
+        self.assertTrue(stopping.done())
+        self.one.reach()
+        self.assertIsNotNone(client.gateway)
+        self.stopped(client)
 
     def test_no_gateways(self) -> None:
         """With nothing on its list it waits for a list."""

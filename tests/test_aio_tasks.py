@@ -7,6 +7,7 @@ Rule: no time passes unless a test turns it, and the loop takes the turns that i
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import defaultdict
 from typing import Any
 
@@ -23,6 +24,7 @@ from fastway.errors import (
 from tests.support.aio import AioScripted
 from tests.support.aio_cases import MemoryCase
 from tests.support.golden import FIRST, PING, close, connect, packet, prove, refuse
+from tests.support.memory import no_collector
 from tests.support.rows import ACCEPTED, CLOSED, CONNECTED, HELLO
 from tests.support.scripted import CHALLENGE, SERVER_ID
 
@@ -268,6 +270,29 @@ class ServeTests(MemoryCase):
         self.assertIn("handler failed with", logs.output[0])
         self.assertIn("RuntimeError: a fault", logs.output[0])
         self.assertEqual([conn.conn_id for conn in gateway.raw.connections], [FIRST + 2])
+
+    def test_nothing_stays(self) -> None:
+        """When a guest has left and his handler has returned, nothing of either is left for the
+        collector."""
+        self.turns.loop.set_debug(False)  # which keeps where each task was made
+
+        async def iterates(conn: VirtualConnection[Any]) -> None:
+            async for _ in conn:
+                pass
+
+        async def receives(conn: VirtualConnection[Any]) -> None:
+            while True:
+                await conn.receive()
+
+        for handler in (iterates, receives):
+            gateway = self.client()
+            gateway.raw.serve(handler)
+            with no_collector():
+                self.opened(gateway, 0)
+                guest = weakref.ref(gateway.raw.connections[0])
+                gateway.say(CLOSED)
+                self.turns.turn()
+                self.assertIsNone(guest(), handler)
 
     def test_limit(self) -> None:
         """No more than `limit` run; the next one begins when one is over."""

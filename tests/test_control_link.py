@@ -182,6 +182,9 @@ class FactsTests(ControlTestCase):
             [None if one is None else one.addr for one in facts],
             ["198.51.100.4", "203.0.113.9", "198.51.100.4", None],
         )
+        # The event does not tell the port, and the old one is not of the new address.
+        ports = [None if one is None else one.port for one in facts]
+        self.assertEqual(ports, [0, FACTS["port"], 0, None])
         gateway.tells(told("moved", client=99, addr="::1"))
 
     def test_closed_why(self) -> None:

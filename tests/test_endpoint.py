@@ -7,7 +7,9 @@ Rule: the far end only knows bytes, so both directions are held to the spec.
 from __future__ import annotations
 
 import random
+import traceback
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, gatherResults
@@ -179,6 +181,12 @@ class LoginTests(ClockTestCase):
         self.assertIs(self.successResultOf(gateway.endpoint.when_up()), gateway.endpoint)
         self.assertEqual(gateway.endpoint.server_id, SERVER_ID)
         self.assertEqual(gateway.clock.getDelayedCalls(), [])
+
+    def test_key_as_text(self) -> None:
+        """The key may be text, as with asyncio."""
+        gateway = ScriptedGateway(EndpointConfig(ping_interval=0), SERVER_ID, KEY.decode())
+        gateway.log_in()
+        self.assertTrue(gateway.endpoint.up)
 
     def test_packets_behind_the_challenge(self) -> None:
         """Who dials at once is not lost, and the proof is written before any answer to him."""
@@ -415,6 +423,35 @@ class EndTests(ClockTestCase):
         self.assertEqual(gateway.heard(), HELLO)
         gateway.gone()
         self.assertIn("closed here", str(gateway.endpoint.ended))
+
+    def test_frames(self) -> None:
+        """A reason that is told again and again, or to many, does not gather their frames."""
+        gateway = self.server(accept_queue=3)
+        gateway.log_in()
+        gateway.say(connect(FIRST, 1) + connect(FIRST + 1, 1))
+        endpoint = gateway.endpoint
+        conn, other = (self.successResultOf(endpoint.accept()) for _ in range(2))
+        told: list[FastwayError] = []
+
+        async def hears(wait: Callable[[], Any]) -> None:
+            try:
+                await wait()
+            except FastwayError as error:
+                told.append(error)
+
+        def length(error: FastwayError) -> int:
+            return len(traceback.extract_tb(error.__traceback__))
+
+        for wait in (endpoint.ping, endpoint.accept, conn.receive, lambda: endpoint.dial(1)):
+            for _ in range(20):
+                ensureDeferred(hears(wait))
+        gateway.gone()
+        self.assertEqual(len(told), 80)
+        for wait in (endpoint.accept, other.receive, endpoint.ping, lambda: endpoint.dial(1)):
+            for _ in range(20):
+                ensureDeferred(hears(wait))
+        self.assertEqual(len(told), 160)
+        self.assertLess(max(map(length, told)), 15)
 
 
 class BackpressureTests(ClockTestCase):

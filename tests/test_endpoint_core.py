@@ -27,6 +27,7 @@ from fastway.errors import (
     BadCommand,
     FrameTooLarge,
     FrameTooShort,
+    LocalError,
     MessageTooLarge,
     NotOpen,
     RemoteError,
@@ -579,7 +580,19 @@ pieces = st.one_of(
 
 
 class ManyTests(CoreTestCase):
-    """A gateway that opens connections without end."""
+    """A gateway that opens connections without end, or answers no dial."""
+
+    def test_dials(self) -> None:
+        """MAX_DIALS may be unanswered, those that were given up too; an answer makes room."""
+        self.patch(core_module, "MAX_DIALS", 3)
+        core = EndpointCore()
+        for _ in range(3):
+            core.dial(1)[0].abandoned = True
+        raised(LocalError, core.dial, 1)
+        core.receive_data(refuse(1))
+        core.dial(2)
+        raised(LocalError, core.dial, 2)
+        self.assertIsNone(core.error)
 
     def test_too_many(self) -> None:
         """One more than MAX_CONNS breaks the link; one in place of a closed one does not."""

@@ -30,6 +30,7 @@ from fastway.formats import (
     ProtocolBuffers,
     Text,
 )
+from tests.support.colliding import colliding
 from tests.support.core import DETERMINISTIC
 from tests.support.errors import raised
 
@@ -107,22 +108,6 @@ raw: MessageFormat[bytes] = Bytes()
 def several(*forms: Any) -> tuple[Any, ...]:
     """Formats of several types: none to mypy."""
     return forms
-
-
-def colliding(count: int) -> list[int]:
-    """Keys below 2**61 of which the later half walks over all of the first half in a dict.
-
-    They are laid out for the dict's last size: first the steps `5 * slot + 1` from slot 0, then
-    keys which come to slot 0 when nothing of their high bits is left.
-    """
-    size = 8
-    while size * 2 // 3 < count:
-        size *= 2
-    keys, slot = [], 0
-    for _ in range(count // 2):
-        keys.append(slot)
-        slot = (5 * slot + 1) % size
-    return keys + [number * size for number in range(1, count - len(keys) + 1)]
 
 
 def maps(key: int) -> type[Any]:

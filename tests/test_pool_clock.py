@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, succeed
 from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
@@ -196,6 +196,20 @@ class BackoffTests(PoolClockCase):
         self.assertLess(len(memory[0].attempts), 10)
         self.leave(client)
 
+    def test_fails(self) -> None:
+        """A backoff that raises, or gives no seconds, is logged, and the gateway tried again after
+        the longest delay: what an application's function does wrong must not end a server."""
+        for backoff, kind in ((lambda _: -1.0, ValueError), (lambda _: 1 / 0, ZeroDivisionError)):
+            memory = Memory(self.clock, "fail")
+            pool = GatewayPool({"a": memory}, 7, KEY, None, cast(Any, self.clock), backoff)
+            pool.startService()
+            self.turn(29.5)
+            self.assertEqual(len(memory.attempts), 1)
+            self.turn(0.5)
+            self.assertEqual(len(memory.attempts), 2)
+            self.assertEqual(len(self.flushLoggedErrors(kind)), 2)
+            self.leave(pool)
+
 
 class GhostTests(PoolClockCase):
     """Attempts that are given up leave nobody online."""
@@ -261,6 +275,17 @@ class GhostTests(PoolClockCase):
         memory.gone(memory.wires[0])
         self.successResultOf(stopping)
 
+    def test_started_twice(self) -> None:
+        """A second start changes nothing: there is one connection."""
+        memory = Memory(self.clock, "up", False)
+        client = GatewayClient([memory], clock=cast(Any, self.clock))
+        client.startService()
+        client.startService()
+        self.assertEqual(len(memory.wires), 1)
+        stopping = client.stopService()
+        memory.gone()
+        self.successResultOf(stopping)
+
 
 class PoolTests(PoolClockCase):
     def test_not_started(self) -> None:
@@ -268,6 +293,8 @@ class PoolTests(PoolClockCase):
         pool = self.pool()
         self.failureResultOf(pool.accept(), LocalError)
         self.failureResultOf(pool.dial("a", 1), GatewayDown)
+        self.failureResultOf(pool.when_changed(), LocalError)
+        self.failureResultOf(ensureDeferred(pool.when_up()), LocalError)
         client = GatewayClient([self.a], clock=cast(Any, self.clock))
         self.failureResultOf(client.dial(1), LocalError)
         self.failureResultOf(client.when_up(), LocalError)

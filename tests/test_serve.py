@@ -6,6 +6,7 @@ by one that is slow, by one who stops.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -18,6 +19,7 @@ from fastway.errors import ConnectionEnded, EndpointEnded, LocalError
 from tests.support.errors import raised
 from tests.support.golden import FIRST, close, connect, packet
 from tests.support.logs import LogLines
+from tests.support.memory import no_collector
 from tests.support.rows import CLOSED, CONNECTED, HELLO
 from tests.support.scripted import ClockTestCase, ScriptedGateway
 
@@ -153,6 +155,32 @@ class HandlerTests(ServeTestCase):
             gateway = self.serving(handler, message_format=Text())
             gateway.say(CONNECTED + packet(FIRST, b"\xff"))
         self.assertEqual((log.lines, gateway.heard()), ([], CLOSED))
+
+    def test_nothing_stays(self) -> None:
+        """When a guest has left and his handler has returned, nothing of either is left for the
+        collector: the reason of an end keeps no frame that has the connection."""
+
+        async def iterates(conn: Conn) -> None:
+            async for _ in conn:
+                pass
+
+        async def receives(conn: Conn) -> None:
+            while True:
+                await conn.receive()
+
+        async def catches(conn: Conn) -> None:
+            try:
+                await receives(conn)
+            except ConnectionEnded:
+                return
+
+        for handler in (iterates, receives, catches):
+            gateway = self.serving(handler)
+            with no_collector():
+                guest = weakref.ref(self.come(gateway, 0)[0])
+                self.assertIsNotNone(guest())
+                gateway.say(CLOSED)
+                self.assertIsNone(guest(), handler)
 
     def test_awaitables(self) -> None:
         """A function that returns an awaitable is a handler too: a Deferred, a partial."""

@@ -40,9 +40,10 @@ from fastway.endpoint import (
     GatewayPool,
     Json,
     PoolEndpoint,
+    VirtualConnection,
     VirtualTransport,
 )
-from fastway.errors import DialFailed, DialRefused, DialTimeout, EndpointEnded
+from fastway.errors import ConnectionEnded, DialFailed, DialRefused, DialTimeout, EndpointEnded
 from tests.support.checks import BEYOND_TCP, check_transport
 from tests.support.errors import raised
 from tests.support.files import scratch
@@ -514,6 +515,30 @@ class StringTests(GatewayTestCase):
         self.assertEqual(port.getHost(), FastwayAddress(None, 7, 0))
         await maybeDeferred(port.stopListening)
         await ends(one, two)
+        self.assertEqual(dict(sockets.service.router.servers), {})
+
+    async def test_serve(self) -> None:
+        """A handler over a string: what `serverFromString` makes has `serve`."""
+        sockets = self.gateway()
+        text = rf"fastway:tcp\:127.0.0.1\:{sockets.server_port}:id=7:key={KEY.decode()}"
+        listening = cast(PoolEndpoint, serverFromString(reactor, text))
+        ended: list[Any] = []
+
+        async def handler(conn: VirtualConnection[bytes]) -> None:
+            conn.on_end(ended.append)
+            async for message in conn:
+                await conn.send(message.upper())
+
+        serving = listening.serve(handler, limit=5)
+        await until("the login", lambda: sockets.service.router.servers, SECONDS)
+        client = await self.client(sockets)
+        conn = await client.dial(7)
+        await conn.send(b"hello")
+        self.assertEqual(await conn.receive(), b"HELLO")
+        self.assertEqual(serving.running, 1)
+        await listening.pool.stopService()
+        self.assertEqual((serving.running, len(ended)), (0, 1))
+        self.assertIsInstance(await conn.when_ended(), ConnectionEnded)
         self.assertEqual(dict(sockets.service.router.servers), {})
 
     def test_positional(self) -> None:

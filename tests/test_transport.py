@@ -15,14 +15,24 @@ from fastway.endpoint import (
     AcceptEndpoint,
     DialEndpoint,
     EndpointConfig,
+    FastwayAddress,
     GatewayPool,
     PoolEndpoint,
     VirtualConnection,
     unread,
 )
-from fastway.errors import AlreadyListening, DialFailed, DialRefused, ReceiveQueueFull
+from fastway.errors import (
+    AlreadyListening,
+    DialFailed,
+    DialRefused,
+    LocalError,
+    ReceiveQueueFull,
+)
+from tests.support.control import FACTS, told
+from tests.support.controlled import ControlTestCase, inline
+from tests.support.errors import raised
 from tests.support.gateways import OneOf
-from tests.support.golden import close, connect, packet
+from tests.support.golden import FIRST, close, connect, packet
 from tests.support.logs import LogLines
 from tests.support.scripted import FAR, ScriptedGateway
 from tests.support.tapes import Pull, Tape, noise
@@ -390,3 +400,50 @@ class ListenTests(SynchronousTestCase):
         self.assertEqual([pool.running, first.numPorts], [0, 0])
         self.successResultOf(PoolEndpoint(pool).listen(second)).stopListening()
         self.assertEqual([pool.running, second.numPorts], [0, 0])
+
+    def test_serve(self) -> None:
+        """`serve` starts the pool and runs a handler; one way of taking at a time, and a port
+        that was closed is none."""
+        pool = GatewayPool({}, 1, clock=self.gateway.clock)
+        endpoint = PoolEndpoint(pool)
+        port = self.successResultOf(endpoint.listen(OneOf()))
+        raised(AlreadyListening, endpoint.serve, print)
+        self.assertEqual(pool.running, 1)
+        port.stopListening()
+        serving = endpoint.serve(print, limit=5, grace=2)
+        self.assertEqual([pool.running, pool.serving is serving], [1, True])
+        raised(LocalError, endpoint.serve, print)
+        self.failureResultOf(endpoint.listen(OneOf()), LocalError)
+        self.assertEqual(pool.running, 1)
+        stopping = pool.stopService()
+        self.gateway.clock.advance(0)
+        self.successResultOf(stopping)
+
+
+class PlayerTests(ControlTestCase):
+    """Streams of players of whom the gateway tells."""
+
+    def test_address(self) -> None:
+        """getPeer gives the player's own address as the gateway told it, and the factory is told
+        of it too; without a word of the gateway it is empty."""
+        gateway = self.greeted()
+        tapes = [Tape() for _ in range(3)]
+        factory = OneOf(*tapes)
+        self.successResultOf(AcceptEndpoint(gateway.endpoint).listen(factory))
+        facts = {**FACTS, "client": 7, "addr": "2001:db8::9", "port": 4711}
+        gateway.tells(told("open", conn=FIRST, **facts))
+        gateway.say(connect(FIRST, 7))
+        gateway.say(inline(connect(FIRST + 1, 7), told("open", conn=FIRST + 1, **facts)))
+        gateway.say(connect(FIRST + 2, 7))
+        link = gateway.endpoint.address
+        for number, host, port in ((0, "2001:db8::9", 4711), (1, "2001:db8::9", 4711), (2, "", 0)):
+            there = FastwayAddress(link, 7, FIRST + number, host, port)
+            self.assertEqual(tapes[number].wire.getPeer(), there)
+            self.assertEqual(factory.addresses[number], there)
+            self.assertEqual(tapes[number].wire.getHost().host, "")
+        gateway.tells(told("moved", client=7, addr="198.51.100.4"))
+        moved = tapes[0].wire.getPeer()
+        self.assertEqual((moved.host, moved.port), ("198.51.100.4", 0))
+        gateway.gone()
+        gateway.clock.advance(0)
+        self.assertEqual(tapes[0].wire.getPeer(), moved)  # what connectionLost may look at

@@ -310,14 +310,13 @@ def connect_server(
 
     Awaiting it raises GatewayUnreachable, or LoginFailed when the gateway did not take the login.
     """
-    secret = key.encode("utf-8") if isinstance(key, str) else key
-    return Connecting(lambda: connect(gateway, server_id, secret, config, made))
+    return Connecting(lambda: connect(gateway, server_id, key, config, made))
 
 
 async def connect(
     gateway: Gateway | str,
     server_id: int | None,
-    key: bytes,
+    key: bytes | str,
     config: EndpointConfig | None,
     made: Callable[[GatewayConnection], None] | None,
 ) -> GatewayConnection:

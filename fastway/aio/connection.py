@@ -226,6 +226,7 @@ class GatewayConnection(Taking[VirtualConnection[Any]], Face[VirtualConnection[A
             DialRefused: nobody has that id.
             DialTimeout: no answer in time.
             EndpointEnded: this has ended.
+            LocalError: this is not logged in yet; or 65,536 dials are not answered.
             ValueError: that is no id.
         """
         waiter = self.link.dial(remote_id, timeout)

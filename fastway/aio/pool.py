@@ -47,7 +47,7 @@ class GatewayPool(
     ) -> None:
         self.server_id = server_id
         self.config = EndpointConfig() if config is None else config
-        self._key = key.encode("utf-8") if isinstance(key, str) else key
+        self._key = key
         loop = AioLoop(asyncio.get_running_loop())
         wanted = {name: _gateway(gateway) for name, gateway in gateways.items()}
         super().__init__(wanted, loop, self.config.accept_queue, backoff)
@@ -57,6 +57,7 @@ class GatewayPool(
 
         Raises:
             EndpointEnded: the pool is stopped.
+            LocalError: it is not started.
         """
         await self.wait_for_change()
         return self.up

@@ -200,7 +200,7 @@ class Acceptor(Generic[C]):
         if self._waiting and self._serving is None:
             return self._waiting.popleft()
         if self._no_more is not None:
-            raise self._no_more
+            raise self._no_more.with_traceback(None)
         if self._serving is not None or self._listener is not None:
             raise LocalError("accept: connections are taken by serve or listen already")
         return None
@@ -353,6 +353,8 @@ class Serving(Generic[C]):
         if run is not None:
             run.over()
         conn.close()
+        if conn.ended is not None:
+            conn.ended.with_traceback(None)  # its frames have `conn`: a cycle for each guest
         if not self._runs:
             self._stop_closing()
             self._idle.callback(None)

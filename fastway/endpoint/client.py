@@ -129,7 +129,7 @@ class GatewayClient(Service):
         before = self._keeper.failed
         while self.gateway is None:
             if not self.running:
-                raise self._ended
+                raise self._ended.with_traceback(None)
             if attempts is not None and self._keeper.failed - before >= attempts:
                 raise GatewayDown("any")
             await self._changes.wait()

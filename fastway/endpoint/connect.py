@@ -150,7 +150,7 @@ class GatewayFactory(Factory):
         self,
         config: EndpointConfig | None = None,
         server_id: int | None = None,
-        key: bytes = b"",
+        key: bytes | str = b"",
         clock: IReactorTime | None = None,
         made: Callable[[GatewayConnection], None] | None = None,
     ) -> None:
@@ -189,7 +189,7 @@ def connect_client(
 def connect_server(
     gateway: IStreamClientEndpoint,
     server_id: int,
-    key: bytes = b"",
+    key: bytes | str = b"",
     config: EndpointConfig | None = None,
     clock: IReactorTime | None = None,
     made: Callable[[GatewayConnection], None] | None = None,

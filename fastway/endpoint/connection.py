@@ -92,7 +92,7 @@ class VirtualConnection(Channel[T]):
             except BadMessage as error:
                 return fail(error)
         if self.ended is not None:
-            return fail(self.ended)
+            return fail(self.ended.with_traceback(None))
         reading: Deferred[T] = self.wait_to_read()
         return reading
 
@@ -213,7 +213,8 @@ class GatewayConnection(Taking, Face[VirtualConnection[Any]]):
 
         Raises:
             ValueError: that is no id.
-            LocalError: this is not connected, or not logged in, yet.
+            LocalError: this is not connected, or not logged in, yet; or 65,536 dials are not
+                answered.
         """
         try:
             answer = cast("Deferred[VirtualConnection[Any]]", self.link.dial(remote_id, timeout))
@@ -258,7 +259,7 @@ class GatewayConnection(Taking, Face[VirtualConnection[Any]]):
         if self.up:
             return succeed(self)
         if self.ended is not None:
-            return fail(self.ended)
+            return fail(self.ended.with_traceback(None))
         return cast("Deferred[GatewayConnection]", self.link.risers.wait(self.link.shut))
 
     def when_ended(self) -> Deferred[FastwayError]:

@@ -336,7 +336,7 @@ class Control:
             elif isinstance(event, Moved):
                 for conn in self._link.conns.values():
                     if conn.facts is not None and conn.facts.client == event.client:
-                        conn.facts = replace(conn.facts, addr=event.addr)
+                        conn.facts = replace(conn.facts, addr=event.addr, port=0)
             elif isinstance(event, Draining):
                 self.draining = event
                 self._drainers.callback(event)

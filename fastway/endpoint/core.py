@@ -17,6 +17,7 @@ from operator import index
 from fastway.auth import CHALLENGE_SIZE, answer_challenge
 from fastway.errors import (
     BadCommand,
+    LocalError,
     MessageTooLarge,
     NotOpen,
     RemoteError,
@@ -41,6 +42,9 @@ from fastway.wire import (
 
 MAX_CONNS = 1 << 20
 """Virtual connections of one link that are open, or not yet said to be closed."""
+
+MAX_DIALS = 1 << 16
+"""Dials of one link that are not answered, given up or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ class EndpointCore:
     Args:
         max_packet: The largest legal length field, both ways, in bytes.
         server_id: A server's id; None for a client, which has no handshake.
-        key: The server key.
+        key: The server key; text is UTF-8.
 
     Attributes:
         error: Why the gateway cannot be understood any more, or None.
@@ -131,7 +135,10 @@ class EndpointCore:
     """
 
     def __init__(
-        self, max_packet: int = MAX_PACKET, server_id: int | None = None, key: bytes = b""
+        self,
+        max_packet: int = MAX_PACKET,
+        server_id: int | None = None,
+        key: bytes | str = b"",
     ) -> None:
         if server_id is not None and not 0 <= server_id <= MAX_ID:
             raise ValueError(f"a server id is 0 to {MAX_ID}, not {server_id}")
@@ -141,7 +148,7 @@ class EndpointCore:
         self.inline = False
         self._reader = FrameReader(max_packet)
         self.server_id = server_id
-        self._key = key
+        self._key = key.encode("utf-8") if isinstance(key, str) else key
         self._challenge: bytes | None = None if server_id is None else b""
         self._dials: list[Dial] = []
         self._pings = 0
@@ -287,8 +294,11 @@ class EndpointCore:
         Raises:
             ValueError: that is no id.
             TypeError: that is no number at all.
+            LocalError: MAX_DIALS are not answered yet.
         """
         data = encode_dial(_checked_id(remote_id))
+        if len(self._dials) >= MAX_DIALS:
+            raise LocalError(f"{MAX_DIALS} dials are not answered yet")
         dial = Dial(remote_id)
         self._dials.append(dial)
         return dial, data

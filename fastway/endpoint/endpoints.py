@@ -173,6 +173,12 @@ def _turn_away(conn: VirtualConnection[Any]) -> None:
     conn.close()
 
 
+def _make_free(source: Source) -> None:
+    """What a closed port left there is in nobody's way."""
+    if source.listener is _turn_away:
+        source.listen(None)
+
+
 @implementer(IListeningPort)
 class VirtualPort:
     """Where virtual connections that the other side dials are handed to a factory."""
@@ -189,8 +195,7 @@ class VirtualPort:
             AlreadyListening: another port, or the application's own function, does.
         """
         source = self._source
-        if source.listener is _turn_away:
-            source.listen(None)
+        _make_free(source)
         source.check_free("a port")
         self._use = Use(self._factory)
         source.listen(self._opened)
@@ -260,7 +265,12 @@ class PoolEndpoint:
         """Start the pool and run a handler for each who dials, as `GatewayPool.serve` does.
 
         Stopping is `pool.stopService()`.
+
+        Raises:
+            AlreadyListening: somebody listens on the pool.
+            LocalError: connections are taken in another way already.
         """
+        _make_free(self.pool)
         serving = self.pool.serve(handler, **how)
         self.pool.startService()
         return serving

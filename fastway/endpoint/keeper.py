@@ -66,7 +66,8 @@ class Keeper(Generic[G]):
         self._waiting: Any = None
         self._over = Waiters(loop)
         """Who waits for the run's end."""
-        self._runs = 0
+        self._runs: set[object] = set()
+        """Those that have not ended, stopped or not."""
         self._newest: G | None = None
         self._up: G | None = None
 
@@ -76,8 +77,11 @@ class Keeper(Generic[G]):
         return self._up if self._up is not None and self._up.ended is None else None
 
     def start(self) -> None:
+        """Begin; a second time changes nothing."""
+        if self._run is not None:
+            return
         self._run = run = object()
-        self._runs += 1
+        self._runs.add(run)
         self._loop.spawn(self._keep(run))
 
     def stop(self) -> Any:
@@ -90,10 +94,10 @@ class Keeper(Generic[G]):
         newest = self._newest
         if newest is not None:
             newest.link.shut()
-        return self._loop.spawn(self._gone(newest))
+        return self._loop.spawn(self._gone(newest, set(self._runs)))
 
-    async def _gone(self, newest: G | None) -> None:
-        while self._runs:
+    async def _gone(self, newest: G | None, runs: set[object]) -> None:
+        while not runs.isdisjoint(self._runs):  # it may have been started again
             await self._over.wait()
         if newest is not None and newest.link.transport is not None and not newest.link.gone:
             await newest.link.leavers.wait()
@@ -101,14 +105,21 @@ class Keeper(Generic[G]):
     async def _keep(self, run: object) -> None:
         try:
             while self._run is run:
-                pause = await self._once(run)
+                try:
+                    pause = await self._once(run)
+                except self._loop.cancelled:
+                    raise
+                except Exception:  # the backoff is the application's
+                    again = f"the backoff failed; the next attempt is made after {MAX_DELAY:g} s"
+                    self._loop.log_failure(f"gateway {self._name}: {again}")
+                    pause = MAX_DELAY
                 if self._run is run:
                     await self._wait(sleeping(self._loop, pause))
         except self._loop.cancelled:
             if self._run is run and self._newest is not None:
                 self._newest.link.shut()  # the whole program is being cancelled
         finally:
-            self._runs -= 1
+            self._runs.discard(run)
             self._over.callback(None)
 
     async def _wait(self, waiter: Any) -> Any:
@@ -166,7 +177,7 @@ class Gateways(Acceptor[C], Generic[C, G]):
     """One game server's connections to every gateway.
 
     Attributes:
-        running: It is started.
+        started: It is.
         changes: Who waits for a gateway to come or go.
     """
 
@@ -265,9 +276,12 @@ class Gateways(Acceptor[C], Generic[C, G]):
 
         Raises:
             EndpointEnded: it is stopped.
+            LocalError: it is not started.
         """
         if self._no_more is not None:
-            raise self._no_more
+            raise self._no_more.with_traceback(None)
+        if not self.started:
+            raise LocalError("the pool is not started")
         return self.changes.wait()
 
     def take_waiting(self) -> C | None:

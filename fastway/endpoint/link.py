@@ -501,7 +501,7 @@ class Link:
             conn.tell_ended()
         for answer in dials:
             if not answer.called:
-                answer.errback(reason)
+                answer.errback(reason.with_traceback(None))
         if self.control is not None:
             self.control.link_ended(reason)
         self.face.end_accepting(reason)

@@ -14,7 +14,7 @@ from fastway.endpoint.connect import connect_server
 from fastway.endpoint.connection import GatewayConnection, Taking, VirtualConnection
 from fastway.endpoint.keeper import Gateways
 from fastway.endpoint.reactor import TwistedLoop, the_reactor
-from fastway.errors import EndpointEnded, GatewayDown
+from fastway.errors import EndpointEnded, GatewayDown, LocalError
 from fastway.reconnect import Backoff
 
 
@@ -34,7 +34,7 @@ class GatewayPool(Service, Taking, Gateways[VirtualConnection[Any], GatewayConne
         self,
         gateways: Mapping[str, IStreamClientEndpoint],
         server_id: int,
-        key: bytes = b"",
+        key: bytes | str = b"",
         config: EndpointConfig | None = None,
         clock: IReactorTime | None = None,
         backoff: Backoff | None = None,
@@ -49,11 +49,11 @@ class GatewayPool(Service, Taking, Gateways[VirtualConnection[Any], GatewayConne
     def when_changed(self) -> Deferred[dict[str, GatewayConnection]]:
         """Fires with `up` the next time that a gateway comes or goes.
 
-        Fails with EndpointEnded when the pool is stopped.
+        Fails with EndpointEnded when the pool is stopped, with LocalError before it is started.
         """
         try:
             return cast("Deferred[dict[str, GatewayConnection]]", self.wait_for_change())
-        except EndpointEnded as error:
+        except (EndpointEnded, LocalError) as error:
             return fail(error)
 
     async def when_up(self, count: int = 1) -> dict[str, GatewayConnection]:

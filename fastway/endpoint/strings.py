@@ -85,5 +85,5 @@ class ServerParser:
         given = _arguments(args, kwargs, ("gateway", "id"), ("key",))
         gateways = {given["gateway"]: clientFromString(reactor, given["gateway"])}
         server_id = _number("id", given["id"])
-        key = given.get("key", "").encode("utf-8")
+        key = given.get("key", "")
         return PoolEndpoint(GatewayPool(gateways, server_id, key, clock=reactor))

@@ -204,7 +204,7 @@ class AioScripted(ScriptedGateway):
         self.turns = turns
         super().__init__(config, server_id)
 
-    def connect(self, config: EndpointConfig, server_id: int | None, key: bytes) -> None:
+    def connect(self, config: EndpointConfig, server_id: int | None, key: bytes | str) -> None:
         core = EndpointCore(config.max_packet, server_id, key)
         self.raw = GatewayConnection(core, config, self.turns.loop)
         self.aio_wire = Wire(self.raw)

@@ -75,7 +75,10 @@ class ScriptedGateway:
     """
 
     def __init__(
-        self, config: EndpointConfig | None = None, server_id: int | None = None, key: bytes = KEY
+        self,
+        config: EndpointConfig | None = None,
+        server_id: int | None = None,
+        key: bytes | str = KEY,
     ) -> None:
         self.far = ScriptedFar(self)
         self._me = 1 if server_id is None else server_id
@@ -84,7 +87,7 @@ class ScriptedGateway:
         self._held = b""
         self.connect(EndpointConfig() if config is None else config, server_id, key)
 
-    def connect(self, config: EndpointConfig, server_id: int | None, key: bytes) -> None:
+    def connect(self, config: EndpointConfig, server_id: int | None, key: bytes | str) -> None:
         """Make the endpoint and connect it."""
         self.clock = Clock()
         self.transport = LinkTransport(peerAddress=IPv4Address("TCP", "192.0.2.9", 9010))
