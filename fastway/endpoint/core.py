@@ -121,7 +121,7 @@ class EndpointCore:
     Args:
         max_packet: The largest legal length field, both ways, in bytes.
         server_id: A server's id; None for a client, which has no handshake.
-        key: The server key.
+        key: The server key; text is UTF-8.
 
     Attributes:
         error: Why the gateway cannot be understood any more, or None.
@@ -131,17 +131,17 @@ class EndpointCore:
     """
 
     def __init__(
-        self, max_packet: int = MAX_PACKET, server_id: int | None = None, key: bytes = b""
+        self, max_packet: int = MAX_PACKET, server_id: int | None = None, key: bytes | str = b""
     ) -> None:
-        if server_id is not None and not 0 <= server_id <= MAX_ID:
-            raise ValueError(f"a server id is 0 to {MAX_ID}, not {server_id}")
+        if server_id is not None:
+            server_id = checked_server_id(server_id)
         self.max_message = max_packet - 4
         self.error: RemoteError | None = None
         self.conns: dict[int, ConnState] = {}
         self.inline = False
         self._reader = FrameReader(max_packet)
         self.server_id = server_id
-        self._key = key
+        self._key = checked_key(key)
         self._challenge: bytes | None = None if server_id is None else b""
         self._dials: list[Dial] = []
         self._pings = 0
@@ -319,8 +319,31 @@ class EndpointCore:
         return PING
 
 
-def _checked_id(number: int) -> int:
-    number = index(number)
+def checked_server_id(number: int) -> int:
+    """
+    Raises:
+        TypeError, ValueError: it is no server id.
+    """
+    return _checked_id(number, "a server id")
+
+
+def checked_key(key: bytes | str) -> bytes:
+    """
+    Raises:
+        TypeError: it is no server key.
+    """
+    if isinstance(key, str):
+        return key.encode("utf-8")
+    if not isinstance(key, (bytes, bytearray)):
+        raise TypeError(f"the key is bytes or text, not {key!r}")
+    return bytes(key)
+
+
+def _checked_id(number: int, what: str = "an id") -> int:
+    try:
+        number = index(number)
+    except TypeError:
+        raise TypeError(f"{what} is a whole number, not {number!r}") from None
     if not 0 <= number <= MAX_ID:
-        raise ValueError(f"an id is 0 to {MAX_ID}, not {number}")
+        raise ValueError(f"{what} is 0 to {MAX_ID}, not {number}")
     return number
