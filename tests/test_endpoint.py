@@ -210,8 +210,20 @@ class LoginTests(ClockTestCase):
         self.assertNoResult(ready)
         gateway.clock.advance(0.125)
         error = self.assertEnded(gateway, LoginFailed, abort=True)
+        self.assertIn("is that its server port?", str(error))
         self.assertIs(self.failureResultOf(ready).value, error)
         self.assertEqual(gateway.heard(), b"")
+
+    def test_wrong_port(self) -> None:
+        """A client that hears a challenge is asked whether it is at the right port; one that has
+        heard the gateway is not."""
+        challenge = bytes.fromhex("1122334455667788")
+        for before, hint in ((b"", True), (CONNECTED, False)):
+            gateway = self.client()
+            gateway.say(before)
+            gateway.say(challenge)
+            ended = self.assertEnded(gateway, EndpointEnded, abort=True)
+            self.assertEqual("is that its client port?" in str(ended), hint)
 
     def test_no_answer(self) -> None:
         """A gateway that never answers the proof fails the login, whatever the callback."""

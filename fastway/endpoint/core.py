@@ -165,6 +165,11 @@ class EndpointCore:
         """A ping is not answered yet."""
         return self._pings > 0
 
+    @property
+    def silent(self) -> bool:
+        """The gateway has opened no virtual connection yet."""
+        return self._highest == 0
+
     # What the gateway said.
 
     def receive_data(self, data: bytes) -> list[Event]:

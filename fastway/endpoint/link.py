@@ -463,7 +463,10 @@ class Link:
             self.close(conn, ConnectionEnded("its dial was given up"))
 
     def _broke_protocol(self, error: Exception) -> None:
-        self.end(EndpointEnded(f"the gateway broke the protocol: {error}", error))
+        hint = ""
+        if self.core.silent and not self.core.is_server and self.heart.round_trip is None:
+            hint = "; is that its client port?"  # the other one says a challenge first
+        self.end(EndpointEnded(f"the gateway broke the protocol: {error}{hint}", error))
 
     def now_up(self) -> None:
         """The login was taken."""
