@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
+from fastway.control import PlayerFacts
 from fastway.endpoint.config import EndpointConfig
 from fastway.errors import BadMessage, ConnectionEnded, FastwayError, ReceiveQueueFull
 from fastway.formats import Encoded, MessageFormat
@@ -155,7 +156,7 @@ class Channel(Generic[T]):
         self.remote_id = remote_id
         self.state: Any = None
         self.ended: FastwayError | None = None
-        self.facts: Any = None
+        self.facts: PlayerFacts | None = None
         self.message_format: MessageFormat[T] = link.config.message_format
         self.held = 0
         self._queue: deque[bytes | bytearray] | None = None
