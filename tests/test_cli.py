@@ -262,7 +262,7 @@ class EchoTests(ToolTestCase):
         refused = gateway.service.router.stats.turned_away
         await until("two attempts", lambda: sum(refused.values()) > 1 or echo.over, PATIENCE)
         await echo.says(b"is one there?")
-        await echo.says(b"is the key right?")
+        await echo.says(b"is the key right")
         echo.process.signalProcess("TERM")
         self.assertEqual(await echo.ended, 1)
         lines = sorted(echo.err.decode().splitlines())

@@ -247,7 +247,7 @@ class LoginTests(ClockTestCase):
             gateway.say(CHALLENGE)
             gateway.gone(error)
             ended = self.assertEnded(gateway, LoginFailed)
-            self.assertIn("key", str(ended))
+            self.assertIn("is the key right, and the id free?", str(ended))
             self.assertIs(self.failureResultOf(ready).value, ended)
             self.failureResultOf(gateway.endpoint.when_up(), LoginFailed)
 

@@ -201,7 +201,8 @@ class Link:
         if error is not None:
             self._broke_protocol(error)
         elif not self.up and dropped:
-            self.end(LoginFailed("the gateway did not take the login: is the key right?"))
+            problem = "is the key right, and the id free?"
+            self.end(LoginFailed(f"the gateway did not take the login: {problem}"))
         elif cause is None:
             self.end(EndpointEnded(f"closed by the gateway{self._bye}"))
         else:
