@@ -10,7 +10,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
-from fastway.aio import EndpointConfig, Gateway, GatewayClient, GatewayConnection, GatewayPool
+from fastway.aio import (
+    EndpointConfig,
+    Gateway,
+    GatewayClient,
+    GatewayConnection,
+    GatewayPool,
+    connect_client,
+    connect_server,
+)
 from fastway.errors import (
     DialTimeout,
     EndpointEnded,
@@ -20,6 +28,7 @@ from fastway.errors import (
 )
 from tests.support.aio import FakeTransport, Turns
 from tests.support.aio_cases import AioCase
+from tests.support.errors import raised
 from tests.support.golden import FIRST, KEY, PING, accept, connect, dial
 from tests.support.scripted import CHALLENGE
 
@@ -112,6 +121,38 @@ class KeptCase(AioCase):
         tried = self.one.tried, self.two.tried
         self.turns.advance(1000)
         self.assertEqual((self.one.tried, self.two.tried), tried)
+
+
+class KindTests(KeptCase):
+    def test_kinds(self) -> None:
+        """What is of another kind is refused where it is given, by an error that says so."""
+        where: Any = ("127.0.0.1", 9010)
+        text: Any = "127.0.0.1:9010"
+        calls: list[tuple[str, Callable[[], object]]] = [
+            ("a gateway is a Gateway or its text", lambda: GatewayPool({"a": where}, 1)),
+            ("a gateway is a Gateway or its text", lambda: GatewayClient([where])),
+            ("gateways is a dict of names", lambda: GatewayPool(cast(Any, [text]), 1)),
+            ("gateways is a list of them", lambda: GatewayClient(text)),
+            ("the key is bytes or text", lambda: GatewayPool({}, 1, cast(Any, None))),
+            ("a server id is a whole number", lambda: GatewayPool({}, cast(Any, "1"))),
+        ]
+        for words, call in calls:
+            self.assertIn(words, str(self.made(lambda: raised(TypeError, call))))  # noqa: B023
+
+    def test_connect(self) -> None:
+        """So it is where one is connected to."""
+        calls: list[tuple[str, Any]] = [
+            ("a gateway is a Gateway or its text", connect_client(cast(Any, ("a", 1)))),
+            ("the key is bytes or text", connect_server("a:1", 1, cast(Any, None))),
+            ("a server id is a whole number", connect_server("a:1", cast(Any, "1"))),
+        ]
+        for words, connecting in calls:
+
+            async def connect(connecting: Any = connecting) -> None:
+                await connecting
+
+            task = self.turns.task(connect())
+            self.assertIn(words, str(raised(TypeError, task.result)))
 
 
 class PoolTests(KeptCase):

@@ -16,6 +16,7 @@ import termios
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -261,7 +262,7 @@ class EchoTests(ToolTestCase):
         refused = gateway.service.router.stats.turned_away
         await until("two attempts", lambda: sum(refused.values()) > 1 or echo.over, PATIENCE)
         await echo.says(b"is one there?")
-        await echo.says(b"is the key right?")
+        await echo.says(b"is the key right")
         echo.process.signalProcess("TERM")
         self.assertEqual(await echo.ended, 1)
         lines = sorted(echo.err.decode().splitlines())
@@ -293,6 +294,29 @@ class TlsTests(ToolTestCase):
             self.assertIn(words, tool.problem)
         await echo.says(b"self-signed")
         self.assertNotIn(b"key", echo.err)
+
+    async def test_end(self) -> None:
+        """A tool that is done ends the connection in good order, over TLS too."""
+        certificate = make_certificate()
+        with open(os.path.join(self.directory, "ca.pem"), "wb") as file:
+            file.write(certificate.dumpPEM())
+        lost: list[Failure] = []
+
+        class Answers(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                cast(Any, self.transport).write(data)  # a ping is its own answer
+
+            def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+                lost.append(reason)
+
+        factory = Factory.forProtocol(Answers)
+        port = reactor.listenSSL(0, factory, certificate.options(), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        gate = f"tls:localhost:{port.getHost().port}:trustRoots={self.directory}"
+        tool = self.run_tool("ping", "--gateway", gate, "--count=1")
+        self.assertEqual(await self.statuses(tool), [0])
+        await until("the end", lambda: bool(lost), PATIENCE)
+        self.assertTrue(lost[0].check(ConnectionDone), lost)
 
 
 WITHOUT_TLS = """

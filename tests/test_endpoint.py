@@ -6,6 +6,7 @@ Rule: the far end only knows bytes, so both directions are held to the spec.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import traceback
 from collections import defaultdict
@@ -21,8 +22,10 @@ from twisted.trial.unittest import TestCase
 import fastway.endpoint as endpoint_library
 from fastway.endpoint import (
     EndpointConfig,
+    GatewayClient,
     GatewayConnection,
     GatewayFactory,
+    GatewayPool,
     Json,
     Overflow,
     Text,
@@ -30,6 +33,7 @@ from fastway.endpoint import (
     connect_client,
     connect_server,
 )
+from fastway.endpoint.core import EndpointCore
 from fastway.errors import (
     ConnectionEnded,
     DialRefused,
@@ -213,8 +217,20 @@ class LoginTests(ClockTestCase):
         self.assertNoResult(ready)
         gateway.clock.advance(0.125)
         error = self.assertEnded(gateway, LoginFailed, abort=True)
+        self.assertIn("is that its server port?", str(error))
         self.assertIs(self.failureResultOf(ready).value, error)
         self.assertEqual(gateway.heard(), b"")
+
+    def test_wrong_port(self) -> None:
+        """A client that hears a challenge is asked whether it is at the right port; one that has
+        heard the gateway is not."""
+        challenge = bytes.fromhex("1122334455667788")
+        for before, hint in ((b"", True), (CONNECTED, False)):
+            gateway = self.client()
+            gateway.say(before)
+            gateway.say(challenge)
+            ended = self.assertEnded(gateway, EndpointEnded, abort=True)
+            self.assertEqual("is that its client port?" in str(ended), hint)
 
     def test_no_answer(self) -> None:
         """A gateway that never answers the proof fails the login, whatever the callback."""
@@ -238,7 +254,7 @@ class LoginTests(ClockTestCase):
             gateway.say(CHALLENGE)
             gateway.gone(error)
             ended = self.assertEnded(gateway, LoginFailed)
-            self.assertIn("key", str(ended))
+            self.assertIn("is the key right, and the id free?", str(ended))
             self.assertIs(self.failureResultOf(ready).value, ended)
             self.failureResultOf(gateway.endpoint.when_up(), LoginFailed)
 
@@ -825,6 +841,7 @@ class ConfigTests(ClockTestCase):
             ("receive_queue", 0),
             ("accept_queue", 0),
             ("max_packet", 12),
+            ("overflow", "pause"),
         ]
         for name, value in bad:
             error = raised(ValueError, lambda: EndpointConfig(**{name: value}))  # noqa: B023
@@ -834,7 +851,44 @@ class ConfigTests(ClockTestCase):
 
     def test_server_id(self) -> None:
         """A server id that is none is refused when the endpoint is made."""
-        raised(ValueError, GatewayFactory(server_id=2**32).buildProtocol, None)
+        raised(ValueError, GatewayFactory, server_id=2**32)
+        raised(ValueError, GatewayPool, {}, -1)
+
+    def test_kinds(self) -> None:
+        """What is of another kind is refused where it is given, by an error that says so."""
+        gateways: Any = []
+        where: Any = "127.0.0.1:9010"
+        conn = self.client().endpoint
+        coroutine = asyncio.sleep(0)
+        calls: list[tuple[str, Callable[[], object]]] = [
+            ("the key is bytes or text", lambda: GatewayFactory(server_id=1, key=cast(Any, None))),
+            ("the key is bytes or text", lambda: GatewayPool({}, 1, cast(Any, 1))),
+            ("a server id is a whole number", lambda: GatewayFactory(server_id=cast(Any, "1"))),
+            ("a gateway is a client endpoint", lambda: connect_client(where)),
+            ("a gateway is a client endpoint", lambda: connect_server(where, 1)),
+            ("a gateway is a client endpoint", lambda: GatewayPool({"a": where}, 1)),
+            ("a gateway is a client endpoint", lambda: GatewayPool({}, 1).add("a", where)),
+            ("a gateway is a client endpoint", lambda: GatewayClient([where])),
+            ("gateways is a list of them", lambda: GatewayClient(where)),
+            ("gateways is a dict of names", lambda: GatewayPool(gateways, 1)),
+            ("gateways is a dict of names", lambda: GatewayPool({}, 1).set_gateways(gateways)),
+            ("an id is a whole number", lambda: conn.dial(cast(Any, "1"))),
+            ("a handler is a function", lambda: conn.serve(cast(Any, None))),
+            ("a handler is a function", lambda: conn.serve(cast(Any, coroutine))),
+        ]
+        for words, call in calls:
+            self.assertIn(words, str(raised(TypeError, call)))
+        coroutine.close()
+        self.assertIsNone(conn.ended)
+
+    def test_text_key(self) -> None:
+        """A key may be text here too."""
+        proofs = []
+        for key in ("grün", "grün".encode()):
+            core = EndpointCore(server_id=1, key=key)
+            core.receive_data(CHALLENGE)
+            proofs.append(core.data_to_send())
+        self.assertEqual(proofs[0], proofs[1])
 
 
 @on_both_paths

@@ -72,7 +72,10 @@ class Gateway:
             return cls(path=path[2], snet=SnetConfig() if path[1] else None)
         parts = _HOST.fullmatch(text)
         if parts is None or not 1 <= int(parts["port"]) <= 65535:
-            raise ValueError(f"{text!r} is not host:port, tls://host:port or unix:/path")
+            raise ValueError(
+                f"{text!r} is not host:port, nor that behind tcp://, tls://, snet:// or "
+                "snet+tls://, nor unix:/path"
+            )
         host = parts["host"]
         if host.startswith("["):
             host = host[1:-1]
@@ -321,7 +324,7 @@ async def connect(
     made: Callable[[GatewayConnection], None] | None,
 ) -> GatewayConnection:
     """As `connect_client` where `server_id` is None, and as `connect_server`; a coroutine."""
-    where = Gateway.parse(gateway) if isinstance(gateway, str) else gateway
+    where = checked_gateway(gateway)
     config = EndpointConfig() if config is None else config
     loop = asyncio.get_running_loop()
     core = EndpointCore(config.max_packet, server_id, key)
@@ -345,3 +348,16 @@ async def connect(
         link.shut()  # should it be connected all the same
         raise
     return connection
+
+
+def checked_gateway(gateway: Gateway | str) -> Gateway:
+    """What may be opened, of a `Gateway`, what stands for one, or its text.
+
+    Raises:
+        TypeError, ValueError: it is none of them.
+    """
+    if isinstance(gateway, str):
+        return Gateway.parse(gateway)
+    if not hasattr(gateway, "open"):
+        raise TypeError(f"a gateway is a Gateway or its text, not {gateway!r}")
+    return gateway

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, cast
 
-from fastway.aio.connect import Gateway, connect
+from fastway.aio.connect import Gateway, checked_gateway, connect
 from fastway.aio.connection import GatewayConnection, Taking, VirtualConnection
 from fastway.aio.loop import AioLoop
 from fastway.endpoint.config import EndpointConfig
+from fastway.endpoint.core import checked_key, checked_server_id
 from fastway.endpoint.keeper import Gateways, Keeper, default_backoff
 from fastway.errors import DialTimeout, EndpointEnded, GatewayDown, GatewayUnreachable, LocalError
 from fastway.formats import MessageFormat
@@ -45,12 +46,11 @@ class GatewayPool(
         config: EndpointConfig | None = None,
         backoff: Backoff | None = None,
     ) -> None:
-        self.server_id = server_id
+        self.server_id = checked_server_id(server_id)
         self.config = EndpointConfig() if config is None else config
-        self._key = key
+        self._key = checked_key(key)
         loop = AioLoop(asyncio.get_running_loop())
-        wanted = {name: _gateway(gateway) for name, gateway in gateways.items()}
-        super().__init__(wanted, loop, self.config.accept_queue, backoff)
+        super().__init__(gateways, loop, self.config.accept_queue, backoff)
 
     async def when_changed(self) -> dict[str, GatewayConnection]:
         """Wait for the next time that a gateway comes or goes, and tell `up`.
@@ -101,14 +101,13 @@ class GatewayPool(
         return self._loop.spawn(connect(gateway, self.server_id, self._key, self.config, made))
 
     def add(self, name: str, gateway: Gateway | str) -> None:
-        super().add(name, _gateway(gateway))
+        super().add(name, gateway)
 
     def set_gateways(self, gateways: Mapping[str, Gateway | str]) -> None:
-        super().set_gateways({name: _gateway(gateway) for name, gateway in gateways.items()})
+        super().set_gateways(gateways)
 
-
-def _gateway(gateway: Gateway | str) -> Gateway:
-    return Gateway.parse(gateway) if isinstance(gateway, str) else gateway
+    def checked(self, gateway: Gateway | str) -> Gateway:
+        return checked_gateway(gateway)
 
 
 class GatewayClient:
@@ -129,7 +128,9 @@ class GatewayClient:
         config: EndpointConfig | None = None,
         backoff: Backoff | None = None,
     ) -> None:
-        self.gateways = [_gateway(gateway) for gateway in gateways]
+        if isinstance(gateways, str):
+            raise TypeError(f"gateways is a list of them, not {gateways!r}")
+        self.gateways = [checked_gateway(gateway) for gateway in gateways]
         self.config = config
         loop = AioLoop(asyncio.get_running_loop())
         self._changes = Waiters(loop)

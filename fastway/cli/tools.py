@@ -198,7 +198,8 @@ class LineClient:
             printing.cancel()
             await self._lines.finish()
         finally:
-            endpoint.close()
+            closing = endpoint.close()
+        await closing
         if problem:
             raise ToolError(problem)
         return 0
@@ -326,7 +327,8 @@ async def send_pings(reactor: Any, options: PingOptions) -> int:
             if not count or len(trips) < count:
                 await deferLater(reactor, interval, lambda: None)
     finally:
-        endpoint.close()
+        closing = endpoint.close()
+    await closing  # TLS says goodbye
     return 0
 
 

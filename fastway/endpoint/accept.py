@@ -149,7 +149,10 @@ class Acceptor(Generic[C]):
 
         Raises:
             LocalError: connections are taken in another way already.
+            TypeError: the handler is none.
         """
+        if not callable(handler):
+            raise TypeError(f"a handler is a function of a connection, not {handler!r}")
         self.check_free("serve")
         if not limit >= 1 or not 0 <= grace < math.inf:
             raise ValueError("limit is at least 1, and grace at least 0 seconds")

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fastway.endpoint.config import EndpointConfig
-from fastway.endpoint.connect import connect_client
+from fastway.endpoint.connect import checked_gateway, connect_client
 from fastway.endpoint.connection import GatewayConnection, VirtualConnection
 from fastway.endpoint.keeper import Keeper, default_backoff
 from fastway.endpoint.reactor import TwistedLoop, the_reactor
@@ -84,7 +84,9 @@ class GatewayClient(Service):
         clock: IReactorTime | None = None,
         backoff: Backoff | None = None,
     ) -> None:
-        self.any_of = AnyOf(gateways)
+        if isinstance(gateways, str):
+            raise TypeError(f"gateways is a list of them, not {gateways!r}")
+        self.any_of = AnyOf(map(checked_gateway, gateways))
         self._clock = the_reactor() if clock is None else clock
         loop = TwistedLoop(self._clock)
         self._changes = Waiters(loop)

@@ -129,6 +129,8 @@ class EndpointConfig:
             raise ValueError(
                 f"message_format is a {self.message_format.__name__}(), not the class"
             )
+        if not isinstance(self.overflow, Overflow):
+            raise ValueError(f"overflow is an Overflow, not {self.overflow!r}")
         _check_seconds("ping_interval", self.ping_interval, 0, 1800)
         _check_seconds("pause_timeout", self.pause_timeout, 0.1, 86400)
         if self.ping_interval:

@@ -25,7 +25,7 @@ from zope.interface import implementer
 
 from fastway.endpoint.config import EndpointConfig
 from fastway.endpoint.connection import GatewayConnection
-from fastway.endpoint.core import EndpointCore
+from fastway.endpoint.core import EndpointCore, checked_key, checked_server_id
 from fastway.endpoint.reactor import the_reactor
 from fastway.errors import EndpointEnded, NoTls, StreamLost, UnnamedCertificate
 from fastway.snet.interfaces import IResumableProtocol, IResumableTransport
@@ -139,7 +139,7 @@ class GatewayFactory(Factory):
     Args:
         config: How they behave.
         server_id: A server's id; None: they are clients.
-        key: The server key.
+        key: The server key; text is UTF-8.
         clock: The reactor; a test's Clock.
         made: Called with each GatewayConnection, before anything happens on it.
     """
@@ -155,8 +155,8 @@ class GatewayFactory(Factory):
         made: Callable[[GatewayConnection], None] | None = None,
     ) -> None:
         self.config = EndpointConfig() if config is None else config
-        self.server_id = server_id
-        self.key = key
+        self.server_id = None if server_id is None else checked_server_id(server_id)
+        self.key = checked_key(key)
         self.clock = the_reactor() if clock is None else clock
         self.made = made
 
@@ -209,5 +209,18 @@ def connect_server(
 def _connect(
     gateway: IStreamClientEndpoint, factory: GatewayFactory
 ) -> Deferred[GatewayConnection]:
-    connecting = cast("Deferred[Wire]", gateway.connect(factory))
+    connecting = cast("Deferred[Wire]", checked_gateway(gateway).connect(factory))
     return connecting.addCallback(lambda wire: wire.gateway.when_up())
+
+
+def checked_gateway(gateway: IStreamClientEndpoint) -> IStreamClientEndpoint:
+    """
+    Raises:
+        TypeError: it is text, which is a gateway with asyncio.
+    """
+    if isinstance(gateway, str):
+        raise TypeError(
+            f"a gateway is a client endpoint, such as clientFromString(reactor, "
+            f'"tcp:HOST:PORT"), not {gateway!r}'
+        )
+    return gateway

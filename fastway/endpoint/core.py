@@ -135,20 +135,17 @@ class EndpointCore:
     """
 
     def __init__(
-        self,
-        max_packet: int = MAX_PACKET,
-        server_id: int | None = None,
-        key: bytes | str = b"",
+        self, max_packet: int = MAX_PACKET, server_id: int | None = None, key: bytes | str = b""
     ) -> None:
-        if server_id is not None and not 0 <= server_id <= MAX_ID:
-            raise ValueError(f"a server id is 0 to {MAX_ID}, not {server_id}")
+        if server_id is not None:
+            server_id = checked_server_id(server_id)
         self.max_message = max_packet - 4
         self.error: RemoteError | None = None
         self.conns: dict[int, ConnState] = {}
         self.inline = False
         self._reader = FrameReader(max_packet)
         self.server_id = server_id
-        self._key = key.encode("utf-8") if isinstance(key, str) else key
+        self._key = checked_key(key)
         self._challenge: bytes | None = None if server_id is None else b""
         self._dials: list[Dial] = []
         self._pings = 0
@@ -171,6 +168,11 @@ class EndpointCore:
     def pinging(self) -> bool:
         """A ping is not answered yet."""
         return self._pings > 0
+
+    @property
+    def silent(self) -> bool:
+        """The gateway has opened no virtual connection yet."""
+        return self._highest == 0
 
     # What the gateway said.
 
@@ -329,8 +331,31 @@ class EndpointCore:
         return PING
 
 
-def _checked_id(number: int) -> int:
-    number = index(number)
+def checked_server_id(number: int) -> int:
+    """
+    Raises:
+        TypeError, ValueError: it is no server id.
+    """
+    return _checked_id(number, "a server id")
+
+
+def checked_key(key: bytes | str) -> bytes:
+    """
+    Raises:
+        TypeError: it is no server key.
+    """
+    if isinstance(key, str):
+        return key.encode("utf-8")
+    if not isinstance(key, (bytes, bytearray)):
+        raise TypeError(f"the key is bytes or text, not {key!r}")
+    return bytes(key)
+
+
+def _checked_id(number: int, what: str = "an id") -> int:
+    try:
+        number = index(number)
+    except TypeError:
+        raise TypeError(f"{what} is a whole number, not {number!r}") from None
     if not 0 <= number <= MAX_ID:
-        raise ValueError(f"an id is 0 to {MAX_ID}, not {number}")
+        raise ValueError(f"{what} is 0 to {MAX_ID}, not {number}")
     return number

@@ -149,7 +149,11 @@ class Heartbeat:
             self._wait_longer()
             return
         if not body.up:
-            body.end(LoginFailed("the gateway did not answer the login in time"))
+            if body.core.logged_in:
+                problem = "the gateway did not answer the login in time"
+            else:
+                problem = "the gateway sent no challenge in time: is that its server port?"
+            body.end(LoginFailed(problem))
             return
         transport = body.transport
         if transport is not None and transport.resumable and not self._resume_tried:

@@ -192,8 +192,21 @@ class Gateways(Acceptor[C], Generic[C, G]):
         self.changes = Waiters(loop)
         self.started = False
         self._backoff = default_backoff() if backoff is None else backoff
-        self._wanted: dict[str, Any] = dict(gateways)
+        self._wanted: dict[str, Any] = self._checked_all(gateways)
         self._keepers: dict[str, Keeper[G]] = {}
+
+    def checked(self, gateway: Any) -> Any:
+        """What `connect_to` takes, of what the application gave.
+
+        Raises:
+            TypeError, ValueError: it is no gateway.
+        """
+        raise NotImplementedError
+
+    def _checked_all(self, gateways: Mapping[str, Any]) -> dict[str, Any]:
+        if not isinstance(gateways, Mapping):
+            raise TypeError(f"gateways is a dict of names to gateways, not {gateways!r}")
+        return {name: self.checked(gateway) for name, gateway in gateways.items()}
 
     def connect_to(self, name: str, gateway: Any, made: Callable[[G], None]) -> Any:
         """As `Connect`, to one gateway."""
@@ -228,6 +241,7 @@ class Gateways(Acceptor[C], Generic[C, G]):
         A gateway that stands for another address than before, under the same name, is left and
         connected to anew.
         """
+        gateways = self._checked_all(gateways)
         for name in list(self._wanted):
             if name not in gateways or not _same(self._wanted[name], gateways[name]):
                 self.remove(name)
@@ -239,8 +253,10 @@ class Gateways(Acceptor[C], Generic[C, G]):
         """Connect to one more gateway.
 
         Raises:
+            TypeError: it is no gateway.
             ValueError: there is one of that name.
         """
+        gateway = self.checked(gateway)
         if name in self._wanted:
             raise ValueError(f"gateway {name!r} is in the pool already")
         self._wanted[name] = gateway

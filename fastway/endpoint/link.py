@@ -201,7 +201,8 @@ class Link:
         if error is not None:
             self._broke_protocol(error)
         elif not self.up and dropped:
-            self.end(LoginFailed("the gateway did not take the login: is the key right?"))
+            problem = "is the key right, and the id free?"
+            self.end(LoginFailed(f"the gateway did not take the login: {problem}"))
         elif cause is None:
             self.end(EndpointEnded(f"closed by the gateway{self._bye}"))
         else:
@@ -463,7 +464,10 @@ class Link:
             self.close(conn, ConnectionEnded("its dial was given up"))
 
     def _broke_protocol(self, error: Exception) -> None:
-        self.end(EndpointEnded(f"the gateway broke the protocol: {error}", error))
+        hint = ""
+        if self.core.silent and not self.core.is_server and self.heart.round_trip is None:
+            hint = "; is that its client port?"  # the other one says a challenge first
+        self.end(EndpointEnded(f"the gateway broke the protocol: {error}{hint}", error))
 
     def now_up(self) -> None:
         """The login was taken."""

@@ -10,8 +10,9 @@ from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
 from fastway.endpoint.config import EndpointConfig
-from fastway.endpoint.connect import connect_server
+from fastway.endpoint.connect import checked_gateway, connect_server
 from fastway.endpoint.connection import GatewayConnection, Taking, VirtualConnection
+from fastway.endpoint.core import checked_key, checked_server_id
 from fastway.endpoint.keeper import Gateways
 from fastway.endpoint.reactor import TwistedLoop, the_reactor
 from fastway.errors import EndpointEnded, GatewayDown, LocalError
@@ -24,7 +25,7 @@ class GatewayPool(Service, Taking, Gateways[VirtualConnection[Any], GatewayConne
     Args:
         gateways: name -> Twisted client endpoint of a gateway's server port.
         server_id: This game server's id, the same at all gateways.
-        key: The server key.
+        key: The server key; text is UTF-8.
         config: How each connection behaves.
         clock: The reactor.
         backoff: Failures since the last steady connection -> seconds until the next attempt.
@@ -39,9 +40,9 @@ class GatewayPool(Service, Taking, Gateways[VirtualConnection[Any], GatewayConne
         clock: IReactorTime | None = None,
         backoff: Backoff | None = None,
     ) -> None:
-        self.server_id = server_id
+        self.server_id = checked_server_id(server_id)
         self.config = EndpointConfig() if config is None else config
-        self._key = key
+        self._key = checked_key(key)
         self._clock = the_reactor() if clock is None else clock
         loop = TwistedLoop(self._clock)
         Gateways.__init__(self, gateways, loop, self.config.accept_queue, backoff)
@@ -83,6 +84,9 @@ class GatewayPool(Service, Taking, Gateways[VirtualConnection[Any], GatewayConne
         """Leave all gateways; fires when all connections are gone and all handlers returned."""
         super().stopService()
         return DeferredList(self.leave())
+
+    def checked(self, gateway: IStreamClientEndpoint) -> IStreamClientEndpoint:
+        return checked_gateway(gateway)
 
     def connect_to(
         self,
