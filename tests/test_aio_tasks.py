@@ -293,6 +293,14 @@ class ServeTests(MemoryCase):
                 gateway.say(CLOSED)
                 self.turns.turn()
                 self.assertIsNone(guest(), handler)
+        gateway = self.client()  # and without serve
+        with no_collector():
+            self.opened(gateway, 0)
+            guest = weakref.ref(gateway.raw.connections[0])
+            self.turns.task(iterates(self.turns.task(gateway.raw.accept()).result()))
+            gateway.say(CLOSED)
+            self.turns.turn()
+            self.assertIsNone(guest())
 
     def test_limit(self) -> None:
         """No more than `limit` run; the next one begins when one is over."""

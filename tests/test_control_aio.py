@@ -161,8 +161,7 @@ class AioTests(SynchronousTestCase):
                 str(await self.fails(ConnectionEnded, conn.receive())),
                 "closed by the far end: kicked",
             )
-            assert conn.facts is not None
-            self.assertEqual(conn.facts.addr, "::1")
+            self.assertEqual(conn.facts and conn.facts.addr, "::1")
             draining = control.when_draining()
             script.say(packet(CONTROL, told("drain", at=1, until=2, again=True)))
             self.assertEqual(await draining, Draining(1.0, 2.0, True))

@@ -181,6 +181,13 @@ class HandlerTests(ServeTestCase):
                 self.assertIsNotNone(guest())
                 gateway.say(CLOSED)
                 self.assertIsNone(guest(), handler)
+        gateway = self.server()  # and without serve
+        gateway.log_in()
+        gateway.endpoint.listen(lambda conn: ensureDeferred(iterates(conn)) and None)
+        with no_collector():
+            guest = weakref.ref(self.come(gateway, 0)[0])
+            gateway.say(CLOSED)
+            self.assertIsNone(guest())
 
     def test_awaitables(self) -> None:
         """A function that returns an awaitable is a handler too: a Deferred, a partial."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -34,6 +35,7 @@ from tests.support.errors import raised
 from tests.support.gateways import OneOf
 from tests.support.golden import FIRST, close, connect, packet
 from tests.support.logs import LogLines
+from tests.support.memory import no_collector
 from tests.support.scripted import FAR, ScriptedGateway
 from tests.support.tapes import Pull, Tape, noise
 
@@ -418,6 +420,31 @@ class ListenTests(SynchronousTestCase):
         stopping = pool.stopService()
         self.gateway.clock.advance(0)
         self.successResultOf(stopping)
+
+
+class MemoryTests(StreamCase):
+    def test_nothing_stays(self) -> None:
+        """When a stream's protocol has heard of its loss, nothing is left for the collector, in
+        whatever way it ended."""
+        ends: list[Callable[[Tape], object]] = [
+            lambda _: self.gateway.say(close(1)),
+            lambda tape: tape.wire.loseConnection(),
+            lambda tape: tape.wire.abortConnection(),
+            lambda _: self.gateway.gone(),
+        ]
+        for end in ends:
+            tape = Tape()
+            self.accept(tape)
+            guest = weakref.ref(self.gateway.endpoint.connections[0])
+            with no_collector():
+                self.say(1, b"hello")
+                end(tape)
+                self.gateway.say(b"")
+                self.turn()
+                self.assertEqual(len(tape.losses), 1)
+                del tape
+                self.gateway.endpoint.listen(None)
+                self.assertIsNone(guest())
 
 
 class PlayerTests(ControlTestCase):

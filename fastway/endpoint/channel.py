@@ -292,6 +292,10 @@ class Channel(Generic[T]):
         """From now on it is a byte stream: messages go to `stream`, or wait as raw bytes."""
         self._stream = stream
 
+    def let_go(self) -> None:
+        """It has ended, and the stream is over too: the two are no cycle any more."""
+        self._stream = None
+
     def take_all_raw(self) -> bytes:
         """All that waits, in order, without the borders of its messages."""
         data = b"".join(self._queue or ())

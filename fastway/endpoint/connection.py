@@ -102,7 +102,8 @@ class VirtualConnection(Channel[T]):
     async def __anext__(self) -> T:
         try:
             return await self.receive()
-        except ConnectionEnded:
+        except ConnectionEnded as ended:
+            ended.with_traceback(None)  # its frames have this connection: they were a cycle
             raise StopAsyncIteration from None
 
     def when_ended(self) -> Deferred[FastwayError]:

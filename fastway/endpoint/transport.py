@@ -267,6 +267,7 @@ class VirtualTransport:
         protocol, self._protocol = self._protocol, None
         if protocol is None or self._lost is None:
             return
+        self.conn.let_go()
         try:
             protocol.connectionLost(Failure(self._lost))
         except Exception:
