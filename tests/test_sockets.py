@@ -41,7 +41,7 @@ from tests.support.paths import on_both_paths
 from tests.support.rows import ACCEPTED, CONNECTED, HELLO, Act, Row, rows_as_tests
 from tests.support.sockets import Peer, Sockets, SocketTestCase
 from tests.support.tls import make_certificate
-from tests.support.waits import later, reactor, until
+from tests.support.waits import SECONDS, later, reactor, until
 
 
 @on_both_paths
@@ -349,10 +349,10 @@ class EndTests(SocketTestCase):
     async def test_idle_timeout(self) -> None:
         """On a real clock too: dripping is lost at the idle timeout, packets keep a link."""
         sockets = self.listen(client=PortConfig(idle_timeout=0.5))
-        silent, talking = await sockets.client(), await sockets.client()
         began = reactor.seconds()
+        silent, talking = await sockets.client(), await sockets.client()
         data = packet(5, bytes(1000))
-        while silent.ended is None and reactor.seconds() < began + 1.5:
+        while silent.ended is None and reactor.seconds() < began + SECONDS:
             silent.send(data[:1])
             data = data[1:]
             talking.send(PING)
