@@ -30,6 +30,9 @@ MAX_FILE = 4 * 1024 * 1024
 MAX_RANGES = 100_000
 """and ranges of ids in it."""
 
+FINGERPRINT = "sha256:"
+"""What the fingerprint of a certificate begins with in the table."""
+
 _RANGE = re.compile(r"(\d{1,10})(?:-(\d{1,10}))?", re.ASCII)
 
 
@@ -76,7 +79,7 @@ def identity_of(certificate: Any) -> str:
     except x509.ExtensionNotFound:
         common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
         name = str(common[0].value) if len(common) == 1 else ""
-        if "://" in name or ":" in name:
+        if ":" in name:
             name = ""  # nor may it look like one of another kind
     except Exception:  # an extension may hold anything
         return ""
@@ -115,14 +118,16 @@ class Identities:
         """Why a server may not bring that id; empty: it may."""
         if not sha256:
             return "it showed no certificate"
+        if identity.startswith(FINGERPRINT):
+            identity = ""  # a name that only looks like one
         known = False
-        for name in (identity, f"sha256:{sha256}"):
-            ranges = self._table.get(name) if name else None
+        for name in (identity, FINGERPRINT + sha256):
+            ranges = self._table.get(name)
             if ranges is not None:
                 known = True
                 if _within(ranges, server_id):
                     return ""
-        who = identity or f"sha256:{sha256}"
+        who = identity or FINGERPRINT + sha256
         return f"{who} may not bring this id" if known else f"nobody knows {who}"
 
     # What a watcher calls.
@@ -163,8 +168,8 @@ class Identities:
             if len(words) == 1:
                 raise ConfigError(self.option, f"{where}: no ids behind the identity")
             name = words[0]
-            if name.lower().startswith("sha256:"):
-                name = name.lower().replace(":", "").replace("sha256", "sha256:", 1)
+            if name.lower().startswith(FINGERPRINT):
+                name = FINGERPRINT + name[len(FINGERPRINT) :].replace(":", "").lower()
             try:
                 ranges = _ranges(words[1])
             except ValueError as error:

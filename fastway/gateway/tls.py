@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet import ssl
 from twisted.internet.interfaces import (
     IOpenSSLServerConnectionCreator,
@@ -93,8 +93,7 @@ class Contexts:
 
     def make(self, loaded: Loaded) -> SSL.Context:
         # Twisted's choice of ciphers and curves, without sessions.
-        options = ssl.CertificateOptions(acceptableProtocols=list(self.protocols))
-        context = options.getContext()
+        context = ssl.CertificateOptions().getContext()
         context.set_options(OPTIONS)
         context.set_min_proto_version(VERSIONS[self.min_version])
         own, *chain = loaded.chain
@@ -102,14 +101,20 @@ class Contexts:
         for certificate in chain:
             context.add_extra_chain_cert(certificate)
         context.use_privatekey(loaded.key)
-        store = context.get_cert_store()
+        store = cast(crypto.X509Store, context.get_cert_store())
         for authority in self._authorities:
-            cast(Any, store).add_cert(authority)
+            store.add_cert(crypto.X509.from_cryptography(authority))
             context.add_client_ca(authority)
         context.set_verify(VERIFY[self.client_auth])
         context.set_verify_depth(MAX_DEPTH)
         context.set_tlsext_servername_callback(self._asked)
+        context.set_alpn_select_callback(self._offered)
         return context
+
+    def _offered(self, _: SSL.Connection, offered: list[bytes]) -> Any:
+        """A client speaks one of these."""
+        known = (protocol for protocol in self.protocols if protocol in offered)
+        return next(known, SSL.NO_OVERLAPPING_PROTOCOLS)
 
     def _asked(self, connection: SSL.Connection) -> None:
         """A client asks for a name, of at most 255 bytes."""
