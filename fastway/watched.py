@@ -81,7 +81,7 @@ class Watcher:
     def __init__(self, clock: IReactorTime, watched: Readable) -> None:
         self.watched = watched
         self._clock = clock
-        self._seen = watched.look()
+        self._seen: Stamp = ()
         self._new: Stamp | None = None
         """What the last look saw, if that was not read yet."""
         self._steps: Iterator[None] | None = None
@@ -90,8 +90,9 @@ class Watcher:
     def start(self) -> None:
         """Look now and then."""
         if self._calls[0] is None:
-            self.watched.age()
             self._calls[0] = self._clock.callLater(EVERY, self._look)
+            self.watched.age()
+            self.refresh()  # it was read a while ago
 
     def stop(self) -> None:
         """Look no more; what was half read is forgotten."""

@@ -405,6 +405,8 @@ class RenewalTests(StoreTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertEqual(store.rereads, 0)
         watcher.start()
+        self.clock.pump([0.001] * 5)
+        self.assertEqual(store.rereads, 1)  # what changed while nobody looked
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
 
     def test_expires(self) -> None:

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.errors import ConfigError
 from fastway.gateway import identities
-from fastway.gateway.identities import Identities, fingerprint, identity_of, secured
+from fastway.gateway.identities import Identities, identity_of, secured
 from fastway.watched import EVERY, Watcher
 from tests.support.core import DETERMINISTIC
 from tests.support.errors import raised
@@ -45,10 +45,6 @@ class NameTests(SynchronousTestCase):
     def test_nonsense(self) -> None:
         """A certificate that cannot be understood names nobody."""
         self.assertEqual(identity_of(SimpleNamespace()), "")
-
-    def test_fingerprint(self) -> None:
-        """It is what `openssl x509 -fingerprint -sha256` shows, without its colons."""
-        self.assertRegex(fingerprint(make("cn").certificate), "[0-9a-f]{64}")
 
     def test_no_tls(self) -> None:
         """A transport without TLS tells nothing."""

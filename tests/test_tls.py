@@ -9,24 +9,29 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.threads import deferToThread
 
+from fastway.cli.gateway import describe
 from fastway.endpoint import connect_client
 from fastway.errors import ConfigError, Reason
 from fastway.gateway import GatewayLink
+from fastway.gateway.identities import Identities
 from fastway.gateway.tls import TlsFactory
 from fastway.ops.snapshot import finish
 from fastway.ops.status import link_row, status_rows
 from fastway.service import GatewayService
 from fastway.snet.transport import SnetClientEndpoint
 from fastway.watched import EVERY
+from tests.support.ends import Harness
 from tests.support.errors import raised
 from tests.support.golden import KEY, PING, prove
 from tests.support.logs import LogLines
@@ -220,14 +225,26 @@ class PortTests(TlsTestCase):
         self.assertIn("TLS: the other side does not talk TLS", line)
         self.assertEqual((await self.meet(service)).answer, PING)
 
+    async def test_silent_peer(self) -> None:
+        """Who connects and says nothing is at its handshake, which has a deadline."""
+        service = self.start(*self.tls())
+        silent = socket.create_connection(("127.0.0.1", self.port(service)), SECONDS)
+        self.addCleanup(silent.close)
+        (port,) = (one for one in service.router_service.ports if one.name == "client")
+        await until("its handshake", lambda: port.factory.handshakes)
+        (link,) = service.router_service.connected
+        self.assertFalse(link.known)
+        with LogLines() as log:
+            link.check(0.0)  # as the wheel does, when its time has come
+        self.assertIs(link.lost, Reason.HANDSHAKE_TIMEOUT)
+        self.assertIn("no complete handshake in time", log.lines[0])
+
     async def test_no_sessions(self) -> None:
         """Nothing is resumed: no key that opens old connections is kept anywhere."""
         service = self.start(*self.tls())
         port = self.port(service)
 
         def come_twice() -> list[bool]:
-            import socket
-
             context = self.context()
             context.maximum_version = ssl.TLSVersion.TLSv1_2
             session, found = None, []
@@ -375,6 +392,18 @@ class StartTests(TlsTestCase):
         assert told.server.tls is not None
         self.assertEqual(told.server.tls.cert, self.path("own.pem"))
 
+    def test_check(self) -> None:
+        """`fastway check` says what a port's TLS would be."""
+        rows = describe(self.make(*self.asking("optional", "server")))
+        told = [text for _, text in rows if text.startswith("TLS")]
+        self.assertEqual(
+            told,
+            [
+                "TLS: 1 certificates (own: 0 days left); at least TLS 1.2, "
+                "client certificates: optional"
+            ],
+        )
+
 
 class ClientCertificateTests(TlsTestCase):
     """Peers that show certificates, or do not."""
@@ -490,6 +519,27 @@ class ClientCertificateTests(TlsTestCase):
             )
         stats = service.router_service.router.stats
         self.assertEqual(stats.turned_away[Reason.NOT_ALLOWED], 2)
+
+    async def test_come_back_as_another(self) -> None:
+        """A stream that comes back over a connection of somebody else is lost."""
+        with open(self.path("ids"), "w") as file:
+            file.write("spiffe://x/good 5\nother 6\n")
+        harness = Harness()
+        harness.servers.identities = Identities(self.path("ids"), "--server-identities")
+        end = harness.stranger()
+        end.link._is_known_by({"tls": "TLSv1.3", "identity": "spiffe://x/good", "sha256": "ab"})
+        end.send(prove(end.take(), 5))
+        self.assertTrue(end.link.known)
+        address = IPv4Address("TCP", "127.0.0.1", 7)
+        told = {"tls": "TLSv1.3", "identity": "spiffe://x/good", "sha256": "cd"}
+        self.patch(type(end.link.lane), "secured", lambda _: told)
+        end.link.came_back(address, 1.0, 0)
+        self.assertIsNone(end.link.lost)
+        self.assertEqual(end.link.facts.sha256, "cd")
+        self.assertEqual(end.link.facts.server_id, 5)
+        told["identity"] = "other"
+        end.link.came_back(address, 1.0, 0)
+        self.assertIs(end.link.lost, Reason.NOT_ALLOWED)
 
     async def test_ids_that_are_taken_away(self) -> None:
         """A server that may not be here any more is lost when the new table is read."""

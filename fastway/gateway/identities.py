@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, cast
 
 from twisted.internet.interfaces import ISSLTransport
@@ -52,23 +53,15 @@ def secured(transport: object) -> dict[str, str]:
         told["sni"] = sni.decode("ascii", "replace")
     shown = connection.get_peer_certificate()
     if shown is not None:
-        certificate = shown.to_cryptography()
-        told["identity"] = identity_of(certificate)
-        told["sha256"] = fingerprint(certificate)
+        told["sha256"] = shown.digest("sha256").decode().replace(":", "").lower()
+        with suppress(ValueError):  # OpenSSL takes certificates that others do not
+            told["identity"] = identity_of(shown.to_cryptography())
     return told
-
-
-def fingerprint(certificate: Any) -> str:
-    """The SHA-256 of a certificate, in hex."""
-    from cryptography.hazmat.primitives.hashes import SHA256
-
-    digest: bytes = certificate.fingerprint(SHA256())
-    return digest.hex()
 
 
 def identity_of(certificate: Any) -> str:
     """Whom a certificate names: its first URI (SPIFFE), else its first DNS name, else, where it
-    has neither, its common name; empty: nobody."""
+    has no such list of names, its common name; empty: nobody."""
     from cryptography import x509
 
     name = ""

@@ -146,16 +146,20 @@ class TlsFigures:
     SHOWN = 4
     """Certificates that a line tells of."""
 
-    def __str__(self) -> str:
-        """One line for an operator."""
+    @property
+    def terms(self) -> str:
+        """What is in use, and what is asked for."""
         shown = ", ".join(map(str, self.certificates[: self.SHOWN]))
         more = len(self.certificates) - self.SHOWN
         return (
             f"{len(self.certificates)} certificates ({shown}"
             + (f", and {more} that end later" if more > 0 else "")
-            + f"); at least TLS {self.min_version}, client certificates: {self.client_auth}; "
-            f"read again: {self.rereads}, failed: {self.failures}"
+            + f"); at least TLS {self.min_version}, client certificates: {self.client_auth}"
         )
+
+    def __str__(self) -> str:
+        """One line for an operator."""
+        return f"{self.terms}; read again: {self.rereads}, failed: {self.failures}"
 
 
 @implementer(IOpenSSLServerConnectionCreator)
