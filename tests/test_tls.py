@@ -244,9 +244,9 @@ class PortTests(TlsTestCase):
         service = self.start(*self.tls())
         port = self.port(service)
 
-        def come_twice() -> list[bool]:
+        def come_twice(version: ssl.TLSVersion) -> list[bool]:
             context = self.context()
-            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.maximum_version = version
             session, found = None, []
             for _ in range(2):
                 with (
@@ -261,7 +261,33 @@ class PortTests(TlsTestCase):
                     session = wire.session
             return found
 
-        self.assertEqual(await deferToThread(come_twice), [False, False])
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            self.assertEqual(await deferToThread(come_twice, version), [False, False])
+
+    async def test_no_renegotiation(self) -> None:
+        """A peer cannot have one handshake after the other on one connection."""
+        if OPENSSL is None:
+            return
+        service = self.start(*self.tls())
+        where = f"127.0.0.1:{self.port(service)}"
+        command = [OPENSSL, "s_client", "-connect", where, "-tls1_2"]
+
+        def ask_again() -> str:
+            pipe = subprocess.PIPE
+            with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+                # A line that begins so, once the session is shown, makes it ask.
+                for line in cast(Any, process.stdout):
+                    if b"Extended master secret" in line:
+                        break
+                cast(Any, process.stdin).write(b"R\n")
+                cast(Any, process.stdin).flush()
+                try:
+                    process.wait(2 * SECONDS)
+                finally:
+                    process.kill()
+                return cast(bytes, cast(Any, process.stderr).read()).decode()
+
+        self.assertIn("no renegotiation", await deferToThread(ask_again))
 
     async def test_openssl_client(self) -> None:
         """openssl's own client gets the certificate for its name, and TLS as we want it."""

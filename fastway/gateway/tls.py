@@ -44,10 +44,6 @@ VERIFY = {
     "require": SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
 }
 
-OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET
-"""Besides Twisted's. A ticket saves little (RSA aside), and its key would have to be shared by
-gateways and changed every so often."""
-
 
 class Contexts:
     """Makes the contexts of a port, one for each certificate.
@@ -92,9 +88,10 @@ class Contexts:
             self._stamp, self._authorities = stamp, found
 
     def make(self, loaded: Loaded) -> SSL.Context:
-        # Twisted's choice of ciphers and curves, without sessions.
+        # Twisted's choice of ciphers and curves; without compression, sessions and tickets. A
+        # ticket saves little (RSA aside), and its key would have to be shared and changed.
         context = ssl.CertificateOptions().getContext()
-        context.set_options(OPTIONS)
+        context.set_options(SSL.OP_NO_RENEGOTIATION)
         context.set_min_proto_version(VERSIONS[self.min_version])
         own, *chain = loaded.chain
         context.use_certificate(own)
