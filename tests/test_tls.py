@@ -12,9 +12,11 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
+from unittest import mock
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import clientFromString
@@ -375,6 +377,14 @@ class StartTests(TlsTestCase):
         ):
             with self.subTest(expected=expected):
                 self.assertIn(expected, self.problem(*arguments))
+
+    def test_not_installed(self) -> None:
+        """Without what TLS needs the line says what installs it; without TLS nothing is needed."""
+        with mock.patch.dict(sys.modules, {"fastway.certificates": None}):
+            problem = self.problem(*self.tls())
+            self.make()
+        self.assertTrue(problem.startswith("--client-tls-cert: not all of it is installed"))
+        self.assertTrue(problem.endswith("pip install 'fastway[tls]'"), problem)
 
     def test_files(self) -> None:
         """A certificate, authorities, or a table that cannot be used ends the start."""
