@@ -6,10 +6,12 @@ more entry in `RouterService.ports`.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from fastway import relay
 from fastway.address import parse_address
+from fastway.causes import not_installed
 from fastway.config import Settings
 from fastway.config.settings import PortSettings, ServerPortSettings
 from fastway.errors import ConfigError, StartError
@@ -21,9 +23,11 @@ from fastway.gateway import (
     RouterService,
     ServerFactory,
 )
+from fastway.gateway.identities import Identities
 from fastway.router import IdConflict, Limits
 from fastway.snet.config import SnetConfig
 from fastway.snet.listen import SnetFactory
+from fastway.watched import Readable, Watcher
 
 
 def make_router_service(settings: Settings, reactor: Any) -> RouterService:
@@ -46,16 +50,31 @@ def make_router_service(settings: Settings, reactor: Any) -> RouterService:
     for port in settings.ports:
         config = _port_config(port)
         factory = (
-            ServerFactory(service, port.key, config)
+            _server_factory(service, port, config)
             if isinstance(port, ServerPortSettings)
             else ClientFactory(service, config)
         )
         address = parse_address(port.where("address"), port.address)
         layers = [made for layer in LAYERS if (made := layer(port, reactor)) is not None]
+        watched: list[Readable] = [layer.watched for layer in layers if layer.watched is not None]
+        if isinstance(factory, ServerFactory) and factory.identities is not None:
+            watched.append(factory.identities)
+        service.watchers += [Watcher(reactor, one) for one in watched]
         service.ports.append(Port(port.side, address, factory, layers, port.reuse_port))
     _check_addresses(settings, service)
     service.path = _make_native(settings, service, reactor)
     return service
+
+
+def _server_factory(
+    service: RouterService, port: ServerPortSettings, config: PortConfig
+) -> ServerFactory:
+    factory = ServerFactory(service, port.key, config)
+    if port.identities:
+        where = port.where("identities")
+        factory.identities = Identities(os.path.abspath(port.identities), where)
+        factory.identities.changed = factory.recheck
+    return factory
 
 
 def _port_config(port: PortSettings) -> PortConfig:
@@ -99,7 +118,54 @@ def _snet(port: PortSettings, reactor: Any) -> Layer | None:
     )
 
 
-LAYERS = (_snet,)
+def _tls(port: PortSettings, reactor: Any) -> Layer | None:
+    """TLS, if that port has certificates.
+
+    Raises:
+        ConfigError: they cannot be used, or what that needs is not here.
+    """
+    tls = port.tls
+    if tls is None:
+        return None
+    given = tls.where("cert" if tls.cert else "directory")
+    try:
+        from fastway.certificates import CertificateStore, Places
+        from fastway.gateway.tls import Contexts, TlsFactory
+    except ImportError as error:
+        raise ConfigError(given, not_installed(error, "tls:")) from None
+    if port.address.strip().startswith(("ssl:", "tls:", "snet:")):
+        kind = port.address.strip().partition(":")[0]
+        raise ConfigError(
+            port.where("address"),
+            f"{kind}: does not go with {given}; give host:port, "
+            + (
+                f"and --{port.side}-snet-enable"
+                if kind == "snet"
+                else f"or {kind}: without {given}"
+            ),
+        )
+
+    def absolute(path: str) -> str:
+        return os.path.abspath(path) if path else ""
+
+    # Absolute, because twistd changes to another directory later.
+    contexts = Contexts(
+        tls.min_version, tls.client_auth, absolute(tls.client_ca), tls.where("client_ca")
+    )
+    places = Places(
+        absolute(tls.cert),
+        absolute(tls.key),
+        absolute(tls.directory),
+        tls.where("cert"),
+        tls.where("directory"),
+    )
+    store = CertificateStore(port.side, places, contexts)
+    return Layer(
+        "tls", lambda factory: TlsFactory(factory, reactor, contexts, store), given, store
+    )
+
+
+LAYERS = (_snet, _tls)
 """What may stand between the connections of a port and its links, the innermost first."""
 
 
@@ -114,7 +180,8 @@ def _check_addresses(settings: Settings, service: RouterService) -> None:
         # With reuse-port the kernel would deal connections to either side.
         raise ConfigError(server.option, f"{server.text} is the client-addr too; give another")
     wanted = settings.server
-    if not wanted.key and not wanted.allow_empty_key and not server.loopback:
+    proved = wanted.tls is not None and wanted.tls.client_auth == "require"
+    if not (wanted.key or wanted.allow_empty_key or server.loopback or proved):
         raise ConfigError(
             wanted.where("key"),
             "it is empty, so anybody who reaches the server port could be a server; set it, "

@@ -148,6 +148,7 @@ class Reason(Enum):
     BAD_COMMAND = "sent a command that an end must not send", Cause.PEER, 1002
     NOT_OWNER = "wrote to a virtual connection of others", Cause.PEER, 1008
     AUTH_FAILED = "did not prove the server key", Cause.PEER, 4401
+    NOT_ALLOWED = "its certificate does not allow its server id", Cause.PEER, 4403
     ID_IN_USE = "its server id is in use", Cause.GATEWAY, 4409
     EVICTED = "a newer server took its id", Cause.GATEWAY, 4409
     KICKED = "kicked by the operator", Cause.GATEWAY, 4403

@@ -285,6 +285,11 @@ class GatewayService(Service):
             self._logfile.close(seconds)
             self._logfile = None
 
+    def reload(self) -> None:
+        """SIGHUP: open the log file anew, and read again what changed in the files of TLS."""
+        self.reopen_log()
+        self.router_service.refresh()
+
     def reopen_log(self) -> None:
         """Open the log file anew, after logrotate moved it."""
         if self._logfile is None:
@@ -308,8 +313,8 @@ class GatewayService(Service):
         if self.settings.ops.command_path:
             actions[signal.SIGUSR1] = self.commands.obey
         # A gateway on a terminal ends with it, as the original does.
-        if self._logfile is not None or self.daemon:
-            actions[signal.SIGHUP] = self.reopen_log
+        if self._logfile is not None or self.daemon or self.router_service.watchers:
+            actions[signal.SIGHUP] = self.reload
         self._signals.catch(actions)
 
 

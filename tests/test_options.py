@@ -273,7 +273,13 @@ class TableTests(SynchronousTestCase):
             "memory-limit": Share(0.25),
             "server-max-handshakes": 1000,
             "keep-files": 64,
+            "server-identities": "",
         }
+        for side in ("client", "server"):
+            for name in ("cert", "key", "dir", "client-ca"):
+                expected[f"{side}-tls-{name}"] = ""
+            expected[f"{side}-tls-client-auth"] = "none"
+            expected[f"{side}-tls-min-version"] = "1.2"
         for name, default in expected.items():
             self.assertEqual(options[name], default, name)
         known = {name for name, _ in ORIGINAL.values()} | set(ADDED) | set(expected)

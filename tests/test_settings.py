@@ -22,6 +22,11 @@ from tests.support.files import CHECKOUT, scratch
 from tests.support.options import settings
 
 SNET = ("--client-snet-enable", "--server-snet-enable")
+TLS = tuple(
+    f"--{side}-tls-{rest}"
+    for side in ("client", "server")
+    for rest in ("cert=x", "client-ca=y", "client-auth=require")
+)
 GIB = 2**30
 
 
@@ -32,6 +37,8 @@ def sections(told: Settings) -> Iterator[tuple[Section, str]]:
         yield section, item.name
         if getattr(section, "snet", None) is not None:
             yield section.snet, item.name
+        if getattr(section, "tls", None) is not None:
+            yield section.tls, item.name
 
 
 def options_of(section: Section, side: str) -> dict[str, str]:
@@ -56,13 +63,13 @@ class TreeTests(SynchronousTestCase):
     def test_every_option(self) -> None:
         """Every option makes at least one field, and no field names an option that is none."""
         made = set()
-        for section, side in sections(settings(*SNET)):
+        for section, side in sections(settings(*SNET, *TLS)):
             made |= set(options_of(section, side).values())
         self.assertEqual(made, set(BY_NAME))
 
     def test_types(self) -> None:
         """Every field has the type that it says, whatever the operator wrote."""
-        for arguments in ((), SNET, ("--memory-limit=1G", "--write-timeout=0")):
+        for arguments in ((), SNET, TLS, ("--memory-limit=1G", "--write-timeout=0")):
             for section, side in sections(settings(*arguments)):
                 hints = get_type_hints(type(section), vars(module))
                 for name in options_of(section, side):
@@ -84,7 +91,10 @@ class TreeTests(SynchronousTestCase):
         }
         for name, option in BY_NAME.items():
             text = option.words[-1] if option.words else texts[option.unit]
-            more = {f"FASTWAY_{side}_SNET_ENABLE": "1" for side in ("CLIENT", "SERVER")}
+            more = {}
+            for argument in (*SNET, *TLS):
+                known, _, value = argument.removeprefix("--").partition("=")
+                more[f"FASTWAY_{known.replace('-', '_').upper()}"] = value or "1"
             if name == "mem-pool-min-chunk":
                 text = "64"
             environment = {**more, f"FASTWAY_{name.replace('-', '_').upper()}": text}
@@ -94,7 +104,9 @@ class TreeTests(SynchronousTestCase):
                 for field, made_of in options_of(section, side).items():
                     if made_of == name:
                         value = getattr(section, field)
-                        self.assertEqual(value, b"some" if field == "key" else expected, name)
+                        self.assertEqual(
+                            value, b"some" if name == "server-auth-password" else expected, name
+                        )
                         where = f"FASTWAY_{name.replace('-', '_').upper()}"
                         self.assertEqual(section.where(field), where)
                         found += 1

@@ -242,6 +242,7 @@ class LinkTests(SynchronousTestCase):
                 held=False,
                 cut=None,
                 lost=None,
+                transport="other",
             ),
         )
         text = link_row(row)

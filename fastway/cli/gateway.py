@@ -213,6 +213,7 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
                 f"{show_size(port.queue_bytes)} may wait for each",
             )
         )
+        rows += [("", f"TLS: {terms}") for terms in tls_terms(service, port.side)]
     limits = settings.limits
     rows.append(
         (
@@ -232,6 +233,16 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
     where = os.path.abspath(log.file) if log.file else "standard error"
     rows.append(("log", f"{where}, {log.format}, from {log.level} on"))
     return rows
+
+
+def tls_terms(service: GatewayService, side: str) -> list[str]:
+    """The terms of a port's TLS, if its options make it speak it."""
+    return [
+        layered.figures().terms
+        for port in service.router_service.ports
+        for layer, layered in zip(port.layers, port.wrapped, strict=True)
+        if port.name == side and layer.name == "tls"
+    ]
 
 
 def count(number: int, what: str) -> str:

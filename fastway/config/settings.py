@@ -109,6 +109,46 @@ class SnetSettings(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TlsSettings(Section):
+    """How a port speaks TLS; paths are as the operator wrote them.
+
+    Attributes:
+        cert: Empty: none.
+        key: Empty: it is in the same file.
+        directory: Empty: none. There is this, or `cert`, or both.
+        client_ca: Empty: no client is asked for a certificate.
+    """
+
+    cert: str = of("{side}-tls-cert")
+    key: str = of("{side}-tls-key")
+    directory: str = of("{side}-tls-dir")
+    client_ca: str = of("{side}-tls-client-ca")
+    client_auth: Literal["none", "optional", "require"] = of("{side}-tls-client-auth")
+    min_version: Literal["1.2", "1.3"] = of("{side}-tls-min-version")
+
+    def check(self) -> None:
+        """See that they go together.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        if self.key and not self.cert:
+            raise ConfigError(self.where("key"), f"whose key is it? Give {self.where('cert')} too")
+        if self.client_auth != "none" and not self.client_ca:
+            raise ConfigError(
+                self.where("client_auth"),
+                "nobody would be trusted; give a file with the authorities of these "
+                f"certificates too: {self.where('client_ca')}",
+            )
+        if self.client_ca and self.client_auth == "none":
+            raise ConfigError(
+                self.where("client_ca"),
+                "nobody would be asked for a certificate; "
+                f"give {self.where('client_auth')} optional or require too",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PortSettings(Section):
     """One port and the bounds of its links; sizes are bytes, times seconds.
 
@@ -120,6 +160,7 @@ class PortSettings(Section):
         idle_timeout: 0: never.
         write_timeout: 0: for ever.
         snet: How it speaks snet; None: it does not.
+        tls: How it speaks TLS, outside of snet; None: it does not, or its address has it.
     """
 
     side: Literal["client", "server"]
@@ -133,6 +174,7 @@ class PortSettings(Section):
     queue_packets: int = of("{side}-send-chan-size")
     queue_bytes: int = of("{side}-send-buffer")
     snet: SnetSettings | None
+    tls: TlsSettings | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,11 +184,13 @@ class ServerPortSettings(PortSettings):
     Attributes:
         key: What servers prove to hold; empty: none.
         max_handshakes: Servers that have not proved it yet; past that the oldest is dropped.
+        identities: A file that says which ids a certificate allows; empty: any.
     """
 
     key: bytes = field(repr=False, metadata={"option": "server-auth-password"})
     allow_empty_key: bool = of("allow-empty-key")
     max_handshakes: int = of("server-max-handshakes")
+    identities: str = of("server-identities")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,17 +324,43 @@ def make_settings(values: Values) -> Settings:
     pool.check()
     share, limit = _memory_limit(values)
     key = os.fsencode(values.values["server-auth-password"])
+    server = _make(ServerPortSettings, values, "server", key=key, **_layers(values, "server"))
+    if server.identities and (server.tls is None or server.tls.client_auth != "require"):
+        raise ConfigError(
+            server.where("identities"),
+            "without certificates no server could come; "
+            "give --server-tls-client-auth require, and what goes with it, too",
+        )
     return Settings(
-        client=_make(PortSettings, values, "client", snet=_make_snet(values, "client")),
-        server=_make(
-            ServerPortSettings, values, "server", snet=_make_snet(values, "server"), key=key
-        ),
+        client=_make(PortSettings, values, "client", **_layers(values, "client")),
+        server=server,
         limits=_make(LimitSettings, values, memory_limit=limit, memory_share=share),
         relay=_make(RelaySettings, values),
         pool=pool,
         log=_make(LogSettings, values),
         ops=_make(OpsSettings, values),
     )
+
+
+def _layers(values: Values, side: str) -> dict[str, Any]:
+    """What a port speaks around its packets."""
+    return {"snet": _make_snet(values, side), "tls": _make_tls(values, side)}
+
+
+def _make_tls(values: Values, side: str) -> TlsSettings | None:
+    """How that port speaks TLS, if its options make it."""
+    tls = _make(TlsSettings, values, side)
+    tls.check()
+    if tls.cert or tls.directory:
+        return tls
+    for name, given in values.given.items():
+        if name.startswith(f"{side}-tls-") and given.text != BY_NAME[name].default:
+            raise ConfigError(
+                given.where,
+                f"there is no TLS without a certificate; give --{side}-tls-cert "
+                f"or --{side}-tls-dir too",
+            )
+    return None
 
 
 def _make_snet(values: Values, side: str) -> SnetSettings | None:

@@ -273,6 +273,62 @@ def _snet() -> Iterator[Option]:
         )
 
 
+def _tls() -> Iterator[Option]:
+    topic = "TLS: encryption, and certificates of both sides (docs/tls.md)"
+    for side in ("client", "server"):
+        yield Option(
+            f"{side}-tls-cert",
+            "",
+            str,
+            "path",
+            f"speak TLS on the {side} port: a PEM file with a certificate and those behind it",
+            topic,
+        )
+        yield Option(
+            f"{side}-tls-key",
+            "",
+            str,
+            "path",
+            "its private key in PEM; empty = in the same file",
+            topic,
+        )
+        yield Option(
+            f"{side}-tls-dir",
+            "",
+            str,
+            "path",
+            f"speak TLS on the {side} port: a directory with a certificate for each name, as "
+            "NAME/fullchain.pem and NAME/privkey.pem, or NAME.pem and NAME.key",
+            topic,
+        )
+        yield Option(
+            f"{side}-tls-client-ca",
+            "",
+            str,
+            "path",
+            f"a PEM file with the authorities that {side}s' certificates must be of",
+            topic,
+        )
+        yield choice(
+            f"{side}-tls-client-auth",
+            "none",
+            ("none", "optional", "require"),
+            f"whether {side}s show a certificate: not asked, may, or must",
+            topic,
+        )
+        yield choice(
+            f"{side}-tls-min-version", "1.2", ("1.2", "1.3"), "the least version of TLS", topic
+        )
+    yield Option(
+        "server-identities",
+        "",
+        str,
+        "path",
+        "a file that says which server ids each server's certificate allows; empty = any",
+        topic,
+    )
+
+
 def _pool() -> Iterator[Option]:
     topic = "The relay's memory pool"
     yield choice(
@@ -353,6 +409,7 @@ OPTIONS: list[Option] = [
     *_servers(),
     *_both(),
     *_snet(),
+    *_tls(),
     *_pool(),
     *_files(),
     *_log(),

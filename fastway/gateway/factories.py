@@ -15,7 +15,8 @@ from zope.interface import implementer
 from fastway.address import address_name
 from fastway.errors import Reason
 from fastway.gateway.bounds import PortConfig, server_port_config
-from fastway.gateway.facts import facts_of
+from fastway.gateway.facts import Facts, facts_of
+from fastway.gateway.identities import Identities
 from fastway.gateway.lane import End, Lane
 from fastway.gateway.link import ClientLink, GatewayLink, ServerLink
 from fastway.gateway.preface import KeyHandshake, PrefaceFactory
@@ -118,6 +119,10 @@ class GatewayFactory(Factory):
         cast(Any, lane).link = link
         link.begin()
 
+    def refuses(self, facts: Facts) -> str:
+        """Why who is so may not come in; empty: it may."""
+        return ""
+
     def out_of_files(self, addr: IAddress | None) -> None:
         """Turn a client away, because the last descriptors are kept for servers."""
         kept = self.service.keep_files
@@ -151,6 +156,9 @@ class ServerFactory(GatewayFactory):
 
     Args:
         key: What servers must prove to hold.
+
+    Attributes:
+        identities: Which ids a certificate allows; None: any.
     """
 
     side = Side.SERVER
@@ -163,3 +171,15 @@ class ServerFactory(GatewayFactory):
         config = server_port_config() if config is None else config
         super().__init__(service, config, (lambda: KeyHandshake(self.key),))
         self.key = key
+        self.identities: Identities | None = None
+
+    def refuses(self, facts: Facts) -> str:
+        if self.identities is None or facts.server_id is None:
+            return ""
+        return self.identities.problem(facts.identity, facts.sha256, facts.server_id)
+
+    def recheck(self) -> None:
+        """Lose servers that may not be here any more: other identities came into use."""
+        for link in list(self.service.connected):
+            if link.factory is self and link.known and link.lost is None:
+                link.recheck()

@@ -24,7 +24,8 @@ class Facts:
         via: The address of the proxy that it came through; empty without one.
         tls: The TLS version, as OpenSSL names it; empty without TLS.
         sni: The host name that a TLS client asked for.
-        identity: Whom its certificate names.
+        identity: Whom its certificate names, which was verified; empty: nobody.
+        sha256: The fingerprint of that certificate, in hex; empty: it showed none.
         server_id: The id that a server proved to bring; None for clients.
     """
 
@@ -34,6 +35,7 @@ class Facts:
     tls: str = ""
     sni: str = ""
     identity: str = ""
+    sha256: str = ""
     server_id: int | None = None
 
     @property
@@ -43,6 +45,14 @@ class Facts:
             return self.name[1:].partition("]")[0]
         host, colon, _ = self.name.rpartition(":")
         return host if colon else self.name
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What TLS told, for lines of the log; nothing without TLS."""
+        if not self.tls:
+            return {}
+        told = {"tls": self.tls, "sni": self.sni, "identity": self.identity, "sha256": self.sha256}
+        return {name: value for name, value in told.items() if value}
 
 
 def facts_of(address: IAddress | None, transport: str = "tcp") -> Facts:

@@ -210,6 +210,10 @@ class Lane(Protocol):
     def descriptor(self) -> int:
         """The number of its socket; -1 where nobody tells, or it was looked at before."""
 
+    def secured(self) -> dict[str, str]:
+        """What its TLS told, once the handshake is over, as attributes of `Facts`; nothing
+        without TLS."""
+
     def write(self, data: bytes) -> None:
         """Send bytes before it is started."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IAddress
@@ -91,6 +91,9 @@ class LinkPort(Protocol):
     def handshake_begins(self, link: GatewayLink) -> None:
         """One more is at its prefaces."""
 
+    def refuses(self, facts: Facts) -> str:
+        """Why who is so may not come in; empty: it may."""
+
 
 class GatewayLink(Link):
     """One connection of one port.
@@ -148,6 +151,8 @@ class GatewayLink(Link):
         service = self.factory.service
         service.connected.add(self)
         securing = self.lane.securing
+        if not securing:
+            self._is_known_by(self.lane.secured())  # of the connection below a stream
         if not (securing or self.factory.prefaces):
             self._admit(b"")
             return
@@ -159,17 +164,35 @@ class GatewayLink(Link):
         log.debug("{side} ? {addr} connected", side=self.side.value, addr=self.facts.name)
         self.factory.handshake_begins(self)
 
+    def _is_known_by(self, told: dict[str, str]) -> None:
+        """More is known of it."""
+        if told:
+            self.facts = replace(self.facts, **cast(Any, told))
+            if self._chain is not None:
+                self._chain.facts = self.facts
+
+    def recheck(self) -> bool:
+        """It may be here, or it is lost: what is known of it, or who may come in, has changed."""
+        problem = self.factory.refuses(self.facts)
+        if problem:
+            self._lose(Reason.NOT_ALLOWED, f"{self.facts.server_id}: {problem}")
+        return not problem
+
     def _admit(self, rest: bytes) -> None:
         service = self.factory.service
         router = service.router
+        if not self.recheck():
+            return
         if self.side is Side.CLIENT:
             router.add_client(self)
         else:
             server_id = self.facts.server_id
             assert server_id is not None
             older = router.find(Side.SERVER, server_id)
-            fields = {"side": self.side.value, "id": server_id, "addr": self.facts.name}
-            log.info("{side} {id} {addr} logged in", **fields)
+            fields: dict[str, Any] = {"id": server_id, "addr": self.facts.name}
+            fields.update(side=self.side.value, **self.facts.fields)
+            who = ", as {identity}" if self.facts.identity else ""
+            log.info("{side} {id} {addr} logged in" + who, **fields)
             self._told = True
             if isinstance(older, GatewayLink):
                 log.info(
@@ -208,6 +231,7 @@ class GatewayLink(Link):
     def is_secure(self) -> None:
         if self._chain is None or self.lost is not None:
             return
+        self._is_known_by(self.lane.secured())
         if self.factory.prefaces:
             wheel = self.factory.service.wheel
             wheel.forget(self)
@@ -259,7 +283,11 @@ class GatewayLink(Link):
         )
 
     def came_back(self, address: IAddress, seconds: float, replayed: int) -> None:
-        self.facts = facts_of(address, self.facts.transport)
+        server_id = self.facts.server_id
+        self.facts = replace(facts_of(address, self.facts.transport), server_id=server_id)
+        self._is_known_by(self.lane.secured())
+        if not self.recheck():
+            return
         log.info(
             "{side} {id} {addr} resumed after {seconds:.1f} s, {replayed} bytes sent again",
             side=self.side.value,
@@ -339,6 +367,7 @@ class GatewayLink(Link):
             side=self.side.value,
             id=self.link_id,
             addr=self.facts.name,
+            **self.facts.fields,
         )
 
     def _log_lost(self, reason: Reason, detail: str) -> None:
@@ -357,6 +386,7 @@ class GatewayLink(Link):
             "bytes_in": counts.bytes_in,
             "packets_out": counts.packets_out,
             "bytes_out": counts.bytes_out,
+            **self.facts.fields,
         }
         text = (
             "{side} {id} {addr} lost: {reason}"

@@ -93,6 +93,9 @@ class NativeLane:
         self.counted_at: set[Lane] | None = None
         self.holds = 0
 
+    def secured(self) -> dict[str, str]:
+        return {}
+
     @property
     def descriptor(self) -> int:
         return -1  # the core has looked

@@ -26,6 +26,7 @@ from fastway.gateway.bounds import ACCEPTS
 from fastway.logs import make_logger
 from fastway.relay import PoolConfig, Totals
 from fastway.router import Side
+from fastway.watched import Readable
 
 log = make_logger("fastway.gateway")
 
@@ -37,11 +38,13 @@ class Layer(NamedTuple):
         name: What operators call it.
         wrap: Makes the factory of the connections from that of what runs inside them.
         given: The option that asked for it, as the operator wrote it.
+        watched: What it is made of, if that may change while the gateway runs.
     """
 
     name: str
     wrap: Callable[[IProtocolFactory], Any]
     given: str = ""
+    watched: Readable | None = None
 
 
 class LightServer(tcp.Server):

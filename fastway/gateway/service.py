@@ -23,6 +23,7 @@ from fastway.gateway.memory import CROWD, EVERY, LINKS, Tide, give_back
 from fastway.gateway.ports import Native, Port
 from fastway.logs import Throttle, make_logger
 from fastway.router import Limits, Router, Side
+from fastway.watched import Watcher
 from fastway.wheel import Wheel
 from fastway.wire import Run
 
@@ -59,6 +60,7 @@ class RouterService(Service):
         input_bytes: of which so many are the latter.
         native: The fast path, if there is one.
         ports: All ports, in the order in which they are opened.
+        watchers: What looks after files that may change while it runs.
         path: What packets between plain TCP links take, and why, for operators.
         failed: Called with one line when the gateway cannot go on.
     """
@@ -88,6 +90,7 @@ class RouterService(Service):
         self.input_bytes = 0
         self.native: Native | None = None
         self.ports: list[Port] = []
+        self.watchers: list[Watcher] = []
         self.path = "Python"
         self.started = clock.seconds()
         self.stopping = False
@@ -224,11 +227,20 @@ class RouterService(Service):
         super().startService()
         self.stopping = False
         self.started = self.clock.seconds()
+        for watcher in self.watchers:
+            watcher.start()
+
+    def refresh(self) -> None:
+        """Read again what changed in the files that are looked after."""
+        for watcher in self.watchers:
+            watcher.refresh()
 
     def stopService(self) -> Deferred[None] | None:
         """Lose every link. Fires when all transports are gone: within LINGER seconds."""
         super().stopService()
         self.stopping = True
+        for watcher in self.watchers:
+            watcher.stop()
         for link in list(self.connected):
             self.router.lose(link, Reason.SHUTDOWN)
         while self.router.unfinished:

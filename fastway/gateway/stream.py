@@ -38,6 +38,7 @@ from zope.interface import implementer
 
 from fastway.errors import FrameTooLarge, FrameTooShort, RemoteError
 from fastway.gateway.bounds import PATIENCE, UNSENT, WRITE_PIECE
+from fastway.gateway.identities import secured
 from fastway.gateway.lane import NOBODY, Counts, End, Lane, LaneOwner, LanePort, Shares
 from fastway.snet.interfaces import IResumableProtocol, IResumableTransport
 from fastway.tcp import (
@@ -300,6 +301,9 @@ class StreamLane(Protocol):
             ISSLTransport.providedBy(transport)
             and getattr(transport, "wrappedProtocol", None) is self
         )
+
+    def secured(self) -> dict[str, str]:
+        return secured(self.transport)
 
     @property
     def descriptor(self) -> int:

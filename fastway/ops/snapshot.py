@@ -204,6 +204,11 @@ class LinkRow:
         held: It is not read from.
         cut: Seconds for which its stream has been without a connection, or None.
         lost: Why it was lost; it lingers.
+        transport: What carries it.
+        tls: The version of TLS; empty without. What follows is fit for a line of text.
+        sni: The host name that it asked for.
+        identity: Whom its certificate names.
+        sha256: Its certificate's fingerprint, in hex.
     """
 
     side: str
@@ -220,6 +225,11 @@ class LinkRow:
     held: bool
     cut: float | None
     lost: Reason | None
+    transport: str = "tcp"
+    tls: str = ""
+    sni: str = ""
+    identity: str = ""
+    sha256: str = ""
 
 
 @dataclass(slots=True)
@@ -318,6 +328,11 @@ class Source:
             held=bool(counts.held),
             cut=None if link.cut_since is None else now - link.cut_since,
             lost=link.lost,
+            transport=link.facts.transport,
+            tls=link.facts.tls,
+            sni=escaped(link.facts.sni),
+            identity=escaped(link.facts.identity),
+            sha256=link.facts.sha256,
         )
 
     def _queues(self) -> QueueTotals:

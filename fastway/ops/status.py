@@ -55,7 +55,9 @@ def link_row(link: LinkRow) -> str:
         f"{link.conns} conns\t{link.seconds:.0f} s\t"
         f"in {link.packets_in} packets {link.bytes_in} bytes\t"
         f"out {link.packets_out} packets {link.bytes_out} bytes\t"
-        f"waiting {link.waiting_packets} packets {link.waiting_bytes} bytes" + _state(link)
+        f"waiting {link.waiting_packets} packets {link.waiting_bytes} bytes"
+        + _state(link)
+        + _secured(link)
     )
 
 
@@ -71,6 +73,15 @@ def _state(link: LinkRow) -> str:
     if link.cut is not None:
         return f"\tcut {link.cut:.0f} s"
     return "\tnot read from" if link.held else ""
+
+
+def _secured(link: LinkRow) -> str:
+    """`	TLSv1.3 for HOST, as IDENTITY`, or nothing."""
+    if not link.tls:
+        return ""
+    sni = f" for {link.sni}" if link.sni else ""
+    who = link.identity or (f"sha256:{link.sha256}" if link.sha256 else "")
+    return f"\t{link.tls}{sni}" + (f", as {who}" if who else "")
 
 
 def _relay_rows(relay: RelayTotals) -> Iterable[str]:

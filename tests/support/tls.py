@@ -49,6 +49,14 @@ class Made:
             ssl.PrivateCertificate, ssl.PrivateCertificate.loadPEM(self.pem + self.key_pem)
         )
 
+    def write(self, cert: str, key: str = "") -> None:
+        """Write the certificate, and the key, there; both into one file where there is one."""
+        with open(cert, "wb") as file:
+            file.write(self.pem + (b"" if key else self.key_pem))
+        if key:
+            with open(key, "wb") as file:
+                file.write(self.key_pem)
+
     def save(self, directory: str, name: str = "cert.pem") -> str:
         """Save the certificate in a directory of its own, as `trustRoots` wants it; its path."""
         os.makedirs(directory, exist_ok=True)
@@ -65,6 +73,7 @@ def make(
     signer: Made | None = None,
     begins: datetime.datetime | None = None,
     ends: datetime.datetime | None = None,
+    uri: str = "",
 ) -> Made:
     """A certificate for hosts.
 
@@ -74,6 +83,7 @@ def make(
         signer: Who signs it; None: itself, and it may sign others.
         begins: When it becomes valid; None: five minutes ago.
         ends: None: an hour after that.
+        uri: Another name, as SPIFFE has them.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
@@ -84,6 +94,8 @@ def make(
             names.append(x509.IPAddress(ipaddress.ip_address(host)))
         except ValueError:
             names.append(x509.DNSName(host))
+    if uri:
+        names.append(x509.UniformResourceIdentifier(uri))
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
