@@ -273,6 +273,10 @@ class TableTests(SynchronousTestCase):
             "memory-limit": Share(0.25),
             "server-max-handshakes": 1000,
             "keep-files": 64,
+            "client-ws-addr": "",
+            "client-ws-path": "/",
+            "client-ws-origins": ("same",),
+            "trusted-proxies": (),
         }
         for name, default in expected.items():
             self.assertEqual(options[name], default, name)

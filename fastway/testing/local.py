@@ -89,7 +89,7 @@ class LocalGateway:
         except BaseException:
             await self.stop()
             raise
-        numbers = [cast(Any, port.listening).getHost().port for port in service.ports]
+        numbers = [cast(Any, port.listening).getHost().port for port in service.ports[:2]]
         self.client_port, self.server_port = numbers
         self.client, self.client_string = self._way(settings.client, self.client_port)
         self.server, self.server_string = self._way(settings.server, self.server_port)
