@@ -231,6 +231,8 @@ class LinkTests(SynchronousTestCase):
                 "client",
                 1,
                 client.link.facts.name,
+                "tcp",
+                "",
                 conns=1,
                 seconds=2.0,
                 packets_in=2,
@@ -251,6 +253,11 @@ class LinkTests(SynchronousTestCase):
             ({"held": True}, "\tnot read from"),
             ({"held": True, "cut": 12.3}, "\tcut 12 s"),
             ({"cut": 1.0, "lost": Reason.KICKED}, "\tlost"),
+            ({"transport": "wss"}, "\tover wss"),
+            (
+                {"transport": "ws", "via": "10.0.0.2:9", "held": True},
+                "\tover ws via 10.0.0.2:9\tnot read from",
+            ),
         ):
             changed = dataclasses.replace(row, **cast(Any, changes))
             self.assertTrue(link_row(changed).endswith(f"0 bytes{end}"), end)

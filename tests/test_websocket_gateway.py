@@ -10,7 +10,7 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.config.values import parse_networks
-from fastway.errors import Reason
+from fastway.errors import Cause, Reason
 from fastway.gateway import PortConfig, WebSocketConfig, WebSocketFactory
 from fastway.gateway.preface import TIMEOUT
 from fastway.gateway.stream import StreamLane
@@ -361,6 +361,31 @@ class EndTests(SynchronousTestCase):
         self.end.take()
         self.end.lane.dataReceived(frame(PING) + frame(b"?", 9) + closing(1000))
         self.assertEqual(self.end.take(), b"")
+
+    @DETERMINISTIC
+    @given(
+        st.binary(max_size=60),
+        st.integers(0, 200),
+        st.integers(0, 20),
+        st.lists(st.integers(0, 400), max_size=5),
+    )
+    def test_fuzz(self, noise: bytes, place: int, removed: int, cuts: list[int]) -> None:
+        """Whatever a client sends: it lives or is lost, gets frames, and nobody else notices."""
+        harness = WebHarness()
+        server, end = harness.server(7), harness.browser()
+        good = frame(PING) + frame(b"x", 9) + frame(dial(7)) + frame(bytes(100), fin=False)
+        good += frame(PING[:5], 0) + frame(PING[5:], 0)
+        for piece in cut(good[:place] + noise + good[place + removed :], cuts):
+            if piece and end.lost is None:
+                end.send(piece)
+        harness.check_books()
+        frames = server_frames(end.take())
+        if end.lost is not None:
+            self.assertIs(end.lost.cause, Cause.PEER)
+            self.assertEqual([opcode for opcode, _ in frames].index(8), len(frames) - 1)
+        server.take()
+        server.send(PING)
+        self.assertEqual(server.take(), PING)
 
     def test_lane(self) -> None:
         """It is the Python lane."""

@@ -70,7 +70,7 @@ class WebTestCase(GatewayTestCase):
         gateway = LocalGateway(reactor, KEY, relay="off", **options)
         self.addCleanup(gateway.stop)
         await gateway.start()
-        self.port = cast(Any, gateway.service.ports[2].listening).getHost().port
+        self.port = gateway.web_port
         self.factory = cast(Any, gateway.service.ports[2].factory)
         return gateway
 

@@ -208,7 +208,8 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
         if port is settings.websocket:
             text += f"; WebSocket, path {settings.websocket.path}, for pages of "
             text += ", ".join(settings.websocket.allowed)
-        rows.append((f"{port.name}s", text))
+        name = "web pages" if port is settings.websocket else f"{port.side}s"
+        rows.append((name, text))
         rows.append(
             (
                 "",

@@ -348,6 +348,8 @@ class GatewayLink(Link):
             side=self.side.value,
             id=self.link_id,
             addr=self.facts.name,
+            transport=self.facts.transport,
+            via=self.facts.via,
         )
 
     def _log_lost(self, reason: Reason, detail: str) -> None:
@@ -358,6 +360,8 @@ class GatewayLink(Link):
             "side": self.side.value,
             "id": self.link_id if self.known else "?",
             "addr": self.facts.name,
+            "transport": self.facts.transport,
+            "via": self.facts.via,
             "reason": reason.value,
             "detail": detail,
             "reason_code": reason.code,

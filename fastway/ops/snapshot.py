@@ -200,6 +200,8 @@ class LinkRow:
     Attributes:
         link_id: 0 before it is known.
         addr: The peer's address, fit for a line of text.
+        transport: What carries it, as `gateway.facts` names it.
+        via: The proxy that it came through; empty without one.
         seconds: Since it connected.
         held: It is not read from.
         cut: Seconds for which its stream has been without a connection, or None.
@@ -209,6 +211,8 @@ class LinkRow:
     side: str
     link_id: int
     addr: str
+    transport: str
+    via: str
     conns: int
     seconds: float
     packets_in: int
@@ -307,6 +311,8 @@ class Source:
             side=link.side.value,
             link_id=link.link_id if link.known else 0,
             addr=escaped(link.facts.name),
+            transport=link.facts.transport,
+            via=escaped(link.facts.via),
             conns=len(link.peers),
             seconds=now - link.since,
             packets_in=counts.packets_in,

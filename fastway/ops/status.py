@@ -55,7 +55,9 @@ def link_row(link: LinkRow) -> str:
         f"{link.conns} conns\t{link.seconds:.0f} s\t"
         f"in {link.packets_in} packets {link.bytes_in} bytes\t"
         f"out {link.packets_out} packets {link.bytes_out} bytes\t"
-        f"waiting {link.waiting_packets} packets {link.waiting_bytes} bytes" + _state(link)
+        f"waiting {link.waiting_packets} packets {link.waiting_bytes} bytes"
+        + _way(link)
+        + _state(link)
     )
 
 
@@ -63,6 +65,11 @@ def counts(numbers: Mapping[str, int]) -> str:
     """` (3 a, 1 b)`, the most first, or nothing."""
     rows = sorted(numbers.items(), key=lambda row: (-row[1], row[0]))
     return f" ({', '.join(f'{count} {name}' for name, count in rows)})" if rows else ""
+
+
+def _way(link: LinkRow) -> str:
+    via = f" via {link.via}" if link.via else ""
+    return "" if link.transport == "tcp" and not via else f"\tover {link.transport}{via}"
 
 
 def _state(link: LinkRow) -> str:
