@@ -231,7 +231,7 @@ class LinkTests(SynchronousTestCase):
                 "client",
                 1,
                 client.link.facts.name,
-                "tcp",
+                "other",  # it is in memory
                 "",
                 conns=1,
                 seconds=2.0,
@@ -246,6 +246,7 @@ class LinkTests(SynchronousTestCase):
                 lost=None,
             ),
         )
+        row = dataclasses.replace(row, transport="tcp")
         text = link_row(row)
         self.assertTrue(text.startswith(f"client\t1\t{row.addr}\t1 conns\t2 s\tin 2 packets 26"))
         self.assertTrue(text.endswith("waiting 0 packets 0 bytes"))
