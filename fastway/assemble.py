@@ -13,21 +13,25 @@ from fastway import relay
 from fastway.address import parse_address
 from fastway.causes import not_installed
 from fastway.config import Settings
-from fastway.config.settings import PortSettings, ServerPortSettings
+from fastway.config.settings import PortSettings, ServerPortSettings, WebSocketPortSettings
 from fastway.errors import ConfigError, StartError
 from fastway.gateway import (
     ClientFactory,
+    GatewayFactory,
     Layer,
     Port,
     PortConfig,
     RouterService,
     ServerFactory,
+    WebSocketConfig,
+    WebSocketFactory,
 )
 from fastway.gateway.identities import Identities
 from fastway.router import IdConflict, Limits
 from fastway.snet.config import SnetConfig
 from fastway.snet.listen import SnetFactory
 from fastway.watched import Readable, Watcher
+from fastway.websocket import Policy
 
 
 def make_router_service(settings: Settings, reactor: Any) -> RouterService:
@@ -48,19 +52,14 @@ def make_router_service(settings: Settings, reactor: Any) -> RouterService:
         keep_files=limits.keep_files,
     )
     for port in settings.ports:
-        config = _port_config(port)
-        factory = (
-            _server_factory(service, port, config)
-            if isinstance(port, ServerPortSettings)
-            else ClientFactory(service, config)
-        )
+        factory = _factory(port, service)
         address = parse_address(port.where("address"), port.address)
         layers = [made for layer in LAYERS if (made := layer(port, reactor)) is not None]
         watched: list[Readable] = [layer.watched for layer in layers if layer.watched is not None]
         if isinstance(factory, ServerFactory) and factory.identities is not None:
             watched.append(factory.identities)
         service.watchers += [Watcher(reactor, one) for one in watched]
-        service.ports.append(Port(port.side, address, factory, layers, port.reuse_port))
+        service.ports.append(Port(port.name, address, factory, layers, port.reuse_port))
     _check_addresses(settings, service)
     service.path = _make_native(settings, service, reactor)
     return service
@@ -90,6 +89,23 @@ def _port_config(port: PortSettings) -> PortConfig:
     if isinstance(port, ServerPortSettings):
         config.max_handshakes = port.max_handshakes
     return config
+
+
+def _factory(port: PortSettings, service: RouterService) -> GatewayFactory:
+    config = _port_config(port)
+    if isinstance(port, ServerPortSettings):
+        return _server_factory(service, port, config)
+    if isinstance(port, WebSocketPortSettings):
+        policy = Policy(port.path, port.allowed)
+        return WebSocketFactory(service, config, WebSocketConfig(policy, port.proxies))
+    return ClientFactory(service, config)
+
+
+def _websocket(port: PortSettings, _reactor: Any) -> Layer | None:
+    """WebSocket, if that port speaks it: its factory does so itself."""
+    if not isinstance(port, WebSocketPortSettings):
+        return None
+    return Layer("ws", lambda factory: factory, port.where("address"))
 
 
 def _snet(port: PortSettings, reactor: Any) -> Layer | None:
@@ -165,7 +181,7 @@ def _tls(port: PortSettings, reactor: Any) -> Layer | None:
     )
 
 
-LAYERS = (_snet, _tls)
+LAYERS = (_websocket, _snet, _tls)
 """What may stand between the connections of a port and its links, the innermost first."""
 
 
@@ -175,11 +191,15 @@ def _check_addresses(settings: Settings, service: RouterService) -> None:
     Raises:
         ConfigError: they cannot.
     """
-    client, server = (port.address for port in service.ports)
-    if client.port and (client.host, client.port) == (server.host, server.port):
-        # With reuse-port the kernel would deal connections to either side.
-        raise ConfigError(server.option, f"{server.text} is the client-addr too; give another")
+    addresses = [port.address for port in service.ports]
+    for number, later in enumerate(addresses):
+        for first in addresses[:number]:
+            if first.port and (first.host, first.port) == (later.host, later.port):
+                # With reuse-port the kernel would deal connections to either.
+                name = first.option.lstrip("-")
+                raise ConfigError(later.option, f"{later.text} is the {name} too; give another")
     wanted = settings.server
+    server = addresses[1]
     proved = wanted.tls is not None and wanted.tls.client_auth == "require"
     if not (wanted.key or wanted.allow_empty_key or server.loopback or proved):
         raise ConfigError(

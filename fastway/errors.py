@@ -103,7 +103,8 @@ class Reason(Enum):
 
     A row has the sentence that an operator reads (it is the `value`), who caused it, a WebSocket
     close code, and whether the link `aborts`. The close codes are those of RFC 6455, section
-    7.4.1 (1000 normal, 1001 going away, 1002 protocol error, 1008 policy violation, 1009 message
+    7.4.1 (1000 normal, 1001 going away, 1002 protocol error, 1003 unsupported data, 1007 invalid
+    payload, 1008 policy violation, 1009 message
     too big, 1011 unexpected condition), and IANA's 1013 (try again later); where none of these
     fits, 4000 and the HTTP status that says the same.
 
@@ -145,6 +146,10 @@ class Reason(Enum):
     TOO_MANY_DIALS = "dialled on while too many of its dials waited", Cause.PEER, 1008
     FRAME_TOO_LARGE = "announced a packet over the limit", Cause.PEER, 1009
     FRAME_TOO_SHORT = "announced a packet too short to be one", Cause.PEER, 1002
+    HANDSHAKE_REFUSED = "its WebSocket handshake was refused", Cause.PEER, 4400
+    BAD_FRAME = "broke the rules of WebSocket frames", Cause.PEER, 1002
+    NOT_BINARY = "sent text, where only binary messages may be", Cause.PEER, 1003
+    NOT_UTF8 = "sent a WebSocket Close with a broken text", Cause.PEER, 1007
     BAD_COMMAND = "sent a command that an end must not send", Cause.PEER, 1002
     NOT_OWNER = "wrote to a virtual connection of others", Cause.PEER, 1008
     AUTH_FAILED = "did not prove the server key", Cause.PEER, 4401
@@ -293,9 +298,15 @@ class AlreadyListening(LocalError):
 
 
 class RemoteError(FastwayError):
-    """The peer broke the protocol. `reason` is why its link must be lost."""
+    """The peer broke the protocol.
+
+    Attributes:
+        reason: Why its link must be lost.
+        answer: What it is told before, as bytes of what it speaks.
+    """
 
     reason = Reason.BAD_COMMAND
+    answer = b""
 
 
 class FrameTooLarge(RemoteError):

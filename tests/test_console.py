@@ -187,6 +187,11 @@ class CheckTests(ConsoleTestCase):
         """Options beside the file are taken into account, as `run` would."""
         path = self.write('[client]\naddr = "127.0.0.1:7"\n[server]\naddr = "127.0.0.1:0"\n')
         self.assertIn("127.0.0.1:0 (any", self.says("check", path, "--client-addr=127.0.0.1:0"))
+        text = self.says(
+            "check", path, "--client-ws-addr=:0", "--client-ws-origins=same,https://a"
+        )
+        self.assertIn("web pages :0 (any free port); as many connections", text)
+        self.assertIn("WebSocket, path /, for pages of same, https://a", text)
 
     def test_bad(self) -> None:
         """What `run` would refuse is refused by the place where it stands, with status 1."""

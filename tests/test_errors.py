@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROW = re.compile(r"\| (?P<text>[^|]+) \| `(?P<code>\w+)` \| (?P<meaning>[^|]+) \|")
 """A row of the table "Why a link is lost"."""
 
-CLOSE_CODES = {1000, 1001, 1002, 1008, 1009, 1011, 1012, 1013}
+CLOSE_CODES = {1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013}
 """What an end may send of RFC 6455 and IANA's registry, and what fits a reason of ours."""
 
 
@@ -71,6 +71,9 @@ class ReasonTests(SynchronousTestCase):
             (Reason.SHUTDOWN, 1001),
             (Reason.BAD_COMMAND, 1002),
             (Reason.FRAME_TOO_SHORT, 1002),
+            (Reason.BAD_FRAME, 1002),
+            (Reason.NOT_BINARY, 1003),
+            (Reason.NOT_UTF8, 1007),
             (Reason.NOT_OWNER, 1008),
             (Reason.FRAME_TOO_LARGE, 1009),
             (Reason.NO_MEMORY, 1013),

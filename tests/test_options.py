@@ -274,6 +274,10 @@ class TableTests(SynchronousTestCase):
             "server-max-handshakes": 1000,
             "keep-files": 64,
             "server-identities": "",
+            "client-ws-addr": "",
+            "client-ws-path": "/",
+            "client-ws-origins": ("same",),
+            "trusted-proxies": (),
         }
         for side in ("client", "server"):
             for name in ("cert", "key", "dir", "client-ca"):

@@ -44,6 +44,9 @@ class Greeting:
             return b""
         return Done(self.buffer[len(self.word) :], {"identity": self.word.decode()})
 
+    def refuse(self, reason: Reason) -> bytes:
+        return b"no, " + reason.code.encode()
+
 
 class ChainTests(SynchronousTestCase):
     """Prefaces, one behind the other."""

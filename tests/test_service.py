@@ -533,6 +533,15 @@ class RefusalTests(ServiceTestCase):
                 self.assertIn("server-addr", self.refused_late(*both, *more))
             await turns()
 
+    def test_same_address_for_pages(self) -> None:
+        """Nor can pages have a port of others."""
+        for side in ("client", "server"):
+            both = [f"--{side}-addr=127.0.0.1:9", "--client-ws-addr=127.0.0.1:9"]
+            problem = self.refused(*both)
+            self.assertEqual(
+                problem, f"--client-ws-addr: 127.0.0.1:9 is the {side}-addr too; give another"
+            )
+
     async def test_live_pid_file(self) -> None:
         """A live gateway's pid file is respected before and at the start, and stays."""
         path = os.path.join(self.directory, "fastway.pid")
@@ -570,6 +579,7 @@ class RefusalTests(ServiceTestCase):
             (["--server-addr=tcp:0:interface=127.0.0.1"], "is no host:port address"),
             (["--client-snet-enable"], "--client-snet-enable makes the client port speak snet"),
             (["--server-snet-enable"], "--server-snet-enable makes the server port speak snet"),
+            (["--client-ws-addr=:0"], "--client-ws-addr makes the web client port speak ws"),
         ):
             problem = self.refused("--relay=on", *arguments)
             self.assertTrue(problem.startswith("--relay: "), problem)

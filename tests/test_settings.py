@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -27,6 +28,11 @@ TLS = tuple(
     for side in ("client", "server")
     for rest in ("cert=x", "client-ca=y", "client-auth=require")
 )
+WEB = (
+    "--client-ws-addr=:0",
+    "--client-ws-origins=same,https://a",
+    "--trusted-proxies=10.0.0.0/8 ::1 unix",
+)
 GIB = 2**30
 
 
@@ -34,11 +40,14 @@ def sections(told: Settings) -> Iterator[tuple[Section, str]]:
     """Every section with the side that it is of."""
     for item in dataclasses.fields(told):
         section = getattr(told, item.name)
-        yield section, item.name
+        if section is None:
+            continue
+        side = getattr(section, "side", "")
+        yield section, side
         if getattr(section, "snet", None) is not None:
-            yield section.snet, item.name
+            yield section.snet, side
         if getattr(section, "tls", None) is not None:
-            yield section.tls, item.name
+            yield section.tls, side
 
 
 def options_of(section: Section, side: str) -> dict[str, str]:
@@ -54,8 +63,12 @@ def fits(value: object, kind: Any) -> bool:
     """The value is of the annotated type, exactly."""
     if get_origin(kind) is Literal:
         return value in get_args(kind)
-    if get_args(kind) and type(None) in get_args(kind):
-        return value is None or any(fits(value, one) for one in get_args(kind))
+    if kind is type(None):
+        return value is None
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(fits(one, get_args(kind)[0]) for one in value)
+    if get_origin(kind) in (Union, UnionType):
+        return any(fits(value, one) for one in get_args(kind))
     return type(value) is kind
 
 
@@ -63,13 +76,13 @@ class TreeTests(SynchronousTestCase):
     def test_every_option(self) -> None:
         """Every option makes at least one field, and no field names an option that is none."""
         made = set()
-        for section, side in sections(settings(*SNET, *TLS)):
+        for section, side in sections(settings(*SNET, *TLS, *WEB)):
             made |= set(options_of(section, side).values())
         self.assertEqual(made, set(BY_NAME))
 
     def test_types(self) -> None:
         """Every field has the type that it says, whatever the operator wrote."""
-        for arguments in ((), SNET, TLS, ("--memory-limit=1G", "--write-timeout=0")):
+        for arguments in ((), SNET, TLS, WEB, ("--memory-limit=1G", "--write-timeout=0")):
             for section, side in sections(settings(*arguments)):
                 hints = get_type_hints(type(section), vars(module))
                 for name in options_of(section, side):
@@ -88,6 +101,9 @@ class TreeTests(SynchronousTestCase):
             "path": "some/where",
             "python module": "some",
             "text": "some",
+            "path of a URL": "/some",
+            "list of origins": "https://some",
+            "list of networks": "10.0.0.0/8",
         }
         for name, option in BY_NAME.items():
             text = option.words[-1] if option.words else texts[option.unit]
@@ -95,6 +111,8 @@ class TreeTests(SynchronousTestCase):
             for argument in (*SNET, *TLS):
                 known, _, value = argument.removeprefix("--").partition("=")
                 more[f"FASTWAY_{known.replace('-', '_').upper()}"] = value or "1"
+            more = {f"FASTWAY_{side}_SNET_ENABLE": "1" for side in ("CLIENT", "SERVER")}
+            more["FASTWAY_CLIENT_WS_ADDR"] = ":0"
             if name == "mem-pool-min-chunk":
                 text = "64"
             environment = {**more, f"FASTWAY_{name.replace('-', '_').upper()}": text}
@@ -173,6 +191,42 @@ class TogetherTests(SynchronousTestCase):
         ):
             settings(fits)
             self.assertEqual(self.refused(too_much).option, f"--mem-pool-{option}")
+
+    def test_web_alone(self) -> None:
+        """What only a port for web pages does is refused without one, unless it is the default."""
+        settings("--client-ws-path=/", "--client-ws-origins=same", "--trusted-proxies=")
+        for given in (
+            "--client-ws-path=/x",
+            "--client-ws-origins=*",
+            "--trusted-proxies=10.0.0.0/8",
+        ):
+            error = self.refused(given)
+            self.assertEqual(error.option, given.partition("=")[0])
+            self.assertIn("--client-ws-addr", error.problem)
+            settings(given, "--client-ws-addr=:0")
+
+    def test_web_values(self) -> None:
+        """Origins, paths and networks that are none are refused; those that are have one form."""
+        for given in (
+            "--client-ws-origins=",
+            "--client-ws-origins=game.example",
+            "--client-ws-origins=https://game.example/",
+            "--client-ws-path=game",
+            "--client-ws-path=",
+            "--client-ws-path=/a?b",
+            "--client-ws-path=/a b",
+            "--client-ws-path=/a#b",
+            "--trusted-proxies=10.0.0.1/8",
+            "--trusted-proxies=localhost",
+        ):
+            self.assertEqual(self.refused(given, *WEB[:1]).option, given.partition("=")[0])
+        told = settings(*WEB, "--client-ws-path=/a%20b;c").websocket
+        assert told is not None
+        self.assertEqual((told.path, told.allowed), ("/a%20b;c", ("same", "https://a")))
+        self.assertEqual([str(one) for one in told.proxies], ["10.0.0.0/8", "::1/128", "unix"])
+        wide = settings(WEB[0], "--client-ws-origins=HTTPS://A.b:443 null,*").websocket
+        assert wide is not None
+        self.assertEqual(wide.allowed, ("https://a.b", "null", "*"))
 
     def test_encrypt_alone(self) -> None:
         """Encryption that would not happen is refused, by the name that was given."""

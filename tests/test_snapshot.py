@@ -231,6 +231,8 @@ class LinkTests(SynchronousTestCase):
                 "client",
                 1,
                 client.link.facts.name,
+                "other",  # it is in memory
+                "",
                 conns=1,
                 seconds=2.0,
                 packets_in=2,
@@ -242,9 +244,9 @@ class LinkTests(SynchronousTestCase):
                 held=False,
                 cut=None,
                 lost=None,
-                transport="other",
             ),
         )
+        row = dataclasses.replace(row, transport="tcp")
         text = link_row(row)
         self.assertTrue(text.startswith(f"client\t1\t{row.addr}\t1 conns\t2 s\tin 2 packets 26"))
         self.assertTrue(text.endswith("waiting 0 packets 0 bytes"))
@@ -252,6 +254,11 @@ class LinkTests(SynchronousTestCase):
             ({"held": True}, "\tnot read from"),
             ({"held": True, "cut": 12.3}, "\tcut 12 s"),
             ({"cut": 1.0, "lost": Reason.KICKED}, "\tlost"),
+            ({"transport": "wss"}, "\tover wss"),
+            (
+                {"transport": "ws", "via": "10.0.0.2:9", "held": True},
+                "\tover ws via 10.0.0.2:9\tnot read from",
+            ),
         ):
             changed = dataclasses.replace(row, **cast(Any, changes))
             self.assertTrue(link_row(changed).endswith(f"0 bytes{end}"), end)

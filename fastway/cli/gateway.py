@@ -198,14 +198,18 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
     rows = []
     for port in settings.ports:
         text = port.address
-        if text.rpartition(":")[2] == "0" and service.addresses[port.side].host is not None:
+        if text.rpartition(":")[2] == "0" and service.addresses[port.name].host is not None:
             text += " (any free port)"
         if port.snet is not None:
             text += ", with snet" + (", encrypted" if port.snet.encrypt else "")
         text += f"; {count(port.max_links, 'connections')}"
         if port is settings.server:
             text += "; they prove a key" if settings.server.key else "; without a key"
-        rows.append((f"{port.side}s", text))
+        if port is settings.websocket:
+            text += f"; WebSocket, path {settings.websocket.path}, for pages of "
+            text += ", ".join(settings.websocket.allowed)
+        name = "web pages" if port is settings.websocket else f"{port.side}s"
+        rows.append((name, text))
         rows.append(
             (
                 "",

@@ -16,6 +16,7 @@ from fastway.config.memory import memory_size
 from fastway.config.table import BY_NAME
 from fastway.config.values import Share, show_size
 from fastway.errors import ConfigError
+from fastway.websocket import Network
 
 AnySection = TypeVar("AnySection", bound="Section")
 
@@ -176,6 +177,31 @@ class PortSettings(Section):
     snet: SnetSettings | None
     tls: TlsSettings | None
 
+    @property
+    def name(self) -> str:
+        """What operators call it."""
+        return self.side
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebSocketPortSettings(PortSettings):
+    """Another client port, which speaks WebSocket.
+
+    Attributes:
+        path: What requests must ask for.
+        allowed: Origins whose pages may connect.
+        proxies: Peers whose X-Forwarded-For is believed.
+    """
+
+    address: str = of("client-ws-addr")
+    path: str = of("client-ws-path")
+    allowed: tuple[str, ...] = of("client-ws-origins")
+    proxies: tuple[Network, ...] = of("trusted-proxies")
+
+    @property
+    def name(self) -> str:
+        return "web client"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerPortSettings(PortSettings):
@@ -303,6 +329,7 @@ class Settings:
 
     client: PortSettings
     server: ServerPortSettings
+    websocket: WebSocketPortSettings | None
     limits: LimitSettings
     relay: RelaySettings
     pool: PoolSettings
@@ -310,8 +337,10 @@ class Settings:
     ops: OpsSettings
 
     @property
-    def ports(self) -> tuple[PortSettings, ServerPortSettings]:
-        return self.client, self.server
+    def ports(self) -> tuple[PortSettings, ...]:
+        """All ports, in the order in which they are opened."""
+        more = () if self.websocket is None else (self.websocket,)
+        return self.client, self.server, *more
 
 
 def make_settings(values: Values) -> Settings:
@@ -334,6 +363,7 @@ def make_settings(values: Values) -> Settings:
     return Settings(
         client=_make(PortSettings, values, "client", **_layers(values, "client")),
         server=server,
+        websocket=_make_websocket(values),
         limits=_make(LimitSettings, values, memory_limit=limit, memory_share=share),
         relay=_make(RelaySettings, values),
         pool=pool,
@@ -386,6 +416,20 @@ def _make_snet(values: Values, side: str) -> SnetSettings | None:
             f"nothing would be encrypted without --{side}-snet-enable; give that too",
         )
     return snet if snet.enable else None
+
+
+def _make_websocket(values: Values) -> WebSocketPortSettings | None:
+    """The port for web pages, if there is to be one."""
+    if values.values["client-ws-addr"].strip():
+        return _make(WebSocketPortSettings, values, "client", snet=None, tls=None)
+    for name in ("client-ws-path", "client-ws-origins", "trusted-proxies"):
+        option = BY_NAME[name]
+        if values.values[name] != option.parse(option.default):
+            raise ConfigError(
+                values.where(name),
+                "nothing speaks WebSocket without --client-ws-addr; give that",
+            )
+    return None
 
 
 def _memory_limit(values: Values) -> tuple[float | None, int]:

@@ -15,6 +15,9 @@ from fastway.config.values import (
     number,
     one_of,
     parse_bool,
+    parse_networks,
+    parse_origins,
+    parse_path,
     share_or,
     size,
 )
@@ -329,6 +332,38 @@ def _tls() -> Iterator[Option]:
     )
 
 
+def _websocket() -> Iterator[Option]:
+    topic = "WebSocket: clients that are web pages (docs/websocket.md)"
+    yield Option(
+        "client-ws-addr",
+        "",
+        str,
+        "address",
+        "where clients connect by WebSocket; empty = nowhere",
+        topic,
+    )
+    yield Option(
+        "client-ws-path", "/", parse_path, "path of a URL", "what they must ask for", topic
+    )
+    yield Option(
+        "client-ws-origins",
+        "same",
+        parse_origins,
+        "list of origins",
+        "whose pages may connect: origins such as https://game.example, same = pages of the host "
+        "that they connect to, * = all",
+        topic,
+    )
+    yield Option(
+        "trusted-proxies",
+        "",
+        parse_networks,
+        "list of networks",
+        "networks (or unix) of the HTTP proxies whose X-Forwarded-For is believed",
+        topic,
+    )
+
+
 def _pool() -> Iterator[Option]:
     topic = "The relay's memory pool"
     yield choice(
@@ -410,6 +445,7 @@ OPTIONS: list[Option] = [
     *_both(),
     *_snet(),
     *_tls(),
+    *_websocket(),
     *_pool(),
     *_files(),
     *_log(),

@@ -6,11 +6,14 @@ would be right. Every number has a lower and an upper end: none can wrap in C or
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from fastway.websocket import Network, origin_of
 
 _SIZE = re.compile(r"(\d+)\s*([KMG]?)i?B?", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
@@ -148,6 +151,54 @@ def one_of(*words: str) -> Parser:
         return text
 
     return checked
+
+
+def parse_path(text: str) -> str:
+    """The path of a URL, without a query: `/`, `/game`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not re.fullmatch(r"/[!$-;=@-~]*", text, re.ASCII):
+        raise ValueError(f"{quoted(text)} is no path of a URL: it begins with / and has no ? or #")
+    return text
+
+
+def parse_origins(text: str) -> tuple[str, ...]:
+    """Origins of web pages, in lower case: `https://game.example`, `same`, `null`, or `*`.
+
+    Raises:
+        ValueError: one is none, or there is none.
+    """
+    found = []
+    for word in text.replace(",", " ").split():
+        origin = word if word in ("same", "*") else origin_of(word)
+        if origin is None:
+            raise ValueError(
+                f"{quoted(word)} is no origin: give same, * or a list such as "
+                "https://game.example, https://play.example:8443"
+            )
+        found.append(origin)
+    if not found:
+        raise ValueError("no origin at all could connect: give same, * or a list")
+    return tuple(found)
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Addresses and networks, and `unix`: `10.0.0.0/8, ::1, unix`.
+
+    Raises:
+        ValueError: one is none.
+    """
+    found: list[Network] = []
+    for word in text.replace(",", " ").split():
+        try:
+            found.append("unix" if word == "unix" else ipaddress.ip_network(word))
+        except ValueError:
+            raise ValueError(
+                f"{quoted(word)} is no network: give a list such as 10.0.0.0/8, ::1, unix"
+            ) from None
+    return tuple(found)
 
 
 @dataclass(frozen=True)

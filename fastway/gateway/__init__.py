@@ -13,6 +13,7 @@ from fastway.gateway.facts import Facts
 from fastway.gateway.link import GatewayLink
 from fastway.gateway.ports import Layer, Port
 from fastway.gateway.service import RouterService
+from fastway.gateway.websocket import WebSocketConfig, WebSocketFactory
 
 __all__ = [
     "ClientFactory",
@@ -25,5 +26,7 @@ __all__ = [
     "RouterService",
     "ServerFactory",
     "TurnedAway",
+    "WebSocketConfig",
+    "WebSocketFactory",
     "server_port_config",
 ]

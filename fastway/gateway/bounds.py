@@ -4,8 +4,9 @@ Rule: a number that the C core needs too is written here and handed to it; nothi
 
 What one link can make the gateway hold, in bytes: `queue_bytes` for it, and past that one run
 more (a read, or one packet); of a packet that is not whole yet `max_packet`; and one read that
-waits to be handled, two in the Python lane. What a sender may have in the queue of a server that
-does not keep up is his share (`share_of`), and past it one read.
+waits to be handled, two in the Python lane; of a request for a WebSocket 8 KiB. What a sender may
+have in the queue of a server that does not keep up is his share (`share_of`), and past it one
+read.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ class Facts:
 
     Attributes:
         name: The peer's address as operators write it: `host:port`, `[v6]:port`, a socket's path.
-        transport: What carries it: tcp, tls, unix, and `snet+` before it where streams survive.
+        transport: What carries it: tcp, tls, unix, ws, wss, and `snet+` or `ws+` before it where
+            streams survive or WebSocket runs over another.
         via: The address of the proxy that it came through; empty without one.
         tls: The TLS version, as OpenSSL names it; empty without TLS.
         sni: The host name that a TLS client asked for.

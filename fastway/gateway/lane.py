@@ -12,7 +12,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-from fastway.errors import Reason
+from fastway.errors import Reason, RemoteError
 from fastway.gateway.bounds import share_of
 
 if TYPE_CHECKING:
@@ -31,6 +31,31 @@ class End(IntEnum):
     ABORT = 0  # write nothing more, and reset
     CLOSE = 1  # read no more; close when all is written
     HALF = 2  # send a FIN when all is written, and read on, into nothing, until the peer's
+
+
+class Framing(Protocol):
+    """What a link's bytes stand in, in both directions (`fastway.websocket.Frames`).
+
+    Attributes:
+        pong: A frame that should be sent; whoever sends it sets it to b"".
+        closed: The peer said that nothing more comes.
+        error: What came is not understood, and nothing more is.
+    """
+
+    pong: bytes
+    closed: bool
+
+    @property
+    def error(self) -> RemoteError | None: ...
+
+    def receive(self, data: bytes) -> bytes:
+        """The bytes that are inside of those that came."""
+
+    def wrap(self, data: bytes) -> bytes:
+        """Bytes as they are sent."""
+
+    def close(self, code: int, text: str) -> bytes:
+        """What is sent last; `code` is that of a WebSocket."""
 
 
 class Counts(NamedTuple):
@@ -91,6 +116,9 @@ class LaneOwner(Protocol):
     def broke(self, length: int) -> None:
         """A length field is not legal; nothing more is read."""
 
+    def misframed(self, error: RemoteError) -> None:
+        """The framing of its bytes is broken; nothing more is read."""
+
     def went_idle(self) -> None:
         """No complete packet within the idle timeout."""
 
@@ -121,10 +149,9 @@ class Nobody:
     def ignore(self, *_: object) -> list[Run]:
         return []
 
-    bytes_came = is_secure = packets_came = comes_from = peer_ended = broke = went_idle = (
-        got_stuck
-    ) = ignore
-    went_over = had_no_memory = was_cut = came_back = gone = ignore
+    bytes_came = is_secure = packets_came = comes_from = peer_ended = ignore
+    broke = misframed = went_idle = got_stuck = went_over = had_no_memory = ignore
+    was_cut = came_back = gone = ignore
 
 
 NOBODY = cast(LaneOwner, Nobody())
@@ -217,8 +244,12 @@ class Lane(Protocol):
     def write(self, data: bytes) -> None:
         """Send bytes before it is started."""
 
-    def start(self, data: bytes) -> None:
-        """From now on what comes is packets; `data` came already."""
+    def start(self, data: bytes, framing: Framing | None = None) -> None:
+        """From now on what comes is packets; `data` came already.
+
+        Args:
+            framing: What they stand in, if anything.
+        """
 
     def send(self, data: bytes, packets: int) -> None:
         """Queue whole packets; they are written at the end of the turn, or of the batch."""
@@ -238,8 +269,8 @@ class Lane(Protocol):
     def resume(self) -> None:
         """Read again. Its idle time begins anew: it could not be heard."""
 
-    def close(self, how: End) -> None:
-        """End it; `gone` follows."""
+    def close(self, how: End, reason: Reason | None = None) -> None:
+        """End it; `gone` follows. If its framing can, and it does not abort, it tells why."""
 
     def saturated(self) -> bool:
         """Twice as much waits for it as its port allows."""

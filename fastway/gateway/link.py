@@ -27,7 +27,7 @@ from fastway.errors import (
 )
 from fastway.gateway.bounds import LINGER, PortConfig
 from fastway.gateway.facts import Facts, facts_of
-from fastway.gateway.lane import Counts, End, Lane
+from fastway.gateway.lane import Counts, End, Framing, Lane
 from fastway.gateway.preface import SECURE_TIMEOUT, TIMEOUT, Chain, PrefaceFactory
 from fastway.logs import Throttle, make_logger
 from fastway.router import IdConflict, Link, Router, Side
@@ -178,7 +178,7 @@ class GatewayLink(Link):
             self._lose(Reason.NOT_ALLOWED, f"{self.facts.server_id}: {problem}")
         return not problem
 
-    def _admit(self, rest: bytes) -> None:
+    def _admit(self, rest: bytes, framing: Framing | None = None) -> None:
         service = self.factory.service
         router = service.router
         if not self.recheck():
@@ -203,7 +203,7 @@ class GatewayLink(Link):
                 )
             router.add_server(self, server_id)
         if self.lost is None:
-            self.lane.start(rest)
+            self.lane.start(rest, framing)
 
     # What the lane reports.
 
@@ -215,6 +215,8 @@ class GatewayLink(Link):
             answer, rest = chain.feed(data)
         except RemoteError as error:
             self._chain = None
+            if error.answer:
+                self.lane.write(error.answer)
             detail = "" if str(error) == error.reason.value else str(error)
             self._lose(error.reason, detail)
             return
@@ -226,7 +228,7 @@ class GatewayLink(Link):
         self.facts = chain.facts
         self.factory.handshakes.pop(self, None)
         self.factory.service.wheel.forget(self)
-        self._admit(rest)
+        self._admit(rest, chain.framing)
 
     def is_secure(self) -> None:
         if self._chain is None or self.lost is not None:
@@ -255,6 +257,9 @@ class GatewayLink(Link):
     def broke(self, length: int) -> None:
         limit = self.factory.config.max_packet
         error = FrameTooShort(length) if length < MIN_LENGTH else FrameTooLarge(length, limit)
+        self._lose(error.reason, str(error))
+
+    def misframed(self, error: RemoteError) -> None:
         self._lose(error.reason, str(error))
 
     def went_idle(self) -> None:
@@ -334,7 +339,7 @@ class GatewayLink(Link):
 
     def disconnect(self, reason: Reason, detail: str) -> None:
         self._log_lost(reason, detail)
-        self._chain = None
+        chain, self._chain = self._chain, None
         wheel = self.factory.service.wheel
         wheel.forget(self)
         if reason.aborts or self not in self.factory.service.connected:
@@ -342,7 +347,11 @@ class GatewayLink(Link):
             return
         # What was sent to it before is still delivered, if it takes it within LINGER.
         wheel.watch(self, wheel.seconds() + LINGER)
-        self.lane.close(End.HALF if reason.ours else End.CLOSE)
+        answer = b"" if chain is None else chain.refuse(reason)
+        if answer:
+            self.lane.write(answer)
+        half = reason.ours or reason is Reason.HANDSHAKE_REFUSED
+        self.lane.close(End.HALF if half else End.CLOSE, reason)
 
     # Time.
 
@@ -367,6 +376,8 @@ class GatewayLink(Link):
             side=self.side.value,
             id=self.link_id,
             addr=self.facts.name,
+            transport=self.facts.transport,
+            via=self.facts.via,
             **self.facts.fields,
         )
 
@@ -378,6 +389,8 @@ class GatewayLink(Link):
             "side": self.side.value,
             "id": self.link_id if self.known else "?",
             "addr": self.facts.name,
+            "transport": self.facts.transport,
+            "via": self.facts.via,
             "reason": reason.value,
             "detail": detail,
             "reason_code": reason.code,

@@ -19,6 +19,7 @@ from twisted.internet.tcp import Port
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from fastway.errors import Reason
 from fastway.gateway.bounds import (
     ACCEPT_SECONDS,
     COMMANDS_EACH,
@@ -30,7 +31,7 @@ from fastway.gateway.bounds import (
     TURN_SECONDS,
 )
 from fastway.gateway.factories import GatewayFactory
-from fastway.gateway.lane import NOBODY, Counts, End, Lane, LaneOwner, Shares
+from fastway.gateway.lane import NOBODY, Counts, End, Framing, Lane, LaneOwner, Shares
 from fastway.gateway.service import RouterService
 from fastway.logs import make_logger
 from fastway.relay import POOL_TYPES, PoolConfig, Totals, _core
@@ -103,7 +104,8 @@ class NativeLane:
     def write(self, data: bytes) -> None:
         self._core.send(self._handle, data, 0)
 
-    def start(self, data: bytes) -> None:
+    def start(self, data: bytes, framing: Framing | None = None) -> None:
+        assert framing is None, "the core has none yet; a port that frames is not plain"
         self._core.start(self._handle, data, self._native.now())
 
     def send(self, data: bytes, packets: int) -> None:
@@ -142,7 +144,7 @@ class NativeLane:
     def resume(self) -> None:
         self._core.resume(self._handle, self._native.now())
 
-    def close(self, how: End) -> None:
+    def close(self, how: End, reason: Reason | None = None) -> None:
         if self.shares is not None:
             self.shares.clear()
         counted_at, self.counted_at = self.counted_at, None

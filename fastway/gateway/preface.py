@@ -4,8 +4,8 @@ Rule: bytes in; then either more is wanted, or it failed, or it is done with the
 what it learnt. No clock (a port has one deadline for the whole chain) and no socket, so that any
 lane can carry it.
 
-A port names its prefaces in the order in which their bytes come. The first that exists is the
-server's key handshake (spec section 3).
+A port names its prefaces in the order in which their bytes come. Those that exist are the server's
+key handshake (spec section 3), and the request for a WebSocket (`fastway.gateway.websocket`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from fastway.auth import HANDSHAKE_TIMEOUT, Handshake
+from fastway.errors import Reason
 from fastway.gateway.facts import Facts
+from fastway.gateway.lane import Framing
 
 TIMEOUT = HANDSHAKE_TIMEOUT
 """Seconds that all prefaces of a link together may take."""
@@ -32,10 +34,18 @@ class Done:
     Attributes:
         rest: The bytes behind it.
         learnt: Attributes of `Facts` that are known now.
+        answer: What is sent now.
+        framing: How bytes look from now on, in both directions; None: as they did.
     """
 
     rest: bytes = b""
     learnt: Mapping[str, Any] = field(default_factory=dict)
+    answer: bytes = b""
+    framing: Framing | None = None
+
+    def told(self, facts: Facts) -> Facts:
+        """The facts with what was learnt."""
+        return replace(facts, **self.learnt)
 
 
 class Preface(Protocol):
@@ -51,8 +61,12 @@ class Preface(Protocol):
             Bytes to send while more is wanted (mostly none), or Done.
 
         Raises:
-            RemoteError: the peer broke the rules; the link must be lost.
+            RemoteError: the peer broke the rules; it is sent the error's `answer`, and the link
+                must be lost.
         """
+
+    def refuse(self, reason: Reason) -> bytes:
+        """The link is lost before this is over: what the peer is told, if it can be."""
 
 
 PrefaceFactory = Callable[[], Preface]
@@ -76,18 +90,23 @@ class KeyHandshake:
         server_id, rest = done
         return Done(rest, {"server_id": server_id})
 
+    def refuse(self, reason: Reason) -> bytes:
+        return b""
+
 
 class Chain:
     """The prefaces of one link, one behind the other, as one preface.
 
     Attributes:
         facts: What is known of the link by now.
+        framing: How its bytes look behind the prefaces; None: they are packets.
     """
 
-    __slots__ = ("_current", "_waiting", "facts")
+    __slots__ = ("_current", "_waiting", "facts", "framing")
 
     def __init__(self, facts: Facts, prefaces: Sequence[PrefaceFactory]) -> None:
         self.facts = facts
+        self.framing: Framing | None = None
         self._waiting = list(prefaces)
         self._current: Preface | None = None
 
@@ -113,8 +132,13 @@ class Chain:
             if isinstance(result, bytes):
                 answers.append(result)
                 return b"".join(answers), None
-            self.facts = replace(self.facts, **result.learnt)
+            self.facts = result.told(self.facts)
+            self.framing = result.framing or self.framing
             data = result.rest
             self._current = None
-            answers.append(self.begin())
+            answers += result.answer, self.begin()
         return b"".join(answers), data
+
+    def refuse(self, reason: Reason) -> bytes:
+        """The link is lost now: what its peer is told."""
+        return b"" if self._current is None else self._current.refuse(reason)

@@ -36,10 +36,10 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from fastway.errors import FrameTooLarge, FrameTooShort, RemoteError
+from fastway.errors import FrameTooLarge, FrameTooShort, Reason, RemoteError
 from fastway.gateway.bounds import PATIENCE, UNSENT, WRITE_PIECE
 from fastway.gateway.identities import secured
-from fastway.gateway.lane import NOBODY, Counts, End, Lane, LaneOwner, LanePort, Shares
+from fastway.gateway.lane import NOBODY, Counts, End, Framing, Lane, LaneOwner, LanePort, Shares
 from fastway.snet.interfaces import IResumableProtocol, IResumableTransport
 from fastway.tcp import (
     acked_bytes,
@@ -66,6 +66,7 @@ class StreamLane(Protocol):
         "_crowded",
         "_drained",
         "_ended",
+        "_framing",
         "_full_since",
         "_gone",
         "_input",
@@ -105,6 +106,7 @@ class StreamLane(Protocol):
         self.cut_since: float | None = None
         """When its resumable transport was cut, in the wheel's time; time stands still since."""
         self._reader: FrameReader | None = None
+        self._framing: Framing | None = None
         self._rest: list[Run] | None = None
         """What its turn's commands did not suffice for,"""
         self._crowded = False
@@ -151,7 +153,7 @@ class StreamLane(Protocol):
         if self._reader is None:
             self.link.bytes_came(data)
         else:
-            self._cut(self._reader, data)
+            self._read(self._reader, data)
         self.service.flush(self)
 
     def handshakeCompleted(self) -> None:
@@ -164,9 +166,9 @@ class StreamLane(Protocol):
         """The peer sent its FIN: all that came before has been forwarded, or waits its turn."""
         if self._closing:
             cast(Any, self.transport).loseConnection()
-        elif self._rest:
-            self._ended = True
-        else:
+            return
+        self._ended = True
+        if not self._rest:
             self.link.peer_ended()
 
     def writeConnectionLost(self) -> None:
@@ -187,12 +189,13 @@ class StreamLane(Protocol):
     def write(self, data: bytes) -> None:
         cast(Any, self.transport).write(data)
 
-    def start(self, data: bytes) -> None:
+    def start(self, data: bytes, framing: Framing | None = None) -> None:
+        self._framing = framing
         self._reader = FrameReader(self.config.max_packet)
         self._last_packet = self.service.wheel.seconds()
         self._watch_idle()
         if data:
-            self._cut(self._reader, data)
+            self._read(self._reader, data)
 
     def send(self, data: bytes, packets: int) -> None:
         batch = self._batch
@@ -213,7 +216,7 @@ class StreamLane(Protocol):
         self._packets_out += packets
         self._bytes_out += len(data)
         if self._full_since is None:
-            cast(Any, self.transport).write(data)
+            self._put(data)
             return
         if self._queue is None:
             self._queue = deque()
@@ -242,7 +245,7 @@ class StreamLane(Protocol):
         self._last_packet = self.service.wheel.seconds()
         self._read_or_not()
 
-    def close(self, how: End) -> None:
+    def close(self, how: End, reason: Reason | None = None) -> None:
         if self._closing:
             if how is End.ABORT and not self._gone:
                 cast(Any, self.transport).abortConnection()
@@ -267,7 +270,12 @@ class StreamLane(Protocol):
             self._paused = False
             transport.resumeProducing()
         if waiting:
-            transport.write(b"".join(waiting))
+            self._put(b"".join(waiting))
+        framing = self._framing
+        if framing is not None and reason is not None:
+            transport.write(framing.close(reason.close_code, reason.value))
+            if not (framing.closed or self._ended):
+                how = End.HALF  # so that it gets to read why, and answers
         if how is End.HALF and is_plain_tcp(transport):
             # Its bytes that nobody read would make close() a reset, which drops what is on its
             # way to it: read on, into nothing, until its FIN.
@@ -322,6 +330,38 @@ class StreamLane(Protocol):
 
     # What comes in.
 
+    def _read(self, reader: FrameReader, data: bytes) -> None:
+        framing = self._framing
+        if framing is None:
+            self._cut(reader, data)
+            return
+        payload = framing.receive(data)
+        if framing.pong and self._full_since is None:
+            self._answer(framing)
+        self._ended = self._ended or framing.closed
+        if payload:
+            self._cut(reader, payload)
+        if not (self._rest or self._closing):
+            self._see_end()
+
+    def _see_end(self) -> None:
+        """All that came is handled: if nothing more can come, that is the link's end."""
+        error = None if self._framing is None else self._framing.error
+        if error is not None:
+            self.link.misframed(error)
+        elif self._ended:
+            self.link.peer_ended()
+
+    def _answer(self, framing: Framing) -> None:
+        pong, framing.pong = framing.pong, b""
+        cast(Any, self.transport).write(pong)
+
+    def _put(self, data: bytes) -> None:
+        """Write packets, in their framing if there is one."""
+        if self._framing is not None:
+            data = self._framing.wrap(data)
+        cast(Any, self.transport).write(data)
+
     def _cut(self, reader: FrameReader, data: bytes) -> None:
         before = reader.pending
         runs = reader.feed(data)
@@ -363,8 +403,8 @@ class StreamLane(Protocol):
             self._broke(error)
         self._crowded = False
         self._read_or_not()
-        if self._ended and not self._closing:
-            self.link.peer_ended()
+        if not self._closing:
+            self._see_end()
 
     def _broke(self, error: RemoteError) -> None:
         if isinstance(error, (FrameTooLarge, FrameTooShort)) and not self._closing:
@@ -470,9 +510,11 @@ class StreamLane(Protocol):
                 size += len(data)
                 packets += count
             self._count(-packets, -size)
-            cast(Any, self.transport).write(b"".join(pieces))
+            self._put(b"".join(pieces))
         if not queue:
             self._queue = None
+        if self._framing is not None and self._framing.pong and self._full_since is None:
+            self._answer(self._framing)
         if self.shares is not None and self.shares.senders:
             if self._full_since is None:
                 self.shares.clear()

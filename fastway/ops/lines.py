@@ -17,7 +17,7 @@ from fastway.logs import escaped
 
 Format = Callable[[LogEvent], "str | None"]
 
-TEXT_ONLY = frozenset({"always", "colon", "culprit", "item", "transport", "with_snet"})
+TEXT_ONLY = frozenset({"always", "colon", "culprit", "item", "with_snet"})
 """Fields that only make up the text, or tell observers what to do; all others are documented."""
 
 _LEGACY = frozenset({"failure", "format", "isError", "message", "printed", "system", "time"})

@@ -200,11 +200,12 @@ class LinkRow:
     Attributes:
         link_id: 0 before it is known.
         addr: The peer's address, fit for a line of text.
+        transport: What carries it, as `gateway.facts` names it.
+        via: The proxy that it came through; empty without one.
         seconds: Since it connected.
         held: It is not read from.
         cut: Seconds for which its stream has been without a connection, or None.
         lost: Why it was lost; it lingers.
-        transport: What carries it.
         tls: The version of TLS; empty without. What follows is fit for a line of text.
         sni: The host name that it asked for.
         identity: Whom its certificate names.
@@ -214,6 +215,8 @@ class LinkRow:
     side: str
     link_id: int
     addr: str
+    transport: str
+    via: str
     conns: int
     seconds: float
     packets_in: int
@@ -225,7 +228,6 @@ class LinkRow:
     held: bool
     cut: float | None
     lost: Reason | None
-    transport: str = "tcp"
     tls: str = ""
     sni: str = ""
     identity: str = ""
@@ -317,6 +319,8 @@ class Source:
             side=link.side.value,
             link_id=link.link_id if link.known else 0,
             addr=escaped(link.facts.name),
+            transport=link.facts.transport,
+            via=escaped(link.facts.via),
             conns=len(link.peers),
             seconds=now - link.since,
             packets_in=counts.packets_in,
@@ -328,7 +332,6 @@ class Source:
             held=bool(counts.held),
             cut=None if link.cut_since is None else now - link.cut_since,
             lost=link.lost,
-            transport=link.facts.transport,
             tls=link.facts.tls,
             sni=escaped(link.facts.sni),
             identity=escaped(link.facts.identity),

@@ -56,6 +56,7 @@ def link_row(link: LinkRow) -> str:
         f"in {link.packets_in} packets {link.bytes_in} bytes\t"
         f"out {link.packets_out} packets {link.bytes_out} bytes\t"
         f"waiting {link.waiting_packets} packets {link.waiting_bytes} bytes"
+        + _way(link)
         + _state(link)
         + _secured(link)
     )
@@ -65,6 +66,11 @@ def counts(numbers: Mapping[str, int]) -> str:
     """` (3 a, 1 b)`, the most first, or nothing."""
     rows = sorted(numbers.items(), key=lambda row: (-row[1], row[0]))
     return f" ({', '.join(f'{count} {name}' for name, count in rows)})" if rows else ""
+
+
+def _way(link: LinkRow) -> str:
+    via = f" via {link.via}" if link.via else ""
+    return "" if link.transport == "tcp" and not via else f"\tover {link.transport}{via}"
 
 
 def _state(link: LinkRow) -> str:

@@ -1,0 +1,149 @@
+"""WebSocket on a client port: the handshake as a preface, and what the frames are to a lane.
+
+Rule: here is who may come in and who it is; how requests and frames look is `fastway.websocket`'s.
+A port that speaks it is a client port in all else: bounds, deadlines, log, router.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from fastway.errors import Cause, Reason
+from fastway.gateway.bounds import PortConfig
+from fastway.gateway.factories import ClientFactory
+from fastway.gateway.facts import Facts
+from fastway.gateway.preface import Done
+from fastway.gateway.service import RouterService
+from fastway.websocket import (
+    MAX_FRAME,
+    Frames,
+    HandshakeRefused,
+    Network,
+    Policy,
+    Request,
+    RequestReader,
+    accept,
+    forwarded_for,
+    refusal,
+)
+
+_NAMES = {"tcp": "ws", "tls": "wss"}
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketConfig:
+    """What a port answers to.
+
+    Attributes:
+        policy: What requests must ask for.
+        proxies: Peers whose X-Forwarded-For is believed.
+    """
+
+    policy: Policy = field(default_factory=Policy)
+    proxies: tuple[Network, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketFigures:
+    """Handshakes of one port since the start.
+
+    Attributes:
+        accepted: Those that were answered by a WebSocket.
+        refused: HTTP status -> those that were answered by it.
+    """
+
+    accepted: int
+    refused: Mapping[int, int]
+
+    def __str__(self) -> str:
+        told = f"{self.accepted} handshakes, {sum(self.refused.values())} refused"
+        rows = [f"{count} by {status}" for status, count in sorted(self.refused.items())]
+        return f"{told} ({', '.join(rows)})" if rows else told
+
+
+class WebSocketFactory(ClientFactory):
+    """A client port that speaks WebSocket.
+
+    Args:
+        websocket: What it answers to.
+    """
+
+    def __init__(
+        self,
+        service: RouterService,
+        config: PortConfig | None = None,
+        websocket: WebSocketConfig | None = None,
+    ) -> None:
+        super().__init__(service, config)
+        self.websocket = WebSocketConfig() if websocket is None else websocket
+        self.prefaces = (lambda: WebSocketPreface(self),)
+        self.accepted = 0
+        self.refused: Counter[int] = Counter()
+
+    @property
+    def frame_limit(self) -> int:
+        """Bytes that a client's frame may announce: a packet fits, whatever `max_packet` is."""
+        return max(MAX_FRAME, self.config.max_packet + 4)
+
+    def figures(self) -> WebSocketFigures:
+        """What there was."""
+        return WebSocketFigures(self.accepted, dict(self.refused))
+
+
+@dataclass(frozen=True, slots=True)
+class Upgraded(Done):
+    """The handshake is over."""
+
+    request: Request | None = None
+    proxies: tuple[Network, ...] = ()
+
+    def told(self, facts: Facts) -> Facts:
+        transport = _NAMES.get(facts.transport, f"ws+{facts.transport}")
+        peer = "unix" if facts.transport == "unix" else facts.host
+        assert self.request is not None
+        client = forwarded_for(self.request, peer, self.proxies)
+        if client is None:
+            return replace(facts, transport=transport)
+        return replace(facts, transport=transport, name=client, via=facts.name)
+
+
+class WebSocketPreface:
+    """A client's handshake."""
+
+    __slots__ = ("_factory", "_reader")
+
+    def __init__(self, factory: WebSocketFactory) -> None:
+        self._factory = factory
+        self._reader = RequestReader()
+
+    def begin(self) -> bytes:
+        return b""
+
+    def feed(self, data: bytes) -> Done | bytes:
+        factory = self._factory
+        try:
+            found = self._reader.feed(data)
+            if found is None:
+                return b""
+            request, rest = found
+            answer = accept(request, factory.websocket.policy)
+            if rest:
+                raise HandshakeRefused(400, "bytes came behind it before it was answered")
+        except HandshakeRefused as error:
+            factory.refused[error.status] += 1
+            raise
+        factory.accepted += 1
+        return Upgraded(
+            answer=answer,
+            framing=Frames(factory.frame_limit),
+            request=request,
+            proxies=factory.websocket.proxies,
+        )
+
+    def refuse(self, reason: Reason) -> bytes:
+        if reason.cause is not Cause.GATEWAY:
+            return b""
+        self._factory.refused[503] += 1
+        return refusal(503)
