@@ -417,10 +417,11 @@ class CertificateStore:
                 over = expiry.days < 0
                 say: Callable[..., None] = log.error if over else log.warn
                 say(
-                    "{port} port: the certificate {name} {verb} on {ends}; renew it",
+                    "{port} port: the certificate {name} "
+                    + ("expired" if over else "expires")
+                    + " on {ends}; renew it",
                     port=self.port,
                     name=expiry.name,
-                    verb="expired" if over else "expires",
                     ends=date(expiry.ends),
                 )
         self._warned = warned
