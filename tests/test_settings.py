@@ -111,7 +111,6 @@ class TreeTests(SynchronousTestCase):
             for argument in (*SNET, *TLS):
                 known, _, value = argument.removeprefix("--").partition("=")
                 more[f"FASTWAY_{known.replace('-', '_').upper()}"] = value or "1"
-            more = {f"FASTWAY_{side}_SNET_ENABLE": "1" for side in ("CLIENT", "SERVER")}
             more["FASTWAY_CLIENT_WS_ADDR"] = ":0"
             if name == "mem-pool-min-chunk":
                 text = "64"
