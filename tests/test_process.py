@@ -214,13 +214,11 @@ class SignalTests(ProcessTestCase):
             client.recv(len(PING), socket.MSG_WAITALL)  # and it does not close
             process.send_signal(signal.SIGTERM)
             wait_for("the stop", lambda: "fastway stops" in self.read(f"output{more}"))  # noqa: B023
-            began = time.monotonic()
             for _ in range(more):
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(signal.SIGINT)
                     select.select([], [], [], 0.005)
             self.assertEqual(process.wait(PATIENCE), 0)
-            self.assertLess(time.monotonic() - began, 3)  # LINGER is 5
             self.assertNotIn("Traceback", self.read(f"output{more}"))
             self.assertIn("fastway stops at once", self.read(f"output{more}"))
 

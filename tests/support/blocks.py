@@ -80,6 +80,10 @@ exec $run "$@"
 PATIENCE = 120.0
 """Seconds for a whole page."""
 
+FORKS = threading.Lock()
+"""Held while a script is written, and while a process begins: one that is forked meanwhile would
+have the script open, and who runs it then is told that it is busy."""
+
 
 @dataclass
 class Block:
@@ -189,16 +193,17 @@ class Terminal:
         self.command = command
         self.said: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
-        self._process = subprocess.Popen(
-            ["bash", "-ec", story.with_ports(command)],
-            cwd=story.directory,
-            env=story.environment,
-            stdin=subprocess.PIPE if typing else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        with FORKS:
+            self._process = subprocess.Popen(
+                ["bash", "-ec", story.with_ports(command)],
+                cwd=story.directory,
+                env=story.environment,
+                stdin=subprocess.PIPE if typing else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -355,7 +360,7 @@ class Story:
         }
         for name, script in scripts.items():
             path = os.path.join(commands, name)
-            with open(path, "w", encoding="utf-8") as file:
+            with FORKS, open(path, "w", encoding="utf-8") as file:
                 file.write(f"#!/bin/sh\n{script}\n")
             os.chmod(path, 0o755)
         self.environment["PATH"] = f"{commands}:{self.environment['PATH']}"
