@@ -30,6 +30,7 @@ from fastway.ops.logs import FLUSH, LogFileOutput, TwistdLog, add, check_logfile
 from fastway.ops.pidfile import PidFile
 from fastway.ops.process import own_process, raise_file_limit
 from fastway.ops.signals import Signals, shield
+from fastway.ops.turns import bound_turns
 
 log = logs.make_logger(__name__)
 
@@ -175,6 +176,7 @@ class GatewayService(Service):
             if not self._opening:
                 self._open_ports()
         super().startService()
+        bound_turns(self.reactor)
         self.router_service.startService()
         self.commands.start()
         if self.settings.server.allow_empty_key and not self.settings.server.key:
