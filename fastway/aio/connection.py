@@ -7,7 +7,6 @@ task that is cancelled while it waits loses no message and no connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast, overload
 
@@ -18,7 +17,7 @@ from fastway.endpoint.config import EndpointConfig
 from fastway.endpoint.control import Control
 from fastway.endpoint.core import EndpointCore
 from fastway.endpoint.face import Face
-from fastway.errors import ConnectionEnded, EndpointEnded, FastwayError
+from fastway.errors import FastwayError
 from fastway.formats import Encoded, MessageFormat
 
 T = TypeVar("T")
@@ -84,16 +83,6 @@ class VirtualConnection(Channel[T]):
                     raise
         return self.take()
 
-    def __aiter__(self) -> AsyncIterator[T]:
-        return self
-
-    async def __anext__(self) -> T:
-        try:
-            return await self.receive()
-        except ConnectionEnded as ended:
-            ended.with_traceback(None)  # its frames have this connection: they were a cycle
-            raise StopAsyncIteration from None
-
     async def when_ended(self) -> FastwayError:
         """Wait for its end, and tell the reason."""
         if self.ended is None:
@@ -158,15 +147,6 @@ class Taking(Acceptor[C], Generic[C]):
                 if _was_woken(waiter):
                     self._wake()
                 raise
-
-    def __aiter__(self) -> AsyncIterator[C]:
-        return self
-
-    async def __anext__(self) -> C:
-        try:
-            return await self.accept()
-        except EndpointEnded:
-            raise StopAsyncIteration from None
 
     def accepted(self, conn: C) -> bool:
         self._wake()

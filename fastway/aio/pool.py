@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from fastway.aio.connect import Gateway, checked_gateway, connect
 from fastway.aio.connection import GatewayConnection, Taking, VirtualConnection
@@ -22,9 +22,33 @@ from fastway.formats import MessageFormat
 from fastway.reconnect import Backoff
 from fastway.waiting import Waiters
 
+S = TypeVar("S", bound="Started")
+
+
+class Started:
+    """What runs within `async with`."""
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+    async def stop(self) -> None:
+        raise NotImplementedError
+
+    async def __aenter__(self: S) -> S:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
 
 class GatewayPool(
-    Taking[VirtualConnection[Any]], Gateways[VirtualConnection[Any], GatewayConnection]
+    Taking[VirtualConnection[Any]], Gateways[VirtualConnection[Any], GatewayConnection], Started
 ):
     """One game server's connections to every gateway.
 
@@ -62,12 +86,6 @@ class GatewayPool(
         await self.wait_for_change()
         return self.up
 
-    async def when_up(self, count: int = 1) -> dict[str, GatewayConnection]:
-        """Wait until at least `count` gateways are up; raises as `when_changed`."""
-        while len(self.up) < count:
-            await self.when_changed()
-        return self.up
-
     async def dial(
         self, gateway: str, client_id: int, timeout: float | None = None
     ) -> VirtualConnection[Any]:
@@ -82,18 +100,6 @@ class GatewayPool(
     async def stop(self) -> None:
         """Leave all gateways; wait until all connections are gone and all handlers returned."""
         await asyncio.gather(*self.leave())
-
-    async def __aenter__(self) -> GatewayPool:
-        self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.stop()
 
     def connect_to(
         self, name: str, gateway: Any, made: Callable[[GatewayConnection], None]
@@ -110,7 +116,7 @@ class GatewayPool(
         return checked_gateway(gateway)
 
 
-class GatewayClient:
+class GatewayClient(Started):
     """A client that keeps one connection to one of several gateways, and fails over.
 
     Made within a running loop. Virtual connections end with the gateway that they run over: dial
@@ -170,18 +176,6 @@ class GatewayClient:
         stopping = self._keeper.stop()
         self._changes.errback(self._ended)
         await stopping
-
-    async def __aenter__(self) -> GatewayClient:
-        self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.stop()
 
     async def when_up(self, attempts: int | None = None) -> GatewayConnection:
         """Wait for the connection.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from inspect import isawaitable, iscoroutine, iscoroutinefunction
 from typing import Any, Generic, TypeVar
 
@@ -192,7 +192,20 @@ class Acceptor(Generic[C]):
         if serving.stopped and serving is self._serving:
             close_all(self._waiting.clear(), NOBODY_SERVES)
 
-    # What the shells build `accept` from.
+    def __aiter__(self) -> AsyncIterator[C]:
+        return self
+
+    async def __anext__(self) -> C:
+        try:
+            return await self.accept()
+        except EndpointEnded:
+            raise StopAsyncIteration from None
+
+    # What the shells do each in its way, and what they build it from.
+
+    def accept(self) -> Awaitable[C]:
+        """The next virtual connection that the other side dialled."""
+        raise NotImplementedError
 
     def take_waiting(self) -> C | None:
         """The connection that waits longest to be accepted, or None.

@@ -7,7 +7,7 @@ it is received, so a connection's format may be chosen, or a byte stream made of
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
 from fastway.control import PlayerFacts
@@ -204,6 +204,16 @@ class Channel(Generic[T]):
             return message.data
         return self.message_format.encode(message)
 
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self.receive()
+        except ConnectionEnded as ended:
+            ended.with_traceback(None)  # its frames have this connection: they were a cycle
+            raise StopAsyncIteration from None
+
     def close(self) -> None:
         """Close it; both ends are told by the gateway. A second time does nothing."""
         self.link.close(self, ConnectionEnded("closed here"))
@@ -238,7 +248,11 @@ class Channel(Generic[T]):
         if self._circles is not None:
             self._circles.remove(circle)
 
-    # What the two libraries build `receive` from.
+    # What the two libraries do each in its way, and what they build it from.
+
+    def receive(self) -> Awaitable[T]:
+        """The next message."""
+        raise NotImplementedError
 
     def take(self) -> T:
         """The message that waits longest; there must be one.

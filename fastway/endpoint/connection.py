@@ -12,7 +12,6 @@ a coroutine that asyncio runs needs `fastway.aio` instead.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any, TypeVar, cast, overload
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -27,7 +26,6 @@ from fastway.endpoint.face import Face
 from fastway.endpoint.reactor import TwistedLoop
 from fastway.errors import (
     BadMessage,
-    ConnectionEnded,
     EndpointEnded,
     FastwayError,
 )
@@ -96,16 +94,6 @@ class VirtualConnection(Channel[T]):
         reading: Deferred[T] = self.wait_to_read()
         return reading
 
-    def __aiter__(self) -> AsyncIterator[T]:
-        return self
-
-    async def __anext__(self) -> T:
-        try:
-            return await self.receive()
-        except ConnectionEnded as ended:
-            ended.with_traceback(None)  # its frames have this connection: they were a cycle
-            raise StopAsyncIteration from None
-
     def when_ended(self) -> Deferred[FastwayError]:
         """Fires once with the reason when it has ended."""
         if self.ended is not None:
@@ -150,15 +138,6 @@ class Taking(Acceptor[VirtualConnection[Any]]):
         except FastwayError as error:
             return fail(error)
         return succeed(conn) if conn is not None else cast(Any, self.wait_to_accept())
-
-    def __aiter__(self) -> AsyncIterator[VirtualConnection[Any]]:
-        return self
-
-    async def __anext__(self) -> VirtualConnection[Any]:
-        try:
-            return await self.accept()
-        except EndpointEnded:
-            raise StopAsyncIteration from None
 
     def accepted(self, conn: VirtualConnection[Any]) -> bool:
         self.next_acceptor().callback(conn)

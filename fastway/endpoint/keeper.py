@@ -277,6 +277,17 @@ class Gateways(Acceptor[C], Generic[C, G]):
         gone.callback(None)
         return gone
 
+    async def when_up(self, count: int = 1) -> dict[str, G]:
+        """Wait until at least `count` gateways are up; a coroutine.
+
+        Raises:
+            EndpointEnded: it is stopped.
+            LocalError: it is not started.
+        """
+        while len(self.up) < count:
+            await self.wait_for_change()
+        return self.up
+
     def find_up(self, name: str) -> G:
         """
         Raises:

@@ -57,13 +57,6 @@ class GatewayPool(Service, Taking, Gateways[VirtualConnection[Any], GatewayConne
         except (EndpointEnded, LocalError) as error:
             return fail(error)
 
-    async def when_up(self, count: int = 1) -> dict[str, GatewayConnection]:
-        """Wait until at least `count` gateways are up; a coroutine, that raises as `when_changed`
-        fails."""
-        while len(self.up) < count:
-            await self.when_changed()
-        return self.up
-
     def dial(
         self, gateway: str, client_id: int, timeout: float | None = None
     ) -> Deferred[VirtualConnection[Any]]:
