@@ -32,12 +32,10 @@ from __future__ import annotations
 
 import os
 import queue
-import random
 import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -48,7 +46,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tests.support.files import CHECKOUT
-from tests.support.processes import environment
+from tests.support.processes import environment, free_ports
 
 REASONS = {
     "installs": "it needs the network",
@@ -156,23 +154,6 @@ def check_mark(line: int, word: str, rest: str) -> None:
 
 class Wrong(Exception):
     """A block does not do what its page says."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody has, and that the system gives nobody by itself."""
-    found: list[int] = []
-    with_socket: list[socket.socket] = []
-    try:
-        while len(found) < count:
-            one = socket.socket()
-            with_socket.append(one)
-            with suppress(OSError):
-                one.bind(("127.0.0.1", random.randrange(15000, 32000)))
-                found.append(one.getsockname()[1])
-    finally:
-        for one in with_socket:
-            one.close()
-    return found
 
 
 def pattern(shown: str) -> str:
