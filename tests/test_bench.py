@@ -36,12 +36,9 @@ from bench.gateways import (
     CASES,
     FASTWAY,
     ROOT,
-    Case,
     Failure,
-    Figure,
     Gateway,
     Running,
-    Table,
     build,
     compiler,
     fastway_gateways,
@@ -51,6 +48,7 @@ from bench.gateways import (
     tree_path,
 )
 from bench.plot import bars, digits
+from bench.table import Case, Figure, Table
 from tests.support.files import scratch
 from tests.support.golden import accept, close, packet
 
