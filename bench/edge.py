@@ -89,19 +89,15 @@ def make_certificate(directory: Path) -> tuple[Path, Path]:
     return files
 
 
-def client_options(speaks: str, directory: Path) -> list[list[str]]:
-    """How a client port is asked for; the first that a checkout knows is taken."""
-    cert, key = directory / "cert.pem", directory / "key.pem"
-    plain, elsewhere = ["--client-addr", "{client}"], ["--client-addr", "127.0.0.1:0"]
-    tls = ["--client-tls-cert", str(cert), "--client-tls-key", str(key)]
-    ws = [*elsewhere, "--client-ws-addr", "{client}"]
-    string = f"ssl:{{client_port}}:interface=127.0.0.1:privateKey={key}:certKey={cert}"
-    return {
-        "tcp": [plain],
-        "ws": [ws],
-        "tls": [[*plain, *tls]],
-        "wss": [[*ws, *tls], [*elsewhere, "--client-ws-addr", string]],
-    }[speaks]
+def client_options(speaks: str, directory: Path) -> list[str]:
+    """How a client port is asked for."""
+    options = ["--client-addr", "{client}"]
+    if speaks in ("ws", "wss"):
+        options = ["--client-addr", "127.0.0.1:0", f"--client-{speaks}-addr", "{client}"]
+    if speaks in ("tls", "wss"):
+        options += ["--client-tls-cert", str(directory / "cert.pem")]
+        options += ["--client-tls-key", str(directory / "key.pem")]
+    return options
 
 
 def answers(address: str, speaks: str) -> bool:
@@ -133,19 +129,17 @@ def lane_gateways(
     of = "" if tree == ROOT else f"{tree.name}-"
     for lane in lanes:
         name = f"{of}{lane}" + ("" if speaks == "tcp" else f"-{speaks}")
-        why = "nobody answers"
-        for port in client_options(speaks, directory):
-            command = [*CONSOLE, *port, "--server-addr", "{server}", "--relay", LANES[lane]]
-            gateway = Gateway(name, [*command, *options], tree, speaks)
-            try:
-                with running(gateway) as process:
-                    if answers(process.client, speaks):
-                        yield gateway
-                        break
-            except Failure as failure:
-                why = str(failure)
+        port = client_options(speaks, directory)
+        command = [*CONSOLE, *port, "--server-addr", "{server}", "--relay", LANES[lane]]
+        gateway = Gateway(name, [*command, *options], tree, speaks)
+        try:
+            with running(gateway) as process:
+                if not answers(process.client, speaks):
+                    raise Failure(f"it does not speak {speaks}")
+        except Failure as failure:
+            print(f"# no {name}: {failure}", flush=True)
         else:
-            print(f"# no {name}: {why}", flush=True)
+            yield gateway
 
 
 def listed(text: str, known: Sequence[str]) -> list[str]:

@@ -194,7 +194,6 @@ def running(gateway: Gateway, core: int = FIRST_CORE) -> Iterator[Running]:
     client, server = free_address(), free_address()
     command = [word.replace("{client}", client) for word in gateway.command]
     command = [word.replace("{server}", server) for word in command]
-    command = [word.replace("{client_port}", client.split(":")[1]) for word in command]
     plain = {name: text for name, text in os.environ.items() if not name.startswith("FASTWAY_")}
     with (
         tempfile.TemporaryDirectory() as directory,
