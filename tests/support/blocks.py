@@ -58,7 +58,7 @@ REASONS = {
 WORDS = ("continues", "beside", "stays", "typed", "from", "check", "no", "gateway")
 RUN = ("python", "console", "sh", "text")
 
-PORTS = ("9010", "9011", "9020", "9021", "9110", "9120")
+PORTS = ("9010", "9011", "9020", "9021", "9080", "9081", "9110", "9120")
 """The ports that the pages speak of."""
 
 KEY, KEY_SETTING = "secret", "FASTWAY_SERVER_AUTH_PASSWORD"
@@ -69,7 +69,8 @@ case " $* " in *" --gateway"*|*" --client-addr"*|*" -ClientAddr"*) exec $run "$@
 case $name in
     client|play|ping) shift; exec $run $name --gateway {clients} "$@";;
     serve-echo) shift; exec $run $name --gateway {servers} "$@";;
-    demo) shift; exec $run $name --client-addr {clients} --server-addr {servers} "$@";;
+    demo) shift; exec $run $name --client-addr {clients} --server-addr {servers} \
+        --client-ws-addr {web} --page-addr {page} "$@";;
 esac
 exec $run "$@"
 """
@@ -333,11 +334,12 @@ class Story:
         commands = os.path.join(self.directory, ".bin")
         os.mkdir(commands)
         python = shlex.quote(sys.executable)
-        clients, servers = (f"127.0.0.1:{self._ports[port]}" for port in ("9010", "9020"))
+        ports = {"clients": "9010", "servers": "9020", "web": "9080", "page": "9081"}
+        places = {name: f"127.0.0.1:{self._ports[port]}" for name, port in ports.items()}
         scripts = {
             "python": f'exec {python} "$@"',
             "twistd": f'exec {python} -c "from twisted.scripts.twistd import run; run()" "$@"',
-            "fastway": DEFAULTS.format(python=python, clients=clients, servers=servers),
+            "fastway": DEFAULTS.format(python=python, **places),
         }
         for name, script in scripts.items():
             path = os.path.join(commands, name)

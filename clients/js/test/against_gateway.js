@@ -11,10 +11,15 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 
 const [, , module, url] = process.argv;
-const { connect, ConnectionClosed, DialRefused, GatewayLost, ReceiveQueueFull } = await import(module);
+const { connect, ConnectFailed, ConnectionClosed, DialRefused, GatewayLost, ReceiveQueueFull } = await import(module);
 
 const gateway = await connect(url, { connectTimeout: 30_000, dialTimeout: 30_000 });
 after(() => gateway.close());
+
+test("a gateway that is not there is told at once", async () => {
+  const error = await connect("ws://127.0.0.1:1/", { connectTimeout: 30_000 }).catch((why) => why);
+  assert.equal(error.constructor, ConnectFailed);
+});
 
 test("messages of all sizes come back as they were", async () => {
   const conn = await gateway.dial(1);

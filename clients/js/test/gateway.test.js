@@ -95,6 +95,17 @@ test("connect fails without a gateway, and makes one attempt", async () => {
   assert.equal(clock.waiting, 0);
 });
 
+test("an error that no close follows fails the attempt, too", async () => {
+  const sockets = fakeSockets();
+  const clock = new FakeClock();
+  const failed = fails(connect(URL, { WebSocket: sockets, clock }), ConnectFailed);
+  sockets.last.readyState = 3;
+  sockets.last.onerror({});
+  await clock.turn(50);
+  await failed;
+  assert.equal(clock.waiting, 0);
+});
+
 test("connect gives up after its timeout, and by its signal", async () => {
   const sockets = fakeSockets();
   const clock = new FakeClock();

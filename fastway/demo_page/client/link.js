@@ -17,6 +17,8 @@ const MAX_REQUESTS = 10_000;
 const LOOK = 20;
 /** How late a timer may be. One that is later was held back: the machine slept, the page was hidden. */
 const LATE = 2000;
+/** How long after an error its close may come. */
+const CLOSE_FOLLOWS = 50;
 const OPEN = 1; // a WebSocket's readyState
 /** How the WebSocket is closed, for the gateway's log. */
 const ORDERLY = 1000;
@@ -55,7 +57,13 @@ export class Link {
         socket.onopen = () => this.#opened();
         socket.onmessage = ({ data }) => this.#received(data);
         socket.onclose = ({ code, reason }) => this.#gone({ code: code ?? 1006, reason: reason ?? "" });
-        socket.onerror = () => { }; // a close follows
+        // A close follows at once; but of one that was never open, not everywhere.
+        socket.onerror = () => {
+            if (this.#isOpen)
+                return;
+            settings.clock.clearTimeout(this.#timer);
+            this.#timer = settings.clock.setTimeout(() => this.#gone({ code: 1006, reason: "" }), CLOSE_FOLLOWS);
+        };
         const timeout = settings.connectTimeout;
         this.#timer = settings.clock.setTimeout(() => this.#end(new ConnectTimeout(url, timeout), SILENT), timeout);
     }
@@ -290,7 +298,7 @@ export class Link {
         clock.clearTimeout(this.#timer);
         clock.clearTimeout(this.#looking);
         const socket = this.#socket;
-        socket.onopen = socket.onmessage = socket.onclose = null;
+        socket.onopen = socket.onmessage = socket.onerror = socket.onclose = null;
         if (socket.readyState <= OPEN)
             socket.close(code);
         const conns = this.connections;
