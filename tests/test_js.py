@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from functools import lru_cache
@@ -21,7 +22,7 @@ from fastway.endpoint import EndpointConfig, GatewayPool, VirtualConnection
 from fastway.testing import LocalGateway
 from fastway.wire import CommandType, decode_command, encode_packet
 from tests.support import golden
-from tests.support.files import CHECKOUT
+from tests.support.files import CHECKOUT, scratch
 from tests.support.golden import KEY
 from tests.support.processes import free_ports
 from tests.support.waits import reactor
@@ -29,6 +30,18 @@ from tests.support.waits import reactor
 CLIENT = os.path.join(CHECKOUT, "clients", "js")
 BUILT = os.path.join(CHECKOUT, "fastway", "demo_page", "client")
 VECTORS = os.path.join(CHECKOUT, "tests", "vectors", "wire.json")
+
+PRINTS = {
+    "clients/js/README.md": [
+        "hello\n",
+        "3 bytes\n3 bytes\nthree\nclosed 1000 \n",
+        "",
+        "here I am\n",
+    ],
+    "docs/edge.md": ["hello\n"],
+    "docs/websocket.md": ["hello\n"],
+}
+"""Page -> what each of its programs prints."""
 
 
 @lru_cache
@@ -134,16 +147,19 @@ class GatewayTests(TestCase):
 
         self.restarted = Deferred.fromCoroutine(again())
 
+    async def node(self, *arguments: str) -> str:
+        """What node prints. It must end by itself, and well."""
+        # In a thread: who runs the tests may keep SIGCHLD from the reactor.
+        done = await deferToThread(
+            subprocess.run, (*node(), *arguments), capture_output=True, timeout=90, check=False
+        )
+        self.assertEqual(done.returncode, 0, (done.stdout + done.stderr).decode())
+        return done.stdout.decode()
+
     async def run_script(self) -> None:
         script = os.path.join(CLIENT, "test", "against_gateway.js")
         module = f"file://{BUILT}/index.js"
-        command, *more = node()
-        arguments = [*more, script, module, f"ws://127.0.0.1:{self.web}/"]
-        # In a thread: who runs the tests may keep SIGCHLD from the reactor.
-        done = await deferToThread(
-            subprocess.run, (command, *arguments), capture_output=True, timeout=90, check=False
-        )
-        self.assertEqual(done.returncode, 0, (done.stdout + done.stderr).decode())
+        await self.node(script, module, f"ws://127.0.0.1:{self.web}/")
         await self.restarted
 
     async def test_python(self) -> None:
@@ -157,6 +173,24 @@ class GatewayTests(TestCase):
         if gateway.service.native is None:
             raise self.skipTest("there is no relay here")
         await self.run_script()
+
+    async def test_pages(self) -> None:
+        """The programs of the pages run as they are, but for the port, and print what they say."""
+        await self.start("auto")
+        directory = scratch(self)
+        package = os.path.join(directory, "node_modules", "fastway-client")
+        shutil.copytree(BUILT, os.path.join(package, "dist"))
+        shutil.copy(os.path.join(CLIENT, "package.json"), package)
+        for page, prints in PRINTS.items():
+            with open(os.path.join(CHECKOUT, page), encoding="utf-8") as file:
+                programs = re.findall(r"^ *```js\n(.*?)^ *```", file.read(), re.S | re.M)
+            shown = []
+            for program in programs:
+                path = os.path.join(directory, "program.mjs")
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(program.replace("9080", str(self.web)))
+                shown.append(await self.node(path))
+            self.assertEqual(shown, prints, page)
 
 
 class BuildTests(SynchronousTestCase):
