@@ -142,7 +142,9 @@ class DemoPage:
         port = self._socket.getsockname()[1]
         host = address.host or "127.0.0.1"
         host = f"[{host}]" if ":" in host else host
-        names = {host, "127.0.0.1", "localhost", "[::1]"} if address.loopback else {host}
+        names = {host}
+        if address.loopback or not address.host:
+            names |= {"127.0.0.1", "localhost", "[::1]"}
         self.origins = tuple(sorted(f"http://{name}:{port}" for name in names))
         self.url = f"http://{host}:{port}/"
 

@@ -31,7 +31,6 @@ import {
   encodePing,
   FrameReader,
   HEAD,
-  MAX_ID,
   type Packet,
   PING,
   REFUSE,
@@ -288,9 +287,7 @@ export class Link implements Carrier {
     if (this.#conns.size >= MAX_CONNECTIONS) {
       throw new ProtocolError(`the gateway opened more than ${MAX_CONNECTIONS} connections`);
     }
-    // A counter that fell back has wrapped: from then on any id may be an old one.
-    const wrapped = connId < this.#highest / 2;
-    this.#highest = wrapped ? MAX_ID : Math.max(this.#highest, connId);
+    this.#highest = Math.max(this.#highest, connId);
     const conn = new Connection(this, connId, remoteId, incoming);
     this.#conns.set(connId, conn);
     return conn;

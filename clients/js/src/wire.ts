@@ -105,7 +105,6 @@ export class FrameReader {
   #body: Uint8Array | undefined;
   #size = 0; // of the message that is not whole
   #got = 0; // of it
-  #error: ProtocolError | undefined;
 
   /** @param maxPacket The largest legal length field, in bytes. */
   constructor(maxPacket: number = MAX_PACKET) {
@@ -123,7 +122,6 @@ export class FrameReader {
    * @throws ProtocolError: a length is none. The packets before it have been yielded.
    */
   *feed(data: Uint8Array): Generator<Packet, void, undefined> {
-    if (this.#error) throw this.#error;
     let at = 0;
     while (true) {
       if (!this.#body) {
@@ -155,8 +153,7 @@ export class FrameReader {
       const length = new DataView(this.#head.buffer).getUint32(0, true);
       if (length < 4 || length > this.#maxPacket) {
         const problem = length < 4 ? "below 4" : `over ${this.#maxPacket}`;
-        this.#error = new ProtocolError(`the gateway announced a packet of ${length}, ${problem}`);
-        throw this.#error;
+        throw new ProtocolError(`the gateway announced a packet of ${length}, ${problem}`);
       }
     }
     return taken;

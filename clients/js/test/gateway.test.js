@@ -1,6 +1,7 @@
 /** A gateway and its connections, on a WebSocket and a clock of the test's own. */
 
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import { test } from "node:test";
 
 import {
@@ -165,6 +166,15 @@ test("dials are answered in order, accepted and refused", async () => {
   assert.deepEqual(gateway.connections.map((one) => one.connId), [5, 6]);
 });
 
+test("answers that come out of order find their dials", async () => {
+  const { gateway, socket } = up();
+  const dials = [gateway.dial(1), gateway.dial(2)];
+  await settle();
+  socket.push(accept(5, 2), refuse(1));
+  assert.equal((await dials[1]).connId, 5);
+  await fails(dials[0], DialRefused);
+});
+
 test("a dial that nobody waits for any more is closed when it is accepted", async () => {
   const { gateway, socket, clock } = up({ dialTimeout: 3000 });
   const late = fails(gateway.dial(1), DialTimeout);
@@ -181,6 +191,21 @@ test("a dial that nobody waits for any more is closed when it is accepted", asyn
   socket.push(accept(5, 1), accept(6, 1), accept(7, 1));
   assert.equal((await kept).connId, 7);
   assert.deepEqual(socket.take(), [close(5), close(6)]);
+});
+
+test("a signal is heard whenever it is given, and forgotten when all is over", async () => {
+  const { gateway, socket } = up();
+  const early = new AbortController();
+  const aborted = fails(gateway.dial(1, { signal: early.signal }));
+  early.abort();
+  assert.equal((await aborted).name, "AbortError");
+  const { signal } = new AbortController();
+  const dialling = gateway.dial(1, { signal });
+  await settle();
+  assert.equal(getEventListeners(signal, "abort").length, 1);
+  socket.push(accept(5, 1), accept(6, 1));
+  await dialling;
+  assert.equal(getEventListeners(signal, "abort").length, 0);
 });
 
 test("ids that are none are refused", async () => {
@@ -261,6 +286,15 @@ test("text that is none closes that connection with BadText", async () => {
   await fails(conn.receive(), BadText);
 });
 
+test("so does text that waited when the server had closed; a mark of byte order is text", async () => {
+  const { conn, socket } = await dialled();
+  socket.push(packet(9527, "\ufeffx"), packet(9527, Buffer.from([0xff])), close(9527));
+  assert.equal(await conn.receiveText(), "\ufeffx");
+  await fails(conn.receiveText(), BadText);
+  await fails(conn.receive(), BadText);
+  assert.deepEqual(socket.take(), []);
+});
+
 // Closing.
 
 test("closed by the server: what is unread can be read; onclose has a code", async () => {
@@ -282,12 +316,14 @@ test("closed by the server: what is unread can be read; onclose has a code", asy
 
 test("closed here: told once, what is on its way is dropped, the id may come again", async () => {
   const { conn, socket, gateway } = await dialled();
-  socket.push(packet(9527, "unread"));
+  socket.push(packet(9527, "read"), packet(9527, "unread"), packet(9527, "unread"));
+  await conn.receive();
   let told = 0;
   conn.onclose = () => (told += 1);
   conn.close();
   conn.close();
   assert.equal(told, 1);
+  assert.deepEqual([conn.unread, conn.unreadBytes], [0, 0]);
   assert.deepEqual(socket.take(), [close(9527)]);
   for await (const _ of conn) assert.fail("it ends at once");
   socket.push(packet(9527, "crossed"), close(9527));
@@ -495,7 +531,7 @@ test("other messages are signs of life while the answer is behind them", async (
   }
   assert.ok(gateway.up);
   assert.deepEqual(socket.take(), [PING], "one ping");
-  await clock.turn(600);
+  await clock.turn(800);
   assert.equal(gateway.closed.constructor, PingTimeout);
 });
 
@@ -602,6 +638,10 @@ test("a gateway that breaks the protocol is lost, and closed", async () => {
     assert.equal(gateway.closed.cause.constructor, ProtocolError);
     assert.deepEqual(socket.closes, [4400]);
   }
+  const closing = await dialled();
+  closing.conn.close();
+  closing.socket.push(connected(9527, 1));
+  assert.equal(closing.gateway.closed.cause.constructor, ProtocolError, "it is not closed yet");
   const { gateway, socket } = up();
   socket.onmessage({ data: "text" });
   assert.equal(gateway.closed.cause.constructor, ProtocolError);
@@ -721,8 +761,29 @@ test("while it is away a dial waits, and what was there has ended", async () => 
   assert.equal(await (await again).receiveText(), "back");
   sockets.last.end();
   const late = fails(gateway.dial(1), DialTimeout);
+  await clock.turn(800);
+  sockets.last.open();
+  await settle();
+  assert.deepEqual(sockets.last.take(), [dial(1)]);
+  await clock.turn(1199);
+  assert.ok(clock.waiting > 1);
+  await clock.turn(1);
+  assert.match((await late).message, /within 2000 ms/, "waiting for both together");
+  sockets.last.end();
+  const never = fails(gateway.dial(1), DialTimeout);
   await clock.turn(2000);
-  assert.match((await late).message, /within 2000 ms/);
+  assert.match((await never).message, /within 2000 ms/);
+});
+
+test("who closes the gateway while it is told hears no more", () => {
+  const { gateway, socket } = up();
+  let told = 0;
+  gateway.onaccept = () => {
+    told += 1;
+    void gateway.close();
+  };
+  socket.push(connected(1, 1) + connected(2, 1));
+  assert.equal(told, 1);
 });
 
 test("a new link knows nothing of the old one's ids and bytes", async () => {

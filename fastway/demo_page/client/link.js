@@ -7,7 +7,7 @@
 import { Connection } from "./connection.js";
 import { ConnectFailed, ConnectionClosed, ConnectTimeout, DialRefused, FastwayError, GatewayLost, PingTimeout, ProtocolError, SendQueueFull, } from "./errors.js";
 import { Waiter } from "./waiting.js";
-import { ACCEPT, CLOSE, CONNECT, decodeCommand, encodeClose, encodeDial, encodePacket, encodePing, FrameReader, HEAD, MAX_ID, PING, REFUSE, } from "./wire.js";
+import { ACCEPT, CLOSE, CONNECT, decodeCommand, encodeClose, encodeDial, encodePacket, encodePing, FrameReader, HEAD, PING, REFUSE, } from "./wire.js";
 export const SUBPROTOCOL = "fastway";
 /** Virtual connections of one gateway that are open, or not yet said to be closed. */
 const MAX_CONNECTIONS = 65_536;
@@ -236,9 +236,7 @@ export class Link {
         if (this.#conns.size >= MAX_CONNECTIONS) {
             throw new ProtocolError(`the gateway opened more than ${MAX_CONNECTIONS} connections`);
         }
-        // A counter that fell back has wrapped: from then on any id may be an old one.
-        const wrapped = connId < this.#highest / 2;
-        this.#highest = wrapped ? MAX_ID : Math.max(this.#highest, connId);
+        this.#highest = Math.max(this.#highest, connId);
         const conn = new Connection(this, connId, remoteId, incoming);
         this.#conns.set(connId, conn);
         return conn;

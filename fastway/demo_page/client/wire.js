@@ -79,7 +79,6 @@ export class FrameReader {
     #body;
     #size = 0; // of the message that is not whole
     #got = 0; // of it
-    #error;
     /** @param maxPacket The largest legal length field, in bytes. */
     constructor(maxPacket = MAX_PACKET) {
         this.#maxPacket = maxPacket;
@@ -94,8 +93,6 @@ export class FrameReader {
      * @throws ProtocolError: a length is none. The packets before it have been yielded.
      */
     *feed(data) {
-        if (this.#error)
-            throw this.#error;
         let at = 0;
         while (true) {
             if (!this.#body) {
@@ -128,8 +125,7 @@ export class FrameReader {
             const length = new DataView(this.#head.buffer).getUint32(0, true);
             if (length < 4 || length > this.#maxPacket) {
                 const problem = length < 4 ? "below 4" : `over ${this.#maxPacket}`;
-                this.#error = new ProtocolError(`the gateway announced a packet of ${length}, ${problem}`);
-                throw this.#error;
+                throw new ProtocolError(`the gateway announced a packet of ${length}, ${problem}`);
             }
         }
         return taken;
