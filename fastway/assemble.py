@@ -27,6 +27,7 @@ from fastway.gateway import (
     WebSocketFactory,
 )
 from fastway.gateway.identities import Identities
+from fastway.gateway.proxied import Proxies, ProxyFactory
 from fastway.router import IdConflict, Limits
 from fastway.snet.config import SnetConfig
 from fastway.snet.listen import SnetFactory
@@ -55,6 +56,8 @@ def make_router_service(settings: Settings, reactor: Any) -> RouterService:
         factory = _factory(port, service)
         address = parse_address(port.where("address"), port.address)
         layers = [made for layer in LAYERS if (made := layer(port, reactor)) is not None]
+        if port.proxy_from:
+            layers.append(_proxied(port, factory))
         watched: list[Readable] = [layer.watched for layer in layers if layer.watched is not None]
         if isinstance(factory, ServerFactory) and factory.identities is not None:
             watched.append(factory.identities)
@@ -181,6 +184,29 @@ def _tls(port: PortSettings, reactor: Any) -> Layer | None:
     )
 
 
+def _proxied(port: PortSettings, factory: GatewayFactory) -> Layer:
+    """PROXY headers, before all that the port speaks.
+
+    Raises:
+        ConfigError: its address has something in it that would come before them.
+    """
+    given = port.where("proxy_from")
+    kind, colon, _ = port.address.strip().partition(":")
+    if colon and kind in ("ssl", "tls", "snet", "haproxy"):
+        instead = {
+            "haproxy": "give what is behind it",
+            "snet": f"give host:port, and --{port.side}-snet-enable",
+        }.get(kind, f"give host:port, and --{port.side}-tls-cert")
+        raise ConfigError(port.where("address"), f"{kind}: does not go with {given}; {instead}")
+    proxies = Proxies(port.proxy_from, port.proxy_others == "direct", given)
+    factory.proxies = proxies
+    if port.snet is None and port.tls is None:
+        return Layer("proxy", lambda inner: inner, given, figured=proxies, native=True)
+    return Layer(
+        "proxy", lambda inner: ProxyFactory(inner, factory, proxies), given, figured=proxies
+    )
+
+
 LAYERS = (_websocket, _snet, _tls)
 """What may stand between the connections of a port and its links, the innermost first."""
 
@@ -256,7 +282,7 @@ def _check_native_ports(settings: Settings, service: RouterService) -> None:
         if port.address.host is None:
             problem = f"{port.address.text} is no host:port address"
         else:
-            layer = port.layers[0]
+            layer = next(layer for layer in port.layers if not layer.native)
             problem = f"{layer.given} makes the {port.name} port speak {layer.name}"
         raise ConfigError(
             settings.relay.where("mode"),

@@ -32,6 +32,7 @@ class Greeting:
     word: bytes
     first: bytes = b""
     buffer: bytes = field(default=b"", init=False)
+    seconds: float | None = None
 
     def begin(self) -> bytes:
         return self.first
@@ -46,6 +47,9 @@ class Greeting:
 
     def refuse(self, reason: Reason) -> bytes:
         return b"no, " + reason.code.encode()
+
+    def why(self, reason: Reason) -> Reason:
+        return reason
 
 
 class ChainTests(SynchronousTestCase):

@@ -39,12 +39,16 @@ class Layer(NamedTuple):
         wrap: Makes the factory of the connections from that of what runs inside them.
         given: The option that asked for it, as the operator wrote it.
         watched: What it is made of, if that may change while the gateway runs.
+        figured: What has its figures, where that is not the factory.
+        native: The links themselves do it: it stands in nobody's way to the native core.
     """
 
     name: str
     wrap: Callable[[IProtocolFactory], Any]
     given: str = ""
     watched: Readable | None = None
+    figured: Any = None
+    native: bool = False
 
 
 class LightServer(tcp.Server):
@@ -191,7 +195,7 @@ class Port:
 
     Attributes:
         layers: Its layers, that of an `snet:...` address too.
-        wrapped: Their factories, for their figures.
+        wrapped: What has their figures: mostly their factories.
         outermost: The factory of its connections.
         listening: Twisted's port, while it is open.
     """
@@ -214,13 +218,13 @@ class Port:
         self.outermost: IProtocolFactory = cast(IProtocolFactory, factory)
         for layer in self.layers:
             self.outermost = layer.wrap(self.outermost)
-            self.wrapped.append(self.outermost)
+            self.wrapped.append(layer.figured or self.outermost)
         self._opening: Deferred[Any] | None = None
 
     @property
     def plain(self) -> bool:
         """Its links are TCP connections with nothing in between: the native core can have them."""
-        return self.address.host is not None and not self.wrapped
+        return self.address.host is not None and all(layer.native for layer in self.layers)
 
     def open(self, reactor: Any, native: Native | None) -> Deferred[None]:
         """Listen. Fails with StartError or ConfigError; `close` cancels it."""
