@@ -130,11 +130,11 @@ class GatewayFactory(Factory):
             return
         link = self.link(self, lane, facts_of(addr, transport))
         cast(Any, lane).link = link
-        link.begin()
+        link.begin(self.prefaces_of(addr))
 
-    def prefaces_of(self, facts: Facts) -> tuple[PrefaceFactory, ...]:
-        """What comes before a link of such a peer may talk."""
-        if self.proxies is None or not self.proxies.awaits(facts):
+    def prefaces_of(self, addr: IAddress | None) -> tuple[PrefaceFactory, ...]:
+        """What comes before a link from there may talk."""
+        if self.proxies is None or not self.proxies.awaits(addr):
             return self.prefaces
         return self.proxies.preface, *self.prefaces
 

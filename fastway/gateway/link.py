@@ -9,7 +9,7 @@ to LINGER seconds to take what is on its way -> gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
@@ -89,9 +89,6 @@ class LinkPort(Protocol):
     @property
     def service(self) -> LinkService: ...
 
-    def prefaces_of(self, facts: Facts) -> tuple[PrefaceFactory, ...]:
-        """What comes before a link of such a peer may talk."""
-
     def handshake_begins(self, link: GatewayLink) -> None:
         """One more is at its prefaces."""
 
@@ -146,18 +143,20 @@ class GatewayLink(Link):
         counts = self.lane.counts()
         return counts._replace(packets_in=counts.packets_in + self.routed)
 
-    def begin(self) -> None:
+    def begin(self, prefaces: Sequence[PrefaceFactory]) -> None:
         """Its lane is connected: say what comes first, or let it in.
 
         A TLS handshake counts among its prefaces: with a deadline of its own, and one of those of
         which so many may be under way.
+
+        Args:
+            prefaces: Those that come before it may talk.
         """
         service = self.factory.service
         service.connected.add(self)
         securing = self.lane.securing
         if not securing:
             self._is_known_by(self.lane.secured())  # of the connection below a stream
-        prefaces = self.factory.prefaces_of(self.facts)
         if not (securing or prefaces):
             self._admit(b"")
             return

@@ -78,17 +78,15 @@ class Proxies:
         self.probes = 0
         self.problem = f"{given or 'the list of proxies'} does not name it"
 
+    def awaits(self, address: IAddress | None) -> bool:
+        """Who comes from there must send a header, and a layer has not read it yet."""
+        return not isinstance(address, ToldAddress) and peer_of(address) in self.sources
+
     def refuses(self, address: IAddress | None) -> bool:
         """Who comes from there may not come in at all."""
         if self.direct or isinstance(address, ToldAddress):
             return False
         return peer_of(address) not in self.sources
-
-    def awaits(self, facts: Facts) -> bool:
-        """A header is to come first."""
-        if facts.via or facts.probe:
-            return False  # it came already, below the layers of the port
-        return ("unix" if facts.transport == "unix" else facts.host) in self.sources
 
     def preface(self) -> ProxyPreface:
         """What reads it."""
@@ -199,7 +197,7 @@ class ProxyFactory(WrappingFactory):
         self.waiting: dict[ProxyConnection, None] = {}
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        if peer_of(addr) in self.proxies.sources:
+        if self.proxies.awaits(addr):
             return ProxyConnection(self)
         if not self.port.trusts(addr):
             return None
