@@ -327,6 +327,21 @@ class BothWays(SynchronousTestCase):
                 self.assertEqual(log.lines, [])
         self.assertEqual(bed.proxies.figures().probes, 8)
 
+    def test_probe_by_its_address(self) -> None:
+        """Version 1 has no word for a check: HAProxy then names the connection's own address."""
+        bed = self.bed()
+        with LogLines() as log:
+            comer = bed.comer()
+            comer.send(line(PROXY, "10.0.0.1", 40001))
+            self.assertEqual(comer.facts, Facts("10.0.0.2:40001", "other", probe=True))
+            comer.end(ConnectionLost())
+        self.assertEqual(log.lines, [])
+        near = bed.comer()
+        near.send(line(PROXY, "10.0.0.1", 40001))
+        self.assertEqual(near.facts.name, "10.0.0.2:40001")
+        self.assertFalse(near.facts.probe)
+        self.assertEqual(str(bed.proxies.figures()), "1 clients, 1 checks of the proxies' own")
+
     def test_probe_that_takes_part(self) -> None:
         """UNKNOWN may be somebody who plays: his lines are those of any client."""
         bed = self.bed()

@@ -52,7 +52,7 @@ class ProxyFigures:
 
     Attributes:
         clients: Those that told of a client.
-        probes: Those of a proxy that speaks for itself.
+        probes: Those of a proxy that spoke for itself.
     """
 
     clients: int
@@ -102,11 +102,16 @@ class Proxied(Done):
     """The header is there."""
 
     header: Header = NOBODY
+    proxies: Proxies | None = None
 
     def told(self, facts: Facts) -> Facts:
-        header = self.header
-        if not header.source:
+        header, proxies = self.header, self.proxies
+        assert proxies is not None
+        if header.source in ("", facts.name):
+            # Its own address too: HAProxy's checks in version 1, which has no word for them.
+            proxies.probes += 1
             return replace(facts, probe=True)
+        proxies.clients += 1
         tls = header.tls
         return replace(
             facts,
@@ -137,11 +142,7 @@ class ProxyPreface:
         if found is None:
             return b""
         header, rest = found
-        if header.source:
-            self._proxies.clients += 1
-        else:
-            self._proxies.probes += 1
-        return Proxied(rest, header=header)
+        return Proxied(rest, header=header, proxies=self._proxies)
 
     def refuse(self, reason: Reason) -> bytes:
         return b""
