@@ -12,8 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define KEEP_PIECE 16384
-
 /* Put bytes behind those that wait to be cut. False: no memory; the link has failed. */
 bool keep(struct relay *relay, struct link *link, const uint8_t *data, size_t size)
 {
@@ -138,10 +136,11 @@ void lose_socket(struct relay *relay, struct link *link, int error)
 /* Read some of what the kernel has and keep it; returns what recv does. */
 static ssize_t keep_some(struct relay *relay, struct link *link)
 {
-    uint8_t data[KEEP_PIECE];
+    uint8_t data[KEEP_PIECE + TLS_RECORD];
     ssize_t got;
+    bool full;
     do
-        got = recv(link->fd, data, sizeof data, MSG_DONTWAIT);
+        got = receive(relay, link, data, KEEP_PIECE, &full);
     while (got < 0 && errno == EINTR);
     if (got <= 0)
         return got;
@@ -181,7 +180,7 @@ void hear_end(struct relay *relay, struct link *link)
             return; /* epoll tells of it again */
     if (got == 0) {
         link->ended = true;
-        if (link->waiting_bytes == 0 && has_rest(link))
+        if (!owes(link) && has_rest(link))
             close_early(relay, link);
     } else if (errno != EAGAIN && !link->failed) {
         lose_socket(relay, link, errno);

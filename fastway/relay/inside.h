@@ -9,6 +9,7 @@
  *     turn.c    epoll, the work of a turn and its bounds, events
  *     cut.c     bytes into packets, and whose they are
  *     queue.c   what waits for a link, and writing it
+ *     tls.c     links whose bytes are sealed
  *     hold.c    fair shares and holds
  *     end.c     how links end, and what they said before is kept
  *     memory.c  the limit, and who goes for it
@@ -28,7 +29,9 @@
 #define MIN_LENGTH 4u    /* the smallest legal length field */
 #define READY 1024       /* sockets that epoll tells of at once */
 #define PIECE (256u << 10) /* bytes that may wait unwritten for a link that is not blocked */
+#define KEEP_PIECE 16384u  /* bytes of one read of a link that is not read from */
 #define SLOTS 1024       /* of the wheel, a tick each */
+#define TLS_RECORD 16384u /* bytes of a record of TLS, at most */
 
 /* A doubly linked list with a head of its own; a node of no list is zero. */
 struct node {
@@ -105,12 +108,24 @@ struct jam {
     uint32_t sender_count;
 };
 
+/* What a link has whose bytes OpenSSL seals and opens. Its objects are the caller's, and live as
+ * long as the link is not dead. */
+struct tls {
+    void *ssl, *into, *from;
+    struct chunk *out; /* sealed, and not yet taken by its socket */
+    uint64_t error;    /* OpenSSL's first, of what broke it */
+    bool broken;
+    bool closed; /* the peer has said that nothing more comes, */
+    bool said;   /* and so have we */
+};
+
 /* There are many, and most of them idle: what few of them need is better kept elsewhere. */
 struct link {
     void *owner;
     const struct relay_port *port;
     struct jam *jam;      /* NULL: it has none; it has one while it is blocked */
     struct share *shares; /* of others' queues */
+    struct tls *tls;      /* NULL: its bytes are not sealed */
     /* What goes out. */
     struct chunk *out_head, *out_tail;
     uint64_t waiting_bytes, waiting_packets;
@@ -151,7 +166,7 @@ struct link {
     bool shut : 1;
     bool reset : 1;
 };
-_Static_assert(sizeof(struct link) <= 264, "malloc has room for 264, and then 16 more for each");
+_Static_assert(sizeof(struct link) <= 280, "malloc has room for 280, and then 16 more for each");
 
 struct pair {
     uint32_t conn_id; /* 0: free */
@@ -174,8 +189,10 @@ struct relay {
     struct relay_totals totals;
     struct relay_port ports[RELAY_PORTS];
     int port_count;
-    uint8_t *scratch;
+    uint8_t *scratch; /* for what one read brings, opened */
+    uint8_t *sealed;  /* and before */
     size_t scratch_size;
+    struct relay_library library;
 
     struct link **links; /* by index; NULL: free */
     uint32_t *free_indices;
@@ -238,6 +255,21 @@ static inline bool writes(const struct link *link)
     return link->state != DEAD && link->fd >= 0 && !link->failed && !link->shut && !link->lost;
 }
 
+/* It still has to tell its peer that TLS ends here. */
+static inline bool says_goodbye(const struct link *link)
+{
+    const struct tls *tls = link->tls;
+    return tls != NULL && link->state != OPEN && !tls->said && !tls->broken && !link->reset
+           && !link->failed;
+}
+
+/* Its socket has to take something yet. */
+static inline bool owes(const struct link *link)
+{
+    return link->waiting_bytes > 0 || (link->tls != NULL && link->tls->out != NULL)
+           || says_goodbye(link);
+}
+
 /* What it says counts, now. */
 static inline bool may_talk(const struct link *link)
 {
@@ -292,12 +324,19 @@ bool queue_bytes(struct relay *relay, struct link *link, const uint8_t *data, si
                  uint32_t packets, bool force);
 void queue_chunks(struct relay *relay, struct link *link, struct chunk *head, struct chunk *tail,
                   uint64_t size, uint32_t packets);
+void take(struct relay *relay, struct link *link, size_t size);
 void drop_output(struct relay *relay, struct link *link);
 void write_link(struct relay *relay, struct link *link);
 void write_later(struct relay *relay, struct link *link);
 void judge(struct relay *relay);
 void clear_jam(struct link *link);
 uint64_t bytes_acked(const struct link *link);
+
+/* tls.c */
+struct iovec;
+ssize_t receive(struct relay *relay, struct link *link, uint8_t *data, size_t size, bool *full);
+ssize_t send_tls(struct relay *relay, struct link *link, const struct iovec *vector, int count);
+void drop_sealed(struct relay *relay, struct link *link);
 
 /* hold.c */
 bool account(struct relay *relay, struct link *from, struct link *to, uint64_t size);

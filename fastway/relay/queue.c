@@ -95,7 +95,7 @@ void queue_chunks(struct relay *relay, struct link *link, struct chunk *head, st
     count_added(relay, link, size, packets);
 }
 
-static void take(struct relay *relay, struct link *link, size_t size)
+void take(struct relay *relay, struct link *link, size_t size)
 {
     uint64_t packets = 0;
     size_t left = size;
@@ -125,6 +125,7 @@ void drop_output(struct relay *relay, struct link *link)
     pool_put_list(relay->pool, link->out_head);
     link->out_head = link->out_tail = NULL;
     count_removed(relay, link, link->waiting_bytes, link->waiting_packets);
+    drop_sealed(relay, link);
     link->blocked = false;
     link->tell_taken = UINT64_MAX;
     if (link->jam != NULL)
@@ -144,8 +145,8 @@ uint64_t bytes_acked(const struct link *link)
     return acked;
 }
 
-/* One gathered write; returns what send and sendmsg do. */
-static ssize_t write_some(struct link *link, size_t *offered)
+/* One gathered write; returns what send and sendmsg do. `all`: the socket took what it was offered. */
+static ssize_t write_some(struct relay *relay, struct link *link, bool *all)
 {
     struct iovec vector[VECTOR];
     int count = 0;
@@ -156,11 +157,19 @@ static ssize_t write_some(struct link *link, size_t *offered)
         vector[count].iov_len = chunk_length(chunk);
         size += vector[count++].iov_len;
     }
-    *offered = size;
+    ssize_t sent;
     struct msghdr message = {.msg_iov = vector, .msg_iovlen = (size_t)count};
+    if (link->tls != NULL) {
+        sent = send_tls(relay, link, vector, count);
+        *all = link->tls->out == NULL;
+        return sent;
+    }
     if (count == 1)
-        return send(link->fd, vector->iov_base, vector->iov_len, MSG_NOSIGNAL);
-    return sendmsg(link->fd, &message, MSG_NOSIGNAL);
+        sent = send(link->fd, vector->iov_base, vector->iov_len, MSG_NOSIGNAL);
+    else
+        sent = sendmsg(link->fd, &message, MSG_NOSIGNAL);
+    *all = sent == (ssize_t)size;
+    return sent;
 }
 
 static struct jam *make_jam(struct link *link)
@@ -226,9 +235,9 @@ void write_link(struct relay *relay, struct link *link)
     }
     uint64_t written = 0;
     bool blocked = false;
-    while (link->waiting_bytes > 0 && written < WRITE_MOST) {
-        size_t offered;
-        ssize_t sent = write_some(link, &offered);
+    while (owes(link) && written < WRITE_MOST) {
+        bool all;
+        ssize_t sent = write_some(relay, link, &all);
         if (sent < 0) {
             if (errno == EINTR)
                 continue;
@@ -241,7 +250,7 @@ void write_link(struct relay *relay, struct link *link)
         }
         written += (uint64_t)sent;
         take(relay, link, (size_t)sent);
-        if ((size_t)sent < offered) {
+        if (!all) {
             blocked = true;
             break;
         }
@@ -252,7 +261,7 @@ void write_link(struct relay *relay, struct link *link)
         link->blocked = false;
     else if (!link->blocked)
         note_blocked(relay, link);
-    if (!blocked && link->waiting_bytes > 0)
+    if (!blocked && owes(link))
         mark_dirty(relay, link);
     else if (!blocked && link->state != OPEN)
         finish(relay, link);
@@ -260,7 +269,7 @@ void write_link(struct relay *relay, struct link *link)
         close_early(relay, link);
     update_interest(relay, link);
     let_go_drained(relay, link);
-    if (link->waiting_bytes == 0 && !link->failed)
+    if (link->waiting_bytes == 0 && !link->failed && !link->blocked)
         clear_jam(link);
 }
 

@@ -236,7 +236,8 @@ static void read_link(struct relay *relay, struct link *link)
     size_t size = (size_t)link->port->read_size;
     link->greedy = false;
     for (int reads = 0; reads < READS; reads++) {
-        ssize_t got = recv(link->fd, relay->scratch, size, 0);
+        bool full;
+        ssize_t got = receive(relay, link, relay->scratch, size, &full);
         if (got < 0) {
             if (errno == EINTR)
                 continue;
@@ -267,7 +268,7 @@ static void read_link(struct relay *relay, struct link *link)
         size_t used = cut(relay, link, relay->scratch, (size_t)got);
         if (used < (size_t)got && link->state == OPEN && !link->broken)
             keep(relay, link, relay->scratch + used, (size_t)got - used);
-        if ((size_t)got < size || !may_talk(link) || has_rest(link) || link->lost)
+        if (!full || !may_talk(link) || has_rest(link) || link->lost)
             return;
         if (out_of_time(relay))
             break;

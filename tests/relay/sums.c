@@ -17,6 +17,11 @@ static struct sum sum_of(const struct chunk *chunk)
     return sum;
 }
 
+static bool sealed_waits(const struct link *link)
+{
+    return link->tls != NULL && link->tls->out != NULL;
+}
+
 static bool has_share(const struct link *from, const struct share *share)
 {
     const struct share *one = from->shares;
@@ -35,7 +40,8 @@ static void check_jam(const struct link *to)
         return;
     }
     CHECK(jam->link == to);
-    CHECK(to->waiting_bytes > 0 || to->failed || to->lost || to->reset || to->state == DEAD);
+    CHECK(to->waiting_bytes > 0 || (to->blocked && sealed_waits(to)) || to->failed || to->lost
+          || to->reset || to->state == DEAD);
     for (struct node *node = jam->senders.next; node != &jam->senders; node = node->next) {
         const struct share *share = OWNER_OF(node, struct share, to_node);
         CHECK(share->to == to && share->last >= last);
@@ -69,7 +75,7 @@ static void check_waiting(const struct link *link)
 {
     if (link->fd < 0 || link->lost || listed(&link->work_node))
         return;
-    if (link->waiting_bytes > 0)
+    if (link->waiting_bytes > 0 || sealed_waits(link))
         CHECK(listed(&link->dirty_node) || (link->blocked && link->interest & EPOLLOUT));
     if (may_talk(link)) {
         CHECK(!has_rest(link));
@@ -93,6 +99,8 @@ void check_sums(const struct relay *relay, int settled)
         CHECK(out.bytes == link->waiting_bytes && out.packets == link->waiting_packets);
         CHECK(in.bytes + (link->in_bytes < HEAD ? link->in_bytes : HEAD) == link->in_bytes);
         CHECK(rest.bytes == link->rest_bytes);
+        if (link->tls != NULL)
+            out.sizes += sum_of(link->tls->out).sizes;
         CHECK(link->state != DEAD || out.sizes + in.sizes + rest.sizes == 0);
         CHECK(holds_of(link) == link->held);
         check_jam(link);
