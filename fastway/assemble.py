@@ -27,11 +27,15 @@ from fastway.gateway import (
     WebSocketFactory,
 )
 from fastway.gateway.identities import Identities
+from fastway.logs import make_logger
+from fastway.relay import openssl
 from fastway.router import IdConflict, Limits
 from fastway.snet.config import SnetConfig
 from fastway.snet.listen import SnetFactory
 from fastway.watched import Readable, Watcher
 from fastway.websocket import Policy
+
+log = make_logger("fastway.gateway")
 
 
 def make_router_service(settings: Settings, reactor: Any) -> RouterService:
@@ -177,7 +181,11 @@ def _tls(port: PortSettings, reactor: Any) -> Layer | None:
     )
     store = CertificateStore(port.side, places, contexts)
     return Layer(
-        "tls", lambda factory: TlsFactory(factory, reactor, contexts, store), given, store
+        "tls",
+        lambda factory: TlsFactory(factory, reactor, contexts, store),
+        given,
+        store,
+        native=not (relay.missing() or openssl.problem()),
     )
 
 
@@ -241,6 +249,10 @@ def _make_native(settings: Settings, service: RouterService, reactor: Any) -> st
         )
     except OSError as error:
         raise StartError(f"the native relay cannot be made: {error.strerror}") from None
+    if openssl.problem() and any(port.layer("tls") for port in service.ports):
+        log.warn(
+            "packets of ports with TLS take the Python path: {problem}", problem=openssl.problem()
+        )
     return f"the native relay; its memory pool is {pool.type}"
 
 
@@ -256,8 +268,10 @@ def _check_native_ports(settings: Settings, service: RouterService) -> None:
         if port.address.host is None:
             problem = f"{port.address.text} is no host:port address"
         else:
-            layer = port.layers[0]
+            layer = next(layer for layer in port.layers if not layer.native)
             problem = f"{layer.given} makes the {port.name} port speak {layer.name}"
+            if layer.name == "tls":
+                problem += f", and {relay.missing() or openssl.problem()}"
         raise ConfigError(
             settings.relay.where("mode"),
             f"packets of {port.name}s would not take the native path, because {problem}; "

@@ -156,7 +156,7 @@ class GatewayLink(Link):
         if not (securing or self.factory.prefaces):
             self._admit(b"")
             return
-        self._chain = Chain(self.facts, self.factory.prefaces)
+        self._chain = Chain(self.facts, (*self.lane.prefaces, *self.factory.prefaces))
         first = self._chain.begin()
         if first:
             self.lane.write(first)
@@ -224,6 +224,14 @@ class GatewayLink(Link):
             self.lane.write(answer)
         if rest is None:
             return
+        if chain.secure is not None:
+            connection, chain.secure = chain.secure, None
+            self.lane.secure(connection, rest)
+            first = chain.begin()
+            if first:
+                self.lane.write(first)
+            self.is_secure()
+            return
         self._chain = None
         self.facts = chain.facts
         self.factory.handshakes.pop(self, None)
@@ -234,12 +242,12 @@ class GatewayLink(Link):
         if self._chain is None or self.lost is not None:
             return
         self._is_known_by(self.lane.secured())
-        if self.factory.prefaces:
+        if self._chain.over:
+            self.bytes_came(b"")
+        else:
             wheel = self.factory.service.wheel
             wheel.forget(self)
             wheel.watch(self, wheel.seconds() + TIMEOUT)
-        else:
-            self.bytes_came(b"")
 
     def packets_came(self, runs: Iterable[Run], most: int) -> list[Run]:
         return self.factory.service.router.receive(self, runs, most)

@@ -39,12 +39,14 @@ class Layer(NamedTuple):
         wrap: Makes the factory of the connections from that of what runs inside them.
         given: The option that asked for it, as the operator wrote it.
         watched: What it is made of, if that may change while the gateway runs.
+        native: The native core can have the connections too.
     """
 
     name: str
     wrap: Callable[[IProtocolFactory], Any]
     given: str = ""
     watched: Readable | None = None
+    native: bool = False
 
 
 class LightServer(tcp.Server):
@@ -175,8 +177,8 @@ class Native(Protocol):
     def totals(self) -> Totals:
         """What it has counted in all."""
 
-    def listen(self, fd: int, family: int, factory: Any) -> Any:
-        """A port for a bound, listening socket."""
+    def listen(self, fd: int, family: int, factory: Any, tls: Any) -> Any:
+        """A port for a bound, listening socket; `tls`: its layer's factory, None: it has none."""
 
 
 class Port:
@@ -219,14 +221,24 @@ class Port:
 
     @property
     def plain(self) -> bool:
-        """Its links are TCP connections with nothing in between: the native core can have them."""
-        return self.address.host is not None and not self.wrapped
+        """Its links are TCP connections with nothing in between, or only what the native core
+        speaks: it can have them."""
+        return self.address.host is not None and all(layer.native for layer in self.layers)
+
+    def layer(self, name: str) -> Any:
+        """The factory of a layer; None: it has none of that name."""
+        pairs = zip(self.layers, self.wrapped, strict=True)
+        return next((made for layer, made in pairs if layer.name == name), None)
 
     def open(self, reactor: Any, native: Native | None) -> Deferred[None]:
         """Listen. Fails with StartError or ConfigError; `close` cancels it."""
         adopt: Any = partial(CalmPort.adopt, reactor)
         if native is not None and self.plain:
-            adopt = native.listen
+            tls = self.layer("tls")
+
+            def adopt(fd: int, family: int, _: Any) -> Any:
+                return native.listen(fd, family, self.factory, tls)
+
         opening = self.address.listen(reactor, self.outermost, self.reuse_port, adopt)
         self._opening = opening
         return opening.addCallback(self._opened)

@@ -5,7 +5,8 @@ what it learnt. No clock (a port has one deadline for the whole chain) and no so
 lane can carry it.
 
 A port names its prefaces in the order in which their bytes come. Those that exist are the server's
-key handshake (spec section 3), and the request for a WebSocket (`fastway.gateway.websocket`).
+key handshake (spec section 3), the request for a WebSocket (`fastway.gateway.websocket`), and TLS
+where its lane leaves it to us (`fastway.gateway.tls`).
 """
 
 from __future__ import annotations
@@ -36,12 +37,15 @@ class Done:
         learnt: Attributes of `Facts` that are known now.
         answer: What is sent now.
         framing: How bytes look from now on, in both directions; None: as they did.
+        secure: A TLS connection, by which bytes are sealed and opened from now on; the rest is not
+            opened yet.
     """
 
     rest: bytes = b""
     learnt: Mapping[str, Any] = field(default_factory=dict)
     answer: bytes = b""
     framing: Framing | None = None
+    secure: Any = None
 
     def told(self, facts: Facts) -> Facts:
         """The facts with what was learnt."""
@@ -100,15 +104,22 @@ class Chain:
     Attributes:
         facts: What is known of the link by now.
         framing: How its bytes look behind the prefaces; None: they are packets.
+        secure: A TLS connection that its lane has to take over before the chain goes on.
     """
 
-    __slots__ = ("_current", "_waiting", "facts", "framing")
+    __slots__ = ("_current", "_waiting", "facts", "framing", "secure")
 
     def __init__(self, facts: Facts, prefaces: Sequence[PrefaceFactory]) -> None:
         self.facts = facts
         self.framing: Framing | None = None
+        self.secure: Any = None
         self._waiting = list(prefaces)
         self._current: Preface | None = None
+
+    @property
+    def over(self) -> bool:
+        """None is under way, and none follows."""
+        return self._current is None and not self._waiting
 
     def begin(self) -> bytes:
         """What is sent first; each preface begins when the one before it is over."""
@@ -121,7 +132,8 @@ class Chain:
         """Take bytes.
 
         Returns:
-            What is to be sent, and the bytes behind the last preface once all are over.
+            What is to be sent, and the bytes behind the last preface once all are over, or behind
+            the one that made `secure`; then the lane brings them again.
 
         Raises:
             RemoteError: see `Preface.feed`.
@@ -136,7 +148,11 @@ class Chain:
             self.framing = result.framing or self.framing
             data = result.rest
             self._current = None
-            answers += result.answer, self.begin()
+            answers.append(result.answer)
+            self.secure = result.secure
+            if result.secure is not None:
+                break  # what follows is said inside of it
+            answers.append(self.begin())
         return b"".join(answers), data
 
     def refuse(self, reason: Reason) -> bytes:
