@@ -185,12 +185,13 @@ class TlsHandshake:
         handshakes: Where it counts.
     """
 
-    __slots__ = ("_connection", "_handshakes")
+    __slots__ = ("_connection", "_handshakes", "_over")
 
     def __init__(self, context: SSL.Context, handshakes: Handshakes) -> None:
         self._handshakes = handshakes
         self._connection = SSL.Connection(context, None)
         self._connection.set_accept_state()
+        self._over = False
         handshakes.begins()
 
     def begin(self) -> bytes:
@@ -205,8 +206,10 @@ class TlsHandshake:
             except SSL.WantReadError:
                 continue
             except SSL.Error as error:
+                self._over = True
                 self._handshakes.fails(error)
                 raise TlsFailed(cause_of(error), self._sealed()) from None
+            self._over = True
             self._handshakes.is_over(connection)
             # What came behind it in its last piece is in its memory, and goes with it.
             return Done(data[place + MORSEL :], answer=self._sealed(), secure=connection)
@@ -216,8 +219,9 @@ class TlsHandshake:
         return b""
 
     def lost(self) -> None:
-        """The connection is gone, before it was over."""
-        self._handshakes.fails(None)
+        """The connection is gone."""
+        if not self._over:
+            self._handshakes.fails(None)
 
     def _sealed(self) -> bytes:
         """What it wants sent."""
