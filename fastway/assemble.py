@@ -109,7 +109,7 @@ def _websocket(port: PortSettings, _reactor: Any) -> Layer | None:
     """WebSocket, if that port speaks it: its factory does so itself."""
     if not isinstance(port, WebSocketPortSettings):
         return None
-    return Layer("ws", lambda factory: factory, port.where("address"))
+    return Layer("ws", None, port.where("address"))
 
 
 def _snet(port: PortSettings, reactor: Any) -> Layer | None:
@@ -150,7 +150,7 @@ def _tls(port: PortSettings, reactor: Any) -> Layer | None:
     given = tls.where("cert" if tls.cert else "directory")
     try:
         from fastway.certificates import CertificateStore, Places
-        from fastway.gateway.tls import Contexts, TlsFactory
+        from fastway.gateway.tls import HTTP, PROTOCOLS, Contexts, TlsFactory
     except ImportError as error:
         raise ConfigError(given, not_installed(error, "tls:")) from None
     if port.address.strip().startswith(("ssl:", "tls:", "snet:")):
@@ -170,7 +170,11 @@ def _tls(port: PortSettings, reactor: Any) -> Layer | None:
 
     # Absolute, because twistd changes to another directory later.
     contexts = Contexts(
-        tls.min_version, tls.client_auth, absolute(tls.client_ca), tls.where("client_ca")
+        tls.min_version,
+        tls.client_auth,
+        absolute(tls.client_ca),
+        tls.where("client_ca"),
+        HTTP if isinstance(port, WebSocketPortSettings) else PROTOCOLS,
     )
     places = Places(
         absolute(tls.cert),
@@ -179,7 +183,7 @@ def _tls(port: PortSettings, reactor: Any) -> Layer | None:
         tls.where("cert"),
         tls.where("directory"),
     )
-    store = CertificateStore(port.side, places, contexts)
+    store = CertificateStore(port.name, places, contexts)
     return Layer(
         "tls",
         lambda factory: TlsFactory(factory, reactor, contexts, store),
@@ -268,7 +272,7 @@ def _check_native_ports(settings: Settings, service: RouterService) -> None:
         if port.address.host is None:
             problem = f"{port.address.text} is no host:port address"
         else:
-            layer = next(layer for layer in port.layers if not layer.native)
+            layer = next(one for one in port.layers if one.wrap and not one.native)
             problem = f"{layer.given} makes the {port.name} port speak {layer.name}"
             if layer.name == "tls":
                 problem += f", and {relay.missing() or openssl.problem()}"

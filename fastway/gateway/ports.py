@@ -36,14 +36,15 @@ class Layer(NamedTuple):
 
     Attributes:
         name: What operators call it.
-        wrap: Makes the factory of the connections from that of what runs inside them.
+        wrap: Makes the factory of the connections from that of what runs inside them; None: the
+            port's own factory speaks it, on any lane.
         given: The option that asked for it, as the operator wrote it.
         watched: What it is made of, if that may change while the gateway runs.
         native: The native core can have the connections too.
     """
 
     name: str
-    wrap: Callable[[IProtocolFactory], Any]
+    wrap: Callable[[IProtocolFactory], Any] | None
     given: str = ""
     watched: Readable | None = None
     native: bool = False
@@ -193,7 +194,7 @@ class Port:
 
     Attributes:
         layers: Its layers, that of an `snet:...` address too.
-        wrapped: Their factories, for their figures.
+        wrapped: Their factories, for their figures; that of a layer without one is the port's.
         outermost: The factory of its connections.
         listening: Twisted's port, while it is open.
     """
@@ -215,7 +216,8 @@ class Port:
         self.listening: IListeningPort | None = None
         self.outermost: IProtocolFactory = cast(IProtocolFactory, factory)
         for layer in self.layers:
-            self.outermost = layer.wrap(self.outermost)
+            if layer.wrap is not None:
+                self.outermost = layer.wrap(self.outermost)
             self.wrapped.append(self.outermost)
         self._opening: Deferred[Any] | None = None
 
@@ -223,7 +225,9 @@ class Port:
     def plain(self) -> bool:
         """Its links are TCP connections with nothing in between, or only what the native core
         speaks: it can have them."""
-        return self.address.host is not None and all(layer.native for layer in self.layers)
+        return self.address.host is not None and all(
+            layer.wrap is None or layer.native for layer in self.layers
+        )
 
     def layer(self, name: str) -> Any:
         """The factory of a layer; None: it has none of that name."""

@@ -124,6 +124,7 @@ def try_out() -> None:
         queue_bytes=4096,
         write_timeout=0.0,
         holds=False,
+        frame_limit=0,
     )
     core.library(*library())
 

@@ -59,8 +59,9 @@ struct relay *relay_new(const struct relay_config *config)
 
 static void free_link(struct link *link)
 {
-    if (link != NULL)
-        free(link->tls);
+    clear_jam(link);
+    ws_free(link->ws);
+    free(link->tls);
     free(link);
 }
 
@@ -73,7 +74,6 @@ void relay_free(struct relay *relay)
         drop_input(relay, link);
         drop_output(relay, link);
         forget_shares(relay, link);
-        clear_jam(link);
         if (link->fd >= 0)
             close(link->fd);
     }
@@ -85,7 +85,8 @@ void relay_free(struct relay *relay)
             pool_put(relay->pool, data);
     }
     for (uint32_t index = 0; index < relay->link_end; index++)
-        free_link(relay->links[index]);
+        if (relay->links[index] != NULL)
+            free_link(relay->links[index]);
     if (relay->epoll >= 0)
         close(relay->epoll);
     if (relay->wake >= 0)
@@ -247,7 +248,7 @@ void relay_set_owner(struct relay *relay, relay_handle handle, void *owner)
 /* The verbs. */
 
 void relay_start(struct relay *relay, relay_handle handle, const void *data, size_t size,
-                 double now)
+                 enum relay_framing framing, double now)
 {
     struct link *link = find(relay, handle);
     if (link == NULL || link->state != OPEN || link->started)
@@ -266,7 +267,14 @@ void relay_start(struct relay *relay, relay_handle handle, const void *data, siz
             link->rest_tail = tail;
         }
     }
-    if (has_rest(link))
+    if (framing == RELAY_WEBSOCKET && !link->broken) {
+        link->ws = ws_new(link->waiting_bytes);
+        if (link->ws == NULL)
+            fail(relay, link, RELAY_NO_MEMORY);
+        else
+            unwrap_rest(relay, link);
+    }
+    if (has_rest(link) || link->ended)
         go_on_soon(relay, link);
 }
 
@@ -350,6 +358,8 @@ void relay_close(struct relay *relay, relay_handle handle, enum relay_end how)
     } else if (link->state == CLOSING) {
         return;
     }
+    if (link->ws != NULL)
+        how = ws_end(link, how);
     link->state = how == RELAY_HALF ? HALF : CLOSING;
     if (link->jam != NULL) {
         link->jam->over_packets = link->jam->over_bytes = 0;
@@ -374,7 +384,6 @@ void *relay_release(struct relay *relay, relay_handle handle)
     relay->links[link->index] = NULL;
     relay->free_indices[relay->free_count++] = link->index;
     relay->totals.links--;
-    clear_jam(link);
     free_link(link);
     return owner;
 }

@@ -12,7 +12,6 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 
 /* OpenSSL's memory never shrinks: so much of a link is the largest that it ever has to hold, in
  * either direction. */
@@ -75,7 +74,7 @@ static bool keep_sealed(struct relay *relay, struct link *link, const uint8_t *d
 }
 
 /* What the socket takes now of some bytes; -1: it failed. */
-static ssize_t offer(struct link *link, const uint8_t *data, size_t size)
+static ssize_t give(struct link *link, const uint8_t *data, size_t size)
 {
     ssize_t sent;
     do
@@ -92,7 +91,7 @@ static bool send_sealed(struct relay *relay, struct link *link)
     struct chunk *out = link->tls->out;
     if (out == NULL)
         return true;
-    ssize_t sent = offer(link, chunk_bytes(out) + out->start, chunk_length(out));
+    ssize_t sent = give(link, chunk_bytes(out) + out->start, chunk_length(out));
     if (sent < 0)
         return false;
     out->start += (uint32_t)sent;
@@ -113,7 +112,7 @@ static bool push(struct relay *relay, struct link *link)
     while ((size = relay->library.BIO_read(link->tls->from, sealed, sizeof sealed)) > 0) {
         ssize_t sent = 0;
         if (link->tls->out == NULL)
-            sent = offer(link, sealed, (size_t)size);
+            sent = give(link, sealed, (size_t)size);
         if (sent < 0)
             return false;
         if (sent < size && !keep_sealed(relay, link, sealed + sent, (size_t)(size - sent))) {
@@ -185,21 +184,17 @@ static void see_end(struct relay *relay, struct link *link)
     }
 }
 
-/* As recv, of what the socket has of a link whose bytes may be sealed; a part of a record is
- * EAGAIN. `data` has room for TLS_RECORD more than `size`, and may get so much more. `full`: there
- * may be more. */
-ssize_t receive(struct relay *relay, struct link *link, uint8_t *data, size_t size, bool *full)
+/* What read_socket does. A part of a record is EAGAIN. */
+ssize_t tls_read(struct relay *relay, struct link *link, uint8_t *data, size_t size, bool *full)
 {
     struct tls *tls = link->tls;
-    if (tls == NULL) {
-        ssize_t came = recv(link->fd, data, size, MSG_DONTWAIT);
-        *full = came >= 0 && (size_t)came == size;
-        return came;
-    }
     size_t got = 0;
     *full = true;
-    for (size_t all = 0; got == 0 && *full && all < 2 * TLS_RECORD && !tls->closed && !tls->broken;) {
+    for (size_t all = 0;
+         got == 0 && *full && all < 2 * TLS_RECORD && !tls->closed && !tls->broken;) {
         ssize_t came = recv(link->fd, relay->sealed, size, MSG_DONTWAIT);
+        if (came < 0 && errno == EINTR)
+            continue;
         if (came == 0 && link->state == OPEN) {
             errno = ECONNRESET; /* TLS was not ended: who knows what is missing */
             return -1;
@@ -231,9 +226,12 @@ static void say_goodbye(struct relay *relay, struct tls *tls)
     relay->library.ERR_clear_error();
 }
 
-/* Seal the first bytes of some pieces, at most a batch; returns how many, or -1: OpenSSL failed. */
-static ssize_t seal(struct relay *relay, struct tls *tls, const struct iovec *vector, int count)
+/* Seal the first bytes of what is offered, at most a batch; returns how many, or -1: OpenSSL
+ * failed. */
+static ssize_t seal(struct relay *relay, struct tls *tls, const struct offer *offer)
 {
+    const struct iovec *vector = offer->vector;
+    int count = offer->count;
     const struct relay_library *library = &relay->library;
     uint8_t joined[MORSEL];
     size_t all = 0, fill = 0, at = 0; /* at: in the first of the pieces that are left */
@@ -263,24 +261,25 @@ static ssize_t seal(struct relay *relay, struct tls *tls, const struct iovec *ve
     return (ssize_t)all;
 }
 
-/* As sendmsg, for a link whose bytes are sealed: what is sealed already goes first, then at most a
- * batch of the pieces. They are taken even if the socket takes only a part of them sealed, or
- * nothing; `tls->out` says so. */
-ssize_t send_tls(struct relay *relay, struct link *link, const struct iovec *vector, int count)
+/* What write_socket does. What is sealed already goes first, and what is sealed now is taken, also
+ * where it has to wait. */
+ssize_t tls_write(struct relay *relay, struct link *link, const struct offer *offer, bool *all)
 {
     struct tls *tls = link->tls;
+    *all = false;
     if (!send_sealed(relay, link))
         return -1;
     if (tls->broken) {
         errno = EPROTO;
         return -1;
     }
-    ssize_t taken = seal(relay, tls, vector, count);
-    if (taken < 0)
-        return -1;
-    if (count == 0 && says_goodbye(link))
+    ssize_t taken = seal(relay, tls, offer);
+    if (taken == 0 && says_goodbye(link))
         say_goodbye(relay, tls);
-    return push(relay, link) ? taken : -1;
+    if (taken < 0 || !push(relay, link))
+        return -1;
+    *all = tls->out == NULL;
+    return taken;
 }
 
 /* Beginning. */
