@@ -282,7 +282,7 @@ bool relay_send(struct relay *relay, relay_handle handle, const void *data, size
                 uint32_t packets)
 {
     struct link *link = find(relay, handle);
-    if (link == NULL || !writes(link) || link->reset || size == 0)
+    if (link == NULL || !takes(link) || size == 0)
         return false;
     if (queue_bytes(relay, link, data, size, packets, true))
         write_later(relay, link);

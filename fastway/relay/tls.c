@@ -103,23 +103,42 @@ static bool send_sealed(struct relay *relay, struct link *link)
     return true;
 }
 
-/* Send what OpenSSL has sealed; what the socket does not take waits. False: it failed, or there is
- * no memory for that, or too much waits; then nothing that is sealed later could be opened. */
-static bool push(struct relay *relay, struct link *link)
+/* Sealed bytes on their way from OpenSSL to a socket. */
+struct stage {
+    size_t size;
+    uint8_t bytes[STAGE];
+};
+
+/* Take what OpenSSL has sealed, as far as there is room. */
+static void collect(struct relay *relay, struct tls *tls, struct stage *stage)
 {
-    uint8_t sealed[STAGE];
-    int size;
-    while ((size = relay->library.BIO_read(link->tls->from, sealed, sizeof sealed)) > 0) {
-        ssize_t sent = 0;
-        if (link->tls->out == NULL)
-            sent = give(link, sealed, (size_t)size);
-        if (sent < 0)
-            return false;
-        if (sent < size && !keep_sealed(relay, link, sealed + sent, (size_t)(size - sent))) {
+    int got;
+    while (stage->size < STAGE
+           && (got = relay->library.BIO_read(tls->from, stage->bytes + stage->size,
+                                             (int)(STAGE - stage->size)))
+                  > 0)
+        stage->size += (size_t)got;
+}
+
+/* Send all that is sealed; what the socket does not take waits. False: it failed, or there is no
+ * memory for that, or too much waits; then nothing that is sealed later could be opened. */
+static bool push(struct relay *relay, struct link *link, struct stage *stage)
+{
+    for (collect(relay, link->tls, stage); stage->size > 0; collect(relay, link->tls, stage)) {
+        size_t sent = 0;
+        if (link->tls->out == NULL) {
+            ssize_t some = give(link, stage->bytes, stage->size);
+            if (some < 0)
+                return false;
+            sent = (size_t)some;
+        }
+        if (sent < stage->size
+            && !keep_sealed(relay, link, stage->bytes + sent, stage->size - sent)) {
             link->tls->broken = true;
             errno = EPROTO;
             return false;
         }
+        stage->size = 0;
     }
     return true;
 }
@@ -166,8 +185,10 @@ static size_t open_all(struct relay *relay, struct link *link, const uint8_t *se
         at += piece;
         got += open_some(relay, tls, data + got, room - got);
     }
+    struct stage answers;
+    answers.size = 0;
     if (!link->shut && link->fd >= 0)
-        push(relay, link); /* if the socket fails it says so itself */
+        push(relay, link, &answers); /* if the socket fails it says so itself */
     if (tls->out != NULL)
         mark_dirty(relay, link);
     return got;
@@ -228,7 +249,8 @@ static void say_goodbye(struct relay *relay, struct tls *tls)
 
 /* Seal the first bytes of what is offered, at most a batch; returns how many, or -1: OpenSSL
  * failed. */
-static ssize_t seal(struct relay *relay, struct tls *tls, const struct offer *offer)
+static ssize_t seal(struct relay *relay, struct tls *tls, const struct offer *offer,
+                    struct stage *to)
 {
     const struct iovec *vector = offer->vector;
     int count = offer->count;
@@ -255,6 +277,7 @@ static ssize_t seal(struct relay *relay, struct tls *tls, const struct offer *of
             errno = EPROTO;
             return -1;
         }
+        collect(relay, tls, to);
         all += fill;
         fill = 0;
     }
@@ -273,10 +296,12 @@ ssize_t tls_write(struct relay *relay, struct link *link, const struct offer *of
         errno = EPROTO;
         return -1;
     }
-    ssize_t taken = seal(relay, tls, offer);
+    struct stage stage;
+    stage.size = 0;
+    ssize_t taken = seal(relay, tls, offer, &stage);
     if (taken == 0 && says_goodbye(link))
         say_goodbye(relay, tls);
-    if (taken < 0 || !push(relay, link))
+    if (taken < 0 || !push(relay, link, &stage))
         return -1;
     *all = tls->out == NULL;
     return taken;
