@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from twisted.internet.interfaces import IProtocolFactory
+
 from fastway import relay
 from fastway.address import parse_address
 from fastway.causes import not_installed
@@ -28,11 +30,15 @@ from fastway.gateway import (
 )
 from fastway.gateway.identities import Identities
 from fastway.gateway.proxied import Proxies, ProxyFactory
+from fastway.logs import make_logger
+from fastway.relay import openssl
 from fastway.router import IdConflict, Limits
 from fastway.snet.config import SnetConfig
 from fastway.snet.listen import SnetFactory
 from fastway.watched import Readable, Watcher
 from fastway.websocket import Policy
+
+log = make_logger("fastway.gateway")
 
 
 def make_router_service(settings: Settings, reactor: Any) -> RouterService:
@@ -108,7 +114,7 @@ def _websocket(port: PortSettings, _reactor: Any) -> Layer | None:
     """WebSocket, if that port speaks it: its factory does so itself."""
     if not isinstance(port, WebSocketPortSettings):
         return None
-    return Layer("ws", lambda factory: factory, port.where("address"))
+    return Layer("ws", None, port.where("address"))
 
 
 def _snet(port: PortSettings, reactor: Any) -> Layer | None:
@@ -149,7 +155,7 @@ def _tls(port: PortSettings, reactor: Any) -> Layer | None:
     given = tls.where("cert" if tls.cert else "directory")
     try:
         from fastway.certificates import CertificateStore, Places
-        from fastway.gateway.tls import Contexts, TlsFactory
+        from fastway.gateway.tls import HTTP, PROTOCOLS, Contexts, TlsFactory
     except ImportError as error:
         raise ConfigError(given, not_installed(error, "tls:")) from None
     if port.address.strip().startswith(("ssl:", "tls:", "snet:")):
@@ -169,7 +175,11 @@ def _tls(port: PortSettings, reactor: Any) -> Layer | None:
 
     # Absolute, because twistd changes to another directory later.
     contexts = Contexts(
-        tls.min_version, tls.client_auth, absolute(tls.client_ca), tls.where("client_ca")
+        tls.min_version,
+        tls.client_auth,
+        absolute(tls.client_ca),
+        tls.where("client_ca"),
+        HTTP if isinstance(port, WebSocketPortSettings) else PROTOCOLS,
     )
     places = Places(
         absolute(tls.cert),
@@ -178,9 +188,13 @@ def _tls(port: PortSettings, reactor: Any) -> Layer | None:
         tls.where("cert"),
         tls.where("directory"),
     )
-    store = CertificateStore(port.side, places, contexts)
+    store = CertificateStore(port.name, places, contexts)
     return Layer(
-        "tls", lambda factory: TlsFactory(factory, reactor, contexts, store), given, store
+        "tls",
+        lambda factory: TlsFactory(factory, reactor, contexts, store),
+        given,
+        store,
+        native=not (relay.missing() or openssl.problem()),
     )
 
 
@@ -200,11 +214,13 @@ def _proxied(port: PortSettings, factory: GatewayFactory) -> Layer:
         raise ConfigError(port.where("address"), f"{kind}: does not go with {given}; {instead}")
     proxies = Proxies(port.proxy_from, port.proxy_others == "direct", given)
     factory.proxies = proxies
-    if port.snet is None and port.tls is None:
-        return Layer("proxy", lambda inner: inner, given, figured=proxies, native=True)
-    return Layer(
-        "proxy", lambda inner: ProxyFactory(inner, factory, proxies), given, figured=proxies
-    )
+    wrap = None
+    if port.snet is not None or port.tls is not None:
+
+        def wrap(inner: IProtocolFactory) -> Any:
+            return ProxyFactory(inner, factory, proxies)
+
+    return Layer("proxy", wrap, given, native=True, figured=proxies)
 
 
 LAYERS = (_websocket, _snet, _tls)
@@ -267,6 +283,10 @@ def _make_native(settings: Settings, service: RouterService, reactor: Any) -> st
         )
     except OSError as error:
         raise StartError(f"the native relay cannot be made: {error.strerror}") from None
+    if openssl.problem() and any(port.layer("tls") for port in service.ports):
+        log.warn(
+            "packets of ports with TLS take the Python path: {problem}", problem=openssl.problem()
+        )
     return f"the native relay; its memory pool is {pool.type}"
 
 
@@ -282,8 +302,10 @@ def _check_native_ports(settings: Settings, service: RouterService) -> None:
         if port.address.host is None:
             problem = f"{port.address.text} is no host:port address"
         else:
-            layer = next(layer for layer in port.layers if not layer.native)
+            layer = next(one for one in port.layers if one.wrap and not one.native)
             problem = f"{layer.given} makes the {port.name} port speak {layer.name}"
+            if layer.name == "tls":
+                problem += f", and {relay.missing() or openssl.problem()}"
         raise ConfigError(
             settings.relay.where("mode"),
             f"packets of {port.name}s would not take the native path, because {problem}; "

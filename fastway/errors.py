@@ -27,6 +27,7 @@ different classes; an error carries its values, not only a text.
      |    +-- HandshakeRefused  of WebSocket (fastway.websocket.request)
      |    +-- HeaderRefused     of a proxy (fastway.proxy)
      |    +-- NoTls             closed before TLS was up
+    |    +-- TlsFailed         a TLS handshake with a link of the gateway failed
      |    +-- UnnamedCertificate  a TLS server shows one that has no name
      |    +-- StreamLost        a resumable stream could not be resumed
      +-- DialFailed             a dial got no connection
@@ -86,6 +87,7 @@ __all__ = [
     "SendQueueFull",
     "StartError",
     "StreamLost",
+    "TlsFailed",
     "Truncated",
     "Unexpected",
     "UnnamedCertificate",
@@ -375,6 +377,21 @@ class NoTls(RemoteError):
 
     def __init__(self) -> None:
         super().__init__("TLS: closed before TLS was up; does that port speak it?")
+
+
+class TlsFailed(RemoteError):
+    """A TLS handshake failed.
+
+    Args:
+        detail: Why; empty: the connection ended within it.
+        answer: OpenSSL's last words.
+    """
+
+    reason = Reason.CONNECTION_LOST
+
+    def __init__(self, detail: str = "", answer: bytes = b"") -> None:
+        super().__init__(detail)
+        self.answer = answer
 
 
 class UnnamedCertificate(RemoteError):

@@ -83,8 +83,7 @@ class FileTests(SynchronousTestCase):
     def test_nginx_ws(self) -> None:
         """nginx as an HTTP proxy asks for the path, and is believed."""
         text, told = self.load("nginx-ws.conf")
-        web = told.websocket
-        assert web is not None
+        (web,) = told.websockets
         self.assertEqual(re.findall(r"proxy_pass http://(\S+);", text), [web.address])
         self.assertEqual(re.findall(r"location (\S+) ", text), [web.path])
         self.assertIn("127.0.0.1", web.proxies)

@@ -148,6 +148,27 @@ class PortTests(SynchronousTestCase):
         harness.pass_time(1.25)
         self.assertIs(client.lost, Reason.HANDSHAKE_TIMEOUT)
 
+    def test_own_deadline(self) -> None:
+        """A preface may have a time of its own, and what follows has its time from then on."""
+        for late, lost in ((2.5, False), (3.25, True)):
+            harness = Harness()
+            harness.clients.prefaces = (
+                lambda: Greeting(b"hello", seconds=3),
+                lambda: Greeting(b"again"),
+                lambda: Greeting(b"last"),
+            )
+            client = harness.client()
+            harness.pass_time(late)
+            self.assertEqual(client.lost is not None, lost)
+            if lost:
+                continue
+            client.send(b"hello")
+            harness.pass_time(TIMEOUT - 1)
+            client.send(b"again")
+            self.assertIsNone(client.lost)
+            harness.pass_time(1.25)
+            self.assertIs(client.lost, Reason.HANDSHAKE_TIMEOUT)
+
     def test_too_many(self) -> None:
         """Past max_handshakes the oldest under way is dropped, and nobody who is in."""
         harness = Harness(server=PortConfig(max_handshakes=3))

@@ -302,6 +302,7 @@ class PortTests(ProxiedTestCase):
         self.assertEqual(told, [CLIENT])
 
 
+@on_both_paths
 class LayerTests(ProxiedTestCase):
     """What else a port speaks comes behind the header."""
 
@@ -350,10 +351,13 @@ class LayerTests(ProxiedTestCase):
                 inside.sendall(PING)
                 answer = inside.recv(len(PING))
                 facts.append(self.link(service).facts)
+                native.append(self.link(service).lane.native)
                 return answer
 
         facts: list[Any] = []
+        native: list[bool] = []
         self.assertEqual(await self.in_thread(service, work), PING)
+        self.assertEqual(native, [self.relay])
         self.assertEqual((facts[0].name, facts[0].transport), (CLIENT, "tls"))
         self.assertEqual((facts[0].sni, facts[0].identity), ("localhost", "player"))
         self.assertTrue(facts[0].via.startswith("127.0.0.1:"))
@@ -424,8 +428,8 @@ class LayerTests(ProxiedTestCase):
         """A gateway that stops leaves no header under way."""
         service = self.begin(FROM, *self.certificate())
         peer = await self.come(service)
-        port = service.router_service.ports[0]
-        waiting = cast(Any, port.outermost).waiting
+        port = cast(Any, service.router_service.ports[0])
+        waiting = port.factory.handshakes if self.relay else port.outermost.waiting
         await until("its header", lambda: waiting)
         await service.stopService()
         await peer.expect_end()
@@ -455,6 +459,33 @@ class LayerTests(ProxiedTestCase):
                 "proxy of web clients: 1 clients, 0 checks of the proxies' own",
             ],
         )
+
+    async def test_wss(self) -> None:
+        """All three, one inside the other: the header, TLS, WebSocket."""
+        service = self.begin(FROM, "--client-wss-addr=127.0.0.1:0", *self.certificate())
+        port = self.port(service, "web client")
+        context = self.context("player")
+
+        def work() -> tuple[bytes | str, Any, bool]:
+            sock = socket.create_connection(("127.0.0.1", port), SECONDS)
+            sock.sendall(LINE)
+            with connect(
+                "wss://localhost/",
+                sock=sock,
+                ssl=context,
+                server_hostname="localhost",
+                subprotocols=["fastway"],  # type: ignore[list-item]
+            ) as client:
+                client.send(PING)
+                answer = client.recv(timeout=SECONDS)
+                link = self.link(service)
+                return answer, link.facts, link.lane.native
+
+        answer, facts, native = await deferToThread(work)
+        self.assertEqual((answer, native), (PING, self.relay))
+        self.assertEqual((facts.name, facts.transport), (CLIENT, "wss"))
+        self.assertEqual((facts.tls, facts.identity), ("TLSv1.3", "player"))
+        self.assertTrue(facts.via.startswith("127.0.0.1:"))
 
     async def test_snet(self) -> None:
         """snet behind the header; a stream that comes back has the address that it came from."""

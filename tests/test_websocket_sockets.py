@@ -22,6 +22,7 @@ from tests.support.files import scratch
 from tests.support.gateways import GatewayTestCase
 from tests.support.golden import KEY, PING, dial, packet
 from tests.support.logs import LogLines
+from tests.support.paths import on_both_paths
 from tests.support.tls import make
 from tests.support.waits import SECONDS, reactor, until
 from tests.support.websocket import request
@@ -67,7 +68,7 @@ class WebTestCase(GatewayTestCase):
 
     async def open(self, **options: Any) -> LocalGateway:
         options.setdefault("client_ws_addr", "127.0.0.1:0")
-        gateway = LocalGateway(reactor, KEY, relay="off", **options)
+        gateway = LocalGateway(reactor, KEY, relay="on" if self.relay else "off", **options)
         self.addCleanup(gateway.stop)
         await gateway.start()
         self.port = gateway.web_port
@@ -107,6 +108,7 @@ class WebTestCase(GatewayTestCase):
         return cast(T, await deferToThread(run))
 
 
+@on_both_paths
 class TalkTests(WebTestCase):
     async def test_echo(self) -> None:
         """Dial, echo, ping; the facts say ws, and the subprotocol is agreed to."""
@@ -181,6 +183,7 @@ class TalkTests(WebTestCase):
         self.assertEqual(await self.browse(work), (4403, Reason.KICKED.value))
 
 
+@on_both_paths
 class DoorTests(WebTestCase):
     async def refused(self, **options: Any) -> int:
         try:
@@ -278,3 +281,35 @@ class SecureTests(WebTestCase):
             raise AssertionError("it was not closed")
 
         self.assertEqual(await self.browse(work, ssl=context), (["wss"], 1003))
+
+    async def test_options(self) -> None:
+        """Of several ports each speaks what its option says, with the certificates of clients."""
+        made = make("127.0.0.1", ["127.0.0.1"])
+        directory = scratch(self)
+        certificate, key = os.path.join(directory, "cert.pem"), os.path.join(directory, "key.pem")
+        made.write(certificate, key)
+        gateway = await self.open(
+            client_ws_addr="127.0.0.1:0, 127.0.0.1:0",
+            client_wss_addr="127.0.0.1:0 127.0.0.1:0",
+            client_tls_cert=certificate,
+            client_tls_key=key,
+        )
+        await self.echo(gateway)
+        context = ssl.create_default_context(cafile=certificate)
+        context.set_alpn_protocols(["h2", "http/1.1"])
+
+        def work(client: Stream) -> tuple[str, str]:
+            conn_id = client.dial(1)
+            client.send(packet(conn_id, b"hello"))
+            assert client.packet() == (conn_id, b"hello")
+            (facts,) = self.clients(gateway)
+            chosen = getattr(client.websocket.socket, "selected_alpn_protocol", str)()
+            return facts.transport, chosen
+
+        seen = []
+        for scheme, port in zip(("ws", "ws", "wss", "wss"), gateway.web_ports, strict=True):
+            self.scheme, self.port = scheme, port
+            more = {"ssl": context} if scheme == "wss" else {}
+            seen.append(await self.browse(work, **more))
+            await until("it left", lambda: not self.clients(gateway))
+        self.assertEqual(seen, [("ws", "")] * 2 + [("wss", "http/1.1")] * 2)

@@ -130,13 +130,13 @@ class GatewayFactory(Factory):
             return
         link = self.link(self, lane, facts_of(addr, transport))
         cast(Any, lane).link = link
-        link.begin(self.prefaces_of(addr))
+        link.begin((*self._header_of(addr), *lane.prefaces, *self.prefaces))
 
-    def prefaces_of(self, addr: IAddress | None) -> tuple[PrefaceFactory, ...]:
-        """What comes before a link from there may talk."""
+    def _header_of(self, addr: IAddress | None) -> tuple[PrefaceFactory, ...]:
+        """A PROXY header, if who comes from there must send one: before TLS and all else."""
         if self.proxies is None or not self.proxies.awaits(addr):
-            return self.prefaces
-        return self.proxies.preface, *self.prefaces
+            return ()
+        return (self.proxies.preface,)
 
     def refuses(self, facts: Facts) -> str:
         """Why who is so may not come in; empty: it may."""

@@ -164,7 +164,7 @@ class GatewayLink(Link):
         first = self._chain.begin()
         if first:
             self.lane.write(first)
-        self._watch(SECURE_TIMEOUT if securing else self._chain.seconds)
+        self._watch(SECURE_TIMEOUT if securing and not self._chain.timed else self._chain.seconds)
         log.debug("{side} ? {addr} connected", side=self.side.value, addr=self.facts.name)
         self.factory.handshake_begins(self)
 
@@ -240,6 +240,14 @@ class GatewayLink(Link):
             if chain.timed is not timed:
                 self._watch(chain.seconds)
             return
+        if chain.secure is not None:
+            connection, chain.secure = chain.secure, None
+            self.lane.secure(connection, rest)
+            first = chain.begin()
+            if first:
+                self.lane.write(first)
+            self.is_secure()
+            return
         self._chain = None
         self.factory.handshakes.pop(self, None)
         self.factory.service.wheel.forget(self)
@@ -249,10 +257,10 @@ class GatewayLink(Link):
         if self._chain is None or self.lost is not None:
             return
         self._is_known_by(self.lane.secured())
-        if self.factory.prefaces:
-            self._watch(TIMEOUT)
-        else:
+        if self._chain.over:
             self.bytes_came(b"")
+        else:
+            self._watch(TIMEOUT)
 
     def packets_came(self, runs: Iterable[Run], most: int) -> list[Run]:
         return self.factory.service.router.receive(self, runs, most)

@@ -4,8 +4,9 @@ Rule: bytes in; then either more is wanted, or it failed, or it is done with the
 what it learnt. No clock (the link has it) and no socket, so that any lane can carry it.
 
 A port names its prefaces in the order in which their bytes come. Those that exist are a proxy's
-header (`fastway.gateway.proxied`), the request for a WebSocket (`fastway.gateway.websocket`), and
-the server's key handshake (spec section 3).
+header (`fastway.gateway.proxied`), TLS where its lane leaves it to us (`fastway.gateway.tls`), the
+request for a WebSocket (`fastway.gateway.websocket`), and the server's key handshake (spec
+section 3).
 """
 
 from __future__ import annotations
@@ -36,12 +37,15 @@ class Done:
         learnt: Attributes of `Facts` that are known now.
         answer: What is sent now.
         framing: How bytes look from now on, in both directions; None: as they did.
+        secure: A TLS connection, by which bytes are sealed and opened from now on; the rest is not
+            opened yet.
     """
 
     rest: bytes = b""
     learnt: Mapping[str, Any] = field(default_factory=dict)
     answer: bytes = b""
     framing: Framing | None = None
+    secure: Any = None
 
     def told(self, facts: Facts) -> Facts:
         """The facts with what was learnt."""
@@ -116,15 +120,22 @@ class Chain:
     Attributes:
         facts: What is known of the link by now.
         framing: How its bytes look behind the prefaces; None: they are packets.
+        secure: A TLS connection that its lane has to take over before the chain goes on.
     """
 
-    __slots__ = ("_current", "_waiting", "facts", "framing")
+    __slots__ = ("_current", "_waiting", "facts", "framing", "secure")
 
     def __init__(self, facts: Facts, prefaces: Sequence[PrefaceFactory]) -> None:
         self.facts = facts
         self.framing: Framing | None = None
+        self.secure: Any = None
         self._waiting = list(prefaces)
         self._current: Preface | None = None
+
+    @property
+    def over(self) -> bool:
+        """None is under way, and none follows."""
+        return self._current is None and not self._waiting
 
     def begin(self) -> bytes:
         """What is sent first; each preface begins when the one before it is over."""
@@ -137,7 +148,8 @@ class Chain:
         """Take bytes.
 
         Returns:
-            What is to be sent, and the bytes behind the last preface once all are over.
+            What is to be sent, and the bytes behind the last preface once all are over, or behind
+            the one that made `secure`; then the lane brings them again.
 
         Raises:
             RemoteError: see `Preface.feed`.
@@ -152,7 +164,11 @@ class Chain:
             self.framing = result.framing or self.framing
             data = result.rest
             self._current = None
-            answers += result.answer, self.begin()
+            answers.append(result.answer)
+            self.secure = result.secure
+            if result.secure is not None:
+                break  # what follows is said inside of it
+            answers.append(self.begin())
         return b"".join(answers), data
 
     @property

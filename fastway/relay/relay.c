@@ -57,6 +57,14 @@ struct relay *relay_new(const struct relay_config *config)
     return NULL;
 }
 
+static void free_link(struct link *link)
+{
+    clear_jam(link);
+    ws_free(link->ws);
+    free(link->tls);
+    free(link);
+}
+
 void relay_free(struct relay *relay)
 {
     for (uint32_t index = 0; index < relay->link_end; index++) {
@@ -66,7 +74,6 @@ void relay_free(struct relay *relay)
         drop_input(relay, link);
         drop_output(relay, link);
         forget_shares(relay, link);
-        clear_jam(link);
         if (link->fd >= 0)
             close(link->fd);
     }
@@ -78,7 +85,8 @@ void relay_free(struct relay *relay)
             pool_put(relay->pool, data);
     }
     for (uint32_t index = 0; index < relay->link_end; index++)
-        free(relay->links[index]);
+        if (relay->links[index] != NULL)
+            free_link(relay->links[index]);
     if (relay->epoll >= 0)
         close(relay->epoll);
     if (relay->wake >= 0)
@@ -91,12 +99,30 @@ void relay_free(struct relay *relay)
     free(relay->told);
     free(relay->pairs);
     free(relay->scratch);
+    free(relay->sealed);
     free(relay);
 }
 
 int relay_fd(const struct relay *relay) { return relay->epoll; }
 
 void relay_limit(struct relay *relay, uint64_t bytes) { pool_set_limit(relay->pool, bytes); }
+
+/* Room for one read, sealed, and opened: then it may have more of a record that came in part. */
+static bool grow_scratch(struct relay *relay, size_t size)
+{
+    if (size < KEEP_PIECE)
+        size = KEEP_PIECE;
+    uint8_t *scratch = realloc(relay->scratch, size + TLS_RECORD);
+    if (scratch != NULL)
+        relay->scratch = scratch;
+    uint8_t *sealed = realloc(relay->sealed, size);
+    if (sealed != NULL)
+        relay->sealed = sealed;
+    if (scratch == NULL || sealed == NULL)
+        return false;
+    relay->scratch_size = size;
+    return true;
+}
 
 int relay_port(struct relay *relay, const struct relay_port *config)
 {
@@ -110,13 +136,8 @@ int relay_port(struct relay *relay, const struct relay_port *config)
         errno = ENOSPC;
         return -1;
     }
-    if (config->read_size > relay->scratch_size) {
-        uint8_t *scratch = realloc(relay->scratch, (size_t)config->read_size);
-        if (scratch == NULL)
-            return -1;
-        relay->scratch = scratch;
-        relay->scratch_size = (size_t)config->read_size;
-    }
+    if (config->read_size > relay->scratch_size && !grow_scratch(relay, (size_t)config->read_size))
+        return -1;
     relay->ports[relay->port_count] = *config;
     return relay->port_count++;
 }
@@ -227,7 +248,7 @@ void relay_set_owner(struct relay *relay, relay_handle handle, void *owner)
 /* The verbs. */
 
 void relay_start(struct relay *relay, relay_handle handle, const void *data, size_t size,
-                 double now)
+                 enum relay_framing framing, double now)
 {
     struct link *link = find(relay, handle);
     if (link == NULL || link->state != OPEN || link->started)
@@ -246,7 +267,14 @@ void relay_start(struct relay *relay, relay_handle handle, const void *data, siz
             link->rest_tail = tail;
         }
     }
-    if (has_rest(link))
+    if (framing == RELAY_WEBSOCKET && !link->broken) {
+        link->ws = ws_new(link->waiting_bytes);
+        if (link->ws == NULL)
+            fail(relay, link, RELAY_NO_MEMORY);
+        else
+            unwrap_rest(relay, link);
+    }
+    if (has_rest(link) || link->ended)
         go_on_soon(relay, link);
 }
 
@@ -254,7 +282,7 @@ bool relay_send(struct relay *relay, relay_handle handle, const void *data, size
                 uint32_t packets)
 {
     struct link *link = find(relay, handle);
-    if (link == NULL || !writes(link) || link->reset || size == 0)
+    if (link == NULL || !takes(link) || size == 0)
         return false;
     if (queue_bytes(relay, link, data, size, packets, true))
         write_later(relay, link);
@@ -330,6 +358,8 @@ void relay_close(struct relay *relay, relay_handle handle, enum relay_end how)
     } else if (link->state == CLOSING) {
         return;
     }
+    if (link->ws != NULL)
+        how = ws_end(link, how);
     link->state = how == RELAY_HALF ? HALF : CLOSING;
     if (link->jam != NULL) {
         link->jam->over_packets = link->jam->over_bytes = 0;
@@ -354,8 +384,7 @@ void *relay_release(struct relay *relay, relay_handle handle)
     relay->links[link->index] = NULL;
     relay->free_indices[relay->free_count++] = link->index;
     relay->totals.links--;
-    clear_jam(link);
-    free(link);
+    free_link(link);
     return owner;
 }
 

@@ -42,7 +42,8 @@ class LocalGateway:
 
     Attributes:
         client_port, server_port: The numbers of its ports, once it was started.
-        web_port: That of the port for web pages; 0 without `client_ws_addr`.
+        web_port: That of the first port for web pages; 0 without `client_ws_addr`.
+        web_ports: Those of all such ports, of `client_wss_addr` last.
         client: Where clients connect, a Twisted client endpoint; it speaks snet if the port does.
         server: Where game servers connect.
         client_string, server_string: The same as endpoint strings.
@@ -69,6 +70,7 @@ class LocalGateway:
         self.client_port = client_port
         self.server_port = server_port
         self.web_port = 0
+        self.web_ports: list[int] = []
         self._reactor = reactor
         self._options = GatewayOptions(key, snet, options)
         self.key = self._options.key
@@ -93,7 +95,8 @@ class LocalGateway:
             raise
         hosts = [cast(Any, port.listening).getHost() for port in service.ports]
         numbers = [getattr(host, "port", 0) for host in hosts]  # one of web pages may have none
-        self.client_port, self.server_port, self.web_port = [*numbers, 0][:3]
+        self.client_port, self.server_port, *self.web_ports = numbers
+        self.web_port = self.web_ports[0] if self.web_ports else 0
         self.client, self.client_string = self._way(settings.client, self.client_port)
         self.server, self.server_string = self._way(settings.server, self.server_port)
         return self
