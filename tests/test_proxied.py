@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IUNIXTransport
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import alsoProvides, implementer
 
 from fastway.config.values import parse_networks
 from fastway.errors import Reason
@@ -66,6 +67,8 @@ class Comer:
     def __init__(self, bed: Bed, address: IAddress) -> None:
         self.bed = bed
         self.transport = LinkTransport(peerAddress=address)
+        if isinstance(address, UNIXAddress):
+            alsoProvides(self.transport, IUNIXTransport)
         before = set(bed.harness.service.connected)
         protocol = bed.outermost.buildProtocol(address)
         self.protocol = cast(Any, protocol)
@@ -439,11 +442,14 @@ class BothWays(SynchronousTestCase):
         both.send(request(x_forwarded_for="198.51.100.9"))
         self.assertEqual(both.facts.name, "198.51.100.9")
         self.assertEqual(both.facts.via, "203.0.113.7:5555, 10.0.0.2:40002")
-        refused = bed.comer()
-        with LogLines() as log:
-            refused.send(LINE)
-            refused.send(b"\x16\x03\x01")
-        self.assertIn(f"client ? {CLIENT} lost: its WebSocket handshake was refused", log.lines[0])
+        lost = f"client ? {CLIENT} lost: its WebSocket handshake was refused"
+        for pieces in ([LINE, b"\x16\x03\x01"], [LINE + b"\x16\x03\x01"]):
+            harness.pass_time(11)
+            with LogLines() as log:
+                refused = bed.comer()
+                for piece in pieces:
+                    refused.send(piece)
+            self.assertIn(lost, log.lines[0])
 
     def test_unix_and_forwarded(self) -> None:
         """A client that a PROXY header names is not trusted for coming by a unix socket."""
@@ -454,7 +460,8 @@ class BothWays(SynchronousTestCase):
         comer = self.bed(harness=harness, factory=web).comer("unix")
         comer.send(LINE)
         comer.send(request(x_forwarded_for="198.51.100.9"))
-        self.assertEqual(comer.facts.name, CLIENT)
+        self.assertEqual((comer.facts.name, comer.facts.via), (CLIENT, "local"))
+        self.assertEqual(comer.facts.transport, "ws+unix")
 
     def test_stop(self) -> None:
         """A gateway that stops leaves no header under way."""
@@ -519,6 +526,34 @@ class LayerTests(SynchronousTestCase):
         self.assertEqual((first.host, first.text, data), ("203.0.113.7", CLIENT, b"behind"))
         told = Facts(CLIENT, "tls", via="10.0.0.2:40001")
         self.assertEqual(facts_of(first, "tls"), told)
+
+    def test_half_close(self) -> None:
+        """A FIN is told to what is inside if that knows what it is; else it is the end."""
+
+        @implementer(IHalfCloseableProtocol)
+        class Knowing(Protocol):
+            ended = 0
+
+            def readConnectionLost(self) -> None:
+                self.ended += 1
+
+            def writeConnectionLost(self) -> None:
+                self.ended += 10
+
+        for kind, knows in ((Knowing, True), (Protocol, False)):
+            bed = Bed(True)
+            inner = Factory.forProtocol(kind)
+            bed.outermost = ProxyFactory(cast(Any, inner), bed.factory, bed.proxies)
+            comer = bed.comer()
+            self.assertIsNone(IHalfCloseableProtocol(comer.protocol, None))
+            comer.send(LINE)
+            half: Any = IHalfCloseableProtocol(comer.protocol, None)
+            self.assertIs(half is not None, knows)
+            if knows:
+                half.readConnectionLost()
+                half.writeConnectionLost()
+                self.assertEqual(comer.protocol.wrappedProtocol.ended, 11)
+            comer.end()
 
     def test_inside_declines(self) -> None:
         """If nobody is to be inside, the connection ends."""
