@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -128,6 +129,10 @@ class ProxiedTestCase(ServiceTestCase):
         """So many links are lost, known or not."""
         stats = service.router_service.router.stats
         return sum(stats.lost.values()) + sum(stats.turned_away.values()) == count
+
+    @staticmethod
+    def counts(what: Counter[Any], count: int) -> bool:
+        return sum(what.values()) == count
 
     async def gone(self, service: GatewayService) -> None:
         await until("their ends", lambda: not service.router_service.connected)
@@ -411,18 +416,39 @@ class LayerTests(ProxiedTestCase):
 
         self.assertEqual(await self.in_thread(service, work), PING)
 
-    async def test_tls_checks(self) -> None:
-        """Health checks of a port with TLS leave no line either."""
-        service = self.begin(FROM, *self.certificate())
-        with LogLines() as log:
-            for number, sent in enumerate((CHECK, CHECK_LINE, b"")):
+    async def test_checks(self) -> None:
+        """Health checks of a port with TLS, or with WebSocket, leave no line either."""
+        options = self.certificate(), ["--client-ws-addr=127.0.0.1:0"]
+        for more, name in zip(options, ("client", "web client"), strict=True):
+            service = self.begin(FROM, *more)
+            with LogLines() as log:
+                for number, sent in enumerate((CHECK, CHECK_LINE, b"")):
+                    peer = await self.come(service, name)
+                    if sent:
+                        peer.send(sent)
+                    peer.wire.loseConnection()
+                    await until("its end", partial(self.ended, service, number + 1))
+                service.router_service.quiet.flush()
+            self.assertEqual(log.lines, [])
+            await service.stopService()
+
+    async def test_snet_checks(self) -> None:
+        """Of a port with snet neither; who breaks off is told of."""
+        service = self.begin(FROM, "--client-snet-enable")
+        (layer,) = (
+            one for one in service.router_service.ports[0].wrapped if hasattr(one, "streams")
+        )
+        refused: Counter[Any] = layer.stats.refused
+        lines = []
+        for number, sent in enumerate((CHECK, CHECK_LINE, LINE), 1):
+            with LogLines() as log:
                 peer = await self.come(service)
-                if sent:
-                    peer.send(sent)
+                peer.send(sent)
                 peer.wire.loseConnection()
-                await until("its end", partial(self.ended, service, number + 1))
-            service.router_service.quiet.flush()
-        self.assertEqual(log.lines, [])
+                await until("its end", partial(self.counts, refused, number))
+            lines.append(log.lines)
+        told = f"snet handshake of {CLIENT} failed: closed in the middle of its handshake"
+        self.assertEqual(lines, [[], [], [told]])
 
     async def test_stop(self) -> None:
         """A gateway that stops leaves no header under way."""

@@ -79,6 +79,11 @@ class ToldAddress:
     def host(self) -> str:
         return self.facts.host
 
+    @property
+    def probe(self) -> bool:
+        """The proxy speaks for itself."""
+        return self.facts.probe
+
 
 def facts_of(address: IAddress | None, transport: str = "tcp") -> Facts:
     """The facts that a new connection's address tells."""
