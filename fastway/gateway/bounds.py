@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fastway.websocket import MAX_FRAME
 from fastway.wire import MAX_PACKET
 
 TURN_SECONDS = 0.004
@@ -89,6 +90,11 @@ class PortConfig:
     queue_bytes: int = 4 * 1024 * 1024
     write_timeout: float = 30.0
     max_handshakes: int = MAX_HANDSHAKES
+
+    @property
+    def frame_limit(self) -> int:
+        """Bytes that a WebSocket frame may announce: a packet fits, whatever `max_packet` is."""
+        return max(MAX_FRAME, self.max_packet + 4)
 
     def below_half(self, packets: int, size: int) -> bool:
         """So little waits for a link that those whom it holds may go on."""

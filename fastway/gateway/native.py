@@ -31,6 +31,7 @@ from fastway.gateway.bounds import (
     TURN_SECONDS,
 )
 from fastway.gateway.factories import GatewayFactory
+from fastway.gateway.framings import FRAMINGS, broken_rule
 from fastway.gateway.lane import NOBODY, Counts, End, Framing, Lane, LaneOwner, Shares
 from fastway.gateway.service import RouterService
 from fastway.logs import make_logger
@@ -105,8 +106,7 @@ class NativeLane:
         self._core.send(self._handle, data, 0)
 
     def start(self, data: bytes, framing: Framing | None = None) -> None:
-        assert framing is None, "the core has none yet; a port that frames is not plain"
-        self._core.start(self._handle, data, self._native.now())
+        self._core.start(self._handle, data, FRAMINGS[type(framing)], self._native.now())
 
     def send(self, data: bytes, packets: int) -> None:
         crowded = self._core.send(self._handle, data, packets)
@@ -150,6 +150,8 @@ class NativeLane:
         counted_at, self.counted_at = self.counted_at, None
         for lane in counted_at or ():
             cast(Any, lane).shares.forget(self)
+        if reason is not None and how is not End.ABORT:
+            self._core.farewell(self._handle, reason.close_code, reason.value)
         self._core.close(self._handle, how)
 
     def saturated(self) -> bool:
@@ -182,6 +184,9 @@ class NativeLane:
     def _over(self, _: int) -> None:
         counts = self.counts()
         self.link.went_over(counts.waiting_packets, counts.waiting_bytes)
+
+    def _misframed(self, detail: int) -> None:
+        self.link.misframed(broken_rule(detail, self._config.frame_limit))
 
     def _gone(self, error: int) -> None:
         """Its socket is closed: tell the link, then forget it."""
@@ -232,23 +237,27 @@ class NativeCore:
         self.slot = -1
         self._reading = False
         self._counted = Totals(*[0] * len(Totals._fields))
-        self._ports: dict[GatewayFactory, int] = {}
+        self._ports: dict[tuple[Any, ...], int] = {}
+        """Those of the core, by their bounds: it has room for a few."""
         self._limit()
 
     def listen(self, fd: int, family: int, factory: GatewayFactory) -> NativePort:
         """Listen with a bound, listening socket, of which a duplicate is taken."""
-        if factory not in self._ports:
-            config = factory.config
-            self._ports[factory] = self.core.port(
-                max_packet=config.max_packet,
-                read_size=config.read_size,
-                idle_timeout=config.idle_timeout,
-                queue_packets=config.queue_packets,
-                queue_bytes=config.queue_bytes,
-                write_timeout=config.write_timeout,
-                holds=factory.holds,
-            )
-        port = NativePort.adopt(self, fd, family, factory, self._ports[factory])
+        config = factory.config
+        bounds: dict[str, Any] = {
+            "max_packet": config.max_packet,
+            "read_size": config.read_size,
+            "idle_timeout": config.idle_timeout,
+            "queue_packets": config.queue_packets,
+            "queue_bytes": config.queue_bytes,
+            "write_timeout": config.write_timeout,
+            "holds": factory.holds,
+            "frame_limit": config.frame_limit,
+        }
+        key = tuple(bounds.values())
+        if key not in self._ports:
+            self._ports[key] = self.core.port(**bounds)
+        port = NativePort.adopt(self, fd, family, factory, self._ports[key])
         port.startListening()
         port.socket.setblocking(False)
         return port
@@ -360,6 +369,7 @@ _REPORTS: dict[int, Any] = {
     _core.OVER: NativeLane._over,
     _core.TAKEN: NativeLane._taken,
     _core.NO_MEMORY: lambda lane, _: lane.link.had_no_memory(),
+    _core.MISFRAMED: NativeLane._misframed,
 }
 
 

@@ -77,8 +77,11 @@ void relay_free(struct relay *relay)
         if (data != NULL)
             pool_put(relay->pool, data);
     }
-    for (uint32_t index = 0; index < relay->link_end; index++)
+    for (uint32_t index = 0; index < relay->link_end; index++) {
+        if (relay->links[index] != NULL)
+            ws_free(relay->links[index]->ws);
         free(relay->links[index]);
+    }
     if (relay->epoll >= 0)
         close(relay->epoll);
     if (relay->wake >= 0)
@@ -227,7 +230,7 @@ void relay_set_owner(struct relay *relay, relay_handle handle, void *owner)
 /* The verbs. */
 
 void relay_start(struct relay *relay, relay_handle handle, const void *data, size_t size,
-                 double now)
+                 enum relay_framing framing, double now)
 {
     struct link *link = find(relay, handle);
     if (link == NULL || link->state != OPEN || link->started)
@@ -246,7 +249,14 @@ void relay_start(struct relay *relay, relay_handle handle, const void *data, siz
             link->rest_tail = tail;
         }
     }
-    if (has_rest(link))
+    if (framing == RELAY_WEBSOCKET && !link->broken) {
+        link->ws = ws_new(link->waiting_bytes);
+        if (link->ws == NULL)
+            fail(relay, link, RELAY_NO_MEMORY);
+        else
+            unwrap_rest(relay, link);
+    }
+    if (has_rest(link) || link->ended)
         go_on_soon(relay, link);
 }
 
@@ -254,7 +264,7 @@ bool relay_send(struct relay *relay, relay_handle handle, const void *data, size
                 uint32_t packets)
 {
     struct link *link = find(relay, handle);
-    if (link == NULL || !writes(link) || link->reset || size == 0)
+    if (link == NULL || !takes(link) || size == 0)
         return false;
     if (queue_bytes(relay, link, data, size, packets, true))
         write_later(relay, link);
@@ -330,6 +340,8 @@ void relay_close(struct relay *relay, relay_handle handle, enum relay_end how)
     } else if (link->state == CLOSING) {
         return;
     }
+    if (link->ws != NULL)
+        how = ws_end(link, how);
     link->state = how == RELAY_HALF ? HALF : CLOSING;
     if (link->jam != NULL) {
         link->jam->over_packets = link->jam->over_bytes = 0;
@@ -355,6 +367,7 @@ void *relay_release(struct relay *relay, relay_handle handle)
     relay->free_indices[relay->free_count++] = link->index;
     relay->totals.links--;
     clear_jam(link);
+    ws_free(link->ws);
     free(link);
     return owner;
 }
