@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
+from twisted.python.usage import UsageError
 
 from fastway.address import address_name
 from fastway.assemble import make_router_service
@@ -307,6 +308,7 @@ def _tls_options(side: str) -> tuple[str, ...]:
 _WS = ("--client-ws-addr=127.0.0.1:0",)
 _WSS = ("--client-wss-addr=127.0.0.1:0", *_tls_options("client"))
 _TLS = (*_tls_options("client"), *_tls_options("server"))
+_PROXY = tuple(f"--{side}-proxy-from=127.0.0.1" for side in ("client", "server"))
 _SNET = (
     *(f"--{side}-snet-enable" for side in ("client", "server")),
     *(f"--{side}-snet-wait-timeout=0.1s" for side in ("client", "server")),
@@ -317,6 +319,8 @@ TRANSPORTS = [
     Transport("ws", _WS, (web,), web=True),
     Transport("tls", _TLS, (tls,), (tls,)),
     Transport("wss", _WSS, (tls, web), web=True),
+    Transport("proxy", _PROXY, (by_proxy_1,), (by_proxy_2,)),
+    Transport("proxy_wss", (*_PROXY, *_WSS), (by_proxy_2, tls, web), (by_proxy_1,), web=True),
     Transport("snet", _SNET, (snet,), (snet,)),
     Transport("snet_tls", (*_TLS, *_SNET), (tls, snet), (tls, snet)),
 ]
@@ -370,9 +374,7 @@ class Assembled(Sockets):
     async def _find_link(self, peer: Peer) -> None:
         own = peer.wire.getHost()
         is_client = peer.wire.getPeer().port == cast(Any, self.client_port).getHost().port
-        name = address_name(own)
-        if is_client and self.transport.by_proxy:
-            name = f"{CLAIMED}:{own.port}"
+        name = f"{CLAIMED}:{own.port}" if self.transport.by_proxy else address_name(own)
         factory = self.clients if is_client else self.servers
 
         def links() -> list[GatewayLink]:
@@ -412,6 +414,6 @@ def why_not(transport: Transport, relay: bool) -> str:
     """Why that lane does not take that transport; empty: it does."""
     try:
         assemble(transport, relay)
-    except ConfigError as error:
+    except (ConfigError, UsageError) as error:
         return str(error)
     return ""
