@@ -219,10 +219,13 @@ class PortTests(TlsTestCase):
             await until("its link", lambda: service.router_service.connected)
             (link,) = service.router_service.connected
             facts = link.facts
+            ends: list[Any] = [link.lane, gateway.link.transport]
+            delays = [not end.transport.carrier.transport.getTcpNoDelay() for end in ends]
         finally:
             gateway.close()
             await until("its end", lambda: gateway.link.gone)
         self.assertEqual((facts.transport, facts.tls), ("snet+tls", "TLSv1.3"))
+        self.assertEqual(delays, [False, False])
         self.assertEqual((facts.sni, facts.identity), ("localhost", "spiffe://x/game"))
 
     async def test_plain_peer(self) -> None:

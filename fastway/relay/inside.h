@@ -294,7 +294,8 @@ static inline struct link *find(const struct relay *relay, relay_handle handle)
 /* It can be written to. */
 static inline bool writes(const struct link *link)
 {
-    return link->state != DEAD && link->fd >= 0 && !link->failed && !link->shut && !link->lost;
+    return link->state != DEAD && link->fd >= 0 && !link->failed && !link->shut && !link->lost
+           && !(link->tls != NULL && link->tls->said);
 }
 
 /* More may be queued for it. */

@@ -169,6 +169,22 @@ static size_t open_some(struct relay *relay, struct tls *tls, uint8_t *data, siz
     return got;
 }
 
+/* Send what OpenSSL answers to what came, if anything may be sent. */
+static void answer(struct relay *relay, struct link *link)
+{
+    struct stage stage;
+    stage.size = 0;
+    if (!writes(link) || link->reset) {
+        for (collect(relay, link->tls, &stage); stage.size > 0; collect(relay, link->tls, &stage))
+            stage.size = 0;
+        return;
+    }
+    if (!push(relay, link, &stage))
+        link->tls->broken = true;
+    if (link->tls->out != NULL)
+        mark_dirty(relay, link);
+}
+
 /* Open sealed bytes, and what OpenSSL answers to them is sent. `data` has room for TLS_RECORD more
  * than they are: one record may be half there already. Returns how many bytes they are opened. */
 static size_t open_all(struct relay *relay, struct link *link, const uint8_t *sealed, size_t size,
@@ -185,12 +201,7 @@ static size_t open_all(struct relay *relay, struct link *link, const uint8_t *se
         at += piece;
         got += open_some(relay, tls, data + got, room - got);
     }
-    struct stage answers;
-    answers.size = 0;
-    if (!link->shut && link->fd >= 0)
-        push(relay, link, &answers); /* if the socket fails it says so itself */
-    if (tls->out != NULL)
-        mark_dirty(relay, link);
+    answer(relay, link);
     return got;
 }
 
@@ -348,6 +359,7 @@ bool relay_tls(struct relay *relay, relay_handle handle, void *ssl, void *into, 
         else
             take(relay, link, length);
     }
+    let_go_drained(relay, link);
     open_rest(relay, link, data, size);
     for (struct chunk *piece = kept; piece != NULL && !link->failed; piece = piece->next)
         open_rest(relay, link, chunk_bytes(piece) + piece->start, chunk_length(piece));

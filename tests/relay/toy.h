@@ -2,8 +2,8 @@
  *
  *     record = kind:u8 size:u16 payload, little-endian; each byte of the payload is turned
  *
- * Kinds: 'd' data, 'c' the end, 'k' which is answered by an 'a'. All others break it, and it says 'e'
- * for goodbye. Nothing here is secret.
+ * Kinds: 'd' data, 'c' the end, 'k' which is answered by an 'a' that means nothing. All others break
+ * it, and it says 'e' for goodbye. Nothing here is secret.
  */
 #ifndef TOY_H
 #define TOY_H
@@ -33,6 +33,7 @@ struct toy {
     int error;                             /* of the last call, as SSL_get_error tells */
     unsigned code;                         /* in the queue of errors */
     int broken, ended, said;
+    int patient; /* an 'e' is an end like others */
     unsigned reads, writes;
 };
 
@@ -133,6 +134,14 @@ static int toy_SSL_read(void *ssl, void *data, int size)
             break;
         case 'c':
             toy->ended = 1;
+            continue;
+        case 'e':
+            if (!toy->patient)
+                return toy_break(toy);
+            toy->ended = 1;
+            continue;
+        case 'a':
+            toy->fill = toy->at = 0;
             continue;
         case 'k':
             toy_say(toy, 'a', "", 0);
