@@ -61,6 +61,11 @@ class ReasonTests(SynchronousTestCase):
                 Reason.TOO_MANY_LINKS,
                 Reason.TOO_MANY_HANDSHAKES,
                 Reason.CROWDED_OUT,
+                Reason.PROXY_TIMEOUT,
+                Reason.PROXY_TRUNCATED,
+                Reason.PROXY_NOT_HEADER,
+                Reason.PROXY_BAD_HEADER,
+                Reason.PROXY_UNTRUSTED,
             },
         )
 
