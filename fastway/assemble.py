@@ -53,6 +53,8 @@ def make_router_service(settings: Settings, reactor: Any) -> RouterService:
     )
     for port in settings.ports:
         factory = _factory(port, service)
+        if port.direct is not None and isinstance(factory, ClientFactory):
+            factory.leads_to(port.direct.name, port.direct.server_id)
         address = parse_address(port.where("address"), port.address)
         layers = [made for layer in LAYERS if (made := layer(port, reactor)) is not None]
         watched: list[Readable] = [layer.watched for layer in layers if layer.watched is not None]

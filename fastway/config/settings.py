@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from fastway.config.memory import memory_size
-from fastway.config.table import BY_NAME
-from fastway.config.values import Share, show_size
+from fastway.config.table import BY_NAME, COUNT
+from fastway.config.values import DirectPort, Share, show_size
 from fastway.errors import ConfigError
 from fastway.websocket import Network
 
@@ -162,6 +162,7 @@ class PortSettings(Section):
         write_timeout: 0: for ever.
         snet: How it speaks snet; None: it does not.
         tls: How it speaks TLS, outside of snet; None: it does not, or its address has it.
+        direct: Where its connections lead, if they know no packets.
     """
 
     side: Literal["client", "server"]
@@ -176,11 +177,12 @@ class PortSettings(Section):
     queue_bytes: int = of("{side}-send-buffer")
     snet: SnetSettings | None
     tls: TlsSettings | None
+    direct: DirectPort | None = None
 
     @property
     def name(self) -> str:
         """What operators call it."""
-        return self.side
+        return self.side if self.direct is None else f"direct {self.direct.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +202,7 @@ class WebSocketPortSettings(PortSettings):
 
     @property
     def name(self) -> str:
-        return "web client"
+        return "web client" if self.direct is None else super().name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,6 +332,7 @@ class Settings:
     client: PortSettings
     server: ServerPortSettings
     websocket: WebSocketPortSettings | None
+    direct: tuple[PortSettings, ...]
     limits: LimitSettings
     relay: RelaySettings
     pool: PoolSettings
@@ -340,7 +343,7 @@ class Settings:
     def ports(self) -> tuple[PortSettings, ...]:
         """All ports, in the order in which they are opened."""
         more = () if self.websocket is None else (self.websocket,)
-        return self.client, self.server, *more
+        return self.client, self.server, *more, *self.direct
 
 
 def make_settings(values: Values) -> Settings:
@@ -364,6 +367,7 @@ def make_settings(values: Values) -> Settings:
         client=_make(PortSettings, values, "client", **_layers(values, "client")),
         server=server,
         websocket=_make_websocket(values),
+        direct=tuple(_make_direct(values, port) for port in values.values["direct"]),
         limits=_make(LimitSettings, values, memory_limit=limit, memory_share=share),
         relay=_make(RelaySettings, values),
         pool=pool,
@@ -422,6 +426,8 @@ def _make_websocket(values: Values) -> WebSocketPortSettings | None:
     """The port for web pages, if there is to be one."""
     if values.values["client-ws-addr"].strip():
         return _make(WebSocketPortSettings, values, "client", snet=None, tls=None)
+    if any(port.ws for port in values.values["direct"]):
+        return None
     for name in ("client-ws-path", "client-ws-origins", "trusted-proxies"):
         option = BY_NAME[name]
         if values.values[name] != option.parse(option.default):
@@ -430,6 +436,26 @@ def _make_websocket(values: Values) -> WebSocketPortSettings | None:
                 "nothing speaks WebSocket without --client-ws-addr; give that",
             )
     return None
+
+
+def _make_direct(values: Values, direct: DirectPort) -> PortSettings:
+    """A direct port. Of a stream only the bytes are bounded that wait."""
+    where = f"{values.where('direct')}: {direct.name}"
+    tls = _make_tls(values, "client") if direct.tls else None
+    if direct.tls and tls is None:
+        raise ConfigError(where, "there is no certificate; give --client-tls-cert or -dir too")
+    port = _make(
+        WebSocketPortSettings if direct.ws else PortSettings,
+        values,
+        "client",
+        address=direct.address,
+        queue_packets=COUNT,
+        queue_bytes=values.values["direct-send-buffer"],
+        snet=None,
+        tls=tls,
+        direct=direct,
+    )
+    return dataclasses.replace(port, origins={**port.origins, "address": where})
 
 
 def _memory_limit(values: Values) -> tuple[float | None, int]:

@@ -231,6 +231,8 @@ def from_file(path: str) -> dict[str, Given]:
             option = resolve_name(name)
             if option is None:
                 raise ConfigError(where, f"no such option{closest(name, BY_NAME)}")
+            if option.many and isinstance(value, list):
+                value = ",".join(str(one) for one in value)
             if isinstance(value, bool):
                 value = str(value).lower()
             elif not isinstance(value, (str, int, float)):
@@ -370,6 +372,10 @@ class GatewayOptions(TableOptions):
         given = {name: Given(f"--{name}", text) for name, text in self.defaults_here.items()}
         given.update(from_file(self.file) if self.file else {})
         given.update(from_environment(self.environment))
+        for name in line:
+            if BY_NAME[name].many:
+                texts = [one.text for one in self.lists[name]]
+                line[name] = Given(line[name].where, ",".join(texts))
         given.update(line)
         self.given = given
         values = Values(given)

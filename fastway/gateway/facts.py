@@ -8,10 +8,23 @@ address of a stream that came back over another connection, and that is a new ob
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from twisted.internet.interfaces import IAddress
 
 from fastway.address import address_name
+
+
+class Direct(NamedTuple):
+    """Where the connections of a direct port lead.
+
+    Attributes:
+        name: What the operator calls it.
+        server_id: The game server that is dialled for each.
+    """
+
+    name: str
+    server_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +34,15 @@ class Facts:
     Attributes:
         name: The peer's address as operators write it: `host:port`, `[v6]:port`, a socket's path.
         transport: What carries it: tcp, tls, unix, ws, wss, and `snet+` or `ws+` before it where
-            streams survive or WebSocket runs over another.
+            streams survive or WebSocket runs over another, `direct+` where its bytes are no
+            packets.
         via: The address of the proxy that it came through; empty without one.
         tls: The TLS version, as OpenSSL names it; empty without TLS.
         sni: The host name that a TLS client asked for.
         identity: Whom its certificate names, which was verified; empty: nobody.
         sha256: The fingerprint of that certificate, in hex; empty: it showed none.
         server_id: The id that a server proved to bring; None for clients.
+        port: The name of the direct port that it came in by; empty: it is none.
     """
 
     name: str
@@ -38,6 +53,7 @@ class Facts:
     identity: str = ""
     sha256: str = ""
     server_id: int | None = None
+    port: str = ""
 
     @property
     def host(self) -> str:

@@ -26,8 +26,8 @@ from fastway.errors import (
     StreamLost,
 )
 from fastway.gateway.bounds import LINGER, PortConfig
-from fastway.gateway.facts import Facts, facts_of
-from fastway.gateway.lane import Counts, End, Framing, Lane
+from fastway.gateway.facts import Direct, Facts, facts_of
+from fastway.gateway.lane import Counts, End, Framing, Lane, Turned
 from fastway.gateway.preface import SECURE_TIMEOUT, TIMEOUT, Chain, PrefaceFactory
 from fastway.logs import Throttle, make_logger
 from fastway.router import IdConflict, Link, Router, Side
@@ -52,10 +52,14 @@ class LinkService(Protocol):
 
     Attributes:
         connected: Links that are not gone.
+        turned: Links that have something to do at the end of the batch.
+        stopping: The gateway stops.
     """
 
     router: Router
     wheel: Wheel
+    turned: list[Turned]
+    stopping: bool
 
     @property
     def connected(self) -> set[GatewayLink]: ...
@@ -76,9 +80,11 @@ class LinkPort(Protocol):
         quiet: For lines that strangers can cause.
         links: Connections that are open.
         handshakes: Those of them that are at their prefaces.
+        direct: Where its connections lead, if they know no packets.
     """
 
     side: Side
+    direct: Direct | None
     config: PortConfig
     prefaces: tuple[PrefaceFactory, ...]
     quiet: Throttle
@@ -365,6 +371,11 @@ class GatewayLink(Link):
 
     # The log.
 
+    @property
+    def _way(self) -> str:
+        """How it came, in lines of the log; a format."""
+        return " of {port}" if self.facts.port else ""
+
     def _introduce(self) -> None:
         """A client is worth a line once it has a virtual connection."""
         self._told = True
@@ -372,12 +383,13 @@ class GatewayLink(Link):
             log,
             f"{self.side.value} connected",
             self.facts.host,
-            "{side} {id} {addr} connected",
+            "{side} {id} {addr} connected" + self._way,
             side=self.side.value,
             id=self.link_id,
             addr=self.facts.name,
             transport=self.facts.transport,
             via=self.facts.via,
+            port=self.facts.port,
             **self.facts.fields,
         )
 
@@ -391,6 +403,7 @@ class GatewayLink(Link):
             "addr": self.facts.name,
             "transport": self.facts.transport,
             "via": self.facts.via,
+            "port": self.facts.port,
             "reason": reason.value,
             "detail": detail,
             "reason_code": reason.code,
@@ -402,7 +415,9 @@ class GatewayLink(Link):
             **self.facts.fields,
         }
         text = (
-            "{side} {id} {addr} lost: {reason}"
+            "{side} {id} {addr}"
+            + self._way
+            + " lost: {reason}"
             + (": {detail} " if detail else " ")
             + "(after {seconds:.1f} s; in {packets_in} packets, {bytes_in} bytes; "
             "out {packets_out} packets, {bytes_out} bytes)"

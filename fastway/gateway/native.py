@@ -104,6 +104,9 @@ class NativeLane:
     def write(self, data: bytes) -> None:
         self._core.send(self._handle, data, 0)
 
+    def direct(self, conn_id: int) -> None:
+        self._core.direct(self._handle, conn_id)
+
     def start(self, data: bytes, framing: Framing | None = None) -> None:
         assert framing is None, "the core has none yet; a port that frames is not plain"
         self._core.start(self._handle, data, self._native.now())
@@ -324,7 +327,7 @@ class NativeCore:
                     lane.link.packets_came(payload, ALL)
                 else:
                     _REPORTS[kind](lane, payload)
-                if service.touched:
+                if service.touched or service.turned:
                     service.flush(cast(Lane, lane))
             except MemoryError:
                 raise

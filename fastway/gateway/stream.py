@@ -49,7 +49,12 @@ from fastway.tcp import (
     renew_producer,
     transport_name,
 )
-from fastway.wire import FrameReader, Run
+from fastway.wire import FrameReader, Run, StreamCutter, bare_messages
+
+Reader = FrameReader | StreamCutter
+
+SMALL = 4 * 1024
+"""Pieces that wait for a peer which knows no packets are put together below so many bytes."""
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer, IResumableProtocol)
@@ -63,12 +68,14 @@ class StreamLane(Protocol):
         "_bytes_in",
         "_bytes_out",
         "_closing",
+        "_conn_id",
         "_crowded",
         "_drained",
         "_ended",
         "_framing",
         "_full_since",
         "_gone",
+        "_idle_taken",
         "_input",
         "_judgement",
         "_last_packet",
@@ -105,7 +112,9 @@ class StreamLane(Protocol):
         self.slot = -1
         self.cut_since: float | None = None
         """When its resumable transport was cut, in the wheel's time; time stands still since."""
-        self._reader: FrameReader | None = None
+        self._conn_id = 0
+        """Over which its bytes go, if its peer knows no packets."""
+        self._reader: Reader | None = None
         self._framing: Framing | None = None
         self._rest: list[Run] | None = None
         """What its turn's commands did not suffice for,"""
@@ -120,6 +129,8 @@ class StreamLane(Protocol):
         self._queue: deque[tuple[bytes, int]] | None = None
         self._full_since: float | None = None
         self._taken: int | None = None
+        self._idle_taken: int | None = None
+        """What a peer that knows no packets had taken when it was last judged."""
         self._judgement: IDelayedCall | None = None
         self._drained = False
         """The transport ran empty since the last judgement."""
@@ -189,15 +200,26 @@ class StreamLane(Protocol):
     def write(self, data: bytes) -> None:
         cast(Any, self.transport).write(data)
 
+    def direct(self, conn_id: int) -> None:
+        self._conn_id = conn_id
+
     def start(self, data: bytes, framing: Framing | None = None) -> None:
         self._framing = framing
-        self._reader = FrameReader(self.config.max_packet)
+        if self._conn_id:
+            self._reader = StreamCutter(self._conn_id, self.config.piece)
+            self._idle_taken = self._progress()
+        else:
+            self._reader = FrameReader(self.config.max_packet)
         self._last_packet = self.service.wheel.seconds()
         self._watch_idle()
         if data:
             self._read(self._reader, data)
 
     def send(self, data: bytes, packets: int) -> None:
+        if self._conn_id:
+            data, packets = bare_messages(data)
+            if not packets:
+                return
         batch = self._batch
         if batch is None:
             self._batch = [data]
@@ -220,8 +242,13 @@ class StreamLane(Protocol):
             return
         if self._queue is None:
             self._queue = deque()
-        self._queue.append((data, packets))
         self._count(packets, len(data))
+        if self._conn_id and self._queue and len(self._queue[-1][0]) < SMALL:
+            # Only its bytes are bounded.
+            before, count = self._queue.pop()
+            self._queue.append((before + data, count + packets))
+        else:
+            self._queue.append((data, packets))
         if self.shares is None:
             if self._over():
                 self._went_over()
@@ -330,7 +357,7 @@ class StreamLane(Protocol):
 
     # What comes in.
 
-    def _read(self, reader: FrameReader, data: bytes) -> None:
+    def _read(self, reader: Reader, data: bytes) -> None:
         framing = self._framing
         if framing is None:
             self._cut(reader, data)
@@ -362,7 +389,7 @@ class StreamLane(Protocol):
             data = self._framing.wrap(data)
         cast(Any, self.transport).write(data)
 
-    def _cut(self, reader: FrameReader, data: bytes) -> None:
+    def _cut(self, reader: Reader, data: bytes) -> None:
         before = reader.pending
         runs = reader.feed(data)
         if reader.pending != before:
@@ -398,7 +425,7 @@ class StreamLane(Protocol):
         if self._rest:
             self.service.wait_for_turn(self)
             return
-        error = cast(FrameReader, self._reader).error
+        error = cast(Reader, self._reader).error
         if error is not None:
             self._broke(error)
         self._crowded = False
@@ -569,6 +596,11 @@ class StreamLane(Protocol):
             deadlines.append(due)
         if self._reader is not None and self.config.idle_timeout:
             heard = now if self._paused else self._last_packet
+            if self._conn_id and heard + self.config.idle_timeout <= now:
+                taken = self._progress()
+                if taken != self._idle_taken:
+                    self._idle_taken = taken
+                    heard = self._last_packet = now
             due = heard + self.config.idle_timeout
             if due <= now:
                 self.link.went_idle()
@@ -581,6 +613,11 @@ class StreamLane(Protocol):
         if IResumableTransport.providedBy(transport):
             return cast("int | None", cast(Any, transport).acked)
         return acked_bytes(transport)
+
+    def _progress(self) -> int:
+        """A number that grows while its peer takes what it is sent."""
+        taken = self._bytes_taken()
+        return self._bytes_out - self._waiting_bytes if taken is None else taken
 
 
 def _size(runs: list[Run]) -> int:

@@ -43,6 +43,7 @@ class LocalGateway:
     Attributes:
         client_port, server_port: The numbers of its ports, once it was started.
         web_port: That of the port for web pages; 0 without `client_ws_addr`.
+        direct_ports: Name -> the number, of direct ports.
         client: Where clients connect, a Twisted client endpoint; it speaks snet if the port does.
         server: Where game servers connect.
         client_string, server_string: The same as endpoint strings.
@@ -69,6 +70,7 @@ class LocalGateway:
         self.client_port = client_port
         self.server_port = server_port
         self.web_port = 0
+        self.direct_ports: dict[str, int] = {}
         self._reactor = reactor
         self._options = GatewayOptions(key, snet, options)
         self.key = self._options.key
@@ -91,9 +93,13 @@ class LocalGateway:
         except BaseException:
             await self.stop()
             raise
-        hosts = [cast(Any, port.listening).getHost() for port in service.ports]
-        numbers = [getattr(host, "port", 0) for host in hosts]  # one of web pages may have none
-        self.client_port, self.server_port, self.web_port = [*numbers, 0][:3]
+        hosts = {port.name: cast(Any, port.listening).getHost() for port in service.ports}
+        # One of web pages may have none.
+        numbers = {name: getattr(host, "port", 0) for name, host in hosts.items()}
+        self.client_port, self.server_port = numbers["client"], numbers["server"]
+        self.web_port = numbers.get("web client", 0)
+        names = [port.direct.name for port in settings.direct if port.direct is not None]
+        self.direct_ports = {name: numbers[f"direct {name}"] for name in names}
         self.client, self.client_string = self._way(settings.client, self.client_port)
         self.server, self.server_string = self._way(settings.server, self.server_port)
         return self
