@@ -206,11 +206,10 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
         text += f"; {count(port.max_links, 'connections')}"
         if port is settings.server:
             text += "; they prove a key" if settings.server.key else "; without a key"
+        name, packets = f"{port.side}s", f"{port.queue_packets} packets and "
         if isinstance(port, WebSocketPortSettings):
-            text += f"; WebSocket, path {port.path}, for pages of "
-            text += ", ".join(port.allowed)
-        name = "web pages" if port is settings.websocket else f"{port.side}s"
-        packets = f"{port.queue_packets} packets and "
+            text += f"; WebSocket, path {port.path}, for pages of {', '.join(port.allowed)}"
+            name = "web pages"
         if port.direct is not None:
             text += f"; {port.direct.name}, to server {port.direct.server_id}"
             name, packets = "direct", ""

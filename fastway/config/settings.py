@@ -190,19 +190,30 @@ class WebSocketPortSettings(PortSettings):
     """Another client port, which speaks WebSocket.
 
     Attributes:
+        number: Which of them it is, from 1.
         path: What requests must ask for.
         allowed: Origins whose pages may connect.
         proxies: Peers whose X-Forwarded-For is believed.
     """
 
     address: str = of("client-ws-addr")
+    number: int
     path: str = of("client-ws-path")
     allowed: tuple[str, ...] = of("client-ws-origins")
     proxies: tuple[Network, ...] = of("trusted-proxies")
 
     @property
     def name(self) -> str:
-        return "web client" if self.direct is None else super().name
+        if self.direct is not None:
+            return super().name
+        return f"web client {self.number}" if self.number > 1 else "web client"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecureWebSocketPortSettings(WebSocketPortSettings):
+    """The same inside TLS."""
+
+    address: str = of("client-wss-addr")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,7 +342,7 @@ class Settings:
 
     client: PortSettings
     server: ServerPortSettings
-    websocket: WebSocketPortSettings | None
+    websockets: tuple[WebSocketPortSettings, ...]
     direct: tuple[PortSettings, ...]
     limits: LimitSettings
     relay: RelaySettings
@@ -342,8 +353,7 @@ class Settings:
     @property
     def ports(self) -> tuple[PortSettings, ...]:
         """All ports, in the order in which they are opened."""
-        more = () if self.websocket is None else (self.websocket,)
-        return self.client, self.server, *more, *self.direct
+        return self.client, self.server, *self.websockets, *self.direct
 
 
 def make_settings(values: Values) -> Settings:
@@ -363,11 +373,12 @@ def make_settings(values: Values) -> Settings:
             "without certificates no server could come; "
             "give --server-tls-client-auth require, and what goes with it, too",
         )
+    client = _make(PortSettings, values, "client", **_layers(values, "client"))
     return Settings(
-        client=_make(PortSettings, values, "client", **_layers(values, "client")),
+        client=client,
         server=server,
-        websocket=_make_websocket(values),
-        direct=tuple(_make_direct(values, port) for port in values.values["direct"]),
+        websockets=tuple(_make_websockets(values, client.tls)),
+        direct=tuple(_make_direct(values, port, client.tls) for port in values.values["direct"]),
         limits=_make(LimitSettings, values, memory_limit=limit, memory_share=share),
         relay=_make(RelaySettings, values),
         pool=pool,
@@ -422,28 +433,50 @@ def _make_snet(values: Values, side: str) -> SnetSettings | None:
     return snet if snet.enable else None
 
 
-def _make_websocket(values: Values) -> WebSocketPortSettings | None:
-    """The port for web pages, if there is to be one."""
-    if values.values["client-ws-addr"].strip():
-        return _make(WebSocketPortSettings, values, "client", snet=None, tls=None)
-    if any(port.ws for port in values.values["direct"]):
-        return None
+def _make_websockets(values: Values, tls: TlsSettings | None) -> tuple[WebSocketPortSettings, ...]:
+    """The ports for web pages, those inside TLS last."""
+    secure = values.values["client-wss-addr"]
+    if secure and tls is None:
+        raise ConfigError(
+            values.where("client-wss-addr"),
+            "there is no TLS without a certificate; "
+            "give --client-tls-cert or --client-tls-dir too",
+        )
+    wanted: list[tuple[type[WebSocketPortSettings], str, TlsSettings | None]]
+    wanted = [
+        (WebSocketPortSettings, address, None) for address in values.values["client-ws-addr"]
+    ]
+    wanted += [(SecureWebSocketPortSettings, address, tls) for address in secure]
+    if not (wanted or any(port.ws for port in values.values["direct"])):
+        _check_no_websocket(values)
+    return tuple(
+        _make(kind, values, "client", address=address, number=number, snet=None, tls=around)
+        for number, (kind, address, around) in enumerate(wanted, 1)
+    )
+
+
+def _check_no_websocket(values: Values) -> None:
+    """See that nothing was asked for that only ports for web pages do."""
     for name in ("client-ws-path", "client-ws-origins", "trusted-proxies"):
         option = BY_NAME[name]
         if values.values[name] != option.parse(option.default):
             raise ConfigError(
                 values.where(name),
-                "nothing speaks WebSocket without --client-ws-addr; give that",
+                "nothing speaks WebSocket without --client-ws-addr or --client-wss-addr; "
+                "give one of them",
             )
-    return None
 
 
-def _make_direct(values: Values, direct: DirectPort) -> PortSettings:
+def _make_direct(values: Values, direct: DirectPort, tls: TlsSettings | None) -> PortSettings:
     """A direct port. Of a stream only the bytes are bounded that wait."""
     where = f"{values.where('direct')}: {direct.name}"
-    tls = _make_tls(values, "client") if direct.tls else None
     if direct.tls and tls is None:
-        raise ConfigError(where, "there is no certificate; give --client-tls-cert or -dir too")
+        raise ConfigError(
+            where,
+            "there is no TLS without a certificate; "
+            "give --client-tls-cert or --client-tls-dir too",
+        )
+    more: dict[str, Any] = {"number": 0} if direct.ws else {}
     port = _make(
         WebSocketPortSettings if direct.ws else PortSettings,
         values,
@@ -452,8 +485,9 @@ def _make_direct(values: Values, direct: DirectPort) -> PortSettings:
         queue_packets=COUNT,
         queue_bytes=values.values["direct-send-buffer"],
         snet=None,
-        tls=tls,
+        tls=tls if direct.tls else None,
         direct=direct,
+        **more,
     )
     return dataclasses.replace(port, origins={**port.origins, "address": where})
 

@@ -14,6 +14,7 @@ from fastway.config.values import (
     duration,
     number,
     one_of,
+    parse_addresses,
     parse_bool,
     parse_direct,
     parse_networks,
@@ -44,7 +45,7 @@ class Option:
         topic: The heading under which help lists it.
         short: A letter that is another name of it.
         words: All that it may be, if that can be listed.
-        many: It may be given several times, or as a list; its text has commas between.
+        many: It may be given several times; a gateway's are put together with commas.
     """
 
     name: str
@@ -60,6 +61,11 @@ class Option:
     @property
     def is_flag(self) -> bool:
         return self.parse is parse_bool
+
+    @property
+    def is_list(self) -> bool:
+        """Several values, which a TOML file may give as an array."""
+        return self.unit.startswith("list of ")
 
 
 def flag(name: str, help: str, topic: str = "Options") -> Option:
@@ -338,9 +344,17 @@ def _websocket() -> Iterator[Option]:
     yield Option(
         "client-ws-addr",
         "",
-        str,
-        "address",
+        parse_addresses,
+        "list of addresses",
         "where clients connect by WebSocket; empty = nowhere",
+        topic,
+    )
+    yield Option(
+        "client-wss-addr",
+        "",
+        parse_addresses,
+        "list of addresses",
+        "where they connect by WebSocket inside TLS, with client-tls-*; empty = nowhere",
         topic,
     )
     yield Option(

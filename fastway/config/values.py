@@ -165,6 +165,11 @@ def parse_path(text: str) -> str:
     return text
 
 
+def parse_addresses(text: str) -> tuple[str, ...]:
+    """Addresses, separated by commas or spaces; there may be none."""
+    return tuple(text.replace(",", " ").split())
+
+
 class DirectPort(NamedTuple):
     """A port whose connections are dialled to one game server.
 

@@ -42,7 +42,8 @@ class LocalGateway:
 
     Attributes:
         client_port, server_port: The numbers of its ports, once it was started.
-        web_port: That of the port for web pages; 0 without `client_ws_addr`.
+        web_port: That of the first port for web pages; 0 without `client_ws_addr`.
+        web_ports: Those of all such ports, of `client_wss_addr` last.
         direct_ports: Name -> the number, of direct ports.
         client: Where clients connect, a Twisted client endpoint; it speaks snet if the port does.
         server: Where game servers connect.
@@ -70,6 +71,7 @@ class LocalGateway:
         self.client_port = client_port
         self.server_port = server_port
         self.web_port = 0
+        self.web_ports: list[int] = []
         self.direct_ports: dict[str, int] = {}
         self._reactor = reactor
         self._options = GatewayOptions(key, snet, options)
@@ -93,13 +95,14 @@ class LocalGateway:
         except BaseException:
             await self.stop()
             raise
-        hosts = {port.name: cast(Any, port.listening).getHost() for port in service.ports}
-        # One of web pages may have none.
-        numbers = {name: getattr(host, "port", 0) for name, host in hosts.items()}
-        self.client_port, self.server_port = numbers["client"], numbers["server"]
-        self.web_port = numbers.get("web client", 0)
+        hosts = [cast(Any, port.listening).getHost() for port in service.ports]
+        # One that is not the client or server port may have none.
+        numbers = [getattr(host, "port", 0) for host in hosts]
+        self.client_port, self.server_port, *more = numbers
+        self.web_ports = more[: len(settings.websockets)]
+        self.web_port = self.web_ports[0] if self.web_ports else 0
         names = [port.direct.name for port in settings.direct if port.direct is not None]
-        self.direct_ports = {name: numbers[f"direct {name}"] for name in names}
+        self.direct_ports = dict(zip(names, more[len(self.web_ports) :], strict=True))
         self.client, self.client_string = self._way(settings.client, self.client_port)
         self.server, self.server_string = self._way(settings.server, self.server_port)
         return self

@@ -76,8 +76,8 @@ class MemoryGateway:
         settings = self._options.settings
         if settings.relay.mode == "on":
             raise ConfigError("relay", "without sockets packets take the path of Python")
-        if settings.websocket is not None:
-            where = settings.websocket.where("address")
+        if settings.websockets:
+            where = settings.websockets[0].where("address")
             raise ConfigError(where, "without sockets there is no port for web pages")
         for port in settings.direct:
             raise ConfigError(port.where("address"), "without sockets there is no direct port")
