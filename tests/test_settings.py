@@ -35,6 +35,7 @@ WEB = (
     "--client-ws-origins=same,https://a",
     "--trusted-proxies=10.0.0.0/8 ::1 unix",
 )
+DIRECT = ("--direct=a=:0->7", "--direct=b=wss+:0->8", "--client-tls-cert=x")
 GIB = 2**30
 
 
@@ -77,13 +78,13 @@ class TreeTests(SynchronousTestCase):
     def test_every_option(self) -> None:
         """Every option makes at least one field, and no field names an option that is none."""
         made = set()
-        for section, side in sections(settings(*SNET, *TLS, *WEB)):
+        for section, side in sections(settings(*SNET, *TLS, *WEB, *DIRECT)):
             made |= set(options_of(section, side).values())
         self.assertEqual(made, set(BY_NAME))
 
     def test_types(self) -> None:
         """Every field has the type that it says, whatever the operator wrote."""
-        for arguments in ((), SNET, TLS, WEB, ("--memory-limit=1G", "--write-timeout=0")):
+        for arguments in ((), SNET, TLS, WEB, DIRECT, ("--memory-limit=1G", "--write-timeout=0")):
             for section, side in sections(settings(*arguments)):
                 hints = get_type_hints(type(section), vars(module))
                 for name in options_of(section, side):
@@ -106,6 +107,7 @@ class TreeTests(SynchronousTestCase):
             "list of addresses": ":77",
             "list of origins": "https://some",
             "list of networks": "10.0.0.0/8",
+            "list of ports": "some=:77->7",
         }
         for name, option in BY_NAME.items():
             text = option.words[-1] if option.words else texts[option.unit]
@@ -115,6 +117,7 @@ class TreeTests(SynchronousTestCase):
                 more[f"FASTWAY_{known.replace('-', '_').upper()}"] = value or "1"
             more["FASTWAY_CLIENT_WS_ADDR"] = ":0"
             more["FASTWAY_CLIENT_WSS_ADDR"] = ":0"
+            more["FASTWAY_DIRECT"] = "some=:0->1"
             if name == "mem-pool-min-chunk":
                 text = "64"
             environment = {**more, f"FASTWAY_{name.replace('-', '_').upper()}": text}
@@ -124,7 +127,7 @@ class TreeTests(SynchronousTestCase):
                 for field, made_of in options_of(section, side).items():
                     if made_of == name:
                         made = getattr(section, field)
-                        if option.unit == "list of addresses":
+                        if option.unit in ("list of addresses", "list of ports"):
                             made = (made,)
                         self.assertEqual(
                             made, b"some" if name == "server-auth-password" else expected, name

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import fastway
 from fastway.cli.table import CLIENT_ADDR, CheckOptions, DemoOptions, RunOptions
 from fastway.config import Settings
-from fastway.config.settings import WebSocketPortSettings
+from fastway.config.settings import DirectPortSettings, WebSocketPortSettings
 from fastway.config.values import show_duration, show_size
 from fastway.errors import ConfigError, LocalError, StartError
 
@@ -210,7 +210,7 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
         if isinstance(port, WebSocketPortSettings):
             text += f"; WebSocket, path {port.path}, for pages of {', '.join(port.allowed)}"
             name = "web pages"
-        if port.direct is not None:
+        if isinstance(port, DirectPortSettings):
             text += f"; {port.direct.name}, to server {port.direct.server_id}"
             name, packets = "direct", ""
         rows.append((name, text))

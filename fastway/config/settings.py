@@ -162,7 +162,6 @@ class PortSettings(Section):
         write_timeout: 0: for ever.
         snet: How it speaks snet; None: it does not.
         tls: How it speaks TLS, outside of snet; None: it does not, or its address has it.
-        direct: Where its connections lead, if they know no packets.
     """
 
     side: Literal["client", "server"]
@@ -177,12 +176,11 @@ class PortSettings(Section):
     queue_bytes: int = of("{side}-send-buffer")
     snet: SnetSettings | None
     tls: TlsSettings | None
-    direct: DirectPort | None = None
 
     @property
     def name(self) -> str:
         """What operators call it."""
-        return self.side if self.direct is None else f"direct {self.direct.name}"
+        return self.side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,8 +202,6 @@ class WebSocketPortSettings(PortSettings):
 
     @property
     def name(self) -> str:
-        if self.direct is not None:
-            return super().name
         return f"web client {self.number}" if self.number > 1 else "web client"
 
 
@@ -214,6 +210,27 @@ class SecureWebSocketPortSettings(WebSocketPortSettings):
     """The same inside TLS."""
 
     address: str = of("client-wss-addr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectPortSettings(PortSettings):
+    """A client port whose connections know no packets, and lead to one game server."""
+
+    direct: DirectPort = of("direct")
+    address: str = field()
+    queue_packets: int = COUNT
+    queue_bytes: int = of("direct-send-buffer")
+
+    @property
+    def name(self) -> str:
+        return f"direct {self.direct.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectWebSocketPortSettings(DirectPortSettings, WebSocketPortSettings):
+    """The same of web pages' connections."""
+
+    number: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,7 +360,7 @@ class Settings:
     client: PortSettings
     server: ServerPortSettings
     websockets: tuple[WebSocketPortSettings, ...]
-    direct: tuple[PortSettings, ...]
+    direct: tuple[DirectPortSettings, ...]
     limits: LimitSettings
     relay: RelaySettings
     pool: PoolSettings
@@ -467,7 +484,7 @@ def _check_no_websocket(values: Values) -> None:
             )
 
 
-def _make_direct(values: Values, direct: DirectPort, tls: TlsSettings | None) -> PortSettings:
+def _make_direct(values: Values, direct: DirectPort, tls: TlsSettings | None) -> DirectPortSettings:
     """A direct port. Of a stream only the bytes are bounded that wait."""
     where = f"{values.where('direct')}: {direct.name}"
     if direct.tls and tls is None:
@@ -476,18 +493,14 @@ def _make_direct(values: Values, direct: DirectPort, tls: TlsSettings | None) ->
             "there is no TLS without a certificate; "
             "give --client-tls-cert or --client-tls-dir too",
         )
-    more: dict[str, Any] = {"number": 0} if direct.ws else {}
     port = _make(
-        WebSocketPortSettings if direct.ws else PortSettings,
+        DirectWebSocketPortSettings if direct.ws else DirectPortSettings,
         values,
         "client",
         address=direct.address,
-        queue_packets=COUNT,
-        queue_bytes=values.values["direct-send-buffer"],
         snet=None,
         tls=tls if direct.tls else None,
         direct=direct,
-        **more,
     )
     return dataclasses.replace(port, origins={**port.origins, "address": where})
 

@@ -27,6 +27,9 @@ _FALSE = ("false", "no", "off", "0")
 TEN_YEARS = 10 * 365 * 24 * 3600.0
 """Seconds of the longest duration that any option takes."""
 
+MOST_DIRECT = 200
+"""Direct ports of one gateway; the native core knows 256 ports."""
+
 Parser = Callable[[str], Any]
 
 
@@ -226,6 +229,8 @@ def parse_direct(text: str) -> tuple[DirectPort, ...]:
                 "wss+, or nothing for TCP"
             )
         tls, ws = way in ("tls", "wss"), way in ("ws", "wss")
+        if len(found) == MOST_DIRECT:
+            raise ValueError(f"there are too many: give up to {MOST_DIRECT}")
         found.append(DirectPort(name, address.strip(), int(number), tls, ws))
     return tuple(found)
 

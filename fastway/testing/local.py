@@ -101,7 +101,7 @@ class LocalGateway:
         self.client_port, self.server_port, *more = numbers
         self.web_ports = more[: len(settings.websockets)]
         self.web_port = self.web_ports[0] if self.web_ports else 0
-        names = [port.direct.name for port in settings.direct if port.direct is not None]
+        names = [port.direct.name for port in settings.direct]
         self.direct_ports = dict(zip(names, more[len(self.web_ports) :], strict=True))
         self.client, self.client_string = self._way(settings.client, self.client_port)
         self.server, self.server_string = self._way(settings.server, self.server_port)
