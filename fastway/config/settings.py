@@ -484,7 +484,9 @@ def _check_no_websocket(values: Values) -> None:
             )
 
 
-def _make_direct(values: Values, direct: DirectPort, tls: TlsSettings | None) -> DirectPortSettings:
+def _make_direct(
+    values: Values, direct: DirectPort, tls: TlsSettings | None
+) -> DirectPortSettings:
     """A direct port. Of a stream only the bytes are bounded that wait."""
     where = f"{values.where('direct')}: {direct.name}"
     if direct.tls and tls is None:

@@ -36,7 +36,7 @@ class DirectLink(ClientLink):
     It dials as soon as it may talk. Nothing is read of it before the answer.
     """
 
-    __slots__ = ("_acked", "_acked_at", "_begun", "_conn_id", "_end", "_held", "_rest")
+    __slots__ = ("_acked", "_acked_at", "_begun", "_conn_id", "_end", "_rest", "_waits")
 
     dialable = False
 
@@ -45,7 +45,7 @@ class DirectLink(ClientLink):
         super().__init__(factory, lane, replace(facts, port=factory.direct.name))
         self._conn_id = 0
         self._begun = False
-        self._held = False
+        self._waits = False
         self._end: Reason | None = None
         """Why it has to be lost as soon as the router may be called."""
         self._rest: tuple[bytes, Framing | None] = b"", None
@@ -65,9 +65,8 @@ class DirectLink(ClientLink):
         service.router.dial(self, direct.server_id)
         if not (self._conn_id or self._end):
             # The answer has to be waited for.
-            self._held = True
-            self.lane.holds += 1
-            self.lane.pause()
+            self._waits = True
+            self.lane.wait()
             service.wheel.watch(self, service.wheel.seconds() + TIMEOUT)
         service.flush()
 
@@ -99,11 +98,9 @@ class DirectLink(ClientLink):
         service = self.factory.service
         if self.lost is not None:
             return
-        if self._held:
-            self._held = False
+        if self._waits:
+            self._waits = False
             service.wheel.forget(self)
-            self.lane.holds -= 1
-            self.lane.resume()
         if self._end is not None:
             direct = self.factory.direct
             assert direct is not None
@@ -120,7 +117,7 @@ class DirectLink(ClientLink):
         self._acked_at = self.factory.service.wheel.seconds()
 
     def check(self, now: float) -> float | None:
-        if self.lost is None and self._held:
+        if self.lost is None and self._waits:
             self._lose(Reason.NO_SERVER, f"no answer within {TIMEOUT:g} s")
             return None
         if self.lost is Reason.SERVER_CLOSED and self._takes(now):

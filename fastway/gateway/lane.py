@@ -252,6 +252,9 @@ class Lane(Protocol):
     def write(self, data: bytes) -> None:
         """Send bytes before it is started."""
 
+    def wait(self) -> None:
+        """Read nothing before `start`."""
+
     def direct(self, conn_id: int) -> None:
         """Before `start`: its peer knows no packets. What comes after it is messages over that
         virtual connection, one for each read; of what is sent to it only the messages are written,

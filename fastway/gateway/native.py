@@ -70,6 +70,7 @@ class NativeLane:
         "_handle",
         "_native",
         "_sent",
+        "_waits",
         "counted_at",
         "holds",
         "link",
@@ -86,6 +87,7 @@ class NativeLane:
         self._core = native.core
         self._handle = handle
         self._config = port.config
+        self._waits = False
         self._ended: Counts | None = None
         """The last counts of one that is gone."""
         self._sent = 0
@@ -104,12 +106,19 @@ class NativeLane:
     def write(self, data: bytes) -> None:
         self._core.send(self._handle, data, 0)
 
+    def wait(self) -> None:
+        self._waits = True
+        self._core.pause(self._handle)
+
     def direct(self, conn_id: int) -> None:
         self._core.direct(self._handle, conn_id)
 
     def start(self, data: bytes, framing: Framing | None = None) -> None:
         assert framing is None, "the core has none yet; a port that frames is not plain"
         self._core.start(self._handle, data, self._native.now())
+        if self._waits:
+            self._waits = False
+            self._core.resume(self._handle, self._native.now())
 
     def send(self, data: bytes, packets: int) -> None:
         crowded = self._core.send(self._handle, data, packets)

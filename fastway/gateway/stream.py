@@ -200,6 +200,10 @@ class StreamLane(Protocol):
     def write(self, data: bytes) -> None:
         cast(Any, self.transport).write(data)
 
+    def wait(self) -> None:
+        self._crowded = True
+        self._read_or_not()
+
     def direct(self, conn_id: int) -> None:
         self._conn_id = conn_id
 
@@ -212,6 +216,9 @@ class StreamLane(Protocol):
             self._reader = FrameReader(self.config.max_packet)
         self._last_packet = self.service.wheel.seconds()
         self._watch_idle()
+        if self._crowded:
+            self._crowded = False
+            self._read_or_not()
         if data:
             self._read(self._reader, data)
 
