@@ -414,7 +414,7 @@ class BoundTests(SynchronousTestCase):
     def test_idle_from_the_start(self) -> None:
         """Who says nothing at all goes after one idle timeout."""
         harness = DirectHarness(PortConfig(idle_timeout=10))
-        end, server, _ = harness.opened()
+        end, _, _ = harness.opened()
         harness.pass_time(9.5)
         self.assertIsNone(end.lost)
         harness.pass_time(1)

@@ -216,7 +216,7 @@ class SecureWebSocketPortSettings(WebSocketPortSettings):
 class DirectPortSettings(PortSettings):
     """A client port whose connections know no packets, and lead to one game server."""
 
-    direct: DirectPort = of("direct")
+    direct: DirectPort = field(metadata={"option": "direct"})
     address: str = field()
     queue_packets: int = COUNT
     queue_bytes: int = of("direct-send-buffer")
