@@ -40,7 +40,6 @@ from bench.gateways import (
     ROOT,
     Failure,
     Gateway,
-    Result,
     Running,
     build,
     fastway_gateways,
@@ -53,6 +52,7 @@ from bench.gateways import (
 )
 from bench.plot import digits
 from bench.process import cpu_seconds, packets_dropped, resident, waited_seconds
+from bench.table import Result
 
 MOST_MEMORY = 3 << 30
 """Bytes of the gateway at which an attack ends early."""
@@ -282,7 +282,7 @@ def measure(
         Failure: The attackers could not be set up.
     """
     pair_program, attack_program = programs
-    where = ["-k", key, gateway.client, gateway.server]
+    where = ["-k", key, *gateway.ports]
     arguments = [*scenario.attack.split(), "-d", str(seconds + 2)]
     result: Result = {"scenario": scenario.name, "group": scenario.group, "came": "all"}
     watch = Watch(gateway)

@@ -31,14 +31,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from bench.plot import bars, digits
 from bench.process import cpu_seconds, wake_ups
+from bench.table import Case, Figure, Result, Table
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSOLE = [sys.executable, "-m", "fastway"]
@@ -53,34 +52,11 @@ class Failure(Exception):
     """Why there are no figures."""
 
 
-Result = dict[str, Any]
-"""The line of `load`."""
 COLUMNS = """
     run gateway name case clients connections window size unit count seconds per_second cpu_us
     gateway_busy load_busy p50_us p99_us p999_us memory idle_bytes wake_ups
 """.split()  # noqa: SIM905
 """Of the TSV."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A row of the table: `field` of a result, divided by `scale`."""
-
-    label: str
-    field: str
-    scale: float = 1
-
-
-@dataclass(frozen=True)
-class Case:
-    """A load, and what is shown of it. The name of an echo is clients x connections x window.
-
-    Without a load the gateway is left alone.
-    """
-
-    name: str
-    load: str
-    figures: tuple[Figure, ...]
 
 
 CPU = (Figure("µs of CPU a forward", "cpu_us"),)
@@ -123,11 +99,13 @@ class Gateway:
 
     Attributes:
         tree: The checkout from which a fastway is imported; None: it is not fastway.
+        speaks: What the client port speaks: tcp, ws, tls or wss.
     """
 
     name: str
     command: Sequence[str]
     tree: Path | None = None
+    speaks: str = "tcp"
 
 
 @dataclass(frozen=True)
@@ -135,12 +113,29 @@ class Running:
     pid: int
     client: str
     server: str
+    speaks: str = "tcp"
+
+    @property
+    def ports(self) -> list[str]:
+        """The addresses as the programs want them."""
+        scheme = "" if self.speaks == "tcp" else f"{self.speaks}:"
+        return [scheme + self.client, self.server]
 
 
 def compiler() -> str | None:
     """The system's C compiler, or CC."""
     names = [os.environ.get("CC", ""), "cc", "gcc", "clang"]
     return next((name for name in names if name and shutil.which(name)), None)
+
+
+def openssl(found: str) -> list[str]:
+    """What a compiler needs so that the programs speak TLS; nothing: no OpenSSL is there to build
+    with (libssl-dev)."""
+    flags = ["-DWITH_TLS", "-Wl,--as-needed", "-lssl", "-lcrypto"]
+    code = b"#include <openssl/ssl.h>\nint main(void) { return !TLS_client_method(); }"
+    command = [found, "-x", "c", "-", "-o", os.devnull, *flags]
+    there = subprocess.run(command, input=code, capture_output=True, check=False).returncode == 0
+    return flags if there else []
 
 
 def build(
@@ -161,9 +156,11 @@ def build(
         raise Failure("the bench needs a C compiler (cc, gcc or clang), and none is there")
     directory.mkdir(parents=True, exist_ok=True)
     made = tuple(directory.resolve() / name for name in names)
+    tls = openssl(found)
     for program in made:
         source = ROOT / "bench" / f"{program.name}.c"
         command = [found, "-std=c11", "-Wall", "-Wextra", *flags, "-o", str(program), str(source)]
+        command += tls
         if subprocess.run(command, check=False).returncode:
             raise Failure(f"{source} does not compile")
     return made
@@ -218,7 +215,7 @@ def running(gateway: Gateway, core: int = FIRST_CORE) -> Iterator[Running]:
                 if time.monotonic() > deadline:
                     raise Failure(f"{gateway.name} does not listen on {client} and {server}")
                 time.sleep(0.02)
-            yield Running(process.pid, client, server)
+            yield Running(process.pid, client, server, gateway.speaks)
             if process.poll() is not None:
                 raise Failure(f"{gateway.name} ended by itself")
         except Failure as error:
@@ -242,7 +239,7 @@ def measure(
         Failure: A message was wrong or missing, or the gateway did not keep up its end; with
             what `load` says.
     """
-    command = [str(load), *arguments, "-p", str(gateway.pid), gateway.client, gateway.server]
+    command = [str(load), *arguments, "-p", str(gateway.pid), *gateway.ports]
     done = subprocess.run(
         command,
         capture_output=True,
@@ -307,72 +304,6 @@ def tree_path(text: str) -> Path:
     return path
 
 
-def value(result: Result, figure: Figure) -> float | None:
-    read = result[figure.field]
-    return None if read is None else read / figure.scale
-
-
-class Table:
-    """The results of all runs.
-
-    Attributes:
-        results: By case and gateway; one for each run.
-    """
-
-    def __init__(self, cases: Sequence[Case], names: Sequence[str], base: str) -> None:
-        self.cases = cases
-        self.names = names
-        self.base = base
-        self.results: dict[tuple[str, str], list[Result]] = {
-            (case.name, name): [] for case in cases for name in names
-        }
-
-    def median(self, case: Case, figure: Figure, name: str) -> float | None:
-        values = [value(result, figure) for result in self.results[case.name, name]]
-        known = [one for one in values if one is not None]
-        return median(known) if known else None
-
-    def ratio(self, case: Case, figure: Figure, name: str) -> float | None:
-        """To the base, the median of each run's."""
-        ratios = []
-        pairs = zip(self.results[case.name, name], self.results[case.name, self.base], strict=True)
-        for one, base in pairs:
-            above, below = value(one, figure), value(base, figure)
-            if above is not None and below:
-                ratios.append(above / below)
-        return median(ratios) if ratios else None
-
-    def cell(self, case: Case, figure: Figure, name: str) -> str:
-        middle, ratio = self.median(case, figure, name), self.ratio(case, figure, name)
-        text = "-" if middle is None else digits(middle)
-        return text if ratio is None or name == self.base else f"{text} ({digits(ratio)})"
-
-    def lines(self) -> Iterator[str]:
-        """Markdown, in columns."""
-        rows = [["case", "figure", *self.names]]
-        rows += [
-            [case.name, figure.label, *(self.cell(case, figure, name) for name in self.names)]
-            for case in self.cases
-            for figure in case.figures
-        ]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        rows.insert(1, ["-" * width for width in widths])
-        for row in rows:
-            yield f"| {' | '.join(map(str.ljust, row, widths))} |"
-
-    def plot(self) -> str:
-        """An SVG of the ratios."""
-        groups = [
-            (
-                f"{case.name}, {figure.label}",
-                {name: self.ratio(case, figure, name) for name in self.names},
-            )
-            for case in self.cases
-            for figure in case.figures
-        ]
-        return bars(f"times the {self.base}, median of the runs", groups)
-
-
 def machine() -> str:
     """Where the figures come from."""
     kernel = f"{platform.system()} {platform.release().partition('-')[0]}"
@@ -389,22 +320,23 @@ def write_row(file: Any, columns: Sequence[str], named: Result) -> None:
     file.flush()
 
 
-def choose_cases(only: str) -> list[Case]:
+def choose_cases(only: str, cases: Sequence[Case] = CASES) -> list[Case]:
     """Those whose name has `only` in it, and that the limit of open files allows."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    chosen = [case for case in CASES if only in case.name]
+    chosen = [case for case in cases if only in case.name]
     for case in list(chosen):
-        if most != resource.RLIM_INFINITY and case.load.startswith("connect") and most < 10_100:
+        if most != resource.RLIM_INFINITY and "-c 10000" in case.load and most < 10_100:
             print(f"# left out: {case.name}; ulimit -n allows {most} open files")
             chosen.remove(case)
     if not chosen:
-        raise Failure(f"no case to run; there are: {', '.join(case.name for case in CASES)}")
+        raise Failure(f"no case to run; there are: {', '.join(case.name for case in cases)}")
     return chosen
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+def common_arguments(doc: str | None) -> argparse.ArgumentParser:
+    """What every bench of gateways takes."""
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0] if doc else "")
     add = parser.add_argument
     add("--runs", type=int, default=5, metavar="N")
     add("--seconds", type=float, default=0.5, metavar="S", help="measured, for each case")
@@ -412,11 +344,17 @@ def parse_arguments() -> argparse.Namespace:
     add("--options", default="", metavar="TEXT", help="more options for fastway")
     add("--key", default="", help="the server key; a peer must be given it in its command")
     add("--tree", action="append", default=[], type=tree_path, metavar="PATH", help="a checkout")
+    add("--tsv", metavar="FILE", help="every result of every run")
+    add("--build", type=Path, default=ROOT / "build" / "bench", metavar="DIRECTORY")
+    return parser
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = common_arguments(__doc__)
+    add = parser.add_argument
     add("--peer", action="append", default=[], metavar="COMMAND", help="another gateway")
     add("--base", default="floor", metavar="NAME", help="what the ratios are to")
-    add("--tsv", metavar="FILE", help="every result of every run")
     add("--plot", metavar="FILE", help="the ratios, as SVG")
-    add("--build", type=Path, default=ROOT / "build" / "bench", metavar="DIRECTORY")
     return parser.parse_args()
 
 
@@ -430,14 +368,26 @@ def compare(arguments: argparse.Namespace) -> None:
     for tree in [ROOT, *arguments.tree]:
         gateways += fastway_gateways(options, tree)
     gateways += map(peer_gateway, arguments.peer)
+    table = measure_all(load, choose_cases(arguments.only), gateways, arguments)
+    if arguments.plot:
+        Path(arguments.plot).write_text(table.plot(), encoding="utf-8")
+
+
+def measure_all(
+    load: Path,
+    cases: Sequence[Case],
+    gateways: Sequence[Gateway],
+    arguments: argparse.Namespace,
+) -> Table:
+    """Measure each case with each gateway, which take turns, and print the table."""
     names = [gateway.name for gateway in gateways]
     if len(set(names)) < len(names) or arguments.base not in names:
         raise Failure(f"names must differ, and {arguments.base} be one: {', '.join(names)}")
-    cases = choose_cases(arguments.only)
     table = Table(cases, names, arguments.base)
     print(
         f"# {machine()}; "
-        f"{arguments.runs} runs, {arguments.seconds:g} s measured in each, 64-byte messages"
+        f"{arguments.runs} runs, {arguments.seconds:g} s measured in each, 64-byte messages",
+        flush=True,
     )
     with contextlib.ExitStack() as stack:
         file = arguments.tsv and stack.enter_context(open(arguments.tsv, "w", encoding="utf-8"))
@@ -445,25 +395,30 @@ def compare(arguments: argparse.Namespace) -> None:
             write_row(file, COLUMNS, dict(zip(COLUMNS, COLUMNS, strict=True)))
         for run in range(arguments.runs):
             for case in cases:
-                timing = ["-k", arguments.key, "-d", str(arguments.seconds)]
                 turns = run % len(gateways)
-                for gateway in gateways[turns:] + gateways[:turns]:
-                    try:
-                        with running(gateway) as process:
-                            if case.load:
-                                result = measure(load, [*case.load.split(), *timing], process)
-                            else:
-                                result = idle(process, max(arguments.seconds, IDLE_SECONDS))
-                    except Failure as error:
-                        raise Failure(f"{gateway.name}, {case.name}: {error}") from None
+                for gateway in [*gateways[turns:], *gateways[:turns]]:
+                    result = measure_one(load, case, gateway, arguments)
                     table.results[case.name, gateway.name].append(result)
                     if file:
                         named = {"run": run + 1, "gateway": gateway.name, "name": case.name}
                         write_row(file, COLUMNS, named | result)
     for line in table.lines():
         print(line)
-    if arguments.plot:
-        Path(arguments.plot).write_text(table.plot(), encoding="utf-8")
+    return table
+
+
+def measure_one(load: Path, case: Case, gateway: Gateway, arguments: argparse.Namespace) -> Result:
+    """One measurement; nothing where the case has options that the gateway does not know."""
+    if case.options and gateway.tree is None:
+        return {}
+    timing = ["-k", arguments.key, "-d", str(arguments.seconds)]
+    try:
+        with running(replace(gateway, command=[*gateway.command, *case.options])) as process:
+            if case.load:
+                return measure(load, [*case.load.split(), *timing], process)
+            return idle(process, max(arguments.seconds, IDLE_SECONDS))
+    except Failure as error:
+        raise Failure(f"{gateway.name}, {case.name}: {error}") from None
 
 
 def run(program: Callable[[], None]) -> None:

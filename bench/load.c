@@ -5,7 +5,8 @@
  *     load proof CHALLENGE KEY
  *
  * One process and one thread plays one game server (id 1) and CLIENTS clients, each with
- * CONNECTIONS virtual connections to it and WINDOW messages of SIZE bytes in flight on each.
+ * CONNECTIONS virtual connections to it and WINDOW messages of SIZE bytes in flight on each. The
+ * clients speak what CLIENT_ADDR says (layers.h).
  *
  *     echo      a client sends, the server sends the same bytes back, the client sends the next.
  *               Two forwards a round trip.
@@ -17,6 +18,8 @@
  *     connect   CLIENTS connections are made, at most WINDOW of them unanswered: each sends a Ping
  *               and counts when the Ping is back. Then they idle and memory is read. Not bounded
  *               by DURATION but by CLIENTS.
+ *     refuse    the gateway has room for CLIENTS and has them; WINDOW more are made at a time, and
+ *               each counts when the gateway has ended it.
  *     proof     prints md5(challenge + key), the challenge in hex.
  *
  * Law: every message is compared with what was sent, byte by byte and in order, at each end that
@@ -27,13 +30,15 @@
  */
 #define _GNU_SOURCE
 #include "ends.h"
+#include "layers.h"
 
 enum { EVENTS = 512, SERVER_ID = 1, MAX_UNANSWERED = 32, NOBODY = -1 };
 
-enum kind { ECHO, FAN_IN, FAN_OUT, DIALS, CONNECTS };
+enum kind { ECHO, FAN_IN, FAN_OUT, DIALS, CONNECTS, REFUSED };
 
-static const char *const kinds[] = {"echo", "fan-in", "fan-out", "dial", "connect"};
-static const char *const units[] = {"forward", "forward", "forward", "dial+close", "connection"};
+static const char *const kinds[] = {"echo", "fan-in", "fan-out", "dial", "connect", "refuse"};
+static const char *const units[] = {"forward",    "forward",    "forward",
+                                    "dial+close", "connection", "refusal"};
 
 struct link {
     struct stream stream;
@@ -71,6 +76,7 @@ static struct {
 };
 
 static struct sockaddr_in client_address, server_address;
+static int client_layers;
 static int poll_fd;
 static struct link server = {.number = NOBODY};
 static struct link *clients;
@@ -346,7 +352,7 @@ static void write_touched(void)
     struct stream *stream;
 
     while ((stream = next_touched()))
-        if (stream->out.end && !write_waiting(poll_fd, stream))
+        if (!write_waiting(poll_fd, stream))
             die("a connection broke: %s", strerror(errno));
 }
 
@@ -379,6 +385,8 @@ static void join(struct link *link, int fd)
     unblock(fd);
     link->stream.fd = fd;
     watch(poll_fd, EPOLL_CTL_ADD, &link->stream, EPOLLIN);
+    if (link != &server && client_layers)
+        add_layers(&link->stream, client_layers);
 }
 
 static void ping(struct link *link)
@@ -494,6 +502,52 @@ static void measure_connects(void)
     report(&begin, &end, before, memory());
 }
 
+/* Connects, and waits in the kernel until the gateway has ended it; only its own end is closed then,
+ * so that the gateway's ports are free again. */
+static void measure_refusals(void)
+{
+    struct epoll_event events[EVENTS];
+    struct reading begin = {0}, end;
+    int made = option.clients, under_way = 0, poll = epoll_create1(0), ready;
+    uint64_t until = 0, began;
+    char byte;
+
+    open_clients(MAX_UNANSWERED);
+    began = now;
+    while (!until || now < until || count == begin.count) {
+        for (; under_way < option.window; under_way++) {
+            struct epoll_event event = {.events = EPOLLIN | EPOLLRDHUP};
+
+            event.data.fd = open_socket(&client_address, made++, SOCK_NONBLOCK);
+            if (connect(event.data.fd, (struct sockaddr *)&client_address,
+                        sizeof client_address) < 0 &&
+                errno != EINPROGRESS)
+                die("cannot connect: %s", strerror(errno));
+            if (epoll_ctl(poll, EPOLL_CTL_ADD, event.data.fd, &event) < 0)
+                die("epoll_ctl: %s", strerror(errno));
+        }
+        ready = epoll_wait(poll, events, EVENTS, 100);
+        now = clock_ns(CLOCK_MONOTONIC);
+        for (int i = 0; i < ready; i++) {
+            if (recv(events[i].data.fd, &byte, 1, 0) > 0)
+                die("the gateway speaks to who is one too many");
+            close(events[i].data.fd);
+            under_way--;
+            count++;
+            progress = now;
+        }
+        if (!until && now > began + seconds(option.warm_up)) {
+            begin = take_reading();
+            until = begin.wall + seconds(option.duration);
+        }
+        if (now > progress + seconds(option.patience))
+            die("nobody was refused for %g s", option.patience);
+    }
+    end = take_reading();
+    find_left_over();
+    report(&begin, &end, -1, memory());
+}
+
 /* Until `deadline`, and in any case until something is done that was not at `begin`. */
 static void run_until(uint64_t deadline, uint64_t begin)
 {
@@ -570,6 +624,7 @@ static void print_proof(const char *hex, const char *key)
 
 static void parse_options(int argc, char **argv)
 {
+    const char *client;
     int letter;
 
     while ((letter = getopt(argc, argv, "c:v:w:s:u:d:t:k:p:")) != -1) {
@@ -594,7 +649,9 @@ static void parse_options(int argc, char **argv)
         option.connections = option.window = 1;
     if ((double)option.clients * option.connections * option.window > 1e7)
         die("more than ten million messages in flight");
-    client_address = parse_address(argv[optind]);
+    client = argv[optind];
+    client_layers = parse_layers(&client);
+    client_address = parse_address(client);
     server_address = parse_address(argv[optind + 1]);
 }
 
@@ -606,10 +663,10 @@ int main(int argc, char **argv)
         print_proof(argv[2], argv[3]);
         return 0;
     }
-    while (argc > 1 && kind <= CONNECTS && strcmp(argv[1], kinds[kind]) != 0)
+    while (argc > 1 && kind <= REFUSED && strcmp(argv[1], kinds[kind]) != 0)
         kind++;
-    if (argc < 2 || kind > CONNECTS)
-        die("usage: load echo|fan-in|fan-out|dial|connect [options] CLIENT_ADDR SERVER_ADDR");
+    if (argc < 2 || kind > REFUSED)
+        die("usage: load echo|fan-in|fan-out|dial|connect|refuse [options] CLIENT_ADDR SERVER_ADDR");
     option.kind = kind;
     parse_options(argc - 1, argv + 1);
     if ((rlim_t)option.clients + 16 > raise_descriptors())
@@ -620,6 +677,8 @@ int main(int argc, char **argv)
     join(&server, connect_server(&server_address, SERVER_ID, option.key, option.patience));
     if (kind == CONNECTS)
         measure_connects();
+    else if (kind == REFUSED)
+        measure_refusals();
     else
         measure_traffic();
     return 0;

@@ -6,7 +6,8 @@
  *
  * Each client has one virtual connection to the server and one message on its way at a time, due
  * every INTERVAL seconds; the server sends it back. The server reads RATE bytes a second at most
- * (0: all that comes), and swallows what strangers send it.
+ * (0: all that comes), and swallows what strangers send it. The clients speak what CLIENT_ADDR says
+ * (layers.h).
  *
  * It says "ready", then a line of JSON for each line on its input: what was measured since the
  * line before. When the input ends it reads all, waits PATIENCE seconds for what is out, and says
@@ -22,6 +23,7 @@
 #include <sys/timerfd.h>
 
 #include "ends.h"
+#include "layers.h"
 
 enum { EVENTS = 256, NOBODY = -1, TICK_NS = 500 * 1000, MAX_UNANSWERED = 32 };
 
@@ -51,6 +53,7 @@ static struct {
 };
 
 static struct sockaddr_in client_address, server_address;
+static int client_layers;
 static int poll_fd;
 static struct link server = {.number = NOBODY};
 static struct stream timer, input;
@@ -218,7 +221,7 @@ static void write_touched(void)
     struct stream *stream;
 
     while ((stream = next_touched()))
-        if (stream->out.end && !write_waiting(poll_fd, stream))
+        if (!write_waiting(poll_fd, stream))
             die("a connection broke: %s", strerror(errno));
 }
 
@@ -301,6 +304,8 @@ static void join(struct link *link, int fd)
     unblock(fd);
     link->stream.fd = fd;
     watch(poll_fd, EPOLL_CTL_ADD, &link->stream, EPOLLIN);
+    if (link != &server && client_layers)
+        add_layers(&link->stream, client_layers);
 }
 
 /* `done` looks at what must have happened within PATIENCE. */
@@ -370,6 +375,7 @@ static void watch_others(void)
 
 static void parse_options(int argc, char **argv)
 {
+    const char *client;
     int letter;
 
     while ((letter = getopt(argc, argv, "c:i:s:r:n:t:k:")) != -1) {
@@ -388,7 +394,9 @@ static void parse_options(int argc, char **argv)
         die("usage: pair [options] CLIENT_ADDR SERVER_ADDR");
     if (option.interval < TICK_NS)
         die("messages are due every half a millisecond at most");
-    client_address = parse_address(argv[optind]);
+    client = argv[optind];
+    client_layers = parse_layers(&client);
+    client_address = parse_address(client);
     server_address = parse_address(argv[optind + 1]);
 }
 

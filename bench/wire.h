@@ -112,9 +112,19 @@ static inline uint8_t *append(struct bytes *bytes, size_t size)
     return room;
 }
 
+struct stream;
+
+/* What lies between a stream's bytes and its socket, if anything does; layers.h makes them. */
+struct layers {
+    struct bytes wire;              /* what the socket has not taken */
+    void (*seal)(struct stream *);  /* moves `out` into `wire`, if that may be now */
+    ssize_t (*open)(struct stream *, uint8_t *room, size_t most); /* instead of recv */
+};
+
 /* One TCP connection. First member of what each program knows about it. */
 struct stream {
     int fd;
+    struct layers *layers; /* NULL: its bytes go as they are */
     bool blocked; /* waits for EPOLLOUT */
     bool touched; /* is in the list of those with something new to write */
     struct stream *next_touched;
@@ -152,13 +162,20 @@ static inline void watch(int poll, int operation, struct stream *stream, uint32_
         die("epoll_ctl: %s", strerror(errno));
 }
 
-/* One write of what waits. False: the connection is broken. */
+/* One write of what waits, if anything does. False: the connection is broken. */
 static inline bool write_waiting(int poll, struct stream *stream)
 {
     struct bytes *out = &stream->out;
-    ssize_t size = send(stream->fd, out->data + out->start, out->end - out->start, MSG_NOSIGNAL);
+    ssize_t size;
     bool blocked;
 
+    if (stream->layers) {
+        stream->layers->seal(stream);
+        out = &stream->layers->wire;
+    }
+    if (out->end == 0)
+        return true;
+    size = send(stream->fd, out->data + out->start, out->end - out->start, MSG_NOSIGNAL);
     if (size < 0 && errno != EAGAIN && errno != EINTR)
         return false;
     if (size > 0)
@@ -183,7 +200,8 @@ static uint8_t arrived[4 + MAX_PACKET + READ];
 static inline ssize_t read_arrived(struct stream *stream, size_t most)
 {
     size_t kept = stream->in.end;
-    ssize_t size = recv(stream->fd, arrived + kept, most, 0);
+    ssize_t size = stream->layers ? stream->layers->open(stream, arrived + kept, most)
+                                  : recv(stream->fd, arrived + kept, most, 0);
 
     if (size <= 0)
         return size < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : -1;

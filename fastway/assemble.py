@@ -112,7 +112,7 @@ def _websocket(port: PortSettings, _reactor: Any) -> Layer | None:
     """WebSocket, if that port speaks it: its factory does so itself."""
     if not isinstance(port, WebSocketPortSettings):
         return None
-    return Layer("ws", lambda factory: factory, port.where("address"))
+    return Layer("ws", None, port.where("address"))
 
 
 def _snet(port: PortSettings, reactor: Any) -> Layer | None:
@@ -267,7 +267,7 @@ def _check_native_ports(settings: Settings, service: RouterService) -> None:
         if port.address.host is None:
             problem = f"{port.address.text} is no host:port address"
         else:
-            layer = port.layers[0]
+            layer = next(one for one in port.layers if one.wrap is not None)
             problem = f"{layer.given} makes the {port.name} port speak {layer.name}"
         raise ConfigError(
             settings.relay.where("mode"),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import hashlib
 import io
 import json
@@ -17,14 +16,12 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import xml.etree.ElementTree
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
-from unittest import SkipTest
 
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
@@ -36,14 +33,10 @@ from bench.gateways import (
     CASES,
     FASTWAY,
     ROOT,
-    Case,
     Failure,
-    Figure,
     Gateway,
     Running,
-    Table,
     build,
-    compiler,
     fastway_gateways,
     idle,
     measure,
@@ -51,32 +44,10 @@ from bench.gateways import (
     tree_path,
 )
 from bench.plot import bars, digits
+from bench.table import Case, Figure, Table
+from tests.support.benches import DIRECTORY, KEY, QUICK, floor_gateway, programs
 from tests.support.files import scratch
 from tests.support.golden import accept, close, packet
-
-SANITIZED = ["-Werror", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-KEY = "secret"
-QUICK = ["-u", "0.01", "-d", "0.03", "-k", KEY]
-DIRECTORY = tempfile.TemporaryDirectory()
-
-
-@functools.cache
-def programs() -> tuple[Path, ...]:
-    """load, floor, pair and attack, built once for all tests here."""
-    if sys.platform != "linux":
-        raise SkipTest("the programs of the bench are made for Linux")
-    found = compiler()
-    if found is None:
-        raise SkipTest("there is no C compiler")
-    empty = [found, *SANITIZED, "-x", "c", "-", "-o", os.devnull]
-    if subprocess.run(empty, input=b"int main(void){return 0;}", check=False).returncode:
-        raise SkipTest("the C compiler has no sanitizers")
-    return build(Path(DIRECTORY.name), *SANITIZED, names=("load", "floor", "pair", "attack"))
-
-
-def floor_gateway() -> Gateway:
-    return Gateway("floor", [str(programs()[1]), "{client}", "{server}"])
-
 
 FASTWAY_WITH_KEY = Gateway("fastway", [*FASTWAY, "--server-auth-password", KEY])
 

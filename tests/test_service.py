@@ -579,7 +579,7 @@ class RefusalTests(ServiceTestCase):
             (["--server-addr=tcp:0:interface=127.0.0.1"], "is no host:port address"),
             (["--client-snet-enable"], "--client-snet-enable makes the client port speak snet"),
             (["--server-snet-enable"], "--server-snet-enable makes the server port speak snet"),
-            (["--client-ws-addr=:0"], "--client-ws-addr makes the web client port speak ws"),
+            (["--client-ws-addr=tcp:0"], "tcp:0 is no host:port address"),
         ):
             problem = self.refused("--relay=on", *arguments)
             self.assertTrue(problem.startswith("--relay: "), problem)

@@ -22,6 +22,7 @@ from tests.support.files import scratch
 from tests.support.gateways import GatewayTestCase
 from tests.support.golden import KEY, PING, dial, packet
 from tests.support.logs import LogLines
+from tests.support.paths import on_both_paths
 from tests.support.tls import make
 from tests.support.waits import SECONDS, reactor, until
 from tests.support.websocket import request
@@ -67,7 +68,7 @@ class WebTestCase(GatewayTestCase):
 
     async def open(self, **options: Any) -> LocalGateway:
         options.setdefault("client_ws_addr", "127.0.0.1:0")
-        gateway = LocalGateway(reactor, KEY, relay="off", **options)
+        gateway = LocalGateway(reactor, KEY, relay="on" if self.relay else "off", **options)
         self.addCleanup(gateway.stop)
         await gateway.start()
         self.port = gateway.web_port
@@ -107,6 +108,7 @@ class WebTestCase(GatewayTestCase):
         return cast(T, await deferToThread(run))
 
 
+@on_both_paths
 class TalkTests(WebTestCase):
     async def test_echo(self) -> None:
         """Dial, echo, ping; the facts say ws, and the subprotocol is agreed to."""
@@ -181,6 +183,7 @@ class TalkTests(WebTestCase):
         self.assertEqual(await self.browse(work), (4403, Reason.KICKED.value))
 
 
+@on_both_paths
 class DoorTests(WebTestCase):
     async def refused(self, **options: Any) -> int:
         try:

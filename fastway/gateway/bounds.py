@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fastway.websocket import MAX_FRAME
 from fastway.wire import MAX_PACKET, MIN_LENGTH
 
 TURN_SECONDS = 0.004
@@ -94,6 +95,11 @@ class PortConfig:
     def piece(self) -> int:
         """Bytes of a message that is made of a stream, at most."""
         return max(1, min(self.read_size, self.max_packet - MIN_LENGTH))
+
+    @property
+    def frame_limit(self) -> int:
+        """Bytes that a WebSocket frame may announce: a packet fits, whatever `max_packet` is."""
+        return max(MAX_FRAME, self.max_packet + 4)
 
     def below_half(self, packets: int, size: int) -> bool:
         """So little waits for a link that those whom it holds may go on."""

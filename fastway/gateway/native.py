@@ -31,6 +31,7 @@ from fastway.gateway.bounds import (
     TURN_SECONDS,
 )
 from fastway.gateway.factories import GatewayFactory
+from fastway.gateway.framings import FRAMINGS, broken_rule
 from fastway.gateway.lane import NOBODY, Counts, End, Framing, Lane, LaneOwner, Shares
 from fastway.gateway.service import RouterService
 from fastway.logs import make_logger
@@ -114,8 +115,7 @@ class NativeLane:
         self._core.direct(self._handle, conn_id)
 
     def start(self, data: bytes, framing: Framing | None = None) -> None:
-        assert framing is None, "the core has none yet; a port that frames is not plain"
-        self._core.start(self._handle, data, self._native.now())
+        self._core.start(self._handle, data, FRAMINGS[type(framing)], self._native.now())
         if self._waits:
             self._waits = False
             self._core.resume(self._handle, self._native.now())
@@ -162,6 +162,8 @@ class NativeLane:
         counted_at, self.counted_at = self.counted_at, None
         for lane in counted_at or ():
             cast(Any, lane).shares.forget(self)
+        if reason is not None and how is not End.ABORT:
+            self._core.farewell(self._handle, reason.close_code, reason.value)
         self._core.close(self._handle, how)
 
     def saturated(self) -> bool:
@@ -194,6 +196,9 @@ class NativeLane:
     def _over(self, _: int) -> None:
         counts = self.counts()
         self.link.went_over(counts.waiting_packets, counts.waiting_bytes)
+
+    def _misframed(self, detail: int) -> None:
+        self.link.misframed(broken_rule(detail, self._config.frame_limit))
 
     def _gone(self, error: int) -> None:
         """Its socket is closed: tell the link, then forget it."""
@@ -259,6 +264,7 @@ class NativeCore:
                 queue_bytes=config.queue_bytes,
                 write_timeout=config.write_timeout,
                 holds=factory.holds,
+                frame_limit=config.frame_limit,
             )
         port = NativePort.adopt(self, fd, family, factory, self._ports[factory])
         port.startListening()
@@ -372,6 +378,7 @@ _REPORTS: dict[int, Any] = {
     _core.OVER: NativeLane._over,
     _core.TAKEN: NativeLane._taken,
     _core.NO_MEMORY: lambda lane, _: lane.link.had_no_memory(),
+    _core.MISFRAMED: NativeLane._misframed,
 }
 
 

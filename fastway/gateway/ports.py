@@ -36,13 +36,14 @@ class Layer(NamedTuple):
 
     Attributes:
         name: What operators call it.
-        wrap: Makes the factory of the connections from that of what runs inside them.
+        wrap: Makes the factory of the connections from that of what runs inside them; None: the
+            port's own factory speaks it, on any lane.
         given: The option that asked for it, as the operator wrote it.
         watched: What it is made of, if that may change while the gateway runs.
     """
 
     name: str
-    wrap: Callable[[IProtocolFactory], Any]
+    wrap: Callable[[IProtocolFactory], Any] | None
     given: str = ""
     watched: Readable | None = None
 
@@ -191,7 +192,7 @@ class Port:
 
     Attributes:
         layers: Its layers, that of an `snet:...` address too.
-        wrapped: Their factories, for their figures.
+        wrapped: Their factories, for their figures; that of a layer without one is the port's.
         outermost: The factory of its connections.
         listening: Twisted's port, while it is open.
     """
@@ -213,14 +214,16 @@ class Port:
         self.listening: IListeningPort | None = None
         self.outermost: IProtocolFactory = cast(IProtocolFactory, factory)
         for layer in self.layers:
-            self.outermost = layer.wrap(self.outermost)
+            if layer.wrap is not None:
+                self.outermost = layer.wrap(self.outermost)
             self.wrapped.append(self.outermost)
         self._opening: Deferred[Any] | None = None
 
     @property
     def plain(self) -> bool:
         """Its links are TCP connections with nothing in between: the native core can have them."""
-        return self.address.host is not None and not self.wrapped
+        between = any(layer.wrap is not None for layer in self.layers)
+        return self.address.host is not None and not between
 
     def open(self, reactor: Any, native: Native | None) -> Deferred[None]:
         """Listen. Fails with StartError or ConfigError; `close` cancels it."""

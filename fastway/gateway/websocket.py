@@ -17,7 +17,6 @@ from fastway.gateway.facts import Facts
 from fastway.gateway.preface import Done
 from fastway.gateway.service import RouterService
 from fastway.websocket import (
-    MAX_FRAME,
     Frames,
     HandshakeRefused,
     Network,
@@ -82,11 +81,6 @@ class WebSocketFactory(ClientFactory):
         self.accepted = 0
         self.refused: Counter[int] = Counter()
 
-    @property
-    def frame_limit(self) -> int:
-        """Bytes that a client's frame may announce: a packet fits, whatever `max_packet` is."""
-        return max(MAX_FRAME, self.config.max_packet + 4)
-
     def figures(self) -> WebSocketFigures:
         """What there was."""
         return WebSocketFigures(self.accepted, dict(self.refused))
@@ -137,7 +131,7 @@ class WebSocketPreface:
         factory.accepted += 1
         return Upgraded(
             answer=answer,
-            framing=Frames(factory.frame_limit),
+            framing=Frames(factory.config.frame_limit),
             request=request,
             proxies=factory.websocket.proxies,
         )

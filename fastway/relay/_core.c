@@ -103,14 +103,15 @@ static PyObject *core_limit(PyObject *self, PyObject *number)
 static PyObject *core_port(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"max_packet",  "read_size",     "idle_timeout", "queue_packets",
-                            "queue_bytes", "write_timeout", "holds",        NULL};
+                            "queue_bytes", "write_timeout", "holds",        "frame_limit",
+                            NULL};
     struct relay_port config = {0};
     int holds;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$O&O&dO&O&dp", names, convert_u64,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$O&O&dO&O&dpO&", names, convert_u64,
                                      &config.max_packet, convert_u64, &config.read_size,
                                      &config.idle_timeout, convert_u64, &config.queue_packets,
                                      convert_u64, &config.queue_bytes, &config.write_timeout,
-                                     &holds))
+                                     &holds, convert_u64, &config.frame_limit))
         return NULL;
     config.holds = holds != 0;
     int port = relay_port(RELAY(self), &config);
@@ -182,13 +183,14 @@ static PyObject *core_start(PyObject *self, PyObject *const *args, Py_ssize_t co
 {
     char *data;
     Py_ssize_t size;
-    if (!count_is(count, 3))
+    if (!count_is(count, 4))
         return NULL;
     relay_handle handle = to_handle(args[0]);
-    double now = PyFloat_AsDouble(args[2]);
+    uint32_t framing = to_u32(args[2]);
+    double now = PyFloat_AsDouble(args[3]);
     if (PyErr_Occurred() || PyBytes_AsStringAndSize(args[1], &data, &size) < 0)
         return NULL;
-    relay_start(RELAY(self), handle, data, (size_t)size, now);
+    relay_start(RELAY(self), handle, data, (size_t)size, (enum relay_framing)framing, now);
     Py_RETURN_NONE;
 }
 
@@ -246,6 +248,19 @@ static PyObject *core_tell_taken(PyObject *self, PyObject *const *args, Py_ssize
     if (PyErr_Occurred())
         return NULL;
     relay_tell_taken(RELAY(self), handle, position);
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_farewell(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (!count_is(count, 3))
+        return NULL;
+    relay_handle handle = to_handle(args[0]);
+    uint32_t code = to_u32(args[1]);
+    const char *text = PyErr_Occurred() ? NULL : PyUnicode_AsUTF8AndSize(args[2], NULL);
+    if (text == NULL)
+        return NULL;
+    relay_farewell(RELAY(self), handle, (uint16_t)code, text);
     Py_RETURN_NONE;
 }
 
@@ -379,6 +394,7 @@ static PyMethodDef core_methods[] = {
     FAST("tell_taken", core_tell_taken),
     ONE("pause", core_pause),
     FAST("resume", core_resume),
+    FAST("farewell", core_farewell),
     FAST("close", core_close),
     ONE("counts", core_counts),
     ONE("socket", core_socket),
@@ -412,7 +428,8 @@ static int exec_module(PyObject *module)
         {"PACKETS", RELAY_PACKETS}, {"BYTES", RELAY_BYTES},     {"FIN", RELAY_FIN},
         {"GONE", RELAY_GONE},       {"BROKEN", RELAY_BROKEN},   {"IDLE", RELAY_IDLE},
         {"STUCK", RELAY_STUCK},     {"OVER", RELAY_OVER},       {"TAKEN", RELAY_TAKEN},
-        {"NO_MEMORY", RELAY_NO_MEMORY},
+        {"NO_MEMORY", RELAY_NO_MEMORY}, {"MISFRAMED", RELAY_MISFRAMED},
+        {"PLAIN", RELAY_PLAIN},     {"WEBSOCKET", RELAY_WEBSOCKET},
         {"ABORT", RELAY_ABORT},     {"CLOSE", RELAY_CLOSE},     {"HALF", RELAY_HALF},
         {"ATOM", POOL_ATOM},        {"CHAN", POOL_CHAN},        {"SYNC", POOL_SYNC},
     };

@@ -129,25 +129,27 @@ void lose_socket(struct relay *relay, struct link *link, int error)
         die(relay, link, error);
     } else if (!link->lost) {
         link->lost = true;
-        link->error = error;
+        link->error = (int16_t)error;
         drop_output(relay, link);
         go_on_soon(relay, link);
     }
 }
 
-/* Read some of what the kernel has and keep it; returns what recv does. */
+/* Read some of what the kernel has and keep it; returns what read_socket does. */
 static ssize_t keep_some(struct relay *relay, struct link *link)
 {
     uint8_t data[KEEP_PIECE];
-    ssize_t got;
-    do
-        got = recv(link->fd, data, sizeof data, MSG_DONTWAIT);
-    while (got < 0 && errno == EINTR);
+    ssize_t got = read_socket(link, data, sizeof data);
     if (got <= 0)
         return got;
     link->bytes_in += (uint64_t)got;
-    if (link->rest_bytes + (uint64_t)got <= link->port->queue_bytes)
-        return keep(relay, link, data, (size_t)got) ? got : -1;
+    size_t came = (size_t)got;
+    if (link->ws != NULL)
+        came = unwrap(relay, link, data, came);
+    if (link->failed)
+        return -1;
+    if (link->rest_bytes + came <= link->port->queue_bytes)
+        return keep(relay, link, data, came) ? got : -1;
     errno = ENOBUFS; /* more than may wait: the connection breaks here */
     return -1;
 }
@@ -165,9 +167,12 @@ void close_lost(struct relay *relay, struct link *link)
     close_socket(relay, link);
 }
 
-/* Nothing waits for a link whose peer has ended: its descriptor has no more use. */
+/* Its peer has ended. If nothing waits for it, and nothing will be said to it, its descriptor has
+ * no more use. */
 void close_early(struct relay *relay, struct link *link)
 {
+    if (link->waiting_bytes > 0 || !has_rest(link) || link->ws != NULL)
+        return;
     close_socket(relay, link);
     link->error = 0;
 }
@@ -176,14 +181,13 @@ void close_early(struct relay *relay, struct link *link)
 void hear_end(struct relay *relay, struct link *link)
 {
     ssize_t got;
-    while ((got = keep_some(relay, link)) > 0)
+    while ((got = keep_some(relay, link)) > 0 && !link->ended)
         if (out_of_time(relay))
             return; /* epoll tells of it again */
     if (got == 0) {
         link->ended = true;
-        if (link->waiting_bytes == 0 && has_rest(link))
-            close_early(relay, link);
-    } else if (errno != EAGAIN && !link->failed) {
+        close_early(relay, link);
+    } else if (got < 0 && errno != EAGAIN && !link->failed) {
         lose_socket(relay, link, errno);
     }
     end_if_done(relay, link);
@@ -197,9 +201,10 @@ void end_if_done(struct relay *relay, struct link *link)
         return;
     if (link->ended) {
         if (!link->broken) {
+            uint64_t problem = link->ws == NULL ? 0 : link->ws->problem;
             link->broken = true;
             drop_input(relay, link);
-            tell(relay, link, RELAY_FIN, 0, NULL);
+            tell(relay, link, problem ? RELAY_MISFRAMED : RELAY_FIN, problem, NULL);
         }
     } else if (link->fd < 0) {
         die(relay, link, link->error);

@@ -9,6 +9,8 @@
  *     turn.c    epoll, the work of a turn and its bounds, events
  *     cut.c     bytes into packets, and whose they are
  *     queue.c   what waits for a link, and writing it
+ *     socket.c  the only calls that read and write a link's socket
+ *     websocket.c  packets in the frames of a WebSocket
  *     hold.c    fair shares and holds
  *     end.c     how links end, and what they said before is kept
  *     memory.c  the limit, and who goes for it
@@ -21,6 +23,7 @@
 #include <netinet/in.h>
 #include <stddef.h>
 #include <sys/epoll.h>
+#include <sys/uio.h>
 
 #include "relay.h"
 
@@ -29,6 +32,8 @@
 #define READY 1024       /* sockets that epoll tells of at once */
 #define PIECE (256u << 10) /* bytes that may wait unwritten for a link that is not blocked */
 #define SLOTS 1024       /* of the wheel, a tick each */
+#define VECTOR 64        /* pieces of one write */
+#define CONTROL 125u     /* bytes of payload in a control frame */
 
 /* A doubly linked list with a head of its own; a node of no list is zero. */
 struct node {
@@ -105,12 +110,48 @@ struct jam {
     uint32_t sender_count;
 };
 
+/* A control frame: one that is not whole yet, or one that is to be sent. */
+struct control {
+    uint8_t size, at; /* bytes, and how many of them are there, or sent */
+    uint8_t bytes[2 + CONTROL];
+};
+
+/* The frames of a WebSocket. */
+struct websocket {
+    /* What comes. */
+    uint64_t left;          /* bytes of a data frame that are still to come */
+    struct control *coming; /* one that is not whole, as the frame that would answer it */
+    uint64_t problem;       /* the detail of RELAY_MISFRAMED, from when nothing is understood */
+    uint8_t mask[4];        /* of the frame, turned so that the next byte is its first's */
+    uint8_t head[14];       /* one that is not whole, */
+    uint8_t head_size;      /* so many bytes of it */
+    bool inside : 1;        /* a message has begun and not ended */
+    bool closed : 1;        /* the peer's Close came */
+    bool no_memory : 1;
+    uint16_t peer_code; /* of its Close; 0: none */
+    /* What goes out. */
+    uint8_t head_left;       /* bytes of the last frame's head that are not written, */
+    uint64_t frame_left;     /* and of its payload: so much has to follow before another frame */
+    struct control *pong;    /* the answer to a Ping, */
+    struct control *later;   /* and to one that came since that was begun to be written */
+    struct control *goodbye; /* a Close: behind all that waits */
+};
+
+/* What is offered to a socket. */
+struct offer {
+    struct iovec vector[VECTOR];
+    size_t size;
+    int count, heads;
+    uint8_t head[VECTOR / 2][4]; /* of frames */
+};
+
 /* There are many, and most of them idle: what few of them need is better kept elsewhere. */
 struct link {
     void *owner;
     const struct relay_port *port;
     struct jam *jam;      /* NULL: it has none; it has one while it is blocked */
     struct share *shares; /* of others' queues */
+    struct websocket *ws; /* NULL: its bytes are packets */
     /* What goes out. */
     struct chunk *out_head, *out_tail;
     uint64_t waiting_bytes, waiting_packets;
@@ -124,15 +165,15 @@ struct link {
     uint64_t packets_in, bytes_in, packets_out, bytes_out;
     uint64_t tell_taken; /* UINT64_MAX: nobody asks */
     double last_packet;
-    int64_t tick; /* of the wheel */
     struct node tick_node;  /* in a slot, or in `due` */
     struct node dirty_node; /* in `dirty`: to be written to */
     struct node work_node;  /* in `work`, `handled`, `greedy` or `asking` */
     uint32_t held; /* how many shares hold it */
     int fd;    /* -1: its peer is gone */
-    int error; /* what it goes for once all it said is delivered, if it did not end by a FIN */
     uint32_t index, generation;
-    uint32_t hint; /* bytes of its last write: the size of its next first chunk */
+    uint32_t tick; /* of the wheel, its last bits */
+    int16_t error; /* what it goes for once all it said is delivered, if it did not end by a FIN */
+    uint16_t hint; /* bytes of its last write, or the most: the size of its next first chunk */
     uint16_t told; /* a bit for each kind of event that was not taken yet */
     uint16_t interest; /* what epoll was told; 0: it is not in the set */
     uint8_t head[HEAD]; /* of a direct link: what its peer's host had acknowledged, and conn_id */
@@ -146,7 +187,7 @@ struct link {
     bool paused : 1;
     bool broken : 1; /* nothing more of it counts: a FIN, an illegal length, no memory */
     bool failed : 1; /* nothing more is written: a part of its stream is missing */
-    bool ended : 1;  /* its FIN was read */
+    bool ended : 1;  /* its FIN was read, or what its framing says instead: nothing more comes */
     bool lost : 1;   /* its socket failed; what it still has is to be read */
     bool shut : 1;
     bool reset : 1;
@@ -264,6 +305,20 @@ static inline bool has_rest(const struct link *link)
     return link->rest_head != NULL || has_whole(link);
 }
 
+/* Something is to be written to it. */
+static inline bool has_output(const struct link *link)
+{
+    return link->waiting_bytes > 0
+           || (link->ws != NULL && (link->ws->pong != NULL || link->ws->goodbye != NULL));
+}
+
+static inline void offer(struct offer *to, const void *bytes, size_t size)
+{
+    to->vector[to->count].iov_base = (void *)bytes;
+    to->vector[to->count++].iov_len = size;
+    to->size += size;
+}
+
 static inline bool beyond(const struct link *link, uint64_t times)
 {
     return link->waiting_packets / times > link->port->queue_packets
@@ -310,6 +365,21 @@ void judge(struct relay *relay);
 void clear_jam(struct link *link);
 bool took_more(struct link *link);
 uint64_t bytes_acked(const struct link *link);
+
+/* socket.c */
+ssize_t read_socket(struct link *link, void *data, size_t size);
+ssize_t write_socket(struct link *link, struct offer *offer);
+
+/* websocket.c */
+struct websocket *ws_new(uint64_t before);
+void ws_free(struct websocket *ws);
+size_t ws_unwrap(struct websocket *ws, uint8_t *data, size_t size, uint64_t limit);
+void ws_offer(const struct link *link, struct offer *to);
+size_t ws_sent(struct link *link, size_t sent);
+void ws_silence(struct websocket *ws);
+size_t unwrap(struct relay *relay, struct link *link, uint8_t *data, size_t size);
+void unwrap_rest(struct relay *relay, struct link *link);
+enum relay_end ws_end(const struct link *link, enum relay_end how);
 
 /* hold.c */
 bool account(struct relay *relay, struct link *from, struct link *to, uint64_t size);

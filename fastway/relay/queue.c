@@ -10,10 +10,8 @@
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 
 #define WRITE_MOST (2u << 20) /* bytes written to one link in one go */
-#define VECTOR 64             /* chunks of one write */
 #define JUDGE_TURNS 2 /* the first begins before the socket is offered what waits, the other after */
 
 static void count_added(struct relay *relay, struct link *link, uint64_t size, uint32_t packets)
@@ -181,6 +179,8 @@ void drop_output(struct relay *relay, struct link *link)
     pool_put_list(relay->pool, link->out_head);
     link->out_head = link->out_tail = NULL;
     count_removed(relay, link, link->waiting_bytes, link->waiting_packets);
+    if (link->ws != NULL)
+        ws_silence(link->ws);
     link->blocked = false;
     link->tell_taken = UINT64_MAX;
     if (link->jam != NULL)
@@ -208,23 +208,23 @@ bool took_more(struct link *link)
     return acked != before;
 }
 
-/* One gathered write; returns what send and sendmsg do. */
-static ssize_t write_some(struct link *link, size_t *offered)
+/* One gathered write; returns what write_socket does. */
+static ssize_t write_some(struct relay *relay, struct link *link, size_t *offered)
 {
-    struct iovec vector[VECTOR];
-    int count = 0;
-    size_t size = 0;
-    for (struct chunk *chunk = link->out_head;
-         chunk != NULL && count < VECTOR && size < PIECE; chunk = chunk->next) {
-        vector[count].iov_base = chunk_bytes(chunk) + chunk->start;
-        vector[count].iov_len = chunk_length(chunk);
-        size += vector[count++].iov_len;
-    }
-    *offered = size;
-    struct msghdr message = {.msg_iov = vector, .msg_iovlen = (size_t)count};
-    if (count == 1)
-        return send(link->fd, vector->iov_base, vector->iov_len, MSG_NOSIGNAL);
-    return sendmsg(link->fd, &message, MSG_NOSIGNAL);
+    struct offer some;
+    some.size = 0;
+    some.count = some.heads = 0;
+    if (link->ws != NULL)
+        ws_offer(link, &some);
+    else
+        for (struct chunk *chunk = link->out_head;
+             chunk != NULL && some.count < VECTOR && some.size < PIECE; chunk = chunk->next)
+            offer(&some, chunk_bytes(chunk) + chunk->start, chunk_length(chunk));
+    *offered = some.size;
+    ssize_t sent = write_socket(link, &some);
+    if (sent > 0)
+        take(relay, link, link->ws != NULL ? ws_sent(link, (size_t)sent) : (size_t)sent);
+    return sent;
 }
 
 static struct jam *make_jam(struct link *link)
@@ -290,12 +290,10 @@ void write_link(struct relay *relay, struct link *link)
     }
     uint64_t written = 0;
     bool blocked = false;
-    while (link->waiting_bytes > 0 && written < WRITE_MOST) {
+    while (has_output(link) && written < WRITE_MOST) {
         size_t offered;
-        ssize_t sent = write_some(link, &offered);
+        ssize_t sent = write_some(relay, link, &offered);
         if (sent < 0) {
-            if (errno == EINTR)
-                continue;
             if (errno != EAGAIN && errno != ENOBUFS) {
                 lose_socket(relay, link, errno);
                 return;
@@ -304,27 +302,26 @@ void write_link(struct relay *relay, struct link *link)
             break;
         }
         written += (uint64_t)sent;
-        take(relay, link, (size_t)sent);
         if ((size_t)sent < offered) {
             blocked = true;
             break;
         }
     }
     if (link->waiting_bytes == 0)
-        link->hint = (uint32_t)written;
+        link->hint = written < UINT16_MAX ? (uint16_t)written : UINT16_MAX;
     if (!blocked)
         link->blocked = false;
     else if (!link->blocked)
         note_blocked(relay, link);
-    if (!blocked && link->waiting_bytes > 0)
+    if (!blocked && has_output(link))
         mark_dirty(relay, link);
     else if (!blocked && link->state != OPEN)
         finish(relay, link);
-    else if (!blocked && link->ended && has_rest(link))
+    else if (!blocked && link->ended)
         close_early(relay, link);
     update_interest(relay, link);
     let_go_drained(relay, link);
-    if (link->waiting_bytes == 0 && !link->failed)
+    if (!link->blocked && link->waiting_bytes == 0 && !link->failed)
         clear_jam(link);
 }
 

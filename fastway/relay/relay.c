@@ -77,8 +77,11 @@ void relay_free(struct relay *relay)
         if (data != NULL)
             pool_put(relay->pool, data);
     }
-    for (uint32_t index = 0; index < relay->link_end; index++)
+    for (uint32_t index = 0; index < relay->link_end; index++) {
+        if (relay->links[index] != NULL)
+            ws_free(relay->links[index]->ws);
         free(relay->links[index]);
+    }
     if (relay->epoll >= 0)
         close(relay->epoll);
     if (relay->wake >= 0)
@@ -236,7 +239,7 @@ void relay_direct(struct relay *relay, relay_handle handle, uint32_t conn_id)
 }
 
 void relay_start(struct relay *relay, relay_handle handle, const void *data, size_t size,
-                 double now)
+                 enum relay_framing framing, double now)
 {
     struct link *link = find(relay, handle);
     if (link == NULL || link->state != OPEN || link->started)
@@ -257,7 +260,14 @@ void relay_start(struct relay *relay, relay_handle handle, const void *data, siz
             link->rest_tail = tail;
         }
     }
-    if (has_rest(link))
+    if (framing == RELAY_WEBSOCKET && !link->broken) {
+        link->ws = ws_new(link->waiting_bytes);
+        if (link->ws == NULL)
+            fail(relay, link, RELAY_NO_MEMORY);
+        else
+            unwrap_rest(relay, link);
+    }
+    if (has_rest(link) || link->ended)
         go_on_soon(relay, link);
 }
 
@@ -343,6 +353,8 @@ void relay_close(struct relay *relay, relay_handle handle, enum relay_end how)
     } else if (link->state == CLOSING) {
         return;
     }
+    if (link->ws != NULL)
+        how = ws_end(link, how);
     link->state = how == RELAY_HALF ? HALF : CLOSING;
     if (link->jam != NULL) {
         link->jam->over_packets = link->jam->over_bytes = 0;
@@ -368,6 +380,7 @@ void *relay_release(struct relay *relay, relay_handle handle)
     relay->free_indices[relay->free_count++] = link->index;
     relay->totals.links--;
     clear_jam(link);
+    ws_free(link->ws);
     free(link);
     return owner;
 }

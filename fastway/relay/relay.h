@@ -12,6 +12,8 @@
  *
  *     packet = length:u32 conn_id:u32 message      little-endian, length = 4 + size of the message
  *     Ping   = a packet with conn_id 0 whose message begins with 5; it is answered here
+ *
+ * All counts but bytes_in are of packets and their bytes, whatever they stand in.
  */
 #ifndef FASTWAY_RELAY_H
 #define FASTWAY_RELAY_H
@@ -47,6 +49,7 @@ struct relay_port {
     uint64_t queue_bytes;  /* also of what was read and cannot be handed on, once its peer ended */
     double write_timeout;  /* while its socket takes nothing */
     bool holds;            /* over its bounds a link holds its senders; else it is lost */
+    uint64_t frame_limit;  /* bytes that a frame of RELAY_WEBSOCKET may announce */
 };
 
 #define RELAY_MAX_PACKET (1u << 30)
@@ -64,6 +67,7 @@ enum relay_event_kind {
                         Its counts still say how much; detail: the bytes */
     RELAY_TAKEN,     /* its socket took what relay_tell_taken asked for; detail: relay_taken */
     RELAY_NO_MEMORY, /* there was no memory for it: part of its stream is missing */
+    RELAY_MISFRAMED, /* it broke the rules of its framing; detail: see enum relay_rule */
     RELAY_KINDS,
 };
 
@@ -74,6 +78,31 @@ struct relay_event {
     uint64_t detail;
     struct chunk *data; /* NULL but for PACKETS and BYTES; the event's */
 };
+
+/* What the packets of a link stand in, in both directions. */
+enum relay_framing {
+    RELAY_PLAIN,     /* nothing */
+    RELAY_WEBSOCKET, /* messages of RFC 6455, of which this is the server: one stream, whatever the
+                        messages and frames are. It tells of RELAY_FIN for a Close too */
+};
+
+/* Rules that a peer can break; `detail` of RELAY_MISFRAMED is one of these, and of a reserved opcode
+ * that in the bits from 8; with its highest bit set it is the length of a frame over the limit. */
+enum relay_rule {
+    RELAY_KEPT,
+    RELAY_RESERVED_BIT,
+    RELAY_RESERVED_OPCODE,
+    RELAY_CONTROL_IN_FRAGMENTS,
+    RELAY_MESSAGE_INSIDE,
+    RELAY_NOTHING_TO_CONTINUE,
+    RELAY_TEXT,
+    RELAY_NO_MASK,
+    RELAY_LONG_CONTROL,
+    RELAY_LENGTH_FORM,
+    RELAY_CLOSE_CODE,
+    RELAY_CLOSE_TEXT,
+};
+#define RELAY_FRAME_TOO_LARGE (UINT64_C(1) << 63)
 
 enum relay_end {
     RELAY_ABORT, /* write nothing more, and reset at the end of the turn */
@@ -136,9 +165,10 @@ void relay_set_owner(struct relay *relay, relay_handle handle, void *owner);
  * read_size and what max_packet allows, and of what is sent to it the messages alone are written,
  * bare; empty ones are nothing. It is idle when it neither said nor took anything. */
 void relay_direct(struct relay *relay, relay_handle handle, uint32_t conn_id);
-/* From now on its bytes are packets; `data` came before. */
+/* From now on its bytes are packets in a framing; `data` came before, and what was sent and waits
+ * is not framed any more. */
 void relay_start(struct relay *relay, relay_handle handle, const void *data, size_t size,
-                 double now);
+                 enum relay_framing framing, double now);
 
 /* Packets of `conn_id` from either go to the other. False: no memory, or no such links; then
  * they are reported as events. */
@@ -165,6 +195,10 @@ uint64_t relay_taken(const struct relay *relay, relay_handle handle);
 /* Report RELAY_TAKEN once it has taken so much; of several the first. */
 void relay_tell_taken(struct relay *relay, relay_handle handle, uint64_t position);
 
+/* What the framing of a link tells its peer behind all that was queued; relay_close follows, and
+ * is RELAY_HALF then, so that the peer gets to read it, unless the peer has ended. `code` is that
+ * of a WebSocket, `text` UTF-8, of which at most 123 bytes are sent. */
+void relay_farewell(struct relay *relay, relay_handle handle, uint16_t code, const char *text);
 /* End a link; RELAY_GONE follows. */
 void relay_close(struct relay *relay, relay_handle handle, enum relay_end how);
 /* After RELAY_GONE: forget it; returns its owner. */

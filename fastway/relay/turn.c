@@ -236,10 +236,8 @@ static void read_link(struct relay *relay, struct link *link)
     size_t size = (size_t)link->port->read_size;
     link->greedy = false;
     for (int reads = 0; reads < READS; reads++) {
-        ssize_t got = recv(link->fd, relay->scratch, size, 0);
+        ssize_t got = read_socket(link, relay->scratch, size);
         if (got < 0) {
-            if (errno == EINTR)
-                continue;
             if (errno != EAGAIN)
                 lose_socket(relay, link, errno);
             return;
@@ -264,9 +262,17 @@ static void read_link(struct relay *relay, struct link *link)
             hand_up(relay, link, RELAY_BYTES, relay->scratch, (size_t)got);
             return;
         }
-        size_t used = cut(relay, link, relay->scratch, (size_t)got);
-        if (used < (size_t)got && link->state == OPEN && !link->broken)
-            keep(relay, link, relay->scratch + used, (size_t)got - used);
+        size_t came = (size_t)got;
+        if (link->ws != NULL)
+            came = unwrap(relay, link, relay->scratch, came);
+        size_t used = cut(relay, link, relay->scratch, came);
+        if (used < came && link->state == OPEN && !link->broken)
+            keep(relay, link, relay->scratch + used, came - used);
+        if (link->ended) {
+            end_if_done(relay, link);
+            update_interest(relay, link);
+            return;
+        }
         if ((size_t)got < size || !may_talk(link) || has_rest(link) || link->lost)
             return;
         if (out_of_time(relay))

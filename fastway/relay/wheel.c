@@ -22,11 +22,11 @@ void watch(struct relay *relay, struct link *link, double when)
     if (tick <= relay->reached)
         tick = relay->reached + 1;
     if (listed(&link->tick_node)) {
-        if (link->tick <= tick)
+        if ((int32_t)(link->tick - (uint32_t)tick) <= 0)
             return;
         list_drop(&link->tick_node);
     }
-    link->tick = tick;
+    link->tick = (uint32_t)tick;
     list_add(&relay->slots[tick % SLOTS], &link->tick_node);
 }
 

@@ -28,7 +28,7 @@ const struct relay_config plain_config = {
     .shares = 1 << 20,
     .turn_seconds = 1, /* tests are run on slow machines; those of time set their own */
 };
-const struct relay_port plain_port = {MAX_PACKET, 2048, 30, 10, 20000, 10, false};
+const struct relay_port plain_port = {MAX_PACKET, 2048, 30, 10, 20000, 10, false, 1 << 20};
 
 /* What the core calls. */
 
@@ -149,7 +149,7 @@ void add(int which)
     setsockopt(relay_socket(relay, ends[which].handle), SOL_SOCKET, SO_SNDBUF, &small,
                sizeof small);
     relay_set_owner(relay, ends[which].handle, &ends[which]);
-    relay_start(relay, ends[which].handle, NULL, 0, now);
+    relay_start(relay, ends[which].handle, NULL, 0, RELAY_PLAIN, now);
 }
 
 size_t make(uint8_t *to, uint32_t conn_id, size_t size, uint8_t fill)

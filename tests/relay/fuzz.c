@@ -153,7 +153,7 @@ static void handle_event(struct day *day, const struct relay_event *event, const
         break;
     case RELAY_BYTES:
         CHECK(size > 0);
-        relay_start(relay, event->handle, data, size, day->now);
+        relay_start(relay, event->handle, data, size, RELAY_PLAIN, day->now);
         break;
     case RELAY_BROKEN:
         CHECK(event->detail < 4 || event->detail > MAX_PACKET);
@@ -233,7 +233,7 @@ static void make_link(struct day *day, int which)
     day->peers[which] = pair[1];
     relay_set_owner(day->relay, day->handles[which], &day->peers[which]);
     if (which != 5)
-        relay_start(day->relay, day->handles[which], NULL, 0, day->now);
+        relay_start(day->relay, day->handles[which], NULL, 0, RELAY_PLAIN, day->now);
 }
 
 static void say(struct day *day, int which, const uint8_t *data, size_t size)

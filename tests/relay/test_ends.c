@@ -221,7 +221,7 @@ static void test_start(void)
     say(0, data + 4, 14);
     shutdown(ends[0].peer, SHUT_WR);
     UNTIL(counts(0).input_bytes == 14);
-    relay_start(relay, ends[0].handle, data, 4, now);
+    relay_start(relay, ends[0].handle, data, 4, RELAY_PLAIN, now);
     turn();
     CHECK(last_count == 0);
     relay_resume(relay, ends[0].handle, now);

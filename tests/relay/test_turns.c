@@ -24,7 +24,7 @@ static int gather(const struct relay_config *config, const struct relay_port *po
         crowd[i].handle = relay_accept(relay, listening, 0, now, 1 << 20, &accepted);
         CHECK(crowd[i].handle != 0);
         relay_set_owner(relay, crowd[i].handle, &crowd[i]);
-        relay_start(relay, crowd[i].handle, NULL, 0, now);
+        relay_start(relay, crowd[i].handle, NULL, 0, RELAY_PLAIN, now);
         relay_pair(relay, (uint32_t)i + 1, crowd[i].handle, ends[1].handle);
     }
     return wanted < room ? wanted : room;
