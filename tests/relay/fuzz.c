@@ -22,6 +22,7 @@
 /* The core with system calls that are interrupted, cut short and refused now and then. */
 static unsigned calls;
 static uint64_t ticks;
+static bool directs; /* some links know no packets */
 static bool refuses; /* what adds links, and room for them, works */
 
 ssize_t test_recv(int fd, void *data, size_t size, int flags)
@@ -232,6 +233,10 @@ static void make_link(struct day *day, int which)
     CHECK(day->handles[which] != 0);
     day->peers[which] = pair[1];
     relay_set_owner(day->relay, day->handles[which], &day->peers[which]);
+    if (directs && which % 2 != 0) /* with one that is paired so from the beginning, mostly */
+        relay_direct(day->relay, day->handles[which], (uint32_t)which);
+    if (directs && which == 0)
+        relay_direct(day->relay, day->handles[which], 4);
     if (which != 5)
         relay_start(day->relay, day->handles[which], NULL, 0, RELAY_PLAIN, day->now);
 }
@@ -405,7 +410,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     return 0;
 }
 
-#ifdef STANDALONE
+#ifndef STANDALONE
+
+int LLVMFuzzerInitialize(int *count, char ***arguments)
+{
+    (void)count;
+    (void)arguments;
+    directs = getenv("DIRECT") != NULL;
+    return 0;
+}
+
+#else
 
 static uint64_t random_state;
 
@@ -430,7 +445,7 @@ static int run_file(const char *name)
     return LLVMFuzzerTestOneInput(data, size);
 }
 
-/* fuzz SECONDS [SEED], or fuzz FILE... */
+/* fuzz SECONDS [SEED [direct]], or fuzz FILE... */
 int main(int count, char **arguments)
 {
     double seconds = count > 1 ? atof(arguments[1]) : 5;
@@ -441,6 +456,7 @@ int main(int count, char **arguments)
         return 0;
     }
     uint64_t seed = count > 2 ? strtoull(arguments[2], NULL, 0) : (uint64_t)time(NULL);
+    directs = count > 3;
     struct timespec began, now;
     unsigned long days = 0;
     clock_gettime(CLOCK_MONOTONIC, &began);
