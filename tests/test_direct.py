@@ -434,6 +434,62 @@ class BoundTests(SynchronousTestCase):
                 self.assertEqual(end.transport.aborted, True)
 
 
+class LastBytesTests(SynchronousTestCase):
+    """What still waits when its server closes."""
+
+    def closed(self) -> tuple[DirectHarness, End, End, bytes]:
+        """A connection that its server closed while much waits for it."""
+        harness = DirectHarness()
+        end, server, conn_id = harness.opened()
+        end.transport.fill()
+        data = bytes(range(256)) * 100
+        for at in range(0, len(data), 5000):
+            server.send(packet(conn_id, data[at : at + 5000]))
+        server.send(packet(conn_id, b"bye") + close(conn_id))
+        self.assertIs(end.lost, Reason.SERVER_CLOSED)
+        return harness, end, server, data + b"bye"
+
+    def test_in_order(self) -> None:
+        """It waits where it is counted, and is written as it is taken; then comes the FIN."""
+        harness, end, _, data = self.closed()
+        harness.check_books()
+        self.assertEqual(harness.service.waiting_bytes, len(data))
+        self.assertFalse(end.transport.disconnecting)
+        end.send(b"not read")
+        end.transport.drain()
+        self.assertEqual(end.take(), data)
+        self.assertTrue(end.transport.disconnecting)
+        self.assertIsNone(end.transport.producer)
+        harness.check_books()
+        self.assertEqual(harness.service.waiting_bytes, 0)
+        end.gone()
+        self.assertFalse(harness.service.connected)
+
+    def test_broken(self) -> None:
+        """Its loss, or the end of patience, lets go of it."""
+        for patience in (False, True):
+            with self.subTest(patience=patience):
+                harness, end, _, _ = self.closed()
+                if patience:
+                    harness.pass_time(LINGER + 1)
+                    self.assertTrue(end.transport.aborted)
+                end.gone(ConnectionLost())
+                harness.check_books()
+                self.assertEqual(harness.service.waiting_bytes, 0)
+
+    def test_memory(self) -> None:
+        """Where all hold too much it goes as any other."""
+        harness, end, server, _ = self.closed()
+        harness.service.memory_limit = 10_000
+        other = harness.comer()
+        server.take()
+        harness.service.flush()
+        self.assertTrue(end.transport.aborted)
+        self.assertIsNone(other.lost)
+        self.assertEqual(harness.service.waiting_bytes, 0)
+        harness.check_books()
+
+
 class WebTests(SynchronousTestCase):
     """The same of web pages."""
 

@@ -216,14 +216,14 @@ class RouterService(Service):
             return link.side is Side.CLIENT, counts.waiting_bytes + counts.input_bytes
 
         while self.waiting_bytes > enough:
-            links = [
-                one
-                for one in self.connected
-                if one.lost is None and not one.lane.native and holds(one)[1]
-            ]
+            links = [one for one in self.connected if not one.lane.native and holds(one)[1]]
             if not links:
                 return
-            self.router.lose(max(links, key=holds), Reason.NO_MEMORY)
+            most = max(links, key=holds)
+            if most.lost is None:
+                self.router.lose(most, Reason.NO_MEMORY)
+            else:  # it was to take what is left, and takes its time
+                most.lane.close(End.ABORT)
 
     # Start and stop.
 

@@ -75,6 +75,7 @@ class StreamLane(Protocol):
         "_framing",
         "_full_since",
         "_gone",
+        "_goodbye",
         "_idle_taken",
         "_input",
         "_judgement",
@@ -138,6 +139,8 @@ class StreamLane(Protocol):
         self._ended = False
         """The peer's FIN came, and what came before it waits its turn."""
         self._closing = False
+        self._goodbye: tuple[End, Reason | None] | None = None
+        """How it ends once its queue is written."""
         self._gone = False
 
     # What Twisted calls.
@@ -282,6 +285,7 @@ class StreamLane(Protocol):
     def close(self, how: End, reason: Reason | None = None) -> None:
         if self._closing:
             if how is End.ABORT and not self._gone:
+                self._drop()
                 cast(Any, self.transport).abortConnection()
             return
         self._closing = True
@@ -289,9 +293,19 @@ class StreamLane(Protocol):
             self._judgement.cancel()
             self._judgement = None
         transport = cast(Any, self.transport)
+        self.service.wheel.forget(self)
+        if self._conn_id and self._queue and how is not End.ABORT and not self._gone:
+            # Much may wait, and for long: it stays where it is counted.
+            self._goodbye = how, reason
+            batch = b"".join(self._batch or ())
+            self._queue.append((batch, self._batch_packets))
+            self._count(self._batch_packets, len(batch))
+            self._batch = None
+            self._drop_input()
+            self._hear()
+            return
         waiting = [data for data, _ in self._queue or ()] + (self._batch or [])
         self._drop()
-        self.service.wheel.forget(self)
         # Also of a transport that is gone: a TLS one would keep this lane in a cycle.
         transport.unregisterProducer()
         if self._gone:
@@ -299,12 +313,20 @@ class StreamLane(Protocol):
         if how is End.ABORT:
             transport.abortConnection()
             return
-        if self._paused:
-            # TLS reads the peer's close_notify before it closes.
-            self._paused = False
-            transport.resumeProducing()
+        self._hear()
         if waiting:
             self._put(b"".join(waiting))
+        self._end(how, reason)
+
+    def _hear(self) -> None:
+        """TLS reads the peer's close_notify before it closes."""
+        if self._paused:
+            self._paused = False
+            cast(Any, self.transport).resumeProducing()
+
+    def _end(self, how: End, reason: Reason | None) -> None:
+        """All that waited is the transport's."""
+        transport = cast(Any, self.transport)
         framing = self._framing
         if framing is not None and reason is not None:
             transport.write(framing.close(reason.close_code, reason.value))
@@ -475,9 +497,13 @@ class StreamLane(Protocol):
 
     def _drop(self) -> None:
         """Hold nothing for it any more, nor anybody."""
-        self._queue = self._batch = None
-        self._rest = None
+        self._queue = self._batch = self._goodbye = None
         self._count(-self._waiting_packets, -self._waiting_bytes)
+        self._drop_input()
+
+    def _drop_input(self) -> None:
+        """Nothing more is heard of it."""
+        self._rest = None
         self._count_input(-self._input)
         if self.shares is not None:
             self.shares.clear()
@@ -532,7 +558,7 @@ class StreamLane(Protocol):
         self._full_since = None
         renew_producer(self.transport, self)
         self._drained = True
-        if self._closing:
+        if self._closing and self._goodbye is None:
             return
         queue = self._queue
         while queue and self._full_since is None:
@@ -547,6 +573,11 @@ class StreamLane(Protocol):
             self._put(b"".join(pieces))
         if not queue:
             self._queue = None
+            if self._goodbye is not None:
+                goodbye, self._goodbye = self._goodbye, None
+                cast(Any, self.transport).unregisterProducer()
+                self._end(*goodbye)
+                return
         if self._framing is not None and self._framing.pong and self._full_since is None:
             self._answer(self._framing)
         if self.shares is not None and self.shares.senders:
