@@ -463,7 +463,7 @@ class LastBytesTests(SynchronousTestCase):
         harness.check_books()
         self.assertEqual(harness.service.waiting_bytes, 0)
         end.gone()
-        self.assertFalse(harness.service.connected)
+        self.assertNotIn(end.link, harness.service.connected)
 
     def test_broken(self) -> None:
         """Its loss, or the end of patience, lets go of it."""

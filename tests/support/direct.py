@@ -172,14 +172,16 @@ class DirectChecks(DirectCase):
         await self.open()
         await self.serving(give)
         peer = await self.come()
+        # So that the kernel does not have it all.
+        peer.wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         waiting = 0
         peer.wire.pauseProducing()
         await until("the server's Close", lambda: self.lost(Reason.SERVER_CLOSED), SECONDS)
-        for _ in range(60):
+        while peer.ended is None and peer.total < len(data):
             peer.wire.resumeProducing()
             await later(0.001)
             peer.wire.pauseProducing()
-            await later(0.025)
+            await later(0.08)
             waiting = max(waiting, *(link.counts().waiting_bytes for link in self.links()), 0)
         peer.wire.resumeProducing()
         await until("the end", lambda: peer.ended, SECONDS)
