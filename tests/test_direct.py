@@ -166,7 +166,7 @@ class TalkTests(SynchronousTestCase):
             server.send(close(conn_id))
         lines = [line for line in log.lines if line.startswith("client")]
         who = f"client {end.link.link_id} {end.link.facts.name}"
-        self.assertEqual(lines[0], f"{who} connected of web")
+        self.assertEqual(lines[0], f"{who} of web connected")
         self.assertTrue(
             lines[1].startswith(
                 f"{who} of web lost: its game server closed the connection: server 1 "

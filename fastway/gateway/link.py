@@ -383,7 +383,7 @@ class GatewayLink(Link):
             log,
             f"{self.side.value} connected",
             self.facts.host,
-            "{side} {id} {addr} connected" + self._way,
+            "{side} {id} {addr}" + self._way + " connected",
             side=self.side.value,
             id=self.link_id,
             addr=self.facts.name,
