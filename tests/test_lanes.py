@@ -1,4 +1,4 @@
-"""Both lanes pass the checks of `tests.support.lanes`."""
+"""Both lanes pass the checks of `tests.support.lanes`, plain and in the frames of a WebSocket."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from fastway.gateway import GatewayFactory, RouterService
 from fastway.relay import missing
-from tests.support import lanes
+from tests.support import lanes, web_lanes
 from tests.support.sockets import listen_by_relay
 from tests.support.waits import reactor
 
@@ -27,3 +27,11 @@ class NativeLaneTests(lanes.LaneChecks):
         if service.native is None:
             self.by_relay = listen_by_relay(service)
         return self.by_relay(factory)
+
+
+class WebStreamLaneTests(web_lanes.WebLaneChecks, StreamLaneTests):
+    """The Python lane, with frames."""
+
+
+class WebNativeLaneTests(web_lanes.WebLaneChecks, NativeLaneTests):
+    """The native lane, with frames."""

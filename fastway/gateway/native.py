@@ -249,24 +249,27 @@ class NativeCore:
         self.slot = -1
         self._reading = False
         self._counted = Totals(*[0] * len(Totals._fields))
-        self._ports: dict[GatewayFactory, int] = {}
+        self._ports: dict[tuple[Any, ...], int] = {}
+        """Those of the core, by their bounds: it has room for a few."""
         self._limit()
 
     def listen(self, fd: int, family: int, factory: GatewayFactory) -> NativePort:
         """Listen with a bound, listening socket, of which a duplicate is taken."""
-        if factory not in self._ports:
-            config = factory.config
-            self._ports[factory] = self.core.port(
-                max_packet=config.max_packet,
-                read_size=config.read_size,
-                idle_timeout=config.idle_timeout,
-                queue_packets=config.queue_packets,
-                queue_bytes=config.queue_bytes,
-                write_timeout=config.write_timeout,
-                holds=factory.holds,
-                frame_limit=config.frame_limit,
-            )
-        port = NativePort.adopt(self, fd, family, factory, self._ports[factory])
+        config = factory.config
+        bounds: dict[str, Any] = {
+            "max_packet": config.max_packet,
+            "read_size": config.read_size,
+            "idle_timeout": config.idle_timeout,
+            "queue_packets": config.queue_packets,
+            "queue_bytes": config.queue_bytes,
+            "write_timeout": config.write_timeout,
+            "holds": factory.holds,
+            "frame_limit": config.frame_limit,
+        }
+        key = tuple(bounds.values())
+        if key not in self._ports:
+            self._ports[key] = self.core.port(**bounds)
+        port = NativePort.adopt(self, fd, family, factory, self._ports[key])
         port.startListening()
         port.socket.setblocking(False)
         return port

@@ -391,6 +391,8 @@ class StreamLane(Protocol):
         if framing is None:
             self._cut(reader, data)
             return
+        if framing.closed or framing.error is not None:
+            return  # nothing more is understood, and that was told, or is when its turn comes
         payload = framing.receive(data)
         if framing.pong and self._full_since is None:
             self._answer(framing)

@@ -78,7 +78,8 @@ static void sent(struct relay *relay, struct link *from, struct link *to, uint64
     write_later(relay, to);
     if (to->direct)
         size -= (uint64_t)HEAD * packets; /* what was queued */
-    if (to->blocked && to->port->holds && to->state == OPEN && !account(relay, from, to, size))
+    if (size > 0 && to->blocked && to->port->holds && to->state == OPEN
+        && !account(relay, from, to, size))
         fail(relay, from, RELAY_NO_MEMORY);
 }
 

@@ -128,6 +128,7 @@ struct websocket {
     bool inside : 1;        /* a message has begun and not ended */
     bool closed : 1;        /* the peer's Close came */
     bool no_memory : 1;
+    bool parted : 1;   /* a Close is to be sent, or was: nothing is queued any more */
     uint16_t peer_code; /* of its Close; 0: none */
     /* What goes out. */
     uint8_t head_left;       /* bytes of the last frame's head that are not written, */
@@ -284,6 +285,12 @@ static inline void put_u32(uint8_t *data, uint32_t value)
 static inline bool writes(const struct link *link)
 {
     return link->state != DEAD && link->fd >= 0 && !link->failed && !link->shut && !link->lost;
+}
+
+/* More may be queued for it. */
+static inline bool takes(const struct link *link)
+{
+    return writes(link) && !link->reset && !(link->ws != NULL && link->ws->parted);
 }
 
 /* What it says counts, now. */

@@ -275,7 +275,7 @@ bool relay_send(struct relay *relay, relay_handle handle, const void *data, size
                 uint32_t packets)
 {
     struct link *link = find(relay, handle);
-    if (link == NULL || !writes(link) || link->reset || size == 0)
+    if (link == NULL || !takes(link) || size == 0)
         return false;
     bool bare = link->direct && packets > 0;
     if (bare ? queue_messages(relay, link, data, size, true)

@@ -216,7 +216,7 @@ static void begin_frame(struct websocket *ws)
         ws->left = length;
         return;
     }
-    struct control *coming = ws->coming = malloc(sizeof *coming);
+    struct control *coming = ws->coming = calloc(1, sizeof *coming);
     if (coming == NULL) {
         ws->no_memory = true;
         return;
@@ -436,9 +436,10 @@ void relay_farewell(struct relay *relay, relay_handle handle, uint16_t code, con
 {
     struct link *link = find(relay, handle);
     struct websocket *ws = link == NULL ? NULL : link->ws;
-    if (ws == NULL || link->state != OPEN || !writes(link) || ws->goodbye != NULL)
+    if (ws == NULL || link->state != OPEN || !takes(link))
         return;
-    struct control *goodbye = malloc(sizeof *goodbye);
+    ws->parted = true;
+    struct control *goodbye = calloc(1, sizeof *goodbye);
     if (goodbye == NULL)
         return; /* it ends without one */
     size_t size = strlen(text);

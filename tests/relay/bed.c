@@ -53,6 +53,10 @@ static bool send_fails(void)
 {
     errno = calls.fail_send;
     calls.fail_send = 0;
+    if (errno == 0 && calls.spared > 0)
+        calls.spared--;
+    else if (errno == 0)
+        errno = calls.fail_sends;
     return errno != 0;
 }
 
@@ -61,7 +65,26 @@ ssize_t test_send(int fd, const void *data, size_t size, int flags)
     if (interrupted() || send_fails())
         return -1;
     calls.sends++;
+    if (calls.send_most > 0 && size > calls.send_most)
+        size = calls.send_most;
     return send(fd, data, size, flags);
+}
+
+/* The first bytes, of as many pieces as they lie in. */
+static ssize_t send_some(int fd, const struct msghdr *message, int flags)
+{
+    struct iovec vector[64];
+    struct msghdr some = *message;
+    size_t left = calls.send_most;
+    some.msg_iov = vector;
+    for (some.msg_iovlen = 0; some.msg_iovlen < message->msg_iovlen && left > 0;) {
+        struct iovec *piece = &vector[some.msg_iovlen];
+        *piece = message->msg_iov[some.msg_iovlen++];
+        if (piece->iov_len > left)
+            piece->iov_len = left;
+        left -= piece->iov_len;
+    }
+    return sendmsg(fd, &some, flags);
 }
 
 ssize_t test_sendmsg(int fd, const struct msghdr *message, int flags)
@@ -70,6 +93,8 @@ ssize_t test_sendmsg(int fd, const struct msghdr *message, int flags)
         return -1;
     calls.sends++;
     calls.vectors = (unsigned)message->msg_iovlen;
+    if (calls.send_most > 0)
+        return send_some(fd, message, flags);
     return sendmsg(fd, message, flags);
 }
 

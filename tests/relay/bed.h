@@ -19,7 +19,10 @@ struct calls {
     size_t asked;       /* by the last recv */
     unsigned interrupt; /* every so many calls */
     unsigned calls;
-    int fail_send;      /* errno of the next send */
+    int fail_send;      /* errno of the next send, */
+    int fail_sends;     /* and of all, */
+    unsigned spared;    /* so many before them aside */
+    unsigned send_most; /* bytes of each send; 0: all */
     int fail_control;   /* errno of all epoll_ctl that would add or change */
     double step;        /* seconds by which each look at the clock turns it */
     int fail_calloc;    /* the how many-th from now */

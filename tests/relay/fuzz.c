@@ -94,13 +94,24 @@ void *test_calloc(size_t count, size_t size)
 #define MAX_PACKET 3000
 #define EVENTS_TURN 5
 
+/* Links with frames; the last one may get them when it is started. */
+#define WEB(which) (webs && ((which) == 2 || (which) == 3))
+static bool webs = true;
+
+/* How far into a server's frames a peer has heard. */
+struct ear {
+    uint8_t head[4];
+    size_t head_size, left;
+    bool control, closed;
+};
+
 struct day {
     const uint8_t *data;
     size_t size, at;
     struct relay *relay;
     relay_handle handles[LINKS]; /* 0: none */
     int peers[LINKS];            /* -1: the peer is gone */
-    bool sent_to[LINKS];
+    struct ear ears[LINKS];
     double now;
     uint8_t answer; /* how the caller answers events */
 };
@@ -121,6 +132,8 @@ static uint32_t get_u32(const uint8_t *from)
 
 static void end_link(struct day *day, relay_handle handle, uint8_t how)
 {
+    if (how & 4)
+        relay_farewell(day->relay, handle, (uint16_t)(1000 + how), "the day is over");
     relay_close(day->relay, handle, (enum relay_end)(how % 3));
 }
 
@@ -154,7 +167,12 @@ static void handle_event(struct day *day, const struct relay_event *event, const
         break;
     case RELAY_BYTES:
         CHECK(size > 0);
-        relay_start(relay, event->handle, data, size, RELAY_PLAIN, day->now);
+        relay_start(relay, event->handle, data, size,
+                    webs && day->answer % 2 ? RELAY_WEBSOCKET : RELAY_PLAIN, day->now);
+        break;
+    case RELAY_MISFRAMED:
+        CHECK(webs && event->detail != 0);
+        end_link(day, event->handle, RELAY_CLOSE | 4);
         break;
     case RELAY_BROKEN:
         CHECK(event->detail < 4 || event->detail > MAX_PACKET);
@@ -232,19 +250,84 @@ static void make_link(struct day *day, int which)
     refuses = refused;
     CHECK(day->handles[which] != 0);
     day->peers[which] = pair[1];
+    memset(&day->ears[which], 0, sizeof day->ears[which]);
     relay_set_owner(day->relay, day->handles[which], &day->peers[which]);
     if (directs && which % 2 != 0) /* with one that is paired so from the beginning, mostly */
         relay_direct(day->relay, day->handles[which], (uint32_t)which);
     if (directs && which == 0)
         relay_direct(day->relay, day->handles[which], 4);
     if (which != 5)
-        relay_start(day->relay, day->handles[which], NULL, 0, RELAY_PLAIN, day->now);
+        relay_start(day->relay, day->handles[which], NULL, 0,
+                    WEB(which) ? RELAY_WEBSOCKET : RELAY_PLAIN, day->now);
+}
+
+/* A frame of a client; its mask is made of its size. */
+static size_t frame_of(uint8_t *to, uint8_t first, const uint8_t *payload, size_t size)
+{
+    size_t at = 2;
+    to[0] = first;
+    to[1] = (uint8_t)(0x80 | (size < 126 ? size : 126));
+    if (size >= 126) {
+        to[at++] = (uint8_t)(size >> 8);
+        to[at++] = (uint8_t)size;
+    }
+    put_u32(to + at, (uint32_t)size * 2654435769u);
+    at += 4;
+    for (size_t i = 0; i < size; i++)
+        to[at + i] = payload[i] ^ to[at - 4 + (i & 3)];
+    return at + size;
 }
 
 static void say(struct day *day, int which, const uint8_t *data, size_t size)
 {
     if (day->peers[which] >= 0 && size > 0)
         (void)!send(day->peers[which], data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* Say bytes in frames, if these are expected: in two, with a Ping between them now and then. */
+static void say_packets(struct day *day, int which, const uint8_t *data, size_t size, uint8_t how)
+{
+    static uint8_t frames[3 * MAX_PACKET];
+    if (!WEB(which)) {
+        say(day, which, data, size);
+        return;
+    }
+    size_t at = 0, sizes[2] = {size * how / 255, size - size * how / 255};
+    for (int i = 0; i < 2; data += sizes[i++]) {
+        at += frame_of(frames + at, i == 0 ? 0x02 : 0x80, data, sizes[i]);
+        if (i == 0 && how % 4 == 0)
+            at += frame_of(frames + at, 0x89, data, how / 2 < size ? how / 2 : size);
+    }
+    say(day, which, frames, at);
+}
+
+/* What a peer hears are frames as a server may send them, and none behind a Close. */
+static void listen_to(struct ear *ear, const uint8_t *data, size_t size)
+{
+    while (size > 0) {
+        if (ear->left > 0) {
+            size_t piece = ear->left < size ? ear->left : size;
+            ear->left -= piece;
+            data += piece;
+            size -= piece;
+            continue;
+        }
+        CHECK(!ear->closed);
+        ear->head[ear->head_size++] = *data++;
+        size--;
+        if (ear->head_size == 1)
+            CHECK(ear->head[0] == 0x82 || ear->head[0] == 0x8A || ear->head[0] == 0x88);
+        else if (ear->head_size == 2)
+            CHECK(ear->head[1] <= (ear->head[0] == 0x82 ? 126 : 125));
+        if (ear->head_size != (ear->head[1] == 126 ? 4 : 2))
+            continue;
+        ear->left = ear->head[1] == 126 ? (size_t)ear->head[2] << 8 | ear->head[3] : ear->head[1];
+        CHECK(ear->left <= 16380 && (ear->head[1] < 126 || ear->left > 125));
+        CHECK(ear->left > 0 || ear->head[0] != 0x82);
+        ear->closed = ear->head[0] == 0x88;
+        memset(ear->head, 0, sizeof ear->head);
+        ear->head_size = 0;
+    }
 }
 
 static void step(struct day *day)
@@ -260,7 +343,7 @@ static void step(struct day *day)
         put_u32(buffer + 4, conn_id);
         memset(buffer + 8, number, MAX_PACKET);
         for (int i = 0; i < number % 64; i++) {
-            say(day, which, buffer, 4 + MAX_PACKET / 2);
+            say_packets(day, which, buffer, 4 + MAX_PACKET / 2, number);
             handle_events(day, relay_run(day->relay, day->now));
         }
         break;
@@ -282,21 +365,31 @@ static void step(struct day *day)
         }
         if (number >= 128)
             size -= next_byte(day) % size;
-        say(day, which, buffer, size);
+        say_packets(day, which, buffer, size, number);
         break;
     }
     case 4: { /* anything */
         size_t size = number % 32;
         for (size_t i = 0; i < size; i++)
             buffer[i] = next_byte(day);
-        say(day, which, buffer, size);
+        if (WEB(which) && number >= 64) {
+            static const uint8_t firsts[] = {0x89, 0x88, 0x8A, 0x82, 0x02, 0x80, 0x00, 0x81};
+            uint8_t frame[64];
+            say(day, which, frame, frame_of(frame, firsts[number / 32], buffer, size));
+        } else {
+            say(day, which, buffer, size);
+        }
         break;
     }
     case 5:
         if (day->peers[which] >= 0)
-            for (int i = 0; i <= number; i++)
-                if (recv(day->peers[which], buffer, sizeof buffer, MSG_DONTWAIT) <= 0)
+            for (int i = 0; i <= number; i++) {
+                ssize_t heard = recv(day->peers[which], buffer, sizeof buffer, MSG_DONTWAIT);
+                if (heard <= 0)
                     break;
+                if (WEB(which))
+                    listen_to(&day->ears[which], buffer, (size_t)heard);
+            }
         break;
     case 6:
         lose_peer(day, which);
@@ -370,8 +463,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .queue_packets = 1u + next_byte(&day) % 32,
         .queue_bytes = 100u + next_byte(&day) * 64u,
         .write_timeout = next_byte(&day) % 2 ? 10 : 0,
+        .frame_limit = 4 * MAX_PACKET,
     };
     day.answer = next_byte(&day);
+    directs = webs && day.answer % 3 == 0;
     calls = next_byte(&day);
     refuses = false;
     day.relay = relay_new(&config);
@@ -410,17 +505,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     return 0;
 }
 
-#ifndef STANDALONE
-
-int LLVMFuzzerInitialize(int *count, char ***arguments)
-{
-    (void)count;
-    (void)arguments;
-    directs = getenv("DIRECT") != NULL;
-    return 0;
-}
-
-#else
+#ifdef STANDALONE
 
 static uint64_t random_state;
 
@@ -445,7 +530,7 @@ static int run_file(const char *name)
     return LLVMFuzzerTestOneInput(data, size);
 }
 
-/* fuzz SECONDS [SEED [direct]], or fuzz FILE... */
+/* fuzz SECONDS [SEED [plain]], or fuzz FILE... */
 int main(int count, char **arguments)
 {
     double seconds = count > 1 ? atof(arguments[1]) : 5;
@@ -455,8 +540,8 @@ int main(int count, char **arguments)
                 return 1;
         return 0;
     }
+    webs = count <= 3; /* the days of older seeds had no frames */
     uint64_t seed = count > 2 ? strtoull(arguments[2], NULL, 0) : (uint64_t)time(NULL);
-    directs = count > 3;
     struct timespec began, now;
     unsigned long days = 0;
     clock_gettime(CLOCK_MONOTONIC, &began);

@@ -35,7 +35,7 @@ static void check_jam(const struct link *to)
         return;
     }
     CHECK(jam->link == to);
-    CHECK(to->waiting_bytes > 0 || to->failed || to->lost || to->reset || to->state == DEAD);
+    CHECK(has_output(to) || to->failed || to->lost || to->reset || to->state == DEAD);
     for (struct node *node = jam->senders.next; node != &jam->senders; node = node->next) {
         const struct share *share = OWNER_OF(node, struct share, to_node);
         CHECK(share->to == to && share->last >= last);
@@ -65,11 +65,24 @@ static uint32_t holds_of(const struct link *from)
     return holds;
 }
 
+static void check_frames(const struct link *link)
+{
+    const struct websocket *ws = link->ws;
+    if (ws == NULL)
+        return;
+    CHECK(ws->frame_left <= link->waiting_bytes);
+    CHECK(ws->head_left <= 4 && (ws->head_left == 0 || ws->frame_left > 0));
+    CHECK(ws->later == NULL || (ws->pong != NULL && ws->pong->at > 0));
+    CHECK(ws->pong == NULL || ws->pong->at == 0 || ws->frame_left == 0);
+    CHECK(ws->left == 0 || (ws->coming == NULL && ws->head_size == 0));
+    CHECK(!(ws->closed || ws->problem) || link->ended || link->state != OPEN);
+}
+
 static void check_waiting(const struct link *link)
 {
     if (link->fd < 0 || link->lost || listed(&link->work_node))
         return;
-    if (link->waiting_bytes > 0)
+    if (has_output(link))
         CHECK(listed(&link->dirty_node) || (link->blocked && link->interest & EPOLLOUT));
     if (may_talk(link)) {
         CHECK(!has_rest(link));
@@ -96,6 +109,7 @@ void check_sums(const struct relay *relay, int settled)
         CHECK(link->state != DEAD || out.sizes + in.sizes + rest.sizes == 0);
         CHECK(holds_of(link) == link->held);
         check_jam(link);
+        check_frames(link);
         if (settled)
             check_waiting(link);
         bytes += out.bytes;

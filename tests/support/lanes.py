@@ -90,12 +90,14 @@ class LaneChecks(TestCase):
     """The checks. A subclass says how a port is opened."""
 
     timeout = 30
+    peer = Peer
 
     def open_port(self, service: RouterService, factory: GatewayFactory) -> Any:
         """A listening port on 127.0.0.1 whose connections get the lane under test."""
         raise NotImplementedError
 
     def setUp(self) -> None:
+        self.peers: dict[Any, Any] = {}
         self.service = RouterService(reactor)
         self.service.startService()
 
@@ -104,9 +106,10 @@ class LaneChecks(TestCase):
         factory = ReportFactory(self.service, PortConfig(**config), holds)
         port = self.open_port(self.service, factory)
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
-        peer = cast(Peer, await endpoint.connect(Factory.forProtocol(Peer)))
+        peer = cast(Peer, await endpoint.connect(Factory.forProtocol(self.peer)))
         await until("a lane", lambda: factory.made)
         (reports,) = factory.made
+        self.peers[reports.lane] = peer
 
         async def end() -> None:
             await maybeDeferred(port.stopListening)
@@ -119,6 +122,10 @@ class LaneChecks(TestCase):
 
         self.addCleanup(end)
         return reports.lane, reports, peer
+
+    def start(self, lane: Any, data: bytes = b"") -> None:
+        """Start it; `data` came before."""
+        lane.start(data)
 
     def say(self, lane: Any, data: bytes, packets: int = 1) -> None:
         """Send, as the gateway does it."""
@@ -138,23 +145,23 @@ class LaneChecks(TestCase):
         """What came before the start is the beginning of the first packet."""
         lane, reports, peer = await self.make()
         data = packet(0, b"\0\1\0\0\0") + packet(7, b"seven") * 3
-        lane.start(data[:10])
+        self.start(lane, data[:10])
         peer.send(data[10:])
         await until("the packets", lambda: reports.packets == data)
         self.assertEqual(reports.came, b"")
-        self.assertEqual(lane.counts().bytes_in, len(data) - 10)
+        self.assertEqual(lane.counts().bytes_in, peer.sent)
 
     async def test_start_with_whole_packets(self) -> None:
         """Whole packets that came before the start are reported without more input."""
         lane, reports, _ = await self.make()
         data = packet(9, b"nine") * 4
-        lane.start(data)
+        self.start(lane, data)
         await until("the packets", lambda: reports.packets == data)
 
     async def test_cut_anywhere(self) -> None:
         """A packet may come in any pieces."""
         lane, reports, peer = await self.make()
-        lane.start(b"")
+        self.start(lane)
         data = packet(3, b"abc") + packet(4) + packet(5, os.urandom(5000))
         for place in range(0, 40):
             peer.send(data[place : place + 1])
@@ -166,7 +173,7 @@ class LaneChecks(TestCase):
     async def test_what_is_not_whole_counts(self) -> None:
         """Bytes of a packet that is not whole are counted, and not reported."""
         lane, reports, peer = await self.make()
-        lane.start(b"")
+        self.start(lane)
         peer.send(packet(3, bytes(1000))[:700])
         await until("the bytes", lambda: lane.counts().input_bytes == 700)
         self.assertEqual(reports.packets, b"")
@@ -176,7 +183,7 @@ class LaneChecks(TestCase):
         for length in (3, 101, 0xFFFFFFFF):
             with self.subTest(length=length):
                 lane, reports, peer = await self.make(max_packet=100)
-                lane.start(b"")
+                self.start(lane)
                 data = packet(1, bytes(96))
                 peer.send(data + length.to_bytes(4, "little"))
                 await reports.any()
@@ -186,7 +193,7 @@ class LaneChecks(TestCase):
     async def test_send(self) -> None:
         """Whole packets arrive in order, and are counted."""
         lane, _, peer = await self.make()
-        lane.start(b"")
+        self.start(lane)
         packets = [packet(number, os.urandom(number * 7)) for number in range(100)]
         for data in packets:
             lane.send(data, 1)
@@ -200,7 +207,7 @@ class LaneChecks(TestCase):
     async def test_fin(self) -> None:
         """The peer's FIN is reported after all that it sent."""
         lane, reports, peer = await self.make()
-        lane.start(b"")
+        self.start(lane)
         data = packet(6, bytes(3000)) * 20
         peer.send(data)
         peer.wire.loseWriteConnection()
@@ -213,7 +220,7 @@ class LaneChecks(TestCase):
     async def test_reset(self) -> None:
         """A connection that breaks is gone, with an error."""
         lane, reports, peer = await self.make()
-        lane.start(b"")
+        self.start(lane)
         peer.wire.abortConnection()
         await until("the end", lambda: reports.heard("gone"))
         ((error,),) = reports.heard("gone")
@@ -224,7 +231,7 @@ class LaneChecks(TestCase):
     async def test_close(self) -> None:
         """A close delivers what was sent before, and reads nothing more."""
         lane, reports, peer = await self.make()
-        lane.start(b"")
+        self.start(lane)
         data = packet(8, os.urandom(300_000))
         self.say(lane, data)
         lane.close(End.CLOSE)
@@ -235,7 +242,7 @@ class LaneChecks(TestCase):
     async def test_half_close(self) -> None:
         """A half-close delivers what was sent to a peer that goes on sending."""
         lane, reports, peer = await self.make()
-        lane.start(b"")
+        self.start(lane)
         data = packet(8, os.urandom(300_000))
         self.say(lane, data)
         lane.close(End.HALF)
@@ -247,7 +254,7 @@ class LaneChecks(TestCase):
     async def test_abort(self) -> None:
         """An abort drops what waits, at once."""
         lane, reports, peer = await self.make(queue_bytes=1 << 40, queue_packets=1 << 30)
-        lane.start(b"")
+        self.start(lane)
         peer.wire.pauseProducing()
         self.say(lane, packet(8, bytes(30_000_000)))
         lane.close(End.ABORT)
@@ -257,7 +264,7 @@ class LaneChecks(TestCase):
     async def test_pause(self) -> None:
         """A lane that is paused reads nothing, and everything afterwards."""
         lane, reports, peer = await self.make()
-        lane.start(b"")
+        self.start(lane)
         lane.holds += 1
         lane.pause()
         data = packet(5, b"five") * 100
@@ -272,7 +279,7 @@ class LaneChecks(TestCase):
     async def test_idle(self) -> None:
         """No whole packet for the idle timeout is reported, however much drips."""
         lane, reports, peer = await self.make(idle_timeout=0.4)
-        lane.start(b"")
+        self.start(lane)
         began = reactor.seconds()
         data = packet(5, b"five") + packet(6, bytes(1000))
         peer.send(data[:12])
@@ -288,7 +295,7 @@ class LaneChecks(TestCase):
     async def test_not_idle_while_paused(self) -> None:
         """Who is not heard is not idle."""
         lane, reports, _ = await self.make(idle_timeout=0.2)
-        lane.start(b"")
+        self.start(lane)
         lane.holds += 1
         lane.pause()
         await later(0.5)
@@ -304,7 +311,7 @@ class LaneChecks(TestCase):
                 lane, reports, peer = await self.make(
                     holds, write_timeout=0.3, queue_bytes=1 << 40, idle_timeout=0
                 )
-                lane.start(b"")
+                self.start(lane)
                 peer.wire.pauseProducing()
                 self.say(lane, packet(5, bytes(30_000_000)))
                 await reports.any()
@@ -313,7 +320,7 @@ class LaneChecks(TestCase):
     async def test_over(self) -> None:
         """More bytes than the bound is reported where senders are not held."""
         lane, reports, peer = await self.make(queue_bytes=100_000, idle_timeout=0)
-        lane.start(b"")
+        self.start(lane)
         peer.wire.pauseProducing()
         for _ in range(200):
             if reports.said:
@@ -327,7 +334,7 @@ class LaneChecks(TestCase):
     async def test_burst(self) -> None:
         """A burst of packets costs nobody who reads."""
         lane, reports, peer = await self.make(queue_packets=10, idle_timeout=0)
-        lane.start(b"")
+        self.start(lane)
         for _ in range(30):
             self.say(lane, packet(5, b"five") * 100, 100)
         await peer.expect(packet(5, b"five") * 3000)
@@ -338,7 +345,7 @@ class LaneChecks(TestCase):
         lane, reports, peer = await self.make(
             True, queue_bytes=100_000, queue_packets=10, idle_timeout=0
         )
-        lane.start(b"")
+        self.start(lane)
         peer.wire.pauseProducing()
         for _ in range(100):
             self.say(lane, packet(5, bytes(100_000)))
@@ -455,8 +462,8 @@ class LaneChecks(TestCase):
         """Who has more than his share waiting is not read from until it was taken."""
         lane, _, peer = await self.make(True, idle_timeout=0)
         sender, heard, far = await self.make(idle_timeout=0)
-        lane.start(b"")
-        sender.start(b"")
+        self.start(lane)
+        self.start(sender)
         peer.wire.pauseProducing()
         for _ in range(400):
             if sender.holds:
@@ -479,7 +486,7 @@ class LaneChecks(TestCase):
         one, _, _ = await self.make(idle_timeout=0)
         two, _, _ = await self.make(idle_timeout=0)
         for each in (lane, one, two):
-            each.start(b"")
+            self.start(each)
         peer.wire.pauseProducing()
         for sender in (one, two):
             for _ in range(400):
