@@ -24,7 +24,10 @@ different classes; an error carries its values, not only a text.
      |    +-- Unexpected        an answer to nothing, a packet for a stranger
      |    +-- Truncated         the stream ends inside a packet
      |    +-- HandshakeFailed   of snet (fastway.snet.session)
+     |    +-- HandshakeRefused  of WebSocket (fastway.websocket.request)
+     |    +-- HeaderRefused     of a proxy (fastway.proxy)
      |    +-- NoTls             closed before TLS was up
+    |    +-- TlsFailed         a TLS handshake with a link of the gateway failed
      |    +-- UnnamedCertificate  a TLS server shows one that has no name
      |    +-- StreamLost        a resumable stream could not be resumed
      +-- DialFailed             a dial got no connection
@@ -84,6 +87,7 @@ __all__ = [
     "SendQueueFull",
     "StartError",
     "StreamLost",
+    "TlsFailed",
     "Truncated",
     "Unexpected",
     "UnnamedCertificate",
@@ -146,6 +150,11 @@ class Reason(Enum):
     TOO_MANY_DIALS = "dialled on while too many of its dials waited", Cause.PEER, 1008
     FRAME_TOO_LARGE = "announced a packet over the limit", Cause.PEER, 1009
     FRAME_TOO_SHORT = "announced a packet too short to be one", Cause.PEER, 1002
+    PROXY_TIMEOUT = "sent no whole PROXY header in time", Cause.PEER, 4408, True
+    PROXY_TRUNCATED = "ended inside its PROXY header", Cause.PEER, 1002, True
+    PROXY_NOT_HEADER = "did not begin with a PROXY header", Cause.PEER, 1002, True
+    PROXY_BAD_HEADER = "its PROXY header breaks the rules", Cause.PEER, 1002, True
+    PROXY_UNTRUSTED = "it is no proxy whose PROXY header is read", Cause.PEER, 4403, True
     HANDSHAKE_REFUSED = "its WebSocket handshake was refused", Cause.PEER, 4400
     BAD_FRAME = "broke the rules of WebSocket frames", Cause.PEER, 1002
     NOT_BINARY = "sent text, where only binary messages may be", Cause.PEER, 1003
@@ -371,6 +380,21 @@ class NoTls(RemoteError):
 
     def __init__(self) -> None:
         super().__init__("TLS: closed before TLS was up; does that port speak it?")
+
+
+class TlsFailed(RemoteError):
+    """A TLS handshake failed.
+
+    Args:
+        detail: Why; empty: the connection ended within it.
+        answer: OpenSSL's last words.
+    """
+
+    reason = Reason.CONNECTION_LOST
+
+    def __init__(self, detail: str = "", answer: bytes = b"") -> None:
+        super().__init__(detail)
+        self.answer = answer
 
 
 class UnnamedCertificate(RemoteError):

@@ -35,6 +35,7 @@ WEB = (
     "--client-ws-origins=same,https://a",
     "--trusted-proxies=10.0.0.0/8 ::1 unix",
 )
+PROXY = ("--client-proxy-from=10.0.0.0/8, unix", "--client-proxy-others=direct")
 DIRECT = ("--direct=a=:0->7", "--direct=b=wss+:0->8", "--client-tls-cert=x")
 GIB = 2**30
 
@@ -84,7 +85,8 @@ class TreeTests(SynchronousTestCase):
 
     def test_types(self) -> None:
         """Every field has the type that it says, whatever the operator wrote."""
-        for arguments in ((), SNET, TLS, WEB, DIRECT, ("--memory-limit=1G", "--write-timeout=0")):
+        more = ("--memory-limit=1G", "--write-timeout=0")
+        for arguments in ((), SNET, TLS, WEB, PROXY, DIRECT, more):
             for section, side in sections(settings(*arguments)):
                 hints = get_type_hints(type(section), vars(module))
                 for name in options_of(section, side):
@@ -117,6 +119,7 @@ class TreeTests(SynchronousTestCase):
                 more[f"FASTWAY_{known.replace('-', '_').upper()}"] = value or "1"
             more["FASTWAY_CLIENT_WS_ADDR"] = ":0"
             more["FASTWAY_CLIENT_WSS_ADDR"] = ":0"
+            more["FASTWAY_CLIENT_PROXY_FROM"] = more["FASTWAY_SERVER_PROXY_FROM"] = "::1"
             more["FASTWAY_DIRECT"] = "some=:0->1"
             if name == "mem-pool-min-chunk":
                 text = "64"
@@ -232,6 +235,30 @@ class TogetherTests(SynchronousTestCase):
         self.assertEqual([str(one) for one in told.proxies], ["10.0.0.0/8", "::1/128", "unix"])
         (wide,) = settings(WEB[0], "--client-ws-origins=HTTPS://A.b:443 null,*").websockets
         self.assertEqual(wide.allowed, ("https://a.b", "null", "*"))
+
+    def test_proxies(self) -> None:
+        """All ports of a side have its proxies; a list that is none, or others of none, is
+        refused."""
+        told = settings(*PROXY, *WEB)
+        for port in (told.client, *told.websockets):
+            self.assertEqual([str(one) for one in port.proxy_from], ["10.0.0.0/8", "unix"])
+            self.assertEqual(port.proxy_others, "direct")
+        self.assertEqual(
+            (bool(told.server.proxy_from), told.server.proxy_others), (False, "refuse")
+        )
+        for side in ("client", "server"):
+            for given in (
+                f"--{side}-proxy-from=haproxy.example",
+                f"--{side}-proxy-from=10.0.0.1/8",
+                f"--{side}-proxy-from=10.0.0.0/33",
+                f"--{side}-proxy-others=allow",
+                f"--{side}-proxy-others=direct",
+            ):
+                self.assertEqual(self.refused(given).option, given.partition("=")[0])
+            self.assertIn(
+                "--server-proxy-from", self.refused("--server-proxy-others=direct").problem
+            )
+            settings(f"--{side}-proxy-from=", f"--{side}-proxy-others=refuse")
 
     def test_web_ports(self) -> None:
         """There are any number of ports for web pages; those inside TLS need a certificate."""

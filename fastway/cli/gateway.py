@@ -221,6 +221,10 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
                 f"{show_size(port.queue_bytes)} may wait for each",
             )
         )
+        if port.proxy_from:
+            listed = ", ".join(map(str, port.proxy_from))
+            others = "others come direct" if port.proxy_others == "direct" else "others may not"
+            rows.append(("", f"they come by {listed}, with a PROXY header; {others}"))
         rows += [("", f"TLS: {terms}") for terms in tls_terms(service, port.name)]
     limits = settings.limits
     rows.append(

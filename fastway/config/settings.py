@@ -16,7 +16,7 @@ from fastway.config.memory import memory_size
 from fastway.config.table import BY_NAME, COUNT
 from fastway.config.values import DirectPort, Share, show_size
 from fastway.errors import ConfigError
-from fastway.websocket import Network
+from fastway.networks import Networks
 
 AnySection = TypeVar("AnySection", bound="Section")
 
@@ -162,6 +162,8 @@ class PortSettings(Section):
         write_timeout: 0: for ever.
         snet: How it speaks snet; None: it does not.
         tls: How it speaks TLS, outside of snet; None: it does not, or its address has it.
+        proxy_from: Who must send a PROXY header before all that; empty: none is read.
+        proxy_others: What becomes of everybody else.
     """
 
     side: Literal["client", "server"]
@@ -174,6 +176,8 @@ class PortSettings(Section):
     write_timeout: float = of("write-timeout")
     queue_packets: int = of("{side}-send-chan-size")
     queue_bytes: int = of("{side}-send-buffer")
+    proxy_from: Networks = of("{side}-proxy-from")
+    proxy_others: Literal["refuse", "direct"] = of("{side}-proxy-others")
     snet: SnetSettings | None
     tls: TlsSettings | None
 
@@ -198,7 +202,7 @@ class WebSocketPortSettings(PortSettings):
     number: int
     path: str = of("client-ws-path")
     allowed: tuple[str, ...] = of("client-ws-origins")
-    proxies: tuple[Network, ...] = of("trusted-proxies")
+    proxies: Networks = of("trusted-proxies")
 
     @property
     def name(self) -> str:
@@ -405,7 +409,16 @@ def make_settings(values: Values) -> Settings:
 
 
 def _layers(values: Values, side: str) -> dict[str, Any]:
-    """What a port speaks around its packets."""
+    """What a port speaks around its packets.
+
+    Raises:
+        ConfigError: two options of it do not go together.
+    """
+    others = f"{side}-proxy-others"
+    if not values.values[f"{side}-proxy-from"] and values.values[others] != "refuse":
+        raise ConfigError(
+            values.where(others), f"there are no others without --{side}-proxy-from; give that too"
+        )
     return {"snet": _make_snet(values, side), "tls": _make_tls(values, side)}
 
 

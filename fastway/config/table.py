@@ -339,6 +339,27 @@ def _tls() -> Iterator[Option]:
     )
 
 
+def _proxies() -> Iterator[Option]:
+    topic = "Proxies: PROXY headers tell who is behind one (docs/edge.md)"
+    for side in ("client", "server"):
+        yield Option(
+            f"{side}-proxy-from",
+            "",
+            parse_networks,
+            "list of networks",
+            f"networks (or unix) of the proxies that must send a PROXY header to {side} ports; "
+            "empty = none is read",
+            topic,
+        )
+        yield choice(
+            f"{side}-proxy-others",
+            "refuse",
+            ("refuse", "direct"),
+            f"who comes to {side} ports from elsewhere is refused, or needs no header",
+            topic,
+        )
+
+
 def _websocket() -> Iterator[Option]:
     topic = "WebSocket: clients that are web pages (docs/websocket.md)"
     yield Option(
@@ -483,6 +504,7 @@ OPTIONS: list[Option] = [
     *_snet(),
     *_tls(),
     *_websocket(),
+    *_proxies(),
     *_direct(),
     *_pool(),
     *_files(),

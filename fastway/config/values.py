@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from fastway.websocket import Network, origin_of
+from fastway.networks import Network, Networks
+from fastway.websocket import origin_of
 from fastway.wire import MAX_ID
 
 _SIZE = re.compile(r"(\d+)\s*([KMG]?)i?B?", re.IGNORECASE)
@@ -255,7 +256,7 @@ def parse_origins(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def parse_networks(text: str) -> tuple[Network, ...]:
+def parse_networks(text: str) -> Networks:
     """Addresses and networks, and `unix`: `10.0.0.0/8, ::1, unix`.
 
     Raises:
@@ -269,7 +270,7 @@ def parse_networks(text: str) -> tuple[Network, ...]:
             raise ValueError(
                 f"{quoted(word)} is no network: give a list such as 10.0.0.0/8, ::1, unix"
             ) from None
-    return tuple(found)
+    return Networks(tuple(found))
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ address of a stream that came back over another connection, and that is a new ob
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from twisted.internet.interfaces import IAddress
+from zope.interface import implementer
 
 from fastway.address import address_name
 
@@ -42,6 +43,8 @@ class Facts:
         identity: Whom its certificate names, which was verified; empty: nobody.
         sha256: The fingerprint of that certificate, in hex; empty: it showed none.
         server_id: The id that a server proved to bring; None for clients.
+        probe: A proxy speaks for itself, as its health checks do: the address is its own, limits
+            by address do not hold, and that it goes is worth no line.
         port: The name of the direct port that it came in by; empty: it is none.
     """
 
@@ -53,6 +56,7 @@ class Facts:
     identity: str = ""
     sha256: str = ""
     server_id: int | None = None
+    probe: bool = False
     port: str = ""
 
     @property
@@ -72,6 +76,33 @@ class Facts:
         return {name: value for name, value in told.items() if value}
 
 
+@implementer(IAddress)
+@dataclass(frozen=True, slots=True)
+class ToldAddress:
+    """The address of a connection whose proxy told whom it is from, and all else that it told.
+
+    It passes through the layers of a port as any address, so that what is inside of them knows.
+    """
+
+    facts: Facts
+
+    @property
+    def text(self) -> str:
+        """As `address_name` gives it."""
+        return self.facts.name
+
+    @property
+    def host(self) -> str:
+        return self.facts.host
+
+    @property
+    def probe(self) -> bool:
+        """The proxy speaks for itself."""
+        return self.facts.probe
+
+
 def facts_of(address: IAddress | None, transport: str = "tcp") -> Facts:
     """The facts that a new connection's address tells."""
+    if isinstance(address, ToldAddress):
+        return replace(address.facts, transport=transport)
     return Facts("?" if address is None else address_name(address), transport)

@@ -239,7 +239,19 @@ class Lane(Protocol):
 
     @property
     def securing(self) -> bool:
-        """Asked when it is connected: a TLS handshake is under way, whose end it reports."""
+        """Asked when it is connected: a TLS handshake is under way, whose end it reports; or it is
+        that of `prefaces`."""
+
+    @property
+    def prefaces(self) -> tuple[Any, ...]:
+        """What comes before those of its port: TLS, where it does not speak that by itself."""
+
+    def secure(self, connection: Any, data: bytes) -> None:
+        """Take over TLS from its preface: seal what is sent from now on, open what comes.
+
+        Args:
+            data: What came behind the handshake, not opened.
+        """
 
     @property
     def descriptor(self) -> int:

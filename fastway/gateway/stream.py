@@ -357,6 +357,11 @@ class StreamLane(Protocol):
             held=self.holds > 0,
         )
 
+    prefaces = ()
+
+    def secure(self, connection: Any, data: bytes) -> None:
+        """Its transport does that."""
+
     @property
     def securing(self) -> bool:
         # Twisted's TLS, and nothing in between: then it calls handshakeCompleted.

@@ -149,7 +149,7 @@ void queue_chunks(struct relay *relay, struct link *link, struct chunk *head, st
     count_added(relay, link, size, packets);
 }
 
-static void take(struct relay *relay, struct link *link, size_t size)
+void take(struct relay *relay, struct link *link, size_t size)
 {
     uint64_t packets = 0;
     size_t left = size;
@@ -181,6 +181,7 @@ void drop_output(struct relay *relay, struct link *link)
     count_removed(relay, link, link->waiting_bytes, link->waiting_packets);
     if (link->ws != NULL)
         ws_silence(link->ws);
+    drop_sealed(relay, link);
     link->blocked = false;
     link->tell_taken = UINT64_MAX;
     if (link->jam != NULL)
@@ -209,7 +210,7 @@ bool took_more(struct link *link)
 }
 
 /* One gathered write; returns what write_socket does. */
-static ssize_t write_some(struct relay *relay, struct link *link, size_t *offered)
+static ssize_t write_some(struct relay *relay, struct link *link, bool *all)
 {
     struct offer some;
     some.size = 0;
@@ -220,8 +221,7 @@ static ssize_t write_some(struct relay *relay, struct link *link, size_t *offere
         for (struct chunk *chunk = link->out_head;
              chunk != NULL && some.count < VECTOR && some.size < PIECE; chunk = chunk->next)
             offer(&some, chunk_bytes(chunk) + chunk->start, chunk_length(chunk));
-    *offered = some.size;
-    ssize_t sent = write_socket(link, &some);
+    ssize_t sent = write_socket(relay, link, &some, all);
     if (sent > 0)
         take(relay, link, link->ws != NULL ? ws_sent(link, (size_t)sent) : (size_t)sent);
     return sent;
@@ -291,8 +291,8 @@ void write_link(struct relay *relay, struct link *link)
     uint64_t written = 0;
     bool blocked = false;
     while (has_output(link) && written < WRITE_MOST) {
-        size_t offered;
-        ssize_t sent = write_some(relay, link, &offered);
+        bool all;
+        ssize_t sent = write_some(relay, link, &all);
         if (sent < 0) {
             if (errno != EAGAIN && errno != ENOBUFS) {
                 lose_socket(relay, link, errno);
@@ -302,7 +302,7 @@ void write_link(struct relay *relay, struct link *link)
             break;
         }
         written += (uint64_t)sent;
-        if ((size_t)sent < offered) {
+        if (!all) {
             blocked = true;
             break;
         }

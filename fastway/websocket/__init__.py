@@ -7,7 +7,6 @@ vectors that any other implementation of the frames has to pass too.
 from fastway.websocket.frames import MAX_FRAME, BadFrame, Frames
 from fastway.websocket.request import (
     HandshakeRefused,
-    Network,
     Policy,
     Request,
     RequestReader,
@@ -22,7 +21,6 @@ __all__ = [
     "BadFrame",
     "Frames",
     "HandshakeRefused",
-    "Network",
     "Policy",
     "Request",
     "RequestReader",

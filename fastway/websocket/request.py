@@ -18,9 +18,9 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from fastway.errors import Reason, RemoteError
+from fastway.networks import Networks
 
 MAX_REQUEST = 8 * 1024
 """Bytes of a request, the empty line at its end included."""
@@ -301,11 +301,8 @@ def _shown(text: str) -> str:
 
 # Proxies.
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"]
-"""Peers that belong together: an address range, or whoever comes by a unix socket."""
 
-
-def forwarded_for(request: Request, peer: str, proxies: tuple[Network, ...]) -> str | None:
+def forwarded_for(request: Request, peer: str, proxies: Networks) -> str | None:
     """Whom the proxies say that a request is from.
 
     Each proxy adds the address of its peer at the right, and what a client writes there itself
@@ -318,24 +315,13 @@ def forwarded_for(request: Request, peer: str, proxies: tuple[Network, ...]) -> 
     Returns:
         An address, IPv6 in brackets; None: nobody says so who is believed.
     """
-    if not trusted(peer, proxies):
+    if peer not in proxies:
         return None
     for member in reversed(request.tokens("x-forwarded-for")):
         try:
             address = ipaddress.ip_address(member.strip("[]"))
         except ValueError:
             return None
-        if not trusted(str(address), proxies):
+        if str(address) not in proxies:
             return f"[{address}]" if address.version == 6 else str(address)
     return None
-
-
-def trusted(peer: str, proxies: tuple[Network, ...]) -> bool:
-    """Whether a peer, an address or `unix`, is one of the proxies."""
-    if not proxies or peer == "unix":
-        return peer in proxies
-    try:
-        address = ipaddress.ip_address(peer)
-    except ValueError:
-        return False
-    return any(network != "unix" and address in network for network in proxies)

@@ -376,7 +376,6 @@ class DirectChecks(DirectCase):
             client_tls_cert=cert,
             client_tls_key=key,
             client_ws_origins="*",
-            relay="auto" if self.relay else "off",  # TLS may take another path
         )
         await self.serving(echo)
         data = os.urandom(100_000)
@@ -388,6 +387,8 @@ class DirectChecks(DirectCase):
                 trusted.wrap_socket(plain, server_hostname="127.0.0.1") as sock,
             ):
                 sock.sendall(data)
+                (link,) = blockingCallFromThread(reactor, self.links)
+                carried.append((link.facts.transport, link.lane.native))
                 came = b""
                 while len(came) < len(data):
                     came += sock.recv(65536)
@@ -413,5 +414,5 @@ class DirectChecks(DirectCase):
         for scheme in ("ws", "wss"):
             self.assertEqual(await deferToThread(over_websocket, scheme), data)
             await until("all to be gone", lambda: not self.links())
-        self.assertEqual([name for name, _ in carried], ["direct+ws", "direct+wss"])
-        self.assertEqual(carried[0][1], self.relay)
+        names = ("direct+tls", "direct+ws", "direct+wss")
+        self.assertEqual(carried, [(name, self.relay) for name in names])
