@@ -15,7 +15,12 @@ from fastway import relay
 from fastway.address import parse_address
 from fastway.causes import not_installed
 from fastway.config import Settings
-from fastway.config.settings import PortSettings, ServerPortSettings, WebSocketPortSettings
+from fastway.config.settings import (
+    DirectPortSettings,
+    PortSettings,
+    ServerPortSettings,
+    WebSocketPortSettings,
+)
 from fastway.errors import ConfigError, StartError
 from fastway.gateway import (
     ClientFactory,
@@ -60,6 +65,8 @@ def make_router_service(settings: Settings, reactor: Any) -> RouterService:
     )
     for port in settings.ports:
         factory = _factory(port, service)
+        if isinstance(port, DirectPortSettings) and isinstance(factory, ClientFactory):
+            factory.leads_to(port.direct.name, port.direct.server_id)
         address = parse_address(port.where("address"), port.address)
         layers = [made for layer in LAYERS if (made := layer(port, reactor)) is not None]
         if port.proxy_from:

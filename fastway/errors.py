@@ -167,6 +167,9 @@ class Reason(Enum):
     EVICTED = "a newer server took its id", Cause.GATEWAY, 4409
     KICKED = "kicked by the operator", Cause.GATEWAY, 4403
     SHUTDOWN = "the gateway stops", Cause.GATEWAY, 1001
+    SERVER_CLOSED = "its game server closed the connection", Cause.GATEWAY, 1000
+    SERVER_LOST = "its game server was lost", Cause.GATEWAY, 1013, True
+    NO_SERVER = "its game server could not be dialled", Cause.GATEWAY, 1013, True
     NOT_RESUMED = "its snet stream was cut, and did not come back in time", Cause.NETWORK, 4408
     RESUME_REFUSED = (
         "its snet stream was cut, and the peer refused to resume it",

@@ -277,6 +277,8 @@ class TableTests(SynchronousTestCase):
             "server-identities": "",
             "client-ws-addr": (),
             "client-wss-addr": (),
+            "direct": (),
+            "direct-send-buffer": 64 * 2**20,
             "client-ws-path": "/",
             "client-ws-origins": ("same",),
             "trusted-proxies": Networks(),

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from fastway.config.memory import memory_size
-from fastway.config.table import BY_NAME
-from fastway.config.values import Share, show_size
+from fastway.config.table import BY_NAME, COUNT
+from fastway.config.values import DirectPort, Share, show_size
 from fastway.errors import ConfigError
 from fastway.networks import Networks
 
@@ -217,6 +217,27 @@ class SecureWebSocketPortSettings(WebSocketPortSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DirectPortSettings(PortSettings):
+    """A client port whose connections know no packets, and lead to one game server."""
+
+    direct: DirectPort = field(metadata={"option": "direct"})
+    address: str = field()
+    queue_packets: int = COUNT
+    queue_bytes: int = of("direct-send-buffer")
+
+    @property
+    def name(self) -> str:
+        return f"direct {self.direct.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectWebSocketPortSettings(DirectPortSettings, WebSocketPortSettings):
+    """The same of web pages' connections."""
+
+    number: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerPortSettings(PortSettings):
     """The server port.
 
@@ -343,6 +364,7 @@ class Settings:
     client: PortSettings
     server: ServerPortSettings
     websockets: tuple[WebSocketPortSettings, ...]
+    direct: tuple[DirectPortSettings, ...]
     limits: LimitSettings
     relay: RelaySettings
     pool: PoolSettings
@@ -352,7 +374,7 @@ class Settings:
     @property
     def ports(self) -> tuple[PortSettings, ...]:
         """All ports, in the order in which they are opened."""
-        return self.client, self.server, *self.websockets
+        return self.client, self.server, *self.websockets, *self.direct
 
 
 def make_settings(values: Values) -> Settings:
@@ -377,6 +399,7 @@ def make_settings(values: Values) -> Settings:
         client=client,
         server=server,
         websockets=tuple(_make_websockets(values, client.tls)),
+        direct=tuple(_make_direct(values, port, client.tls) for port in values.values["direct"]),
         limits=_make(LimitSettings, values, memory_limit=limit, memory_share=share),
         relay=_make(RelaySettings, values),
         pool=pool,
@@ -454,7 +477,7 @@ def _make_websockets(values: Values, tls: TlsSettings | None) -> tuple[WebSocket
         (WebSocketPortSettings, address, None) for address in values.values["client-ws-addr"]
     ]
     wanted += [(SecureWebSocketPortSettings, address, tls) for address in secure]
-    if not wanted:
+    if not (wanted or any(port.ws for port in values.values["direct"])):
         _check_no_websocket(values)
     return tuple(
         _make(kind, values, "client", address=address, number=number, snet=None, tls=around)
@@ -472,6 +495,29 @@ def _check_no_websocket(values: Values) -> None:
                 "nothing speaks WebSocket without --client-ws-addr or --client-wss-addr; "
                 "give one of them",
             )
+
+
+def _make_direct(
+    values: Values, direct: DirectPort, tls: TlsSettings | None
+) -> DirectPortSettings:
+    """A direct port. Of a stream only the bytes are bounded that wait."""
+    where = f"{values.where('direct')}: {direct.name}"
+    if direct.tls and tls is None:
+        raise ConfigError(
+            where,
+            "there is no TLS without a certificate; "
+            "give --client-tls-cert or --client-tls-dir too",
+        )
+    port = _make(
+        DirectWebSocketPortSettings if direct.ws else DirectPortSettings,
+        values,
+        "client",
+        address=direct.address,
+        snet=None,
+        tls=tls if direct.tls else None,
+        direct=direct,
+    )
+    return dataclasses.replace(port, origins={**port.origins, "address": where})
 
 
 def _memory_limit(values: Values) -> tuple[float | None, int]:

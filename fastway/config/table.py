@@ -16,6 +16,7 @@ from fastway.config.values import (
     one_of,
     parse_addresses,
     parse_bool,
+    parse_direct,
     parse_networks,
     parse_origins,
     parse_path,
@@ -44,7 +45,7 @@ class Option:
         topic: The heading under which help lists it.
         short: A letter that is another name of it.
         words: All that it may be, if that can be listed.
-        many: It may be given several times.
+        many: It may be given several times; a gateway's are put together with commas.
     """
 
     name: str
@@ -399,6 +400,28 @@ def _websocket() -> Iterator[Option]:
     )
 
 
+def _direct() -> Iterator[Option]:
+    topic = "Direct ports: clients that speak another protocol (docs/edge.md)"
+    yield Option(
+        "direct",
+        "",
+        parse_direct,
+        "list of ports",
+        "NAME=ADDRESS->SERVER_ID, any number of them: what connects there is dialled to that "
+        "server, and its bytes travel as messages; tls+, ws+ or wss+ before ADDRESS",
+        topic,
+        many=True,
+    )
+    yield Option(
+        "direct-send-buffer",
+        "64M",
+        size(1, BYTES),
+        "size",
+        "bytes that may wait for one connection of a direct port",
+        topic,
+    )
+
+
 def _pool() -> Iterator[Option]:
     topic = "The relay's memory pool"
     yield choice(
@@ -482,6 +505,7 @@ OPTIONS: list[Option] = [
     *_tls(),
     *_websocket(),
     *_proxies(),
+    *_direct(),
     *_pool(),
     *_files(),
     *_log(),

@@ -15,7 +15,8 @@ from zope.interface import implementer
 from fastway.address import address_name
 from fastway.errors import Reason
 from fastway.gateway.bounds import PortConfig, server_port_config
-from fastway.gateway.facts import Facts, facts_of
+from fastway.gateway.direct import DirectLink
+from fastway.gateway.facts import Direct, Facts, facts_of
 from fastway.gateway.identities import Identities
 from fastway.gateway.lane import End, Lane
 from fastway.gateway.link import ClientLink, GatewayLink, ServerLink
@@ -48,6 +49,7 @@ class GatewayFactory(Factory):
     Attributes:
         proxies: Who must send a PROXY header before all that; None: nobody may.
         side: Whose port it is.
+        direct: Where its connections lead, if they know no packets (`leads_to`).
         holds: Over its bounds a link holds those who send to it; otherwise it is lost.
         link: What its links are.
         links: Connections that are open, those at their prefaces included.
@@ -70,6 +72,7 @@ class GatewayFactory(Factory):
         self.prefaces = prefaces
         self.proxies: Proxies | None = None
         self.quiet = service.quiet
+        self.direct: Direct | None = None
         self.links = 0
         self.handshakes: dict[GatewayLink, None] = {}
 
@@ -168,6 +171,11 @@ class ClientFactory(GatewayFactory):
 
     def __init__(self, service: RouterService, config: PortConfig | None = None) -> None:
         super().__init__(service, PortConfig() if config is None else config)
+
+    def leads_to(self, name: str, server_id: int) -> None:
+        """Make it a direct port: its connections know no packets, and lead to that server."""
+        self.direct = Direct(name, server_id)
+        self.link = DirectLink
 
 
 class ServerFactory(GatewayFactory):

@@ -8,11 +8,24 @@ address of a stream that came back over another connection, and that is a new ob
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
 from fastway.address import address_name
+
+
+class Direct(NamedTuple):
+    """Where the connections of a direct port lead.
+
+    Attributes:
+        name: What the operator calls it.
+        server_id: The game server that is dialled for each.
+    """
+
+    name: str
+    server_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +35,8 @@ class Facts:
     Attributes:
         name: The peer's address as operators write it: `host:port`, `[v6]:port`, a socket's path.
         transport: What carries it: tcp, tls, unix, ws, wss, and `snet+` or `ws+` before it where
-            streams survive or WebSocket runs over another.
+            streams survive or WebSocket runs over another, `direct+` where its bytes are no
+            packets.
         via: The address of the proxy that it came through; empty without one.
         tls: The TLS version, as OpenSSL names it; empty without TLS.
         sni: The host name that a TLS client asked for.
@@ -31,6 +45,7 @@ class Facts:
         server_id: The id that a server proved to bring; None for clients.
         probe: A proxy speaks for itself, as its health checks do: the address is its own, limits
             by address do not hold, and that it goes is worth no line.
+        port: The name of the direct port that it came in by; empty: it is none.
     """
 
     name: str
@@ -42,6 +57,7 @@ class Facts:
     sha256: str = ""
     server_id: int | None = None
     probe: bool = False
+    port: str = ""
 
     @property
     def host(self) -> str:

@@ -26,8 +26,8 @@ from fastway.errors import (
     StreamLost,
 )
 from fastway.gateway.bounds import LINGER, PortConfig
-from fastway.gateway.facts import Facts, facts_of
-from fastway.gateway.lane import Counts, End, Framing, Lane
+from fastway.gateway.facts import Direct, Facts, facts_of
+from fastway.gateway.lane import Counts, End, Framing, Lane, Turned
 from fastway.gateway.preface import SECURE_TIMEOUT, TIMEOUT, Chain, PrefaceFactory
 from fastway.logs import Throttle, make_logger
 from fastway.router import IdConflict, Link, Router, Side
@@ -53,10 +53,14 @@ class LinkService(Protocol):
 
     Attributes:
         connected: Links that are not gone.
+        turned: Links that have something to do at the end of the batch.
+        stopping: The gateway stops.
     """
 
     router: Router
     wheel: Wheel
+    turned: list[Turned]
+    stopping: bool
 
     @property
     def connected(self) -> set[GatewayLink]: ...
@@ -77,9 +81,11 @@ class LinkPort(Protocol):
         quiet: For lines that strangers can cause.
         links: Connections that are open.
         handshakes: Those of them that are at their prefaces.
+        direct: Where its connections lead, if they know no packets.
     """
 
     side: Side
+    direct: Direct | None
     config: PortConfig
     prefaces: tuple[PrefaceFactory, ...]
     quiet: Throttle
@@ -390,8 +396,13 @@ class GatewayLink(Link):
 
     @property
     def _way(self) -> str:
-        """The proxy in a line that tells who came."""
-        return " via {via}" if self.facts.via else ""
+        """How it came, in a line that tells who came; a format."""
+        return self._port + (" via {via}" if self.facts.via else "")
+
+    @property
+    def _port(self) -> str:
+        """The direct port in lines of the log; a format."""
+        return " of {port}" if self.facts.port else ""
 
     def _introduce(self) -> None:
         """A client is worth a line once it has a virtual connection."""
@@ -406,6 +417,7 @@ class GatewayLink(Link):
             addr=self.facts.name,
             transport=self.facts.transport,
             via=self.facts.via,
+            port=self.facts.port,
             **self.facts.fields,
         )
 
@@ -419,6 +431,7 @@ class GatewayLink(Link):
             "addr": self.facts.name,
             "transport": self.facts.transport,
             "via": self.facts.via,
+            "port": self.facts.port,
             "reason": reason.value,
             "detail": detail,
             "reason_code": reason.code,
@@ -430,7 +443,9 @@ class GatewayLink(Link):
             **self.facts.fields,
         }
         text = (
-            "{side} {id} {addr} lost: {reason}"
+            "{side} {id} {addr}"
+            + self._port
+            + " lost: {reason}"
             + (": {detail} " if detail else " ")
             + "(after {seconds:.1f} s; in {packets_in} packets, {bytes_in} bytes; "
             "out {packets_out} packets, {bytes_out} bytes)"

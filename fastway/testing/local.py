@@ -44,6 +44,7 @@ class LocalGateway:
         client_port, server_port: The numbers of its ports, once it was started.
         web_port: That of the first port for web pages; 0 without `client_ws_addr`.
         web_ports: Those of all such ports, of `client_wss_addr` last.
+        direct_ports: Name -> the number, of direct ports.
         client: Where clients connect, a Twisted client endpoint; it speaks snet if the port does.
         server: Where game servers connect.
         client_string, server_string: The same as endpoint strings.
@@ -71,6 +72,7 @@ class LocalGateway:
         self.server_port = server_port
         self.web_port = 0
         self.web_ports: list[int] = []
+        self.direct_ports: dict[str, int] = {}
         self._reactor = reactor
         self._options = GatewayOptions(key, snet, options)
         self.key = self._options.key
@@ -94,9 +96,13 @@ class LocalGateway:
             await self.stop()
             raise
         hosts = [cast(Any, port.listening).getHost() for port in service.ports]
-        numbers = [getattr(host, "port", 0) for host in hosts]  # one of web pages may have none
-        self.client_port, self.server_port, *self.web_ports = numbers
+        # One that is not the client or server port may have none.
+        numbers = [getattr(host, "port", 0) for host in hosts]
+        self.client_port, self.server_port, *more = numbers
+        self.web_ports = more[: len(settings.websockets)]
         self.web_port = self.web_ports[0] if self.web_ports else 0
+        names = [port.direct.name for port in settings.direct]
+        self.direct_ports = dict(zip(names, more[len(self.web_ports) :], strict=True))
         self.client, self.client_string = self._way(settings.client, self.client_port)
         self.server, self.server_string = self._way(settings.server, self.server_port)
         return self

@@ -79,6 +79,9 @@ class MemoryGateway:
         if settings.websockets:
             where = settings.websockets[0].where("address")
             raise ConfigError(where, "without sockets there is no port for web pages")
+        if settings.direct:
+            where = settings.direct[0].where("address")
+            raise ConfigError(where, "without sockets there is no direct port")
         self.key = self._options.key
         self.clock = Clock() if clock is None else clock
         self._network = Network(self.clock, room)
