@@ -393,6 +393,8 @@ class NoWebSocket(RemoteError):
         cause: What a connection met that broke before; None otherwise.
     """
 
+    reason = Reason.HANDSHAKE_REFUSED
+
     def __init__(self, problem: str, cause: Exception | None = None) -> None:
         super().__init__(f"no WebSocket: {problem}")
         self.cause = cause
