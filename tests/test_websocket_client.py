@@ -6,6 +6,7 @@ import base64
 import os
 import random
 import time
+from typing import cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -346,7 +347,7 @@ class FrameTests(SynchronousTestCase):
             self.assertTrue(all(len(payload) + 4 <= 16 * 1024 for _, payload in frames))
         for kind in (bytearray, memoryview):
             for size in (5, 200, 40_000):
-                made = client_frames(ClientFrames().wrap(kind(data[:size])))
+                made = client_frames(ClientFrames().wrap(cast(bytes, kind(data[:size]))))
                 self.assertEqual(b"".join(payload for _, payload in made), data[:size])
 
     def test_masks(self) -> None:

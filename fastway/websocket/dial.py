@@ -67,6 +67,7 @@ class Carrier(Protocol):
         self._secured = False
         self._gone = False
         self._leaving = False
+        self._registered = False
         self._linger: Any = None
 
     # What Twisted calls.
@@ -76,6 +77,7 @@ class Carrier(Protocol):
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
+        self._registered = True
         if not ISSLTransport.providedBy(transport):
             transport.write(self.machine.begin())
 
@@ -109,8 +111,7 @@ class Carrier(Protocol):
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
-        # A TLS transport would keep this in a cycle.
-        cast(Any, self.transport).unregisterProducer()
+        self._unregister()  # a TLS transport would keep this in a cycle
         error = cast(Exception, reason.value)
         orderly = isinstance(error, ConnectionDone)
         ended = self.machine.ended
@@ -141,7 +142,8 @@ class Carrier(Protocol):
 
     def resumeProducing(self) -> None:
         self.full = False
-        renew_producer(self.transport, self)
+        if self._registered:
+            renew_producer(self.transport, self)
         self._answer()
         if self.stream is not None:
             self.stream.drained()
@@ -174,6 +176,11 @@ class Carrier(Protocol):
         if not self._gone:
             cast(Any, self.transport).abortConnection()
 
+    def _unregister(self) -> None:
+        if self._registered:
+            self._registered = False
+            cast(Any, self.transport).unregisterProducer()
+
     def _give_up(self, error: NoWebSocket) -> None:
         self._attempt.failed(error)
         self.abort()
@@ -189,7 +196,7 @@ class Carrier(Protocol):
             return
         self._leaving = True
         transport = cast(Any, self.transport)
-        transport.unregisterProducer()
+        self._unregister()
         transport.resumeProducing()  # TLS reads the peer's end before it closes
         transport.loseConnection()
         self._wait()
@@ -231,6 +238,7 @@ class Stream:
         self._paused = False
         self._held = b""
         """What came with the read in which it was paused."""
+        self._aborted = False
         self._lost: Exception | None = None
 
     # ITransport
@@ -254,7 +262,7 @@ class Stream:
 
     def abortConnection(self) -> None:
         """Close it now."""
-        self.disconnecting = True
+        self.disconnecting = self._aborted = True
         self._held = b""
         self.carrier.abort()
 
@@ -339,7 +347,7 @@ class Stream:
 
     def lost(self, error: Exception) -> None:
         """The connection is gone."""
-        self._lost = error
+        self._lost = ConnectionAborted() if self._aborted else error
         self.disconnecting = self.disconnecting or not self._held
         self._membrane.stop()
         if not self._held:

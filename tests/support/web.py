@@ -18,6 +18,8 @@ from fastway.websocket.dial import Carrier, Stream
 from tests.support.waits import reactor
 from tests.support.websocket import accept_of
 
+FIRST = "HTTP/1.1 101 Switching Protocols"
+
 
 class ServerMachine:
     """One WebSocket, the server's side, with the verbs of `ClientMachine`."""
@@ -131,12 +133,10 @@ class Script(Protocol):
 
 def agrees(behind: bytes = b"", **headers: str | None) -> Callable[[bytes], bytes]:
     """An answer as it should be, with bytes behind it, and headers that replace its own."""
-    return lambda request: answer_to(request, **headers) + behind
+    return lambda request: answer_to(request, FIRST, **headers) + behind
 
 
-def answer_to(
-    request: bytes, first: str = "HTTP/1.1 101 Switching Protocols", **headers: str | None
-) -> bytes:
+def answer_to(request: bytes, first: str = FIRST, **headers: str | None) -> bytes:
     """The answer to a request. `headers` replace its own, `_` for `-`; None leaves one out."""
     fields: dict[str, str] = {
         "upgrade": "websocket",
