@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, quoteStringArgument
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from fastway import aio
@@ -39,6 +43,8 @@ from fastway.snet import SnetClientEndpoint
 from fastway.snet.config import SnetConfig
 from fastway.testing import LocalGateway, LocalGatewayProcess, MemoryGateway
 from fastway.websocket import WebSocket
+from fastway.websocket.dial import WebSocketConnectionLost
+from tests.support import checks
 from tests.support.aio import with_deferreds
 from tests.support.aio_cases import SocketCase, new_uvloop, uvloop
 from tests.support.bridge import Bridge
@@ -49,8 +55,10 @@ from tests.support.golden import KEY
 from tests.support.scripted import FAR
 from tests.support.sockets import Sockets
 from tests.support.sockets import SocketTestCase as SocketsCase
+from tests.support.tapes import Tape
+from tests.support.tls import make
 from tests.support.waits import SECONDS, reactor, until
-from tests.support.web import Script, agrees
+from tests.support.web import Script, WebFactory, agrees
 from tests.support.websocket import closing, frame, unmasked
 
 
@@ -373,6 +381,119 @@ class AioEndTests(SocketCase):
 
 async def _made(connecting: Any) -> Any:
     return await connecting
+
+
+class Shown:
+    """asyncio's transport as Twisted's protocols know theirs, as far as the checks ask."""
+
+    def __init__(self, raw: Any) -> None:
+        self.raw = raw
+        self.aborted = False
+
+    def write(self, data: bytes) -> None:
+        self.raw.write(data)
+
+    def loseConnection(self) -> None:
+        self.raw.close()
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+        self.raw.abort()
+
+    def pauseProducing(self) -> None:
+        self.raw.pause_reading()
+
+    def resumeProducing(self) -> None:
+        self.raw.resume_reading()
+
+
+class TapeRider(asyncio.Protocol):
+    """Lets a Tape run over a WebSocket of asyncio."""
+
+    def __init__(self, tape: Tape) -> None:
+        self.tape = tape
+
+    def connection_made(self, transport: Any) -> None:
+        self.tape.makeConnection(cast(Any, Shown(transport)))
+
+    def data_received(self, data: bytes) -> None:
+        self.tape.dataReceived(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is None:
+            exc = ConnectionAborted() if self.tape.wire.aborted else ConnectionDone()
+        elif isinstance(exc, WebSocketClosed):  # as Twisted's side says it
+            exc = WebSocketConnectionLost(exc.code, exc.text)
+        elif isinstance(exc, ConnectionError):
+            exc = ConnectionLost()
+        self.tape.connectionLost(Failure(exc))
+
+
+class AioTransportTests(SocketCase):
+    """The list of checks of transports, on asyncio."""
+
+    timeout = 60
+
+    WITHOUT = (
+        # What asyncio's transports do not have.
+        checks.interfaces,
+        checks.addresses,
+        checks.write_sequence,
+        checks.only_bytes,
+        checks.push_producer,
+        checks.pull_producer,
+        checks.pull_producers_in_turn,
+        checks.one_producer,
+        checks.stop_producing,
+        checks.lose_waits_for_push,
+        checks.lose_waits_for_pull,
+        checks.deaf_after_lose,
+        checks.stop_producing_closes,
+        checks.after_the_loss,
+    )
+
+    async def check(self, tls: bool, dialling_first: bool) -> None:
+        made = make("localhost", ["localhost"])
+        context: Any = ssl.create_default_context(cadata=made.pem.decode()) if tls else False
+        ports: list[Any] = []
+
+        async def make_pair(one: Protocol, two: Protocol) -> None:
+            dials, listens = (one, two) if dialling_first else (two, one)
+            factory = WebFactory(OneOf(listens))
+            if tls:
+                port = reactor.listenSSL(0, factory, made.private.options(), 5, "127.0.0.1")
+            else:
+                port = reactor.listenTCP(0, factory, 5, "127.0.0.1")
+            ports.append(port)
+            number = port.getHost().port
+            gateway = aio.Gateway("localhost", number, tls=context, websocket=WebSocket())
+            await self.run_aio(gateway.open(lambda: TapeRider(cast(Tape, dials))))
+            await until("the other end", lambda: listens.transport is not None)
+
+        try:
+            await checks.check_transport(self, make_pair, self.WITHOUT)
+        finally:
+            for port in ports:
+                await port.stopListening()
+
+    async def test_plain(self) -> None:
+        await self.check(False, True)
+
+    async def test_plain_other_end(self) -> None:
+        await self.check(False, False)
+
+    async def test_secure(self) -> None:
+        await self.check(True, True)
+
+
+class UvloopTransportTests(AioTransportTests):
+    """The same on uvloop."""
+
+    if uvloop is None:
+        skip = "uvloop is missing"
+
+    def make_loop(self) -> asyncio.AbstractEventLoop | None:
+        return new_uvloop()
 
 
 # With a server that others wrote.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
     IConsumer,
@@ -48,6 +48,13 @@ log = make_logger(__name__)
 
 LINGER = 5.0
 """Seconds that the gateway gets to answer a Close, and to end its connection."""
+
+
+class WebSocketConnectionLost(WebSocketClosed, ConnectionLost):
+    """A WebSocketClosed as Twisted's protocols know it."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @implementer(IHandshakeListener, IPushProducer)
@@ -125,11 +132,12 @@ class Carrier(Protocol):
         elif isinstance(ended, WebSocketClosed):
             # What came behind it is only how the connection went.
             told = ended.code == 1000 or self.stream.disconnecting
-            self.stream.lost(ConnectionDone() if told else ended)
+            lost = WebSocketConnectionLost(ended.code, ended.text)
+            self.stream.lost(ConnectionDone() if told else lost)
         elif ended is not None:
             self.stream.lost(ended)
         elif orderly and not self.stream.disconnecting:
-            self.stream.lost(WebSocketClosed(NO_CLOSE))
+            self.stream.lost(WebSocketConnectionLost(NO_CLOSE))
         else:
             self.stream.lost(error)
 
@@ -219,7 +227,7 @@ class Stream:
     here.
 
     connectionLost is told ConnectionDone after one's own close and after a Close with 1000;
-    otherwise a WebSocketClosed, a BadFrame, or what the connection below met.
+    otherwise a WebSocketConnectionLost, a BadFrame, or what the connection below met.
 
     Args:
         gone: Called once its protocol has heard of its loss.
