@@ -109,6 +109,14 @@ class RequestTests(SynchronousTestCase):
             with self.subTest(wanted=wanted):
                 self.assertNotIn("\n", str(raised(ValueError, WebSocket, **wanted)))
 
+    def test_hosts(self) -> None:
+        """A host that would be more than one line is none; a name of other letters is IDNA's."""
+        for host in ("", "a b", "a\r\nX: y", "a/b", "h" * 400):
+            raised(ValueError, ClientMachine, WebSocket(), host)
+            raised(ValueError, host_header, host, 80, False)
+        self.assertEqual(host_header("b\xfccher.example", 81, False), "xn--bcher-kva.example:81")
+        raised(ValueError, host_header, "\xfc" * 80, 80, False)
+
     def test_urls(self) -> None:
         """What a URL leads to."""
         for text, url, host in (

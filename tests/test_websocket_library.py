@@ -377,6 +377,9 @@ class AioEndTests(SocketCase):
         self.assertEqual((gateway.port, gateway.tls), (443, True))
         for wrong in ("ws://", "snet+ws://h:0", "ws+unix:/a", "tls+ws://h"):
             raised(ValueError, aio.Gateway.parse, wrong)
+        raised(ValueError, aio.Gateway, "a b", 80, websocket=WebSocket())
+        unix = aio.Gateway(path="/run/x", websocket=WebSocket("/game"))
+        self.assertEqual(str(unix), "ws+unix:/run/x")
 
 
 async def _made(connecting: Any) -> Any:

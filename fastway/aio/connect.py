@@ -60,6 +60,8 @@ class Gateway:
     def __post_init__(self) -> None:
         if not self.path and not 1 <= self.port <= 65535:
             raise ValueError(f"a port is 1 to 65535, not {self.port}")
+        if self.websocket is not None:
+            self._host_header()
 
     @classmethod
     def parse(cls, text: str) -> Gateway:

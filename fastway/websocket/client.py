@@ -50,6 +50,7 @@ _URL = re.compile(
     r"(?P<path>/[^#]*)?(?P<query>\?[^#]*)?",
     re.I | re.ASCII,
 )
+_HOST = re.compile(r"[!-.0-~]{1,300}", re.ASCII)  # visible, and no slash
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 _VALUE = re.compile(r"[\t\x20-\x7e]{0,4096}")
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5]\d\d)(?: [\t\x20-\x7e\x80-\xff]*)?")
@@ -161,9 +162,26 @@ def is_url(text: str) -> bool:
 
 
 def host_header(host: str, port: int, secure: bool) -> str:
-    """What the Host header says, and a URL between `//` and the path."""
-    host = f"[{host}]" if ":" in host else host
+    """What the Host header says, and a URL between `//` and the path.
+
+    Raises:
+        ValueError: that is no host.
+    """
+    if not host.isascii():
+        host = host.encode("idna").decode("ascii")
+    host = checked_host(f"[{host}]" if ":" in host else host)
     return host if port == PORTS["wss" if secure else "ws"] else f"{host}:{port}"
+
+
+def checked_host(host: str) -> str:
+    """What a Host header may say.
+
+    Raises:
+        ValueError: it may not.
+    """
+    if not _HOST.fullmatch(host):
+        raise ValueError(f"{host!r} is no host")
+    return host
 
 
 class ClientMachine:
@@ -173,6 +191,9 @@ class ClientMachine:
         wanted: What is asked for.
         host: What the Host header says.
         key: What the answer has to prove to have read; None: by chance, as it should be.
+
+    Raises:
+        ValueError: that is no host.
 
     Attributes:
         up: The handshake is over.
@@ -186,7 +207,7 @@ class ClientMachine:
         self.ended: RemoteError | None = None
         self.closing = False
         self._wanted = wanted
-        self._host = host
+        self._host = checked_host(host)
         self._key = base64.b64encode(os.urandom(16) if key is None else key).decode("ascii")
         self._head = bytearray()
         self._frames = ClientFrames()

@@ -42,6 +42,7 @@ from fastway.websocket.client import (
     HANDSHAKE_TIMEOUT,
     ClientMachine,
     WebSocket,
+    checked_host,
 )
 
 log = make_logger(__name__)
@@ -469,6 +470,9 @@ class WebSocketClientEndpoint:
         host: What the Host header says.
         wanted: What is asked for.
         timeout: Seconds from the connection to the end of the handshake.
+
+    Raises:
+        ValueError: that is no host.
     """
 
     def __init__(
@@ -481,7 +485,7 @@ class WebSocketClientEndpoint:
     ) -> None:
         self._endpoint = endpoint
         self._clock = clock
-        self._host = host
+        self._host = checked_host(host)
         self._wanted = WebSocket() if wanted is None else wanted
         self._timeout = timeout
 
