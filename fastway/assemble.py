@@ -146,7 +146,7 @@ def _tls(port: PortSettings, reactor: Any) -> Layer | None:
     given = tls.where("cert" if tls.cert else "directory")
     try:
         from fastway.certificates import CertificateStore, Places
-        from fastway.gateway.tls import Contexts, TlsFactory
+        from fastway.gateway.tls import HTTP, PROTOCOLS, Contexts, TlsFactory
     except ImportError as error:
         raise ConfigError(given, not_installed(error, "tls:")) from None
     if port.address.strip().startswith(("ssl:", "tls:", "snet:")):
@@ -166,7 +166,11 @@ def _tls(port: PortSettings, reactor: Any) -> Layer | None:
 
     # Absolute, because twistd changes to another directory later.
     contexts = Contexts(
-        tls.min_version, tls.client_auth, absolute(tls.client_ca), tls.where("client_ca")
+        tls.min_version,
+        tls.client_auth,
+        absolute(tls.client_ca),
+        tls.where("client_ca"),
+        HTTP if isinstance(port, WebSocketPortSettings) else PROTOCOLS,
     )
     places = Places(
         absolute(tls.cert),
@@ -175,7 +179,7 @@ def _tls(port: PortSettings, reactor: Any) -> Layer | None:
         tls.where("cert"),
         tls.where("directory"),
     )
-    store = CertificateStore(port.side, places, contexts)
+    store = CertificateStore(port.name, places, contexts)
     return Layer(
         "tls", lambda factory: TlsFactory(factory, reactor, contexts, store), given, store
     )

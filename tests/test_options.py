@@ -274,7 +274,8 @@ class TableTests(SynchronousTestCase):
             "server-max-handshakes": 1000,
             "keep-files": 64,
             "server-identities": "",
-            "client-ws-addr": "",
+            "client-ws-addr": (),
+            "client-wss-addr": (),
             "client-ws-path": "/",
             "client-ws-origins": ("same",),
             "trusted-proxies": (),
@@ -379,7 +380,7 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(set(given), set(BY_NAME))
         for name, (_, text) in given.items():
             option = BY_NAME[name]
-            if option.unit != "address":
+            if "address" not in option.unit:
                 self.assertEqual(option.parse(text), option.parse(option.default), name)
 
     def test_zero_timeouts(self) -> None:
@@ -753,6 +754,14 @@ class FileTests(SynchronousTestCase):
         self.assertIn(path, str(error))
         self.assertNotIn("\n", str(error))
         return error
+
+    def test_arrays(self) -> None:
+        """A list may be an array, which nothing else may be."""
+        for text in ('":80, :81"', '":80 :81"', '[":80", ":81"]'):
+            self.assertEqual(self.of(f"client-ws-addr = {text}")["client-ws-addr"], (":80", ":81"))
+        self.assertEqual(self.of("client-ws-addr = []")["client-ws-addr"], ())
+        error = self.refused('client-addr = [":80"]')
+        self.assertIn("must be one value, not list", error.problem)
 
     def test_spellings(self) -> None:
         """kebab-case, snake_case and tables name the same options."""

@@ -30,6 +30,8 @@ TLS = tuple(
 )
 WEB = (
     "--client-ws-addr=:0",
+    "--client-wss-addr=:0",
+    "--client-tls-cert=x",
     "--client-ws-origins=same,https://a",
     "--trusted-proxies=10.0.0.0/8 ::1 unix",
 )
@@ -39,15 +41,14 @@ GIB = 2**30
 def sections(told: Settings) -> Iterator[tuple[Section, str]]:
     """Every section with the side that it is of."""
     for item in dataclasses.fields(told):
-        section = getattr(told, item.name)
-        if section is None:
-            continue
-        side = getattr(section, "side", "")
-        yield section, side
-        if getattr(section, "snet", None) is not None:
-            yield section.snet, side
-        if getattr(section, "tls", None) is not None:
-            yield section.tls, side
+        found = getattr(told, item.name)
+        for section in found if isinstance(found, tuple) else (found,):
+            side = getattr(section, "side", "")
+            yield section, side
+            if getattr(section, "snet", None) is not None:
+                yield section.snet, side
+            if getattr(section, "tls", None) is not None:
+                yield section.tls, side
 
 
 def options_of(section: Section, side: str) -> dict[str, str]:
@@ -102,6 +103,7 @@ class TreeTests(SynchronousTestCase):
             "python module": "some",
             "text": "some",
             "path of a URL": "/some",
+            "list of addresses": ":77",
             "list of origins": "https://some",
             "list of networks": "10.0.0.0/8",
         }
@@ -112,6 +114,7 @@ class TreeTests(SynchronousTestCase):
                 known, _, value = argument.removeprefix("--").partition("=")
                 more[f"FASTWAY_{known.replace('-', '_').upper()}"] = value or "1"
             more["FASTWAY_CLIENT_WS_ADDR"] = ":0"
+            more["FASTWAY_CLIENT_WSS_ADDR"] = ":0"
             if name == "mem-pool-min-chunk":
                 text = "64"
             environment = {**more, f"FASTWAY_{name.replace('-', '_').upper()}": text}
@@ -120,9 +123,11 @@ class TreeTests(SynchronousTestCase):
             for section, side in sections(settings(environment=environment)):
                 for field, made_of in options_of(section, side).items():
                     if made_of == name:
-                        value = getattr(section, field)
+                        made = getattr(section, field)
+                        if option.unit == "list of addresses":
+                            made = (made,)
                         self.assertEqual(
-                            value, b"some" if name == "server-auth-password" else expected, name
+                            made, b"some" if name == "server-auth-password" else expected, name
                         )
                         where = f"FASTWAY_{name.replace('-', '_').upper()}"
                         self.assertEqual(section.where(field), where)
@@ -219,13 +224,29 @@ class TogetherTests(SynchronousTestCase):
             "--trusted-proxies=localhost",
         ):
             self.assertEqual(self.refused(given, *WEB[:1]).option, given.partition("=")[0])
-        told = settings(*WEB, "--client-ws-path=/a%20b;c").websocket
-        assert told is not None
+        told, _ = settings(*WEB, "--client-ws-path=/a%20b;c").websockets
         self.assertEqual((told.path, told.allowed), ("/a%20b;c", ("same", "https://a")))
         self.assertEqual([str(one) for one in told.proxies], ["10.0.0.0/8", "::1/128", "unix"])
-        wide = settings(WEB[0], "--client-ws-origins=HTTPS://A.b:443 null,*").websocket
-        assert wide is not None
+        (wide,) = settings(WEB[0], "--client-ws-origins=HTTPS://A.b:443 null,*").websockets
         self.assertEqual(wide.allowed, ("https://a.b", "null", "*"))
+
+    def test_web_ports(self) -> None:
+        """There are any number of ports for web pages; those inside TLS need a certificate."""
+        told = settings(
+            "--client-ws-addr=:80, :81", "--client-wss-addr=:443", "--client-tls-cert=x"
+        )
+        self.assertEqual(
+            [(port.name, port.address, port.tls is not None) for port in told.websockets],
+            [
+                ("web client", ":80", False),
+                ("web client 2", ":81", False),
+                ("web client 3", ":443", True),
+            ],
+        )
+        self.assertEqual(told.websockets[2].where("address"), "--client-wss-addr")
+        error = self.refused("--client-wss-addr=:443")
+        self.assertEqual(error.option, "--client-wss-addr")
+        self.assertIn("--client-tls-cert", error.problem)
 
     def test_encrypt_alone(self) -> None:
         """Encryption that would not happen is refused, by the name that was given."""

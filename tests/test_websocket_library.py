@@ -42,14 +42,16 @@ from fastway.errors import (
 from fastway.snet import SnetClientEndpoint
 from fastway.snet.config import SnetConfig
 from fastway.testing import LocalGateway, LocalGatewayProcess, MemoryGateway
-from fastway.websocket import WebSocket
+from fastway.websocket import Url, WebSocket
 from fastway.websocket.dial import WebSocketConnectionLost
+from fastway.websocket.url import TlsFiles, UrlEndpoint
 from tests.support import checks
 from tests.support.aio import with_deferreds
 from tests.support.aio_cases import SocketCase, new_uvloop, uvloop
 from tests.support.bridge import Bridge
 from tests.support.endpoint import EndpointBody, MemoryWorld, SocketWorld, World, many
 from tests.support.errors import failure_of, raised
+from tests.support.files import scratch
 from tests.support.gateways import GatewayTestCase, OneOf
 from tests.support.golden import KEY
 from tests.support.scripted import FAR
@@ -180,6 +182,33 @@ class EndTests(GatewayTestCase):
         text = f"ws:127.0.0.1:{gateway.web_port}:path=/game:origin=https\\://evil.example"
         error = await failure_of(WebSocketRefused, connect_client(clientFromString(reactor, text)))
         self.assertEqual(error.status, 403)
+
+    async def test_secure(self) -> None:
+        """The gateway's own port of wss, by its options; with asyncio too."""
+        made = make("localhost", ["localhost", "127.0.0.1"])
+        directory = scratch(self)
+        cert, key = os.path.join(directory, "cert.pem"), os.path.join(directory, "key.pem")
+        made.write(cert, key)
+        gateway = LocalGateway(
+            reactor, client_wss_addr="127.0.0.1:0", client_tls_cert=cert, client_tls_key=key
+        )
+        self.addCleanup(gateway.stop)
+        await gateway.start()
+        self.assertTrue(gateway.web_url.startswith("wss://"))
+        where = UrlEndpoint(reactor, Url.parse(gateway.web_url), tls=TlsFiles(cert))
+        client = self.keep(await connect_client(where))
+        self.assertGreater(await client.ping(), 0)
+        (link,) = gateway.service.router.clients.values()
+        self.assertEqual(cast(Any, link).facts.transport, "wss")
+        context = ssl.create_default_context(cafile=cert)
+        port = gateway.web_port
+        there = aio.Gateway("localhost", port, tls=context, websocket=WebSocket())
+
+        async def main() -> float:
+            async with aio.connect_client(there) as other:
+                return await other.ping()
+
+        self.assertGreater(await deferToThread(lambda: asyncio.run(main())), 0)
 
     async def test_broken(self) -> None:
         """What the gateway breaks is what it is told, and what the end is."""

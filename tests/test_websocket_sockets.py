@@ -278,3 +278,35 @@ class SecureTests(WebTestCase):
             raise AssertionError("it was not closed")
 
         self.assertEqual(await self.browse(work, ssl=context), (["wss"], 1003))
+
+    async def test_options(self) -> None:
+        """Of several ports each speaks what its option says, with the certificates of clients."""
+        made = make("127.0.0.1", ["127.0.0.1"])
+        directory = scratch(self)
+        certificate, key = os.path.join(directory, "cert.pem"), os.path.join(directory, "key.pem")
+        made.write(certificate, key)
+        gateway = await self.open(
+            client_ws_addr="127.0.0.1:0, 127.0.0.1:0",
+            client_wss_addr="127.0.0.1:0 127.0.0.1:0",
+            client_tls_cert=certificate,
+            client_tls_key=key,
+        )
+        await self.echo(gateway)
+        context = ssl.create_default_context(cafile=certificate)
+        context.set_alpn_protocols(["h2", "http/1.1"])
+
+        def work(client: Stream) -> tuple[str, str]:
+            conn_id = client.dial(1)
+            client.send(packet(conn_id, b"hello"))
+            assert client.packet() == (conn_id, b"hello")
+            (facts,) = self.clients(gateway)
+            chosen = getattr(client.websocket.socket, "selected_alpn_protocol", str)()
+            return facts.transport, chosen
+
+        seen = []
+        for scheme, port in zip(("ws", "ws", "wss", "wss"), gateway.web_ports, strict=True):
+            self.scheme, self.port = scheme, port
+            more = {"ssl": context} if scheme == "wss" else {}
+            seen.append(await self.browse(work, **more))
+            await until("it left", lambda: not self.clients(gateway))
+        self.assertEqual(seen, [("ws", "")] * 2 + [("wss", "http/1.1")] * 2)

@@ -9,36 +9,16 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from fastway import kernel
 from fastway.errors import GatewayUnreachable
 from fastway.snet.config import LINGER, MOST_DROPPED, SnetConfig
+from fastway.snet.flow import Flow
 from fastway.snet.session import DialHandshake, Fault, HandshakeFailed, Made, Resumed, Session
 
 if TYPE_CHECKING:
     from fastway.aio.connect import Gateway
-
-
-class Passenger(Protocol):
-    """What a carrier carries: the stream."""
-
-    def carried(self, data: bytes) -> None:
-        """Bytes came over the carrier in use."""
-
-    def carrier_ended(self, carrier: Carrier, unacked: int | None, orderly: bool) -> None:
-        """The connection is over.
-
-        Args:
-            unacked: Bytes that its peer's host had not acknowledged; None where nobody tells.
-            orderly: The peer closed it.
-        """
-
-    def tell_full(self) -> None:
-        """The carrier's buffer is full."""
-
-    def pump(self) -> None:
-        """It has room again."""
 
 
 class Carrier(asyncio.Protocol):
@@ -50,7 +30,7 @@ class Carrier(asyncio.Protocol):
     """
 
     def __init__(self, attempt: Attempt, handshake: DialHandshake) -> None:
-        self.stream: Passenger | None = None
+        self.stream: Flow | None = None
         self.full = False
         self.transport: Any = None
         self._attempt = attempt

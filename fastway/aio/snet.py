@@ -1,7 +1,8 @@
 """snet on asyncio: the dialling side of a stream that lives on while its connections come and go.
 
 Rule: the stream's bytes come out exactly as they went in, or it is lost with a reason. What the
-bytes mean is `snet.session`'s; what waits is `snet.outbox`'s and `snet.inbox`'s, as with Twisted.
+bytes mean is `snet.session`'s, and how a stream goes on over its connections is `snet.flow`'s, as
+with Twisted.
 The laws are docs/snet.md's: one attempt at a time, each in its time; no more on its way than the
 peer can be sent again; a close delivers what was written.
 """
@@ -25,9 +26,9 @@ from fastway.snet.config import (
     STEADY,
     SnetConfig,
 )
-from fastway.snet.inbox import Inbox
-from fastway.snet.outbox import Outbox
-from fastway.snet.session import Fault, HandshakeFailed, Made, Resumed, Session
+from fastway.snet.flow import Flow
+from fastway.snet.outbox import CallLater
+from fastway.snet.session import Fault, HandshakeFailed, Made, Resumed
 
 if TYPE_CHECKING:
     from fastway.aio.connect import Gateway
@@ -56,7 +57,7 @@ class Rider(Protocol):
     def stream_resumed(self, seconds: float, replayed: int) -> None: ...
 
 
-class Stream:
+class Stream(Flow):
     """The stream, as a transport of asyncio: what `connect.Wire` writes to.
 
     There is no half-close, because snet has no word for it; nor for a close: to the peer it is a
@@ -72,26 +73,16 @@ class Stream:
     def __init__(
         self, gateway: Gateway, config: SnetConfig, rider: Rider, backoff: Backoff
     ) -> None:
-        self.cut_since: float | None = None
+        super().__init__()
         self.lost = False
-        self.session: Session = None  # type: ignore[assignment]  # until it begins
+        self.session = None  # type: ignore[assignment]  # until it begins
         self._loop = asyncio.get_running_loop()
         self._gateway = gateway
         self._config = config
         self._rider = rider
-        self._carrier: Carrier | None = None
-        self._in: Inbox
-        self._out: Outbox
-        self._paused = False
         self._full = False
         """Its rider was told so."""
-        self._handing_over = False
-        self._disconnecting = False
-        self._closing = False
-        """This side has closed its half of the connection, and waits for the peer to do so."""
-        self._settled = False
-        """The peer's host had all that was written when the connection went."""
-        self._lingers = False
+        self._lingering = False
         """The deadline is that of a close."""
         self._deadline: asyncio.TimerHandle | None = None
         self._reconnect = Reconnect(backoff, STEADY, at_once=True)
@@ -108,33 +99,11 @@ class Stream:
         self._extra: dict[str, Any] = {}
         self.leaving: set[Carrier] = set()
 
-    @property
-    def replayable(self) -> int:
-        """Bytes kept to be sent again."""
-        return self.session.replayable
-
-    @property
-    def pending(self) -> int:
-        """Bytes that wait for a connection, or for room in it."""
-        return self._out.size
-
-    @property
-    def unread(self) -> int:
-        """Bytes that came and wait for the rider to read on."""
-        return self._in.size
-
-    @property
-    def acked(self) -> int | None:
-        """Bytes of the stream that the peer's host has; None where nobody tells."""
-        unacked = None if self._carrier is None else self._carrier.unacked()
-        return None if unacked is None else self.session.wrote - unacked
-
     # Its beginning, and how it goes on.
 
     def begin(self, carrier: Carrier, result: Made | Resumed) -> None:
         """`carrier` carries it first."""
-        self.session = result.session
-        self._in, self._out = Inbox(self.session), Outbox(self.session)
+        self._begin(result.session)
         self._reconnect.began(self._loop.time())
         self._use(carrier)
         self._tell(self._rider.connection_made, self)
@@ -155,169 +124,91 @@ class Stream:
             return
         self._reconnect.began(now)
         self._got_across = session.peer_read > peer_read
-        seconds, self.cut_since = now - self.cut_since, None
-        self._closing = False
-        if not self._lingers:
-            self._set_deadline(None)
-        elif resumed.read == session.wrote:  # the peer has all
-            carrier.abort()
-            self._finish(None)
-            return
-        self._use(carrier)
-        if replay:
-            self._out.room -= len(replay)
-            carrier.write(replay)
-        log.info(
-            "snet stream to %s resumed after %.1f s, %d bytes sent again",
-            self._gateway,
-            seconds,
-            len(replay),
-        )
-        self._tell(self._rider.stream_resumed, seconds, len(replay))
-        if resumed.rest and self._carrier is carrier:
-            self.carried(resumed.rest)
-        self.pump()
+        self._go_on(carrier, resumed, replay, now)
 
     def _lose(self, reason: Reason, detail: str = "") -> None:
-        # What was written before this side closed it was still to be delivered, if it could be.
-        closed = self._disconnecting and not self._out.size
-        self._finish(None if closed else StreamLost(reason, detail))
-
-    # What a carrier calls.
-
-    def carried(self, data: bytes) -> None:
-        """Bytes came over the connection in use."""
-        if self._disconnecting or self.lost:
-            self.session.receive(data)
-        elif self._paused or self._in.size:
-            self._in.add(data)
-        else:
-            data = self.session.receive(data)
-            if data:
-                self._tell(self._rider.data_received, data)
-
-    def carrier_ended(self, carrier: Carrier, unacked: int | None, orderly: bool) -> None:
-        """The connection is over.
-
-        Args:
-            unacked: Bytes that its peer's host had not acknowledged; None where nobody tells.
-            orderly: The peer closed it.
-        """
-        if carrier is not self._carrier:
-            return
-        if unacked is None:
-            self._settled = orderly and self._closing
-        else:
-            self._settled = unacked <= 0  # an acknowledged FIN counts as a byte
-        self._drop_carrier(abort=False)
-        if self._disconnecting and self._settled and not self._out.size:
-            self._finish(None)
-        else:
-            self._now_cut()
-
-    def tell_full(self) -> None:
-        """Let the rider write no more."""
-        if not self._full:
-            self._full = True
-            self._tell(self._rider.pause_writing)
-
-    def pump(self) -> None:
-        """Hand what waits to the connection as far as it goes."""
-        carrier = self._carrier
-        if carrier is None or not self._out.flow(carrier, self._loop.call_later, self.pump):
-            return
-        if self.lost:
-            return
-        if self._full:
-            self._full = False
-            self._tell(self._rider.resume_writing)
-        if self._disconnecting:
-            self._close_if_done()
+        self._finish(None if self._delivers else StreamLost(reason, detail))
 
     # What its rider calls.
 
-    def write(self, data: bytes) -> None:
-        """Send bytes; while there is no connection they wait here."""
-        if not data or self._closing or self.lost:
-            return
-        carrier = self._carrier
-        out = self._out
-        size = len(data)
-        if not out.size and carrier is not None and size <= out.room and not carrier.full:
-            out.room -= size
-            carrier.write(self.session.send(data))
-            return
-        out.add(data)
-        self.pump()
-        if out.size:
-            self.tell_full()
-
     def close(self) -> None:
         """Close it after what was written."""
-        if not self._disconnecting and not self.lost:
-            self._disconnecting = True
-            self._in.take()  # not delivered any more; but it counts as read
-            self._close_if_done()
+        self._leave()
 
     def abort(self) -> None:
         """Close it now; what waits is dropped."""
-        self._disconnecting = True
+        self.disconnecting = True
         self._finish(None, abort=True)
 
     def is_closing(self) -> bool:
         """It is closed, or about to be."""
-        return self._disconnecting or self.lost
+        return self.disconnecting or self.lost
 
     def pause_reading(self) -> None:
         """Read nothing for now."""
-        self._paused = True
-        if self._carrier is not None and not self._disconnecting:
-            self._carrier.transport.pause_reading()
+        self._pause_reading()
 
     def resume_reading(self) -> None:
         """Read on."""
-        self._paused = False
-        if not self._in.size:
-            self._read_on()
-        elif not self._handing_over:
-            # Never within the call that resumed: that may be the rider's, amid its last data.
-            self._handing_over = True
-            self._loop.call_soon(self._hand_over_unread)
+        self._resume_reading()
 
-    def resume_now(self) -> None:
-        """Give up the connection in use, which may be dead, and get a new one at once."""
-        if self.lost:
-            return
-        if self._carrier is not None:
-            self._drop_carrier()
-            self._now_cut()
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """As asyncio's transports: of the connection in use, or of the last one's addresses."""
+        carrier = self.carrier
+        if carrier is not None:
+            return carrier.transport.get_extra_info(name, default)
+        return self._extra.get(name, default)
+
+    # What `Flow` asks for.
+
+    @property
+    def _call_later(self) -> CallLater:
+        return self._loop.call_later
+
+    def _hand_over(self, data: bytes) -> None:
+        self._tell(self._rider.data_received, data)
+
+    def tell_full(self) -> None:
+        if not self._full:
+            self._full = True
+            self._tell(self._rider.pause_writing)
+
+    def _drained(self) -> None:
+        if self._full:
+            self._full = False
+            self._tell(self._rider.resume_writing)
+
+    def _hold_back(self, carrier: Carrier) -> None:
+        carrier.transport.pause_reading()
+
+    def _read_from(self, carrier: Carrier) -> None:
+        carrier.transport.resume_reading()
+
+    def _hurry(self) -> None:
         if self._attempt is not None or self._call is not None:
             when = max(self._loop.time(), self._no_hurry)
             self._try_by(when)
             self._no_hurry = max(self._no_hurry, self._when + HURRY)
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """As asyncio's transports: of the connection in use, or of the last one's addresses."""
-        carrier = self._carrier
-        if carrier is not None:
-            return carrier.transport.get_extra_info(name, default)
-        return self._extra.get(name, default)
+    def _tell_resumed(self, seconds: float, replayed: int) -> None:
+        log.info(
+            "snet stream to %s resumed after %.1f s, %d bytes sent again",
+            self._gateway,
+            seconds,
+            replayed,
+        )
+        self._tell(self._rider.stream_resumed, seconds, replayed)
 
-    # Reading.
+    @property
+    def _lingers(self) -> bool:
+        return self._lingering
 
-    def _read_on(self) -> None:
-        if self._carrier is not None and not self._closing:
-            self._carrier.transport.resume_reading()
+    def _linger(self) -> None:
+        self._lingering = True
+        self._set_deadline(LINGER)
 
-    def _hand_over_unread(self) -> None:
-        self._handing_over = False
-        if self._paused or not self._in.size or self.lost:
-            return
-        unread = self._in.take()
-        if unread:
-            self._tell(self._rider.data_received, unread)
-        if not self._paused and not self.lost:
-            self._read_on()
+    def _no_deadline(self) -> None:
+        self._set_deadline(None)
 
     def _tell(self, call: Callable[..., object], *args: object) -> None:
         if self.lost:
@@ -332,22 +223,9 @@ class Stream:
     # Connections.
 
     def _use(self, carrier: Carrier) -> None:
-        self._carrier = carrier
-        carrier.stream = self
         for name in ("peername", "sockname"):
             self._extra[name] = carrier.transport.get_extra_info(name)
-        self._out.begin(carrier)
-        if self._paused and not self._disconnecting:
-            carrier.transport.pause_reading()
-
-    def _drop_carrier(self, abort: bool = True) -> None:
-        carrier, self._carrier = self._carrier, None
-        self._out.end()
-        self._in.end()
-        if carrier is not None:
-            carrier.stream = None
-            if abort:
-                carrier.abort()
+        super()._use(carrier)
 
     def _now_cut(self) -> None:
         now = self.cut_since = self._loop.time()
@@ -423,21 +301,6 @@ class Stream:
         self._try_by(self._loop.time() + pause)
 
     # Closing.
-
-    def _close_if_done(self) -> None:
-        if self._closing or self.lost or self._out.size:
-            return
-        carrier = self._carrier
-        if carrier is None:
-            # Cut: with nothing to send again there is nothing to wait for.
-            if self._settled or self.session.replayable == 0:
-                self._finish(None)
-            return
-        self._closing = True
-        if not self._lingers:
-            self._lingers = True
-            self._set_deadline(LINGER)
-        carrier.half_close()
 
     def _finish(self, error: Exception | None, abort: bool = False) -> None:
         if self.lost:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import fastway
 from fastway.cli.table import CLIENT_ADDR, CheckOptions, DemoOptions, RunOptions
 from fastway.config import Settings
+from fastway.config.settings import WebSocketPortSettings
 from fastway.config.values import show_duration, show_size
 from fastway.errors import ConfigError, LocalError, StartError
 
@@ -205,10 +206,10 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
         text += f"; {count(port.max_links, 'connections')}"
         if port is settings.server:
             text += "; they prove a key" if settings.server.key else "; without a key"
-        if port is settings.websocket:
-            text += f"; WebSocket, path {settings.websocket.path}, for pages of "
-            text += ", ".join(settings.websocket.allowed)
-        name = "web pages" if port is settings.websocket else f"{port.side}s"
+        name = f"{port.side}s"
+        if isinstance(port, WebSocketPortSettings):
+            text += f"; WebSocket, path {port.path}, for pages of {', '.join(port.allowed)}"
+            name = "web pages"
         rows.append((name, text))
         rows.append(
             (
@@ -217,7 +218,7 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
                 f"{show_size(port.queue_bytes)} may wait for each",
             )
         )
-        rows += [("", f"TLS: {terms}") for terms in tls_terms(service, port.side)]
+        rows += [("", f"TLS: {terms}") for terms in tls_terms(service, port.name)]
     limits = settings.limits
     rows.append(
         (
@@ -239,13 +240,13 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
     return rows
 
 
-def tls_terms(service: GatewayService, side: str) -> list[str]:
+def tls_terms(service: GatewayService, name: str) -> list[str]:
     """The terms of a port's TLS, if its options make it speak it."""
     return [
         layered.figures().terms
         for port in service.router_service.ports
         for layer, layered in zip(port.layers, port.wrapped, strict=True)
-        if port.name == side and layer.name == "tls"
+        if port.name == name and layer.name == "tls"
     ]
 
 

@@ -188,19 +188,28 @@ class WebSocketPortSettings(PortSettings):
     """Another client port, which speaks WebSocket.
 
     Attributes:
+        number: Which of them it is, from 1.
         path: What requests must ask for.
         allowed: Origins whose pages may connect.
         proxies: Peers whose X-Forwarded-For is believed.
     """
 
     address: str = of("client-ws-addr")
+    number: int
     path: str = of("client-ws-path")
     allowed: tuple[str, ...] = of("client-ws-origins")
     proxies: tuple[Network, ...] = of("trusted-proxies")
 
     @property
     def name(self) -> str:
-        return "web client"
+        return f"web client {self.number}" if self.number > 1 else "web client"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecureWebSocketPortSettings(WebSocketPortSettings):
+    """The same inside TLS."""
+
+    address: str = of("client-wss-addr")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,7 +338,7 @@ class Settings:
 
     client: PortSettings
     server: ServerPortSettings
-    websocket: WebSocketPortSettings | None
+    websockets: tuple[WebSocketPortSettings, ...]
     limits: LimitSettings
     relay: RelaySettings
     pool: PoolSettings
@@ -339,8 +348,7 @@ class Settings:
     @property
     def ports(self) -> tuple[PortSettings, ...]:
         """All ports, in the order in which they are opened."""
-        more = () if self.websocket is None else (self.websocket,)
-        return self.client, self.server, *more
+        return self.client, self.server, *self.websockets
 
 
 def make_settings(values: Values) -> Settings:
@@ -360,10 +368,11 @@ def make_settings(values: Values) -> Settings:
             "without certificates no server could come; "
             "give --server-tls-client-auth require, and what goes with it, too",
         )
+    client = _make(PortSettings, values, "client", **_layers(values, "client"))
     return Settings(
-        client=_make(PortSettings, values, "client", **_layers(values, "client")),
+        client=client,
         server=server,
-        websocket=_make_websocket(values),
+        websockets=tuple(_make_websockets(values, client.tls)),
         limits=_make(LimitSettings, values, memory_limit=limit, memory_share=share),
         relay=_make(RelaySettings, values),
         pool=pool,
@@ -418,18 +427,38 @@ def _make_snet(values: Values, side: str) -> SnetSettings | None:
     return snet if snet.enable else None
 
 
-def _make_websocket(values: Values) -> WebSocketPortSettings | None:
-    """The port for web pages, if there is to be one."""
-    if values.values["client-ws-addr"].strip():
-        return _make(WebSocketPortSettings, values, "client", snet=None, tls=None)
+def _make_websockets(values: Values, tls: TlsSettings | None) -> tuple[WebSocketPortSettings, ...]:
+    """The ports for web pages, those inside TLS last."""
+    secure = values.values["client-wss-addr"]
+    if secure and tls is None:
+        raise ConfigError(
+            values.where("client-wss-addr"),
+            "there is no TLS without a certificate; "
+            "give --client-tls-cert or --client-tls-dir too",
+        )
+    wanted: list[tuple[type[WebSocketPortSettings], str, TlsSettings | None]]
+    wanted = [
+        (WebSocketPortSettings, address, None) for address in values.values["client-ws-addr"]
+    ]
+    wanted += [(SecureWebSocketPortSettings, address, tls) for address in secure]
+    if not wanted:
+        _check_no_websocket(values)
+    return tuple(
+        _make(kind, values, "client", address=address, number=number, snet=None, tls=around)
+        for number, (kind, address, around) in enumerate(wanted, 1)
+    )
+
+
+def _check_no_websocket(values: Values) -> None:
+    """See that nothing was asked for that only ports for web pages do."""
     for name in ("client-ws-path", "client-ws-origins", "trusted-proxies"):
         option = BY_NAME[name]
         if values.values[name] != option.parse(option.default):
             raise ConfigError(
                 values.where(name),
-                "nothing speaks WebSocket without --client-ws-addr; give that",
+                "nothing speaks WebSocket without --client-ws-addr or --client-wss-addr; "
+                "give one of them",
             )
-    return None
 
 
 def _memory_limit(values: Values) -> tuple[float | None, int]:

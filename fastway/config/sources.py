@@ -206,7 +206,8 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Given]:
 def from_file(path: str) -> dict[str, Given]:
     """The settings in a TOML file: option name -> what it was set to.
 
-    `client-addr = ":9000"` at the top and `addr = ":9000"` under `[client]` are the same.
+    `client-addr = ":9000"` at the top and `addr = ":9000"` under `[client]` are the same. What
+    is a list may be an array.
 
     Raises:
         ConfigError: it cannot be read, is not TOML, names an option that is none, or sets one in
@@ -233,6 +234,8 @@ def from_file(path: str) -> dict[str, Given]:
                 raise ConfigError(where, f"no such option{closest(name, BY_NAME)}")
             if isinstance(value, bool):
                 value = str(value).lower()
+            elif option.is_list and isinstance(value, list):
+                value = ", ".join(map(str, value))
             elif not isinstance(value, (str, int, float)):
                 raise ConfigError(where, f"must be one value, not {type(value).__name__}")
             _set_once(settings, option, Given(where, str(value)))

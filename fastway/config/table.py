@@ -14,6 +14,7 @@ from fastway.config.values import (
     duration,
     number,
     one_of,
+    parse_addresses,
     parse_bool,
     parse_networks,
     parse_origins,
@@ -59,6 +60,11 @@ class Option:
     @property
     def is_flag(self) -> bool:
         return self.parse is parse_bool
+
+    @property
+    def is_list(self) -> bool:
+        """Several values, which a TOML file may give as an array."""
+        return self.unit.startswith("list of ")
 
 
 def flag(name: str, help: str, topic: str = "Options") -> Option:
@@ -337,9 +343,17 @@ def _websocket() -> Iterator[Option]:
     yield Option(
         "client-ws-addr",
         "",
-        str,
-        "address",
+        parse_addresses,
+        "list of addresses",
         "where clients connect by WebSocket; empty = nowhere",
+        topic,
+    )
+    yield Option(
+        "client-wss-addr",
+        "",
+        parse_addresses,
+        "list of addresses",
+        "where they connect by WebSocket inside TLS, with client-tls-*; empty = nowhere",
         topic,
     )
     yield Option(

@@ -164,6 +164,11 @@ def parse_path(text: str) -> str:
     return text
 
 
+def parse_addresses(text: str) -> tuple[str, ...]:
+    """Addresses, separated by commas or spaces; there may be none."""
+    return tuple(text.replace(",", " ").split())
+
+
 def parse_origins(text: str) -> tuple[str, ...]:
     """Origins of web pages, in lower case: `https://game.example`, `same`, `null`, or `*`.
 

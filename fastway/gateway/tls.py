@@ -30,6 +30,9 @@ from fastway.watched import Stamp, stamp_of
 PROTOCOLS = (b"fastway/1",)
 """What a port speaks inside TLS (ALPN). Who offers nothing of it, or nothing, may come too."""
 
+HTTP = (b"http/1.1",)
+"""The same of a port that speaks WebSocket."""
+
 MAX_DEPTH = 4
 """Certificates between a client's and its authority, at most."""
 

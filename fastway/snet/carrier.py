@@ -22,6 +22,7 @@ from zope.interface import implementer
 from fastway.causes import cause_of
 from fastway.errors import UnnamedCertificate
 from fastway.snet.config import MOST_DROPPED, SnetConfig
+from fastway.snet.flow import Flow
 from fastway.snet.session import (
     DialHandshake,
     Fault,
@@ -52,27 +53,6 @@ class CarrierOwner(TypingProtocol):
         """Its connection is gone."""
 
 
-class Passenger(TypingProtocol):
-    """What a carrier carries: the stream."""
-
-    def carried(self, data: bytes) -> None:
-        """Bytes came over the carrier in use."""
-
-    def carrier_ended(self, carrier: Carrier, unacked: int | None, orderly: bool) -> None:
-        """The carrier's connection is over.
-
-        Args:
-            unacked: Bytes that its peer's host had not acknowledged; None where nobody tells.
-            orderly: The peer closed it.
-        """
-
-    def carrier_full(self) -> None:
-        """The carrier's buffer is full."""
-
-    def pump(self) -> None:
-        """The carrier's buffer has room again."""
-
-
 @implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
 class Carrier(Protocol):
     """One connection: first its handshake, then a stream's bytes.
@@ -88,7 +68,7 @@ class Carrier(Protocol):
     ) -> None:
         self.owner = owner
         self.handshake = handshake
-        self.stream: Passenger | None = None
+        self.stream: Flow | None = None
         self.full = False
         self.gone = False
         self.slot = -1
@@ -167,7 +147,7 @@ class Carrier(Protocol):
     def pauseProducing(self) -> None:
         self.full = True
         if self.stream is not None:
-            self.stream.carrier_full()
+            self.stream.tell_full()
 
     def resumeProducing(self) -> None:
         self.full = False

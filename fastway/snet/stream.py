@@ -33,9 +33,9 @@ from fastway.logs import make_logger
 from fastway.producer import Membrane
 from fastway.snet.carrier import Carrier
 from fastway.snet.config import LINGER, SnetConfig
-from fastway.snet.inbox import Inbox
+from fastway.snet.flow import Flow
 from fastway.snet.interfaces import IResumableProtocol, IResumableTransport
-from fastway.snet.outbox import Outbox
+from fastway.snet.outbox import CallLater
 from fastway.snet.session import Resumed, Session
 from fastway.wheel import Wheel
 
@@ -76,7 +76,7 @@ class StreamConnectionLost(StreamLost, ConnectionLost):
 
 
 @implementer(ITransport, IConsumer, IPushProducer, IResumableTransport)
-class SnetStream:
+class SnetStream(Flow):
     """A byte stream that survives its connections.
 
     `getPeer` and `getHost` are those of the connection in use, or of the last one. There is no
@@ -96,78 +96,37 @@ class SnetStream:
     """
 
     __slots__ = (
-        "__weakref__",
         "_buffer_size",
-        "_closing",
-        "_handing_over",
         "_host",
-        "_in",
         "_membrane",
-        "_out",
-        "_paused",
         "_peer",
         "_protocol",
-        "_settled",
         "_untold",
-        "carrier",
         "close_by",
-        "cut_since",
-        "disconnecting",
-        "lost",
         "owner",
-        "session",
         "slot",
     )
 
+    lost: Exception | None
+
     def __init__(self, owner: StreamOwner, session: Session) -> None:
+        super().__init__()
         self.owner = owner
-        self.session = session
-        self.carrier: Carrier | None = None
-        self.cut_since: float | None = None
         self.close_by: float | None = None
-        self.lost: Exception | None = None
-        self.disconnecting = False
+        self.lost = None
         self.slot = -1
         self._peer: Any = None
         self._host: Any = None
         self._protocol: IProtocol | None = None
         self._buffer_size = 0
-        self._closing = False
-        """This side has closed its half of the carrier, and waits for the peer to do so."""
         self._membrane = Membrane(self, owner.clock)
-        self._paused = False
-        self._handing_over = False
-        self._in = Inbox(session)
-        self._out = Outbox(session)
         self._untold = False
         """It was cut, and its protocol has not heard of it yet."""
-        self._settled = False
-        """The peer's host had all that was written when the carrier went."""
+        self._begin(session)
 
     def __repr__(self) -> str:
         state = "lost" if self.lost else "live" if self.cut_since is None else "cut"
         return f"<SnetStream {self.session.conn_id}, {state}>"
-
-    @property
-    def replayable(self) -> int:
-        """Bytes kept to be sent again."""
-        return self.session.replayable
-
-    @property
-    def acked(self) -> int | None:
-        """Bytes of the stream that the peer's host has; None where nobody tells."""
-        unacked = None if self.carrier is None else self.carrier.unacked()
-        return None if unacked is None else self.session.wrote - unacked
-
-    @property
-    def pending(self) -> int:
-        """Bytes that wait for a connection, or for room in it."""
-        return self._out.size
-
-    @property
-    def unread(self) -> int:
-        """Bytes that came and wait for the protocol to read on."""
-        return self._in.size
 
     @property
     def bufferSize(self) -> int:
@@ -210,30 +169,11 @@ class SnetStream:
         if self.lost is not None:  # its protocol would not have it
             carrier.abort()
             return
-        seconds = 0.0 if self.cut_since is None else now - self.cut_since
-        self.cut_since = None
-        self._closing = False
-        if self.close_by is None:
-            self.owner.wheel.forget(self)
-        elif resumed.read == self.session.wrote:  # the peer has all
-            carrier.abort()
-            self._finish(ConnectionDone())
-            return
-        self._use(carrier)
-        if replay:
-            self._out.room -= len(replay)
-            carrier.write(replay)
-        self.owner.stream_resumed(self, seconds, len(replay))
-        self._tell("stream_resumed", seconds, len(replay))
-        if resumed.rest and self.carrier is carrier:
-            self.carried(resumed.rest)
-        self.pump()
+        self._go_on(carrier, resumed, replay, now)
 
     def lose(self, reason: Reason, detail: str = "") -> None:
         """It cannot go on."""
-        # What was written before this side closed it was still to be delivered, if it could be.
-        closed = self.disconnecting and not self._out.size
-        self._finish(ConnectionDone() if closed else StreamConnectionLost(reason, detail))
+        self._finish(None if self._delivers else StreamConnectionLost(reason, detail))
 
     def tell_lost(self) -> None:
         """Let its protocol know that it is over, if it does not yet; not within its own call."""
@@ -258,79 +198,14 @@ class SnetStream:
         self.lose(Reason.NOT_RESUMED)
         return None
 
-    # What a carrier calls.
-
-    def carried(self, data: bytes) -> None:
-        """Bytes came over the carrier in use."""
-        if self.disconnecting or self.lost is not None:
-            self.session.receive(data)
-            return
-        if self._paused or self._in.size:
-            self._in.add(data)
-            return
-        data = self.session.receive(data)
-        if data:
-            self._hand_over(data)
-
-    def carrier_ended(self, carrier: Carrier, unacked: int | None, orderly: bool) -> None:
-        if carrier is not self.carrier:
-            return
-        if unacked is None:
-            self._settled = orderly and self._closing
-        else:
-            self._settled = unacked <= 0  # an acknowledged FIN counts as a byte
-        self._drop_carrier(abort=False)
-        if self.disconnecting and self._settled and not self._out.size:
-            self._finish(ConnectionDone())
-            return
-        self._now_cut()
-
-    def carrier_full(self) -> None:
-        """The carrier's buffer is full."""
-        self._membrane.full()
-
-    def pump(self) -> None:
-        """Hand what waits to the carrier as far as it goes."""
-        carrier = self.carrier
-        if carrier is None or not self._out.flow(carrier, self.owner.clock.callLater, self.pump):
-            return
-        if self.lost is None:
-            self._membrane.drained()
-            if self.disconnecting:
-                self._close_if_done()
-
     # ITransport
-
-    def write(self, data: bytes) -> None:
-        if not isinstance(data, bytes):
-            if not isinstance(data, (bytearray, memoryview)):
-                raise TypeError(f"data must be bytes, not {type(data).__name__}")
-            data = bytes(data)
-        if not data or self._closing or self.lost is not None:
-            return
-        carrier = self.carrier
-        out = self._out
-        size = len(data)
-        if not out.size and carrier is not None and size <= out.room and not carrier.full:
-            out.room -= size
-            carrier.write(self.session.send(data))
-            return
-        out.add(data)
-        self.pump()
-        if out.size:
-            self._membrane.full()
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
         self.write(b"".join(data))
 
     def loseConnection(self) -> None:
         """Close it after what was written, and when the producer is done."""
-        if self.disconnecting or self.lost is not None:
-            return
-        self.disconnecting = True
-        # As with Twisted's own transports nothing is delivered any more; but it counts as read.
-        self._in.take()
-        self._close_if_done()
+        self._leave()
 
     def abortConnection(self) -> None:
         """Close it now; what waits is dropped."""
@@ -342,17 +217,6 @@ class SnetStream:
 
     def getHost(self) -> IAddress:
         return cast(IAddress, self._host)
-
-    # IResumableTransport
-
-    def resume_now(self) -> None:
-        """Give up the connection in use and get a new one at once (the dialling side only)."""
-        if self.lost is not None:
-            return
-        if self.carrier is not None:
-            self._drop_carrier()
-            self._now_cut()
-        self.owner.hurry(self)
 
     # IConsumer
 
@@ -382,37 +246,19 @@ class SnetStream:
     # IPushProducer
 
     def pauseProducing(self) -> None:
-        self._paused = True
-        if self.carrier is not None and not self.disconnecting:
-            cast(Any, self.carrier.transport).pauseProducing()
+        self._pause_reading()
 
     def resumeProducing(self) -> None:
-        self._paused = False
-        if not self._in.size:
-            self._read_on()
-        elif not self._handing_over:
-            # Never within the call that resumed: that may be the protocol's, amid its last data.
-            self._handing_over = True
-            self.owner.clock.callLater(0, self._hand_over_unread)
+        self._resume_reading()
 
     def stopProducing(self) -> None:
         self.loseConnection()
 
-    # Reading.
+    # What `Flow` asks for.
 
-    def _read_on(self) -> None:
-        if self.carrier is not None and not self._closing:
-            cast(Any, self.carrier.transport).resumeProducing()
-
-    def _hand_over_unread(self) -> None:
-        self._handing_over = False
-        if self._paused or not self._in.size or self.lost is not None:
-            return
-        unread = self._in.take()
-        if unread:
-            self._hand_over(unread)
-        if not self._paused and self.lost is None:
-            self._read_on()
+    @property
+    def _call_later(self) -> CallLater:
+        return self.owner.clock.callLater
 
     def _hand_over(self, data: bytes) -> None:
         try:
@@ -420,27 +266,27 @@ class SnetStream:
         except Exception:
             self.failed(self._protocol)
 
-    # Carriers.
+    def tell_full(self) -> None:
+        self._membrane.full()
+
+    def _drained(self) -> None:
+        self._membrane.drained()
+
+    def _hold_back(self, carrier: Carrier) -> None:
+        cast(Any, carrier.transport).pauseProducing()
+
+    def _read_from(self, carrier: Carrier) -> None:
+        cast(Any, carrier.transport).resumeProducing()
+
+    def _hurry(self) -> None:
+        self.owner.hurry(self)
 
     def _use(self, carrier: Carrier) -> None:
-        self.carrier = carrier
-        carrier.stream = self
         transport = cast(Any, carrier.transport)
         self._peer, self._host = transport.getPeer(), transport.getHost()
-        self._out.begin(carrier)
+        super()._use(carrier)
         if self._buffer_size:
             self.bufferSize = self._buffer_size
-        if self._paused and not self.disconnecting:
-            transport.pauseProducing()
-
-    def _drop_carrier(self, abort: bool = True) -> None:
-        carrier, self.carrier = self.carrier, None
-        self._out.end()
-        self._in.end()
-        if carrier is not None:
-            carrier.stream = None
-            if abort:
-                carrier.abort()
 
     def _now_cut(self) -> None:
         self.cut_since = self.owner.wheel.seconds()
@@ -462,30 +308,32 @@ class SnetStream:
             except Exception:
                 self.failed(self._protocol)
 
+    def _tell_resumed(self, seconds: float, replayed: int) -> None:
+        self.owner.stream_resumed(self, seconds, replayed)
+        self._tell("stream_resumed", seconds, replayed)
+
     # Closing.
 
     def _close_if_done(self) -> None:
-        if self._closing or self.lost is not None or self._out.size:
-            return
-        if self._membrane.producing:
-            return
-        carrier = self.carrier
-        if carrier is None:
-            # Cut: with nothing to send again there is nothing to wait for.
-            if self._settled or self.session.replayable == 0:
-                self._finish(ConnectionDone())
-            return
-        self._closing = True
-        if self.close_by is None:
-            wheel = self.owner.wheel
-            self.close_by = wheel.seconds() + LINGER
-            wheel.watch(self, self.close_by)
-        carrier.half_close()
+        if not self._membrane.producing:
+            super()._close_if_done()
 
-    def _finish(self, error: Exception) -> None:
+    @property
+    def _lingers(self) -> bool:
+        return self.close_by is not None
+
+    def _linger(self) -> None:
+        wheel = self.owner.wheel
+        self.close_by = wheel.seconds() + LINGER
+        wheel.watch(self, self.close_by)
+
+    def _no_deadline(self) -> None:
+        self.owner.wheel.forget(self)
+
+    def _finish(self, error: Exception | None) -> None:
         if self.lost is not None:
             return
-        self.lost = error
+        self.lost = ConnectionDone() if error is None else error
         self.owner.wheel.forget(self)
         self._out.drop()
         self._in.take()

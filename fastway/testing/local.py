@@ -43,8 +43,9 @@ class LocalGateway:
 
     Attributes:
         client_port, server_port: The numbers of its ports, once it was started.
-        web_port: That of the port for web pages; 0 without one.
-        web_url: Where that is, as `connect_client` takes it; "" without one.
+        web_port: That of the first port for web pages; 0 without one.
+        web_ports: Those of all such ports, of `client_wss_addr` last.
+        web_url: Where the first is, as `connect_client` takes it; "" without one.
         client: Where clients connect, a Twisted client endpoint; it speaks snet if the port does.
         server: Where game servers connect.
         client_string, server_string: The same as endpoint strings.
@@ -73,6 +74,7 @@ class LocalGateway:
         self.client_port = client_port
         self.server_port = server_port
         self.web_port = 0
+        self.web_ports: list[int] = []
         self._reactor = reactor
         self._options = GatewayOptions(key, snet, ws, options)
         self.key = self._options.key
@@ -97,7 +99,8 @@ class LocalGateway:
             raise
         hosts = [cast(Any, port.listening).getHost() for port in service.ports]
         numbers = [getattr(host, "port", 0) for host in hosts]  # one of web pages may have none
-        self.client_port, self.server_port, self.web_port = [*numbers, 0][:3]
+        self.client_port, self.server_port, *self.web_ports = numbers
+        self.web_port = self.web_ports[0] if self.web_ports else 0
         self.client, self.client_string = self._way(settings.client, self.client_port)
         self.server, self.server_string = self._way(settings.server, self.server_port)
         self.web_url = web_url(settings, self.web_port)

@@ -100,10 +100,10 @@ def client_string(port: PortSettings, number: int) -> str:
 
 
 def web_url(settings: Settings, number: int) -> str:
-    """The URL of the port for web pages; "" if there is none, or none with a number."""
-    port = settings.websocket
-    if port is None or not number:
+    """The URL of the first port for web pages; "" if there is none, or none with a number."""
+    if not settings.websockets or not number:
         return ""
+    port = settings.websockets[0]
     secure = port.tls is not None or port.address.startswith("ssl:")
     return f"{'wss' if secure else 'ws'}://{HOST}:{number}{port.path}"
 
