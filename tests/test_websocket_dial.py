@@ -540,7 +540,11 @@ class StringTests(TestCase):
         empty = os.path.join(directory, "empty.pem")
         with open(empty, "wb"):
             pass
+        broken = os.path.join(directory, "broken.pem")
+        with open(broken, "w") as file:
+            file.write("-----BEGIN CERTIFICATE-----\nxxxx\n-----END CERTIFICATE-----\n")
         for text, said in (
+            (f"wss:h:trustRoots={broken}", "a certificate in it cannot be read"),
             ("ws://h/x", "ws:HOST:PORT:path=/PATH"),
             ("ws:h:80:x:y", "ws:HOST:PORT"),
             ("ws:h:80:pat=/x", "no argument 'pat'"),

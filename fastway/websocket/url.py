@@ -56,7 +56,11 @@ class TlsFiles:
             blocks = [block for path in self._trusted() for block in _blocks(path)]
             if not blocks:
                 raise ValueError(f"trustRoots={self.trust}: no certificate in PEM is there")
-            trust = trustRootFromCertificates([Certificate.loadPEM(one) for one in blocks])
+            try:
+                trust = trustRootFromCertificates([Certificate.loadPEM(one) for one in blocks])
+            except Exception:  # whatever its reader likes to raise
+                problem = "a certificate in it cannot be read"
+                raise ValueError(f"trustRoots={self.trust}: {problem}") from None
         if self.certificate:
             key = KeyPair.load(_read(self.key or self.certificate), FILETYPE_PEM)
             own = PrivateCertificate.fromCertificateAndKeyPair(
