@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 
 CORE := $(CURDIR)/fastway/relay
 CORE_FILES := $(filter-out $(CORE)/_%,$(wildcard $(CORE)/*.c))
-CORE_TESTS := test_pool test_relay test_queues test_turns test_ends test_websocket
+CORE_TESTS := test_pool test_relay test_queues test_turns test_ends test_websocket test_tls \
+	test_direct
 SANITIZE := -std=c11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
 	-fno-omit-frame-pointer -Wall -Wextra -Werror -I$(CORE)
 RELAY_TEST := $(CURDIR)/tests/relay
@@ -53,7 +54,7 @@ relay-check:
 	$(CC) $(SANITIZE) -D_GNU_SOURCE -DSTANDALONE -o build/relay-fuzz $(RELAY_TEST)/fuzz.c \
 		$(RELAY_TEST)/sums.c build/relay/*.o
 	build/relay-fuzz 3 1795291833 plain # days that once found a link which was never read again
-	build/relay-fuzz 8
+	build/relay-fuzz 12
 
 # The same days found by libFuzzer, where there is clang, until it is stopped.
 relay-fuzz:

@@ -27,9 +27,12 @@ from fastway.endpoint import connect_client
 from fastway.errors import ConfigError, Reason
 from fastway.gateway import GatewayLink
 from fastway.gateway.identities import Identities
-from fastway.gateway.tls import TlsFactory
+from fastway.gateway.native import NativeLane
+from fastway.gateway.stream import StreamLane
+from fastway.gateway.tls import TlsFactory, TlsFigures
 from fastway.ops.snapshot import finish
 from fastway.ops.status import link_row, status_rows
+from fastway.relay import missing, openssl
 from fastway.service import GatewayService
 from fastway.snet.transport import SnetClientEndpoint
 from fastway.watched import EVERY
@@ -38,6 +41,7 @@ from tests.support.errors import raised
 from tests.support.golden import KEY, PING, prove
 from tests.support.logs import LogLines
 from tests.support.options import LOOPBACK, settings
+from tests.support.paths import on_both_paths
 from tests.support.service import ServiceTestCase
 from tests.support.tls import HOUR, UTC, Made, make
 from tests.support.waits import SECONDS, reactor, until
@@ -63,12 +67,20 @@ class Met:
 
 
 class TlsTestCase(ServiceTestCase):
+    relay = False
+    """Packets of its gateways take the native path."""
+
     def setUp(self) -> None:
         super().setUp()
         self.ca = make("authority")
         self.own = make("localhost", ["localhost"], signer=self.ca)
         self.own.write(self.path("own.pem"), self.path("own.key"))
         self.ca.save(self.directory, "ca.pem")
+
+    def make(self, *arguments: str) -> GatewayService:
+        if not any(argument.startswith("--relay=") for argument in arguments):
+            arguments = (*arguments, f"--relay={'auto' if self.relay else 'off'}")
+        return super().make(*arguments)
 
     def path(self, *names: str) -> str:
         return os.path.join(self.directory, *names)
@@ -153,6 +165,7 @@ class TlsTestCase(ServiceTestCase):
         return ssl.PEM_cert_to_DER_cert(made.pem.decode())
 
 
+@on_both_paths
 class PortTests(TlsTestCase):
     """A port with a certificate."""
 
@@ -164,8 +177,14 @@ class PortTests(TlsTestCase):
         self.assertTrue(line.endswith(", with tls"), line)
         context = self.context()
         context.set_alpn_protocols(["h2", "fastway/1"])
-        met = await self.meet(service, context)
+        links: list[GatewayLink] = []
+        met = await self.meet(
+            service, context, stays=lambda: links.extend(service.router_service.connected)
+        )
         self.assertEqual(met, Met(PING, self.der(self.own), "TLSv1.3", "fastway/1"))
+        (link,) = links
+        self.assertIsInstance(link.lane, NativeLane if self.relay else StreamLane)
+        self.assertEqual((link.facts.transport, link.facts.tls), ("tls", "TLSv1.3"))
 
     async def test_other_protocols(self) -> None:
         """Who offers nothing that is spoken here gets in, with nothing chosen."""
@@ -200,10 +219,13 @@ class PortTests(TlsTestCase):
             await until("its link", lambda: service.router_service.connected)
             (link,) = service.router_service.connected
             facts = link.facts
+            ends: list[Any] = [link.lane, gateway.link.transport]
+            delays = [not end.transport.carrier.transport.getTcpNoDelay() for end in ends]
         finally:
             gateway.close()
             await until("its end", lambda: gateway.link.gone)
         self.assertEqual((facts.transport, facts.tls), ("snet+tls", "TLSv1.3"))
+        self.assertEqual(delays, [False, False])
         self.assertEqual((facts.sni, facts.identity), ("localhost", "spiffe://x/game"))
 
     async def test_plain_peer(self) -> None:
@@ -371,12 +393,29 @@ class StartTests(TlsTestCase):
                 "give host:port, and --client-snet-enable",
             ),
             (
-                [*self.tls(), "--relay=on"],
-                "--client-tls-cert makes the client port speak tls",
+                [*self.tls(), "--relay=on", "--client-snet-enable"],
+                "--client-snet-enable makes the client port speak snet",
             ),
         ):
             with self.subTest(expected=expected):
                 self.assertIn(expected, self.problem(*arguments))
+
+    async def test_core_without_openssl(self) -> None:
+        """Where the core cannot drive OpenSSL, Python does, and one line says why."""
+        if missing():
+            return
+        self.patch(openssl, "problem", lambda: "its trial failed: so it is")
+        with LogLines() as log:
+            service = self.start(*self.tls(), "--relay=auto")
+        lines = [line for line in log.lines if "its trial failed" in line]
+        self.assertEqual(
+            lines, ["packets of ports with TLS take the Python path: its trial failed: so it is"]
+        )
+        self.assertEqual((await self.meet(service)).answer, PING)
+        self.assertIn(
+            "--client-tls-cert makes the client port speak tls, and its trial failed",
+            self.problem(*self.tls(), "--relay=on"),
+        )
 
     def test_not_installed(self) -> None:
         """Without what TLS needs the line says what installs it; without TLS nothing is needed."""
@@ -441,6 +480,7 @@ class StartTests(TlsTestCase):
         )
 
 
+@on_both_paths
 class ClientCertificateTests(TlsTestCase):
     """Peers that show certificates, or do not."""
 
@@ -611,6 +651,7 @@ class ClientCertificateTests(TlsTestCase):
         self.assertIn("does not allow its server id: 5: ", "\n".join(log.lines))
 
 
+@on_both_paths
 class RenewalTests(TlsTestCase):
     """Certificates that change while the gateway runs."""
 
@@ -654,8 +695,49 @@ class RenewalTests(TlsTestCase):
         self.assertEqual((expiry.name, expiry.days), ("own", 0))
         self.assertIn(
             "tls of servers: 1 certificates (own: 0 days left); at least TLS 1.2, "
-            "client certificates: none; read again: 0, failed: 0",
+            "client certificates: none; read again: 0, failed: 0; "
+            "handshakes: none, 0 under way, 0 failed",
             status_rows(shot),
+        )
+
+    async def test_handshakes(self) -> None:
+        """`status` says how many handshakes there were, by version, and why others failed."""
+        service = self.start(*self.tls())
+        old = self.context()
+        old.maximum_version = ssl.TLSVersion.TLSv1_2
+        for context in (None, None, old):
+            await self.meet(service, context)
+        port = self.port(service)
+        silent = socket.create_connection(("127.0.0.1", port), SECONDS)
+        self.addCleanup(silent.close)
+
+        def figures() -> TlsFigures:
+            (layer,) = finish(service.commands.source.snapshot()).layers
+            return cast(TlsFigures, layer.figures)
+
+        def ends() -> int:
+            return sum(figures().failed.values())
+
+        await until("a handshake", lambda: figures().under_way)
+
+        async def come(data: bytes, after: int) -> None:
+            with socket.create_connection(("127.0.0.1", port), SECONDS) as other:
+                other.sendall(data)
+                await until("its begin", lambda: figures().under_way + ends() == after + 2)
+            await until("its end", lambda: ends() == after + 1)
+
+        await come(b"GET / HTTP/1.1\r\n\r\n", 0)
+        await come(b"\x16\x03\x01\x01\x00", 1)
+        told = figures()
+        self.assertEqual(told.under_way, 1)
+        self.assertEqual(told.done, {"TLSv1.2": 1, "TLSv1.3": 2})
+        self.assertEqual(told.failed, {"http request": 1, "closed": 1})
+        self.assertTrue(
+            str(told).endswith(
+                "; handshakes: 1 TLSv1.2, 2 TLSv1.3, 1 under way, "
+                "2 failed (1 closed, 1 http request)"
+            ),
+            str(told),
         )
 
     async def test_many(self) -> None:

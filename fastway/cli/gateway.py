@@ -18,7 +18,7 @@ import fastway
 from fastway.address import parse_address
 from fastway.cli.table import CLIENT_ADDR, CheckOptions, DemoOptions, RunOptions
 from fastway.config import Settings
-from fastway.config.settings import WebSocketPortSettings
+from fastway.config.settings import DirectPortSettings, WebSocketPortSettings
 from fastway.config.values import show_duration, show_size
 from fastway.errors import ConfigError, LocalError, StartError
 
@@ -251,18 +251,25 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
         text += f"; {count(port.max_links, 'connections')}"
         if port is settings.server:
             text += "; they prove a key" if settings.server.key else "; without a key"
-        name = f"{port.side}s"
+        name, packets = f"{port.side}s", f"{port.queue_packets} packets and "
         if isinstance(port, WebSocketPortSettings):
             text += f"; WebSocket, path {port.path}, for pages of {', '.join(port.allowed)}"
             name = "web pages"
+        if isinstance(port, DirectPortSettings):
+            text += f"; {port.direct.name}, to server {port.direct.server_id}"
+            name, packets = "direct", ""
         rows.append((name, text))
         rows.append(
             (
                 "",
-                f"each idle for {time(port.idle_timeout)}; {port.queue_packets} packets and "
+                f"each idle for {time(port.idle_timeout)}; {packets}"
                 f"{show_size(port.queue_bytes)} may wait for each",
             )
         )
+        if port.proxy_from:
+            listed = ", ".join(map(str, port.proxy_from))
+            others = "others come direct" if port.proxy_others == "direct" else "others may not"
+            rows.append(("", f"they come by {listed}, with a PROXY header; {others}"))
         rows += [("", f"TLS: {terms}") for terms in tls_terms(service, port.name)]
     limits = settings.limits
     rows.append(

@@ -194,6 +194,42 @@ static PyObject *core_start(PyObject *self, PyObject *const *args, Py_ssize_t co
     Py_RETURN_NONE;
 }
 
+/* A function, or an object of OpenSSL, as the number of its address. */
+static void *to_pointer(PyObject *number) { return (void *)(uintptr_t)to_handle(number); }
+
+static PyObject *core_library(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (!count_is(count, 8))
+        return NULL;
+    struct relay_library library = {
+        (int (*)(void *, void *, int))to_pointer(args[0]),
+        (int (*)(void *, const void *, int))to_pointer(args[1]),
+        (int (*)(void *, int))to_pointer(args[2]),
+        (int (*)(void *))to_pointer(args[3]),
+        (int (*)(void *, void *, int))to_pointer(args[4]),
+        (int (*)(void *, const void *, int))to_pointer(args[5]),
+        (unsigned long (*)(void))to_pointer(args[6]),
+        (void (*)(void))to_pointer(args[7]),
+    };
+    if (PyErr_Occurred())
+        return NULL;
+    relay_library(RELAY(self), &library);
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_tls(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    char *data;
+    Py_ssize_t size;
+    if (!count_is(count, 5))
+        return NULL;
+    relay_handle handle = to_handle(args[0]);
+    void *ssl = to_pointer(args[1]), *into = to_pointer(args[2]), *from = to_pointer(args[3]);
+    if (PyErr_Occurred() || PyBytes_AsStringAndSize(args[4], &data, &size) < 0)
+        return NULL;
+    return PyBool_FromLong(relay_tls(RELAY(self), handle, ssl, into, from, data, (size_t)size));
+}
+
 static PyObject *core_pair(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     if (!count_is(count, 3))
@@ -287,11 +323,24 @@ static PyObject *none(void) { Py_RETURN_NONE; }
         return PyErr_Occurred() ? NULL : result; \
     }
 
+static PyObject *core_direct(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (!count_is(count, 2))
+        return NULL;
+    relay_handle handle = to_handle(args[0]);
+    uint32_t conn_id = to_u32(args[1]);
+    if (PyErr_Occurred())
+        return NULL;
+    relay_direct(RELAY(self), handle, conn_id);
+    Py_RETURN_NONE;
+}
+
 BY_HANDLE(over, PyBool_FromLong(relay_over(RELAY(self), handle)))
 BY_HANDLE(saturated, PyBool_FromLong(relay_saturated(RELAY(self), handle)))
 BY_HANDLE(added, PyLong_FromUnsignedLongLong(relay_added(RELAY(self), handle)))
 BY_HANDLE(taken, PyLong_FromUnsignedLongLong(relay_taken(RELAY(self), handle)))
 BY_HANDLE(pause, (relay_pause(RELAY(self), handle), none()))
+BY_HANDLE(tls_error, PyLong_FromUnsignedLongLong(relay_tls_error(RELAY(self), handle)))
 BY_HANDLE(socket, PyLong_FromLong(relay_socket(RELAY(self), handle)))
 
 /* The type. */
@@ -370,7 +419,11 @@ static PyMethodDef core_methods[] = {
     FAST("adopt", core_adopt),
     FAST("own", core_own),
     ONE("release", core_release),
+    FAST("direct", core_direct),
     FAST("start", core_start),
+    FAST("library", core_library),
+    FAST("tls", core_tls),
+    ONE("tls_error", core_tls_error),
     FAST("pair", core_pair),
     ONE("unpair", core_unpair),
     FAST("send", core_send),

@@ -9,20 +9,26 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-/* Bytes that came; 0: its FIN; -1: errno tells, and EAGAIN that nothing more is there. */
-ssize_t read_socket(struct link *link, void *data, size_t size)
+/* Bytes that came; 0: its FIN; -1: errno tells, and EAGAIN that nothing more is there. `full`: there
+ * may be more. `data` has room for TLS_RECORD more than `size`, and TLS may use it. */
+ssize_t read_socket(struct relay *relay, struct link *link, uint8_t *data, size_t size, bool *full)
 {
+    if (link->tls != NULL)
+        return tls_read(relay, link, data, size, full);
     ssize_t got;
     do
         got = recv(link->fd, data, size, 0);
     while (got < 0 && errno == EINTR);
+    *full = got >= 0 && (size_t)got == size;
     return got;
 }
 
 /* How many of the bytes that are offered it took; -1: errno tells, EAGAIN and ENOBUFS that it takes
- * nothing now. */
-ssize_t write_socket(struct link *link, struct offer *offer)
+ * nothing now. `all`: it may take more at once. */
+ssize_t write_socket(struct relay *relay, struct link *link, struct offer *offer, bool *all)
 {
+    if (link->tls != NULL)
+        return tls_write(relay, link, offer, all);
     struct iovec *vector = offer->vector;
     struct msghdr message = {.msg_iov = vector, .msg_iovlen = (size_t)offer->count};
     ssize_t sent;
@@ -30,5 +36,6 @@ ssize_t write_socket(struct link *link, struct offer *offer)
         sent = offer->count == 1 ? send(link->fd, vector->iov_base, vector->iov_len, MSG_NOSIGNAL)
                                    : sendmsg(link->fd, &message, MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
+    *all = sent >= 0 && (size_t)sent == offer->size;
     return sent;
 }

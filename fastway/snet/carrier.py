@@ -14,6 +14,7 @@ from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IHandshakeListener,
     IPushProducer,
+    ITCPTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -80,8 +81,9 @@ class Carrier(Protocol):
 
     def connectionMade(self) -> None:
         transport = cast(Any, self.transport)
-        if is_plain_tcp(transport):
+        if ITCPTransport.providedBy(transport):  # inside TLS too
             transport.setTcpNoDelay(True)
+        if is_plain_tcp(transport):
             notice_death(transport, self.owner.config.dead_after)
             # Not of the stream: a dialled connection's SYN counts as a byte.
             self._acked_before = acked_bytes(transport)
