@@ -32,16 +32,19 @@ class Demo:
     Args:
         web: The gateway's port for web pages, of 127.0.0.1; None: it has none.
         page: The port of the page; None: there is none.
+        more: Further options.
     """
 
-    def __init__(self, case: SynchronousTestCase, web: int | None, page: int | None) -> None:
+    def __init__(
+        self, case: SynchronousTestCase, web: int | None, page: int | None, *more: str
+    ) -> None:
         self.page = page
         places = ["" if port is None else f"127.0.0.1:{port}" for port in (web, page)]
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "fastway", "demo", "--pid-file="),
                 *("--client-addr=127.0.0.1:0", "--server-addr=127.0.0.1:0"),
-                *(f"--client-ws-addr={places[0]}", f"--page-addr={places[1]}"),
+                *(f"--client-ws-addr={places[0]}", f"--page-addr={places[1]}", *more),
             ],
             cwd=scratch(case),
             env=environment({}),
@@ -101,19 +104,19 @@ class ServerTests(SynchronousTestCase):
     def test_answers(self) -> None:
         """The page and its files, with what keeps others out; nothing else."""
         web, page = free_ports(2)
-        demo = Demo(self, web, page).ready()
+        demo = Demo(self, web, page, "--client-ws-path=/game").ready()
         self.assertEqual(demo.url, f"http://127.0.0.1:{page}/")
         answer = demo.get("/?query")
         self.assertEqual(answer.status, 200)
         self.assertEqual(answer.getheader("Content-Type"), "text/html; charset=utf-8")
-        self.assertIn(f'content="ws://127.0.0.1:{web}/"'.encode(), demo.text)
+        self.assertIn(f'content="ws://127.0.0.1:{web}/game"'.encode(), demo.text)
         policy = answer.getheader("Content-Security-Policy") or ""
         self.assertIn("default-src 'none'; script-src 'self';", policy)
         self.assertIn(f"connect-src ws://127.0.0.1:{web};", policy)
         self.assertNotIn("unsafe", policy)
         self.assertEqual(answer.getheader("X-Content-Type-Options"), "nosniff")
         self.assertEqual(demo.get("/", host=f"LOCALHOST:{page}").status, 200)
-        self.assertIn(f'content="ws://localhost:{web}/"'.encode(), demo.text)
+        self.assertIn(f'content="ws://localhost:{web}/game"'.encode(), demo.text)
         self.assertEqual(demo.get("/", method="HEAD").status, 200)
         for place, _, names in os.walk(PAGE):
             for name in names:
