@@ -183,6 +183,10 @@ class BrowserTests(SynchronousTestCase):
         web, port = free_ports(2)
         demo = Demo(self, web, port).ready()
         ann, bob = self.browser.open(demo.url), self.browser.open(demo.url)
+        ann.until("document.body?.dataset.state === 'up'")
+        ann.value("document.querySelector('details').open = true")
+        for width, height, dark in self.sizes:
+            self.fits(ann, width, height, dark)
         self.enter(ann, "Ann")
         self.enter(bob, "Bob Ü")
         ann.until("document.getElementById('people').children.length === 2")
@@ -220,13 +224,17 @@ class BrowserTests(SynchronousTestCase):
         self.assertEqual(others, [])
         self.assertEqual(demo.stop(), 0)
 
+    def fits(self, page: Page, width: int, height: int, dark: bool) -> None:
+        """On that screen nothing sticks out."""
+        page.resize(width, height, dark)
+        page.until(f"innerWidth === {width}")
+        self.assertEqual(page.value("document.documentElement.scrollWidth"), width)
+
     def looks(self, page: Page) -> None:
-        """On three screens nothing sticks out, and the newest line and the form are in sight."""
+        """On three screens all fits, and the newest line and the form are in sight."""
         for width, height, dark in self.sizes:
-            page.resize(width, height, dark)
-            page.until(f"innerWidth === {width}")
+            self.fits(page, width, height, dark)
             page.until("log.scrollHeight - log.scrollTop - log.clientHeight < 2")
-            self.assertEqual(page.value("document.documentElement.scrollWidth"), width)
             bottom = page.value("document.getElementById('say').getBoundingClientRect().bottom")
             self.assertAlmostEqual(bottom, height, delta=1)
             ground = page.value("getComputedStyle(document.body).backgroundColor")
