@@ -146,7 +146,8 @@ struct websocket {
 struct tls {
     void *ssl, *into, *from;
     struct chunk *out; /* sealed, and not yet taken by its socket */
-    uint64_t error;    /* OpenSSL's first, of what broke it */
+    uint32_t errors[RELAY_TLS_ERRORS]; /* OpenSSL's, of what broke it */
+    uint8_t error_count;
     bool broken;
     bool closed; /* the peer has said that nothing more comes, */
     bool said;   /* and so have we */

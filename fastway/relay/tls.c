@@ -27,16 +27,23 @@ void relay_library(struct relay *relay, const struct relay_library *library)
     relay->library = *library;
 }
 
-uint64_t relay_tls_error(const struct relay *relay, relay_handle handle)
+int relay_tls_errors(const struct relay *relay, relay_handle handle,
+                     uint32_t codes[RELAY_TLS_ERRORS])
 {
     const struct link *link = find(relay, handle);
-    return link == NULL || link->tls == NULL ? 0 : link->tls->error;
+    if (link == NULL || link->tls == NULL)
+        return 0;
+    memcpy(codes, link->tls->errors, sizeof link->tls->errors);
+    return link->tls->error_count;
 }
 
 static void note_failure(struct relay *relay, struct tls *tls)
 {
+    unsigned long code;
     tls->broken = true;
-    tls->error = relay->library.ERR_get_error();
+    while (tls->error_count < RELAY_TLS_ERRORS
+           && (code = relay->library.ERR_get_error()) != 0)
+        tls->errors[tls->error_count++] = (uint32_t)code;
     relay->library.ERR_clear_error();
 }
 
