@@ -13,6 +13,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,6 +23,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.threads import deferToThread
 
+from fastway.certificates import CertificateStore
 from fastway.cli.gateway import describe
 from fastway.endpoint import connect_client
 from fastway.errors import ConfigError, Reason
@@ -288,13 +290,24 @@ class PortTests(TlsTestCase):
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
             self.assertEqual(await deferToThread(come_twice, version), [False, False])
 
+    def callbacks(self) -> list[str]:
+        """Names that our callbacks of OpenSSL were asked for, from now on."""
+        asked: list[str] = []
+
+        def choose(store: CertificateStore, host: str) -> Any:
+            asked.append(host)
+            return store.default
+
+        self.patch(CertificateStore, "choose", choose)
+        return asked
+
     async def test_no_renegotiation(self) -> None:
         """A peer cannot have one handshake after the other on one connection."""
         if OPENSSL is None:
             return
         service = self.start(*self.tls())
         where = f"127.0.0.1:{self.port(service)}"
-        command = [OPENSSL, "s_client", "-connect", where, "-tls1_2"]
+        command = [OPENSSL, "s_client", "-connect", where, "-servername", "localhost", "-tls1_2"]
 
         def ask_again() -> str:
             pipe = subprocess.PIPE
@@ -311,7 +324,52 @@ class PortTests(TlsTestCase):
                     process.kill()
                 return cast(bytes, cast(Any, process.stderr).read()).decode()
 
+        asked = self.callbacks()
         self.assertIn("no renegotiation", await deferToThread(ask_again))
+        self.assertEqual(len(asked), 1)
+
+    async def test_key_update(self) -> None:
+        """A peer may change its keys, and ask us to, as often as packets come between."""
+        if OPENSSL is None:
+            return
+        service = self.start(*self.tls())
+        where = f"127.0.0.1:{self.port(service)}"
+        command = [OPENSSL, "s_client", "-connect", where, "-servername", "localhost", "-tls1_3"]
+
+        def change_keys() -> bytes:
+            pipe = subprocess.PIPE
+            got = b""
+            with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+                said, wire, told = (
+                    cast(Any, one) for one in (process.stdin, process.stdout, process.stderr)
+                )
+                kill = threading.Timer(2 * SECONDS, process.kill)
+                kill.start()
+                try:
+                    for line in wire:
+                        if b"Verify return code" in line:
+                            break
+                    wire.readline()
+                    # A chunk that begins so is a command: k changes, K asks for the other's too.
+                    for letter in b"kKKkK":
+                        said.write(bytes((letter, 10)))
+                        said.flush()
+                        while b"KEYUPDATE" not in told.readline():
+                            pass
+                        said.write(PING)
+                        said.flush()
+                        while not got.endswith(PING):
+                            got += wire.read(1)
+                        got += b"|"
+                finally:
+                    process.kill()
+                    kill.cancel()
+            return got
+
+        asked = self.callbacks()
+        got = await deferToThread(change_keys)
+        self.assertEqual(len(asked), 1)
+        self.assertEqual([piece[-len(PING) :] for piece in got.split(b"|")], [PING] * 5 + [b""])
 
     async def test_openssl_client(self) -> None:
         """openssl's own client gets the certificate for its name, and TLS as we want it."""
