@@ -251,6 +251,49 @@ class PortTests(TlsTestCase):
         self.assertIn("TLS: the other side does not talk TLS", line)
         self.assertEqual((await self.meet(service)).answer, PING)
 
+    async def test_hangs_up(self) -> None:
+        """A peer that goes within its handshake is no line, as one that never spoke."""
+        service = self.start(*self.tls())
+        with LogLines() as log:
+            with socket.create_connection(("127.0.0.1", self.port(service)), SECONDS) as peer:
+                peer.sendall(b"\x16\x03\x01\x01\x00")
+                await until("its handshake", lambda: service.router_service.connected)
+                (link,) = service.router_service.connected
+            await until("its end", lambda: not service.router_service.connected)
+        self.assertEqual((log.lines, link.lost), ([], Reason.CONNECTION_LOST))
+
+    async def test_garbage_behind_the_handshake(self) -> None:
+        """What cannot be opened is one line, and nobody else notices."""
+        service = self.start(*self.tls())
+
+        def shout() -> bytes:
+            with (
+                socket.create_connection(("127.0.0.1", self.port(service)), SECONDS) as plain,
+                self.context().wrap_socket(plain, server_hostname="localhost") as wire,
+            ):
+                wire.sendall(PING)
+                got = wire.recv(100)
+                os.write(wire.fileno(), b"GET / HTTP/1.1\r\n\r\n")
+                try:
+                    got += wire.recv(100)
+                except ssl.SSLError as error:
+                    got += str(error.reason).encode()
+                return got
+
+        with LogLines() as log:
+            got = await deferToThread(shout)
+            await until("its end", lambda: not service.router_service.connected)
+        self.assertEqual(got[: len(PING)], PING)
+        self.assertIn(b"ALERT", got)
+        (line,) = log.lines
+        self.assertRegex(
+            line,
+            r"^client 1 127\.0\.0\.1:\d+ lost: the connection broke: TLS: "
+            r"the other side does not talk TLS: is that the port for it\? \(after \d",
+        )
+        self.assertIn("; in 1 packets, 9 bytes; out 1 packets, 9 bytes)", line)
+        self.assertEqual((await self.meet(service)).answer, PING)
+
     async def test_silent_peer(self) -> None:
         """Who connects and says nothing is at its handshake, which has a deadline."""
         service = self.start(*self.tls())

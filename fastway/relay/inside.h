@@ -391,6 +391,8 @@ void clear_jam(struct link *link);
 uint64_t bytes_acked(const struct link *link);
 
 /* socket.c */
+ssize_t read_raw(struct link *link, void *data, size_t size);
+ssize_t write_raw(struct link *link, const void *data, size_t size);
 ssize_t read_socket(struct relay *relay, struct link *link, uint8_t *data, size_t size, bool *full);
 ssize_t write_socket(struct relay *relay, struct link *link, struct offer *offer, bool *all);
 

@@ -83,10 +83,7 @@ static bool keep_sealed(struct relay *relay, struct link *link, const uint8_t *d
 /* What the socket takes now of some bytes; -1: it failed. */
 static ssize_t give(struct link *link, const uint8_t *data, size_t size)
 {
-    ssize_t sent;
-    do
-        sent = send(link->fd, data, size, MSG_NOSIGNAL);
-    while (sent < 0 && errno == EINTR);
+    ssize_t sent = write_raw(link, data, size);
     if (sent < 0 && (errno == EAGAIN || errno == ENOBUFS))
         return 0;
     return sent;
@@ -231,9 +228,7 @@ ssize_t tls_read(struct relay *relay, struct link *link, uint8_t *data, size_t s
     *full = true;
     for (size_t all = 0;
          got == 0 && *full && all < 2 * TLS_RECORD && !tls->closed && !tls->broken;) {
-        ssize_t came = recv(link->fd, relay->sealed, size, MSG_DONTWAIT);
-        if (came < 0 && errno == EINTR)
-            continue;
+        ssize_t came = read_raw(link, relay->sealed, size);
         if (came == 0 && link->state == OPEN) {
             errno = ECONNRESET; /* TLS was not ended: who knows what is missing */
             return -1;
