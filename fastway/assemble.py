@@ -9,11 +9,18 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from twisted.internet.interfaces import IProtocolFactory
+
 from fastway import relay
 from fastway.address import parse_address
 from fastway.causes import not_installed
 from fastway.config import Settings
-from fastway.config.settings import PortSettings, ServerPortSettings, WebSocketPortSettings
+from fastway.config.settings import (
+    DirectPortSettings,
+    PortSettings,
+    ServerPortSettings,
+    WebSocketPortSettings,
+)
 from fastway.errors import ConfigError, StartError
 from fastway.gateway import (
     ClientFactory,
@@ -27,6 +34,7 @@ from fastway.gateway import (
     WebSocketFactory,
 )
 from fastway.gateway.identities import Identities
+from fastway.gateway.proxied import Proxies, ProxyFactory
 from fastway.logs import make_logger
 from fastway.relay import openssl
 from fastway.router import IdConflict, Limits
@@ -57,8 +65,12 @@ def make_router_service(settings: Settings, reactor: Any) -> RouterService:
     )
     for port in settings.ports:
         factory = _factory(port, service)
+        if isinstance(port, DirectPortSettings) and isinstance(factory, ClientFactory):
+            factory.leads_to(port.direct.name, port.direct.server_id)
         address = parse_address(port.where("address"), port.address)
         layers = [made for layer in LAYERS if (made := layer(port, reactor)) is not None]
+        if port.proxy_from:
+            layers.append(_proxied(port, factory))
         watched: list[Readable] = [layer.watched for layer in layers if layer.watched is not None]
         if isinstance(factory, ServerFactory) and factory.identities is not None:
             watched.append(factory.identities)
@@ -191,6 +203,31 @@ def _tls(port: PortSettings, reactor: Any) -> Layer | None:
         store,
         native=not (relay.missing() or openssl.problem()),
     )
+
+
+def _proxied(port: PortSettings, factory: GatewayFactory) -> Layer:
+    """PROXY headers, before all that the port speaks.
+
+    Raises:
+        ConfigError: its address has something in it that would come before them.
+    """
+    given = port.where("proxy_from")
+    kind, colon, _ = port.address.strip().partition(":")
+    if colon and kind in ("ssl", "tls", "snet", "haproxy"):
+        instead = {
+            "haproxy": "give what is behind it",
+            "snet": f"give host:port, and --{port.side}-snet-enable",
+        }.get(kind, f"give host:port, and --{port.side}-tls-cert")
+        raise ConfigError(port.where("address"), f"{kind}: does not go with {given}; {instead}")
+    proxies = Proxies(port.proxy_from, port.proxy_others == "direct", given)
+    factory.proxies = proxies
+    wrap = None
+    if port.snet is not None or port.tls is not None:
+
+        def wrap(inner: IProtocolFactory) -> Any:
+            return ProxyFactory(inner, factory, proxies)
+
+    return Layer("proxy", wrap, given, native=True, figured=proxies)
 
 
 LAYERS = (_websocket, _snet, _tls)

@@ -79,6 +79,7 @@ class NativeLane:
         "_native",
         "_sent",
         "_tls",
+        "_waits",
         "counted_at",
         "holds",
         "link",
@@ -100,6 +101,7 @@ class NativeLane:
         self._core = native.core
         self._handle = handle
         self._config = port.config
+        self._waits = False
         self._ended: Counts | None = None
         """The last counts of one that is gone."""
         self._sent = 0
@@ -141,8 +143,18 @@ class NativeLane:
     def write(self, data: bytes) -> None:
         self._core.send(self._handle, data, 0)
 
+    def wait(self) -> None:
+        self._waits = True
+        self._core.pause(self._handle)
+
+    def direct(self, conn_id: int) -> None:
+        self._core.direct(self._handle, conn_id)
+
     def start(self, data: bytes, framing: Framing | None = None) -> None:
         self._core.start(self._handle, data, FRAMINGS[type(framing)], self._native.now())
+        if self._waits:
+            self._waits = False
+            self._core.resume(self._handle, self._native.now())
 
     def send(self, data: bytes, packets: int) -> None:
         crowded = self._core.send(self._handle, data, packets)
@@ -398,7 +410,7 @@ class NativeCore:
                     lane.link.packets_came(payload, ALL)
                 else:
                     _REPORTS[kind](lane, payload)
-                if service.touched:
+                if service.touched or service.turned:
                     service.flush(cast(Lane, lane))
             except MemoryError:
                 raise

@@ -41,6 +41,7 @@ class Layer(NamedTuple):
         given: The option that asked for it, as the operator wrote it.
         watched: What it is made of, if that may change while the gateway runs.
         native: The native core can have the connections too.
+        figured: What has its figures, where that is not the factory.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Layer(NamedTuple):
     given: str = ""
     watched: Readable | None = None
     native: bool = False
+    figured: Any = None
 
 
 class LightServer(tcp.Server):
@@ -194,7 +196,8 @@ class Port:
 
     Attributes:
         layers: Its layers, that of an `snet:...` address too.
-        wrapped: Their factories, for their figures; that of a layer without one is the port's.
+        wrapped: What has their figures: mostly their factories; that of a layer without one is the
+            port's.
         outermost: The factory of its connections.
         listening: Twisted's port, while it is open.
     """
@@ -218,7 +221,7 @@ class Port:
         for layer in self.layers:
             if layer.wrap is not None:
                 self.outermost = layer.wrap(self.outermost)
-            self.wrapped.append(self.outermost)
+            self.wrapped.append(layer.figured or self.outermost)
         self._opening: Deferred[Any] | None = None
 
     @property

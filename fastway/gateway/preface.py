@@ -1,19 +1,19 @@
 """What comes before a link may talk: small machines, one behind the other.
 
 Rule: bytes in; then either more is wanted, or it failed, or it is done with the rest and with
-what it learnt. No clock (a port has one deadline for the whole chain) and no socket, so that any
-lane can carry it.
+what it learnt. No clock (the link has it) and no socket, so that any lane can carry it.
 
-A port names its prefaces in the order in which their bytes come. Those that exist are the server's
-key handshake (spec section 3), the request for a WebSocket (`fastway.gateway.websocket`), and TLS
-where its lane leaves it to us (`fastway.gateway.tls`).
+A port names its prefaces in the order in which their bytes come. Those that exist are a proxy's
+header (`fastway.gateway.proxied`), TLS where its lane leaves it to us (`fastway.gateway.tls`), the
+request for a WebSocket (`fastway.gateway.websocket`), and the server's key handshake (spec
+section 3).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from fastway.auth import HANDSHAKE_TIMEOUT, Handshake
 from fastway.errors import Reason
@@ -21,7 +21,7 @@ from fastway.gateway.facts import Facts
 from fastway.gateway.lane import Framing
 
 TIMEOUT = HANDSHAKE_TIMEOUT
-"""Seconds that all prefaces of a link together may take."""
+"""Seconds that all prefaces of a link together may take, but those with a time of their own."""
 
 SECURE_TIMEOUT = 10.0
 """Seconds that a TLS handshake before them may take; it needs round trips and a slow phone's
@@ -53,7 +53,15 @@ class Done:
 
 
 class Preface(Protocol):
-    """One machine. After `feed` returned Done, or raised, it is never called again."""
+    """One machine. After `feed` returned Done, or raised, it is never called again.
+
+    Attributes:
+        seconds: How long it may take by itself; those behind it have their own time. None: it is
+            one of those that together may take TIMEOUT.
+    """
+
+    @property
+    def seconds(self) -> float | None: ...
 
     def begin(self) -> bytes:
         """What is sent before anything came."""
@@ -72,6 +80,9 @@ class Preface(Protocol):
     def refuse(self, reason: Reason) -> bytes:
         """The link is lost before this is over: what the peer is told, if it can be."""
 
+    def why(self, reason: Reason) -> Reason:
+        """The same with what the log says: the preface may have a closer reason."""
+
 
 PrefaceFactory = Callable[[], Preface]
 
@@ -80,6 +91,8 @@ class KeyHandshake:
     """A server proves that it holds the key, and brings its id."""
 
     __slots__ = ("_handshake",)
+
+    seconds = None
 
     def __init__(self, key: bytes) -> None:
         self._handshake = Handshake(key)
@@ -96,6 +109,9 @@ class KeyHandshake:
 
     def refuse(self, reason: Reason) -> bytes:
         return b""
+
+    def why(self, reason: Reason) -> Reason:
+        return reason
 
 
 class Chain:
@@ -155,6 +171,22 @@ class Chain:
             answers.append(self.begin())
         return b"".join(answers), data
 
+    @property
+    def timed(self) -> Preface | None:
+        """The preface whose own time runs now; None: the time that the others share."""
+        current = self._current
+        return None if current is None or current.seconds is None else current
+
+    @property
+    def seconds(self) -> float:
+        """How much time that is."""
+        timed = self.timed
+        return TIMEOUT if timed is None else cast(float, timed.seconds)
+
     def refuse(self, reason: Reason) -> bytes:
         """The link is lost now: what its peer is told."""
         return b"" if self._current is None else self._current.refuse(reason)
+
+    def why(self, reason: Reason) -> Reason:
+        """The link is lost now: the reason as the preface that is under way knows it."""
+        return reason if self._current is None else self._current.why(reason)

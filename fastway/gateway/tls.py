@@ -37,7 +37,7 @@ from zope.interface import implementer
 from fastway.causes import cause_of
 from fastway.certificates import CertificateStore, Expiry, Loaded, read_certificates
 from fastway.errors import ConfigError, Reason, TlsFailed
-from fastway.gateway.preface import Done
+from fastway.gateway.preface import SECURE_TIMEOUT, Done
 from fastway.watched import Stamp, stamp_of
 
 PROTOCOLS = (b"fastway/1",)
@@ -190,6 +190,8 @@ class TlsHandshake:
 
     __slots__ = ("_connection", "_handshakes", "_over")
 
+    seconds = SECURE_TIMEOUT
+
     def __init__(self, context: SSL.Context, handshakes: Handshakes) -> None:
         self._handshakes = handshakes
         self._connection = SSL.Connection(context, None)
@@ -220,6 +222,9 @@ class TlsHandshake:
 
     def refuse(self, reason: Reason) -> bytes:
         return b""
+
+    def why(self, reason: Reason) -> Reason:
+        return reason
 
     def lost(self) -> None:
         """The connection is gone."""

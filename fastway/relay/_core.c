@@ -339,6 +339,18 @@ static PyObject *none(void) { Py_RETURN_NONE; }
         return PyErr_Occurred() ? NULL : result; \
     }
 
+static PyObject *core_direct(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (!count_is(count, 2))
+        return NULL;
+    relay_handle handle = to_handle(args[0]);
+    uint32_t conn_id = to_u32(args[1]);
+    if (PyErr_Occurred())
+        return NULL;
+    relay_direct(RELAY(self), handle, conn_id);
+    Py_RETURN_NONE;
+}
+
 BY_HANDLE(over, PyBool_FromLong(relay_over(RELAY(self), handle)))
 BY_HANDLE(saturated, PyBool_FromLong(relay_saturated(RELAY(self), handle)))
 BY_HANDLE(added, PyLong_FromUnsignedLongLong(relay_added(RELAY(self), handle)))
@@ -422,6 +434,7 @@ static PyMethodDef core_methods[] = {
     FAST("adopt", core_adopt),
     FAST("own", core_own),
     ONE("release", core_release),
+    FAST("direct", core_direct),
     FAST("start", core_start),
     FAST("library", core_library),
     FAST("tls", core_tls),

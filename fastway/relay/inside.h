@@ -193,7 +193,7 @@ struct link {
     uint16_t hint; /* bytes of its last write, or the most: the size of its next first chunk */
     uint16_t told; /* a bit for each kind of event that was not taken yet */
     uint16_t interest; /* what epoll was told; 0: it is not in the set */
-    uint8_t head[HEAD];
+    uint8_t head[HEAD]; /* of a direct link: what its peer's host had acknowledged, and conn_id */
     uint8_t state;
     bool started : 1;
     bool blocked : 1;    /* its last write took less than was offered */
@@ -208,6 +208,7 @@ struct link {
     bool lost : 1;   /* its socket failed; what it still has is to be read */
     bool shut : 1;
     bool reset : 1;
+    bool direct : 1; /* its peer knows no packets */
 };
 _Static_assert(sizeof(struct link) <= 280, "malloc has room for 280, and then 16 more for each");
 
@@ -290,6 +291,12 @@ static inline struct link *link_at(const struct relay *relay, uint32_t index, ui
 static inline struct link *find(const struct relay *relay, relay_handle handle)
 {
     return link_at(relay, (uint32_t)handle - 1, (uint32_t)(handle >> 32));
+}
+
+static inline void put_u32(uint8_t *data, uint32_t value)
+{
+    for (int i = 0; i < 4; i++)
+        data[i] = (uint8_t)(value >> 8 * i);
 }
 
 /* It can be written to. */
@@ -380,6 +387,10 @@ void hand_up(struct relay *relay, struct link *link, enum relay_event_kind kind,
 /* queue.c */
 bool queue_bytes(struct relay *relay, struct link *link, const uint8_t *data, size_t size,
                  uint32_t packets, bool force);
+bool queue_packet(struct relay *relay, struct link *link, const uint8_t *head,
+                  const uint8_t *data, size_t size);
+bool queue_messages(struct relay *relay, struct link *link, const uint8_t *data, size_t size,
+                    bool force);
 void queue_chunks(struct relay *relay, struct link *link, struct chunk *head, struct chunk *tail,
                   uint64_t size, uint32_t packets);
 void take(struct relay *relay, struct link *link, size_t size);
@@ -388,6 +399,7 @@ void write_link(struct relay *relay, struct link *link);
 void write_later(struct relay *relay, struct link *link);
 void judge(struct relay *relay);
 void clear_jam(struct link *link);
+bool took_more(struct link *link);
 uint64_t bytes_acked(const struct link *link);
 
 /* socket.c */

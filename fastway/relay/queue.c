@@ -49,13 +49,11 @@ static void roll_back(struct relay *relay, struct link *link, struct chunk *tail
     link->out_tail = tail;
 }
 
-/* Queue bytes. False: the pool has no chunk for them, and none is queued. */
-bool queue_bytes(struct relay *relay, struct link *link, const uint8_t *data, size_t size,
-                 uint32_t packets, bool force)
+/* Put bytes behind those that wait. False: the pool has no chunk for them; some may be there. */
+static bool append(struct relay *relay, struct link *link, const uint8_t *data, size_t left,
+                   bool force)
 {
-    struct chunk *before = link->out_tail, *tail = before;
-    uint32_t end = before == NULL ? 0 : before->end;
-    size_t left = size;
+    struct chunk *tail = link->out_tail;
     while (left > 0) {
         if (tail == NULL || chunk_room(tail) == 0) {
             size_t most = pool_max_chunk(relay->pool);
@@ -63,10 +61,8 @@ bool queue_bytes(struct relay *relay, struct link *link, const uint8_t *data, si
             if (wanted < left)
                 wanted = left;
             struct chunk *chunk = pool_get(relay->pool, wanted < most ? wanted : most, force);
-            if (chunk == NULL) {
-                roll_back(relay, link, before, end);
+            if (chunk == NULL)
                 return false;
-            }
             if (tail == NULL)
                 link->out_head = chunk;
             else
@@ -79,16 +75,76 @@ bool queue_bytes(struct relay *relay, struct link *link, const uint8_t *data, si
         data += piece;
         left -= piece;
     }
-    if (size > 0)
-        count_added(relay, link, size, packets);
     return true;
 }
 
-/* Queue chunks as they are; something is queued already. */
+/* Where the queue ends, to come back to it. */
+struct mark {
+    struct chunk *tail;
+    uint32_t end;
+};
+
+static struct mark mark_end(const struct link *link)
+{
+    struct chunk *tail = link->out_tail;
+    return (struct mark){tail, tail == NULL ? 0 : tail->end};
+}
+
+/* What was put behind the mark counts if it is `whole`; else it is undone. */
+static bool count_or_undo(struct relay *relay, struct link *link, struct mark mark, bool whole,
+                          uint64_t size, uint32_t packets)
+{
+    if (!whole)
+        roll_back(relay, link, mark.tail, mark.end);
+    else if (size > 0)
+        count_added(relay, link, size, packets);
+    return whole;
+}
+
+/* Queue bytes. False: the pool has no chunk for them, and none is queued. */
+bool queue_bytes(struct relay *relay, struct link *link, const uint8_t *data, size_t size,
+                 uint32_t packets, bool force)
+{
+    struct mark mark = mark_end(link);
+    bool whole = append(relay, link, data, size, force);
+    return count_or_undo(relay, link, mark, whole, size, packets);
+}
+
+/* The same of a packet in two parts. */
+bool queue_packet(struct relay *relay, struct link *link, const uint8_t *head,
+                  const uint8_t *data, size_t size)
+{
+    struct mark mark = mark_end(link);
+    bool whole = append(relay, link, head, HEAD, false) && append(relay, link, data, size, false);
+    return count_or_undo(relay, link, mark, whole, HEAD + size, 1);
+}
+
+/* The same of the messages of whole packets, for a peer that knows no packets. */
+bool queue_messages(struct relay *relay, struct link *link, const uint8_t *data, size_t size,
+                    bool force)
+{
+    struct mark mark = mark_end(link);
+    uint64_t bytes = 0;
+    uint32_t packets = 0;
+    bool whole = true;
+    for (size_t at = 0; whole && at < size;) {
+        size_t length = (size_t)read_u32(data + at) - MIN_LENGTH;
+        whole = append(relay, link, data + at + HEAD, length, force);
+        bytes += length;
+        packets += length > 0;
+        at += HEAD + length;
+    }
+    return count_or_undo(relay, link, mark, whole, bytes, packets);
+}
+
+/* Queue chunks as they are. */
 void queue_chunks(struct relay *relay, struct link *link, struct chunk *head, struct chunk *tail,
                   uint64_t size, uint32_t packets)
 {
-    link->out_tail->next = head;
+    if (link->out_tail == NULL)
+        link->out_head = head;
+    else
+        link->out_tail->next = head;
     link->out_tail = tail;
     count_added(relay, link, size, packets);
 }
@@ -143,6 +199,14 @@ uint64_t bytes_acked(const struct link *link)
     if (getsockopt(link->fd, IPPROTO_TCP, TCP_INFO, info, &size) == 0 && size == sizeof info)
         memcpy(&acked, info + 120, sizeof acked);
     return acked;
+}
+
+/* A direct link's peer took something since this was asked last. */
+bool took_more(struct link *link)
+{
+    uint32_t acked = (uint32_t)bytes_acked(link), before = read_u32(link->head);
+    put_u32(link->head, acked);
+    return acked != before;
 }
 
 /* One gathered write; returns what write_socket does. */
@@ -257,7 +321,10 @@ void write_link(struct relay *relay, struct link *link)
         close_early(relay, link);
     update_interest(relay, link);
     let_go_drained(relay, link);
-    if (!link->blocked && link->waiting_bytes == 0 && !link->failed)
+    if (link->waiting_bytes > 0 || link->jam == NULL)
+        return;
+    list_drop(&link->jam->judge_node);
+    if (!link->blocked && !link->failed)
         clear_jam(link);
 }
 

@@ -247,6 +247,15 @@ void relay_set_owner(struct relay *relay, relay_handle handle, void *owner)
 
 /* The verbs. */
 
+void relay_direct(struct relay *relay, relay_handle handle, uint32_t conn_id)
+{
+    struct link *link = find(relay, handle);
+    if (link == NULL || link->state != OPEN || link->started)
+        return;
+    link->direct = true;
+    put_u32(link->head + 4, conn_id);
+}
+
 void relay_start(struct relay *relay, relay_handle handle, const void *data, size_t size,
                  enum relay_framing framing, double now)
 {
@@ -255,6 +264,8 @@ void relay_start(struct relay *relay, relay_handle handle, const void *data, siz
         return;
     relay->now = link->last_packet = now;
     link->started = true;
+    if (link->direct)
+        took_more(link);
     check(relay, link);
     if (size > 0 && !link->broken) {
         /* What was kept meanwhile comes behind it. */
@@ -284,7 +295,9 @@ bool relay_send(struct relay *relay, relay_handle handle, const void *data, size
     struct link *link = find(relay, handle);
     if (link == NULL || !takes(link) || size == 0)
         return false;
-    if (queue_bytes(relay, link, data, size, packets, true))
+    bool bare = link->direct && packets > 0;
+    if (bare ? queue_messages(relay, link, data, size, true)
+             : queue_bytes(relay, link, data, size, packets, true))
         write_later(relay, link);
     else
         fail(relay, link, RELAY_NO_MEMORY);

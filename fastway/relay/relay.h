@@ -150,7 +150,7 @@ void relay_limit(struct relay *relay, uint64_t bytes);
 
 /* Add a port; returns its number, or -1: errno tells (EINVAL: nonsense; ENOSPC: there are
  * RELAY_PORTS already). */
-#define RELAY_PORTS 16
+#define RELAY_PORTS 256
 int relay_port(struct relay *relay, const struct relay_port *config);
 
 /* Accept one connection as a link that is not started, with TCP_NODELAY; 0: errno tells. One
@@ -161,6 +161,10 @@ relay_handle relay_accept(struct relay *relay, int listening, int port, double n
 relay_handle relay_adopt(struct relay *relay, int fd, int port, double now);
 void relay_set_owner(struct relay *relay, relay_handle handle, void *owner);
 
+/* Before relay_start: its peer knows no packets. Then each read of it is one over `conn_id`, at most
+ * read_size and what max_packet allows, and of what is sent to it the messages alone are written,
+ * bare; empty ones are nothing. It is idle when it neither said nor took anything. */
+void relay_direct(struct relay *relay, relay_handle handle, uint32_t conn_id);
 /* From now on its bytes are packets in a framing; `data` came before, and what was sent and waits
  * is not framed any more. */
 void relay_start(struct relay *relay, relay_handle handle, const void *data, size_t size,
