@@ -49,6 +49,7 @@ class TlsStreamLaneTests(tls_lanes.TlsLaneChecks):
 class TlsNativeLaneTests(tls_lanes.TlsLaneChecks):
     """The native lane, inside of TLS."""
 
+    halves = True
     skip = missing() or openssl.problem() or None
 
     def open_port(self, service: RouterService, factory: GatewayFactory) -> Any:

@@ -431,7 +431,7 @@ class LaneChecks(TestCase):
         lane.start(b"")
         data = os.urandom(50_000)
         peer.send(data)
-        peer.wire.loseWriteConnection()
+        peer.end()
         await until("the end", lambda: reports.heard("peer_ended"))
         self.assertEqual(bare_messages(reports.packets)[0], data)
         answer = os.urandom(300_000)

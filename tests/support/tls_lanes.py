@@ -17,6 +17,7 @@ from fastway.certificates import CertificateStore, Places
 from fastway.gateway import GatewayFactory
 from fastway.gateway.lane import End
 from fastway.gateway.tls import Contexts, TlsFactory
+from fastway.wire import bare_messages
 from tests.support import lanes
 from tests.support.golden import packet
 from tests.support.sockets import Peer
@@ -121,9 +122,14 @@ class OldPeer(TlsPeer):
 
 
 class TlsLaneChecks(lanes.LaneChecks):
-    """The checks, and those of TLS alone."""
+    """The checks, and those of TLS alone.
+
+    Attributes:
+        halves: TLS can be ended one way alone.
+    """
 
     peer = TlsPeer
+    halves = False
 
     def tls(self, factory: GatewayFactory) -> TlsFactory:
         """The layer of a port, with a certificate of its own."""
@@ -158,6 +164,20 @@ class TlsLaneChecks(lanes.LaneChecks):
         lane.close(End.CLOSE)
         await until("the end", lambda: reports.heard("gone"))
         self.assertEqual(reports.heard("gone"), [(None,)])
+
+    async def test_direct_fin(self) -> None:
+        """The same without packets. Twisted's TLS cannot be ended one way alone."""
+        if self.halves:
+            await super().test_direct_fin()
+            return
+        lane, reports, peer = await self.make()
+        lane.direct(3)
+        lane.start(b"")
+        data = os.urandom(50_000)
+        peer.send(data)
+        peer.end()
+        await until("the end", lambda: reports.said)
+        self.assertEqual(bare_messages(reports.packets)[0], data)
 
     async def test_facts(self) -> None:
         """TLS tells its version."""
