@@ -13,7 +13,8 @@
  *     packet = length:u32 conn_id:u32 message      little-endian, length = 4 + size of the message
  *     Ping   = a packet with conn_id 0 whose message begins with 5; it is answered here
  *
- * All counts but bytes_in are of packets and their bytes, whatever they stand in.
+ * All counts but bytes_in are of packets and their bytes, whatever they stand in; bytes_in is of what
+ * TLS opened.
  */
 #ifndef FASTWAY_RELAY_H
 #define FASTWAY_RELAY_H

@@ -520,6 +520,27 @@ static void test_seal_fails(void)
     end_secure();
 }
 
+/* What is sealed and waits is memory too, for which its link goes. */
+static void test_memory_limit(void)
+{
+    begin_secure(&plain_port);
+    add_secure(0, true), add_secure(2, true), add_secure(1, true);
+    relay_pair(relay, 1, ends[0].handle, ends[1].handle);
+    fill(plain, BIG);
+    while (link_of(2)->waiting_bytes > 0 || link_of(2)->tls->out == NULL) {
+        relay_send(relay, ends[2].handle, plain, 700, 1);
+        turn();
+        CHECK(link_of(2)->waiting_bytes == 0);
+    }
+    relay_limit(relay, pool_used(relay_pool(relay)) + 64);
+    say(0, sealed, toy_seal(sealed, 'd', plain, make(plain, 1, 1000, 'x')));
+    UNTIL(told(2, RELAY_NO_MEMORY));
+    CHECK(link_of(2)->tls->out == NULL);
+    CHECK(hear_all(1, got, 1008) == 1008);
+    relay_limit(relay, 0);
+    end_secure();
+}
+
 /* The frames of a WebSocket inside of it, and its Close before the end of TLS. */
 static void test_websocket_inside(void)
 {
@@ -571,6 +592,7 @@ int main(void)
     test_answers();
     test_losses();
     test_seal_fails();
+    test_memory_limit();
     test_websocket_inside();
     printf("test_tls: ok\n");
     return 0;
