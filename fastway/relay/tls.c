@@ -212,6 +212,8 @@ static size_t open_all(struct relay *relay, struct link *link, const uint8_t *se
 /* Something was opened: an end behind it comes when that has been handed on. */
 static void see_end(struct relay *relay, struct link *link)
 {
+    if (link->lost || link->broken)
+        return; /* its end comes already */
     if (link->tls->broken) {
         lose_socket(relay, link, EPROTO);
     } else if (link->tls->closed) {
