@@ -36,10 +36,13 @@ class Networks:
     def __post_init__(self) -> None:
         found: dict[int, dict[int, set[int]]] = {4: {}, 16: {}}
         for network in self.networks:
-            if network != "unix":
-                ranges = found[network.max_prefixlen // 8]
-                low = int(network.network_address)
-                ranges.setdefault(int(network.netmask), set()).add(low)
+            if network == "unix":
+                continue
+            low, mask = network.network_address.packed, network.netmask.packed
+            if low.startswith(_MAPPED) and network.prefixlen >= 96:
+                low, mask = low[12:], mask[12:]
+            ranges = found[len(low)]
+            ranges.setdefault(int.from_bytes(mask, "big"), set()).add(int.from_bytes(low, "big"))
         made = {
             size: tuple((mask, frozenset(lows)) for mask, lows in ranges.items())
             for size, ranges in found.items()

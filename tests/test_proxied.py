@@ -10,19 +10,16 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, IUNIXTransport
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import alsoProvides, implementer
+from zope.interface import implementer
 
 from fastway.config.values import parse_networks
 from fastway.errors import Reason
 from fastway.gateway import (
     Facts,
-    GatewayFactory,
-    GatewayLink,
     PortConfig,
     WebSocketConfig,
     WebSocketFactory,
@@ -34,9 +31,10 @@ from fastway.gateway.stream import StreamLane
 from fastway.ops.snapshot import Source
 from fastway.ops.status import link_row
 from tests.support.core import DETERMINISTIC, cut
-from tests.support.ends import Harness, LinkTransport
+from tests.support.ends import Harness
 from tests.support.golden import PING, dial, prove
 from tests.support.logs import LogLines
+from tests.support.proxied import PROXY, Bed
 from tests.support.proxy import (
     ADDRESSES,
     BLOCK,
@@ -52,99 +50,6 @@ from tests.support.proxy import (
     with_sum,
 )
 from tests.support.websocket import frame, request
-
-PROXY = "10.0.0.2"
-TRUSTED = "10.0.0.0/8, unix"
-
-
-class Comer:
-    """A connection to a port behind proxies.
-
-    Attributes:
-        protocol: None: the port did not take it at all.
-    """
-
-    def __init__(self, bed: Bed, address: IAddress) -> None:
-        self.bed = bed
-        self.transport = LinkTransport(peerAddress=address)
-        if isinstance(address, UNIXAddress):
-            alsoProvides(self.transport, IUNIXTransport)
-        before = set(bed.harness.service.connected)
-        protocol = bed.outermost.buildProtocol(address)
-        self.protocol = cast(Any, protocol)
-        self._before = before
-        if protocol is not None:
-            protocol.makeConnection(self.transport)
-
-    @property
-    def links(self) -> list[GatewayLink]:
-        now = self.bed.harness.service.connected
-        return [link for link in now if link not in self._before]
-
-    @property
-    def link(self) -> GatewayLink:
-        (link,) = self.links
-        return link
-
-    @property
-    def facts(self) -> Facts:
-        return self.link.facts
-
-    @property
-    def refused(self) -> bool:
-        return self.protocol is None or self.transport.aborted
-
-    def send(self, data: bytes) -> None:
-        if not self.refused:
-            self.protocol.dataReceived(data)
-            service = self.bed.harness.service
-            while service.turn_due:
-                service.turn()
-
-    def take(self) -> bytes:
-        data = cast(bytes, self.transport.value())
-        self.transport.clear()
-        return data
-
-    def end(self, error: Exception | None = None) -> None:
-        self.transport.connected = False
-        self.protocol.connectionLost(Failure(ConnectionDone() if error is None else error))
-
-
-class Bed:
-    """A port that has proxies.
-
-    Args:
-        layered: The header is read by a layer below the port's factory.
-    """
-
-    def __init__(
-        self,
-        layered: bool,
-        sources: str = TRUSTED,
-        direct: bool = False,
-        factory: GatewayFactory | None = None,
-        harness: Harness | None = None,
-    ) -> None:
-        self.harness = harness or Harness()
-        self.factory = factory or self.harness.clients
-        self.proxies = Proxies(parse_networks(sources), direct, "--client-proxy-from")
-        self.factory.proxies = self.proxies
-        self.outermost: Any = self.factory
-        if layered:
-            self.outermost = ProxyFactory(self.factory, self.factory, self.proxies)
-        self._port = 40000
-
-    def comer(self, host: str = PROXY) -> Comer:
-        self._port += 1
-        if host == "unix":
-            return Comer(self, UNIXAddress(None))
-        kind = IPv6Address if ":" in host else IPv4Address
-        return Comer(self, kind("TCP", host, self._port))
-
-    @property
-    def turned_away(self) -> dict[Reason, int]:
-        return dict(self.harness.router.stats.turned_away)
 
 
 class BothWays(SynchronousTestCase):

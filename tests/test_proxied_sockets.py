@@ -14,19 +14,15 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThread
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from websockets.sync.client import connect
-from zope.interface import implementer
 
 from fastway.cli.gateway import describe
 from fastway.endpoint import connect_client, connect_server
 from fastway.errors import ConfigError, Reason
-from fastway.gateway import GatewayLink
-from fastway.ops.snapshot import Source, finish
-from fastway.ops.status import link_row, status_rows
+from fastway.ops.snapshot import Source
+from fastway.ops.status import link_row
 from fastway.router import Side
 from fastway.service import GatewayService
 from fastway.snet.transport import SnetClientEndpoint
@@ -35,6 +31,7 @@ from tests.support.golden import PING, dial, packet, prove
 from tests.support.logs import LogLines
 from tests.support.options import LOOPBACK, settings
 from tests.support.paths import on_both_paths
+from tests.support.proxied import FROM, Headed, ProxiedTestCase
 from tests.support.proxy import (
     ADDRESSES,
     BLOCK,
@@ -54,88 +51,6 @@ from tests.support.tls import make
 from tests.support.waits import SECONDS, reactor, until
 
 T = TypeVar("T")
-
-FROM = "--client-proxy-from=127.0.0.1"
-
-
-class Heading(ProtocolWrapper):
-    """Says a header before its protocol hears of the connection."""
-
-    def makeConnection(self, transport: Any) -> None:
-        transport.write(cast(Any, self.factory).header)
-        super().makeConnection(transport)
-
-
-@implementer(IStreamClientEndpoint)
-class Headed:
-    """An endpoint whose connections begin with a header.
-
-    Attributes:
-        made: Its connections.
-    """
-
-    def __init__(self, port: int, header: bytes) -> None:
-        self.endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port)
-        self.header = header
-        self.made: list[Any] = []
-
-    def connect(self, factory: Any) -> Any:
-        wrapping: Any = WrappingFactory(factory)
-        wrapping.protocol = Heading
-        wrapping.noisy = False
-        wrapping.header = self.header
-
-        def connected(made: Any) -> Any:
-            self.made.append(made)
-            return made.wrappedProtocol
-
-        return self.endpoint.connect(wrapping).addCallback(connected)
-
-
-class ProxiedTestCase(ServiceTestCase):
-    relay = False
-
-    def begin(self, *options: str) -> GatewayService:
-        """A gateway whose packets take this case's path, where they can."""
-        return self.start(f"--relay={'auto' if self.relay else 'off'}", *options)
-
-    def port(self, service: GatewayService, name: str = "client") -> int:
-        return cast(int, cast(Any, service.ports[name].getHost()).port)
-
-    async def come(
-        self, service: GatewayService, name: str = "client", source: str = "127.0.0.1"
-    ) -> Peer:
-        """Somebody connects, from that address."""
-        endpoint = TCP4ClientEndpoint(
-            reactor, "127.0.0.1", self.port(service, name), bindAddress=(source, 0)
-        )
-        peer = cast(Peer, await endpoint.connect(Factory.forProtocol(Peer)))
-        self.addCleanup(peer.wire.abortConnection)
-        return peer
-
-    def links(self, service: GatewayService, side: Side = Side.CLIENT) -> list[GatewayLink]:
-        return [one for one in service.router_service.connected if one.side is side]
-
-    def link(self, service: GatewayService) -> GatewayLink:
-        (link,) = self.links(service)
-        return link
-
-    def rows(self, service: GatewayService) -> list[str]:
-        """What `status` says of proxies."""
-        shot = finish(Source(service.router_service).snapshot())
-        return [row for row in status_rows(shot) if "proxy of" in row]
-
-    def ended(self, service: GatewayService, count: int) -> bool:
-        """So many links are lost, known or not."""
-        stats = service.router_service.router.stats
-        return sum(stats.lost.values()) + sum(stats.turned_away.values()) == count
-
-    @staticmethod
-    def counts(what: Counter[Any], count: int) -> bool:
-        return sum(what.values()) == count
-
-    async def gone(self, service: GatewayService) -> None:
-        await until("their ends", lambda: not service.router_service.connected)
 
 
 @on_both_paths

@@ -418,6 +418,8 @@ class NetworksTests(SynchronousTestCase):
         self.assertIn("1.2.3.4", parse_networks("0.0.0.0/0"))
         self.assertNotIn("::1", parse_networks("0.0.0.0/0"))
         self.assertIn("fe80::1%eth0", parse_networks("fe80::/10"))
+        self.assertIn("10.0.0.1", parse_networks("::ffff:10.0.0.0/104"))
+        self.assertNotIn("11.0.0.1", parse_networks("::ffff:10.0.0.0/104"))
         self.assertNotIn("10.0.0.1", Networks())
         self.assertNotIn(7, listed)
 

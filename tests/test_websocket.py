@@ -338,7 +338,7 @@ class FrameTests(SynchronousTestCase):
         """Payload of any size comes as frames of at most 16 KiB, of which each is whole."""
         data = os.urandom(3 * PIECE + 200)
         for size in (0, 1, 125, 126, 127, PIECE - 1, PIECE, PIECE + 1, PIECE + 126, len(data)):
-            sent = Frames.wrap(data[:size])
+            sent = Frames().wrap(data[:size])
             frames = server_frames(sent)
             self.assertEqual(b"".join(payload for _, payload in frames), data[:size])
             self.assertEqual({opcode for opcode, _ in frames}, {2})

@@ -22,7 +22,7 @@ from tests.support.websocket import LIMIT, VECTORS, closing, frame, server_frame
 
 NOW = 1000.0
 HEAD = 8
-CLOSING = 4408, "caf\xe9" * 30
+CLOSING = 4408, "text" + "caf\xe9" * 30
 
 
 class CoreFrames:

@@ -27,7 +27,8 @@ GATEWAY = Option(
     CLIENT_ADDR,
     str,
     "address",
-    "the gateway's client port: host:port or an endpoint string",
+    "the gateway's client port: host:port, ws://host:port/path, wss://host/path, or an endpoint "
+    "string",
     short="g",
 )
 
@@ -140,7 +141,8 @@ class EchoOptions(TableOptions):
             SERVER_ADDR,
             str,
             "address",
-            "a gateway's server port: host:port or an endpoint string; may be given several times",
+            "a gateway's server port: host:port, a ws:// or wss:// URL, or an endpoint string; "
+            "may be given several times",
             short="g",
             many=True,
         ),

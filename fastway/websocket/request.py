@@ -16,7 +16,7 @@ import binascii
 import hashlib
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastway.errors import Reason, RemoteError
@@ -176,23 +176,39 @@ def parse_request(head: str) -> Request:
         raise HandshakeRefused(400, "its first line is none of HTTP/1")
     if not _TARGET.fullmatch(target):
         raise HandshakeRefused(400, "its target is no path")
+    try:
+        headers = parse_headers(lines, _ONCE)
+    except ValueError as error:
+        raise HandshakeRefused(400, str(error)) from None
+    return Request(method, target, version, headers)
+
+
+def parse_headers(lines: Sequence[str], once: Sequence[str]) -> dict[str, str]:
+    """The headers of a head, by their names in lower case; several of one name are joined.
+
+    Args:
+        once: Those of which there may be one.
+
+    Raises:
+        ValueError: they are none, or more than their bounds allow. The text is one line.
+    """
     if len(lines) > MAX_HEADERS:
-        raise HandshakeRefused(400, f"it has {len(lines)} headers, over {MAX_HEADERS}")
+        raise ValueError(f"it has {len(lines)} headers, over {MAX_HEADERS}")
     headers: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or len(name) > MAX_NAME or not _TOKEN.fullmatch(name):
-            raise HandshakeRefused(400, "a header has no proper name")
+            raise ValueError("a header has no proper name")
         name, value = name.lower(), value.strip(" \t")
         if len(value) > MAX_VALUE or not _VALUE.fullmatch(value):
-            raise HandshakeRefused(400, f"its {name} header has no proper value")
+            raise ValueError(f"its {name} header has no proper value")
         if name not in headers:
             headers[name] = value
-        elif name in _ONCE:
-            raise HandshakeRefused(400, f"it has two {name} headers")
+        elif name in once:
+            raise ValueError(f"it has two {name} headers")
         else:
             headers[name] += ", " + value
-    return Request(method, target, version, headers)
+    return headers
 
 
 # The answer.

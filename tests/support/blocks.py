@@ -60,7 +60,7 @@ REASONS = {
 WORDS = ("continues", "beside", "stays", "typed", "from", "check", "no", "gateway")
 RUN = ("python", "console", "sh", "text")
 
-PORTS = ("9010", "9011", "9020", "9021", "9110", "9120")
+PORTS = ("9010", "9011", "9020", "9021", "9080", "9110", "9120", "9130", "9140")
 """The ports that the pages speak of."""
 
 KEY, KEY_SETTING = "secret", "FASTWAY_SERVER_AUTH_PASSWORD"
