@@ -30,6 +30,7 @@ from fastway.gateway import (
     PortConfig,
     RouterService,
     ServerFactory,
+    WebSocketFactory,
     server_port_config,
 )
 from fastway.relay import PoolConfig, missing
@@ -37,9 +38,11 @@ from fastway.router import IdConflict, Limits
 from tests.support.core import DETERMINISTIC, cut
 from tests.support.golden import FIRST, KEY, close, command, dial, packet, prove
 from tests.support.sockets import listen_by_relay
+from tests.support.websocket import closing, frame, request, server_frames
 
 PICKS = st.integers(0, 7)
 MAX_PACKET = 3000
+WEB = 2
 VERBS = st.sampled_from(
     ["own", "own", "own", "own", "foreign", "unknown", "dial", "dial", "close", "ping", "break"]
 )
@@ -74,6 +77,55 @@ class PeerSocket:
             self.received += data
 
 
+class WebPeerSocket(PeerSocket):
+    """A web page: what it says stands in frames, and what it got stood in them.
+
+    Attributes:
+        told: The Close that it was told.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.told: bytes | None = None
+        self.raw = b""
+        super().send(request())
+
+    def send(self, data: bytes) -> None:
+        half = len(data) // 3
+        ping = frame(data[:100], 9) if len(data) % 2 else b""
+        super().send(frame(data[:half], fin=False) + ping + frame(data[half:], 0))
+
+    def say(self, data: bytes) -> None:
+        """These very bytes."""
+        super().send(data)
+
+    def drain(self) -> None:
+        before, self.received = self.received, self.raw
+        super().drain()
+        self.raw, self.received = self.received, before
+        if self.raw.startswith(b"HTTP"):
+            _, _, self.raw = self.raw.partition(b"\r\n\r\n")  # it came in one piece
+        whole = 0
+        while (size := frame_size(self.raw[whole:])) is not None:
+            whole += size
+        for opcode, payload in server_frames(self.raw[:whole]):
+            assert self.told is None
+            if opcode == 2:
+                self.received += payload
+            elif opcode == 8:
+                self.told = payload
+        self.raw = self.raw[whole:]
+
+
+def frame_size(data: bytes) -> int | None:
+    """Bytes of a server's frame at the front; None: it is not whole."""
+    size = len(data)
+    if size < 2 or (data[1] == 126 and size < 4):
+        return None
+    wanted = 4 + int.from_bytes(data[2:4], "big") if data[1] == 126 else 2 + data[1]
+    return wanted if wanted <= size else None
+
+
 class GatewayPath:
     """One gateway, and its peers in the order in which they came."""
 
@@ -85,9 +137,10 @@ class GatewayPath:
         client = PortConfig(max_packet=MAX_PACKET, read_size=256)
         server = server_port_config()
         server.max_packet = MAX_PACKET
-        clients, servers = (
+        factories = (
             ClientFactory(self.service, client),
             ServerFactory(self.service, KEY, server),
+            WebSocketFactory(self.service, client),
         )
         if relay:
             listen = listen_by_relay(self.service, pool, reactor)
@@ -96,16 +149,18 @@ class GatewayPath:
             def listen(factory: Any) -> Any:
                 return reactor.listenTCP(0, factory, interface="127.0.0.1")
 
-        self.ports = [listen(clients), listen(servers)]
+        self.ports = [listen(factory) for factory in factories]
         self.peers: list[PeerSocket] = []
 
     def connect(self, side: int) -> PeerSocket:
         sock = socket.create_connection(("127.0.0.1", self.ports[side].getHost().port))
-        peer = PeerSocket(sock)
         known = set(self.service.connected)
+        peer = WebPeerSocket(sock) if side == WEB else PeerSocket(sock)
         while not (made := self.service.connected - known):
             self.reactor.iterate(0)
         (peer.link,) = made
+        while side == WEB and not peer.link.known:
+            self.reactor.iterate(0)
         self.peers.append(peer)
         return peer
 
@@ -130,7 +185,13 @@ class GatewayPath:
                 for peer in self.peers
             ),
             "peers": [
-                (peer.received, peer.ended, peer.link.lost, sorted(peer.link.peers))
+                (
+                    peer.received,
+                    peer.ended,
+                    peer.link.lost,
+                    sorted(peer.link.peers),
+                    getattr(peer, "told", None),
+                )
                 for peer in self.peers
             ],
             "links": [
@@ -203,11 +264,11 @@ class PathsMachine(RuleBasedStateMachine):
             limits = Limits(client_max_conn=limit, server_id_conflict=policy)
             pools = PoolConfig(pool, factor=3, min_chunk=32, max_chunk=1024, page_size=4096)
             self.paths.append(GatewayPath(self.reactor, limits, relay, pools))
-        for side in (0, 0, 1):
-            if side:
+        for side in (0, WEB, 1):
+            if side == 1:
                 self.login(0, True)
             else:
-                self.connect()
+                self.connect(side)
         for which in (0, 1, 2):
             self.talk(which, [("dial", 0, b"")], [])
 
@@ -227,10 +288,21 @@ class PathsMachine(RuleBasedStateMachine):
                     assert value == core[name], name
                 raise AssertionError("not all was read")
 
-    @rule()
-    def connect(self) -> None:
+    @rule(side=st.sampled_from((0, WEB)))
+    def connect(self, side: int) -> None:
         for path in self.paths:
-            path.connect(0)
+            path.connect(side)
+        self.agree()
+
+    @rule(which=PICKS, how=st.sampled_from((frame(b"text", 1), closing(4321), closing(1))))
+    def say_frame(self, which: int, how: bytes) -> None:
+        """A web page breaks a rule, or says that it closes; nothing is heard of what follows."""
+        which %= len(self.paths[0].peers)
+        for path in self.paths:
+            peer = path.peers[which]
+            if isinstance(peer, WebPeerSocket) and peer.link.lost is None:
+                peer.say(how)
+                peer.say(frame(b"late", 9))
         self.agree()
 
     @rule(server_id=st.integers(0, 1), knows=st.sampled_from([True, True, True, False]))

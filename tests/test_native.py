@@ -24,7 +24,7 @@ from zope.interface.verify import verifyObject
 
 import fastway.relay
 from fastway.errors import ConfigError, Reason
-from fastway.gateway import PortConfig
+from fastway.gateway import ClientFactory, PortConfig
 from fastway.gateway.lane import End
 from fastway.gateway.native import NativeCore, NativeLane
 from fastway.ops.snapshot import Source, finish
@@ -37,7 +37,7 @@ from tests.support.logs import LogLines
 from tests.support.options import LOOPBACK, parsed
 from tests.support.paths import on_both_paths
 from tests.support.service import ServiceTestCase
-from tests.support.sockets import Sockets, SocketTestCase, listen_by_relay
+from tests.support.sockets import Sockets, SocketTestCase, listen_by_relay, listen_with
 from tests.support.waits import later, until
 
 reactor = cast(Any, _reactor)
@@ -382,6 +382,17 @@ class CoreTests(RelayTestCase):
             lane.close(how)
         self.assertFalse(lane.saturated())
         raised(OSError, lane.socket)
+
+    async def test_ports(self) -> None:
+        """There are as many ports as one likes; those with the same bounds are one to the core."""
+        sockets = self.listen()
+        native = native_of(sockets)
+        for _ in range(40):
+            port = listen_with(native.listen, ClientFactory(sockets.service))
+            self.addCleanup(port.stopListening)
+            self.assertEqual(port.core_port, 0)
+        with socket.create_connection(("127.0.0.1", port.getHost().port)):
+            await until("it", lambda: sockets.service.router.clients)
 
     async def test_not_in_the_reactor_without_links(self) -> None:
         """The core is in the reactor only while it has links, and soon after not on the wheel."""

@@ -124,9 +124,12 @@ class TalkTests(WebTestCase):
             assert echoed[0] == conn_id
             assert client.packet() == (0, PING[8:])
             facts = [facts.transport for facts in self.clients(gateway)]
+            links = list(gateway.service.router.clients.values())
+            self.native = [cast(Any, link).lane.native for link in links]
             return echoed[1], client.websocket.subprotocol, facts
 
         self.assertEqual(await self.browse(work), (b"hello", "fastway", ["ws"]))
+        self.assertEqual(self.native, [self.relay])
         await self.idle(gateway)
         await until("its end", lambda: not gateway.service.router.clients)
         self.assertEqual(gateway.service.router.stats.turned_away, {})
@@ -181,6 +184,43 @@ class TalkTests(WebTestCase):
             return breaks(b"")(client)
 
         self.assertEqual(await self.browse(work), (4403, Reason.KICKED.value))
+
+    async def test_stop(self) -> None:
+        """A gateway that stops says so."""
+        gateway = await self.open()
+        await self.echo(gateway, 300_000)
+
+        def work(client: Stream) -> tuple[int, str]:
+            conn_id = client.dial(1)
+            assert client.packet() == (conn_id, bytes(300_000))
+            reactor.callFromThread(gateway.stop)
+            try:
+                while True:
+                    client.packet()
+            except ConnectionClosed as error:
+                assert error.rcvd is not None
+                return error.rcvd.code, error.rcvd.reason
+
+        self.assertEqual(await self.browse(work), (1001, Reason.SHUTDOWN.value))
+
+    async def test_page_closes(self) -> None:
+        """A page that closes is answered by its own code; what it sent before is carried out."""
+        gateway = await self.open()
+        await self.echo(gateway)
+
+        def work(client: Stream) -> ClientConnection:
+            conn_id = client.dial(1)
+            client.send(packet(conn_id, b"x" * 100) * 50 + packet(conn_id, b"half")[:9])
+            client.websocket.close(4321, "enough")
+            return client.websocket
+
+        closed = (await self.browse(work)).protocol
+        assert closed.close_rcvd is not None
+        self.assertEqual((closed.close_rcvd.code, closed.close_rcvd_then_sent), (4321, False))
+        await self.idle(gateway)
+        stats = gateway.service.router.stats
+        self.assertEqual(stats.lost[Side.CLIENT, Reason.PEER_CLOSED], 1)
+        self.assertGreaterEqual(stats.packets, 50)
 
 
 @on_both_paths

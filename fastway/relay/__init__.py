@@ -1,4 +1,4 @@
-"""The fast path: packets between two plain TCP links never reach Python.
+"""The fast path: packets between two links on TCP, plain or by WebSocket, never reach Python.
 
 Rule: this module only says what there is; it loads without the extension and without a reactor.
 The core (`relay.h`) moves bytes; `fastway.gateway.native` brings it into the reactor and makes it
