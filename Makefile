@@ -7,12 +7,16 @@ BIN := $(VENV)/bin
 
 CORE := $(CURDIR)/fastway/relay
 CORE_FILES := $(filter-out $(CORE)/_%,$(wildcard $(CORE)/*.c))
-CORE_TESTS := test_pool test_relay test_queues test_turns test_ends test_websocket
+CORE_TESTS := test_pool test_relay test_queues test_turns test_ends test_websocket test_tls \
+	test_direct
 SANITIZE := -std=c11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
 	-fno-omit-frame-pointer -Wall -Wextra -Werror -I$(CORE)
 RELAY_TEST := $(CURDIR)/tests/relay
 
-.PHONY: run play test lint check relay-check relay-fuzz docs bench clean
+JS := clients/js
+JS_PAGE := fastway/demo_page/client
+
+.PHONY: run play test lint check relay-check relay-fuzz js-check js-page js-skip docs bench clean
 
 $(BIN)/.runs: setup.cfg setup.py pyproject.toml $(wildcard fastway/relay/*.[ch])
 	$(PYTHON) -m venv $(VENV)
@@ -50,7 +54,7 @@ relay-check:
 	$(CC) $(SANITIZE) -D_GNU_SOURCE -DSTANDALONE -o build/relay-fuzz $(RELAY_TEST)/fuzz.c \
 		$(RELAY_TEST)/sums.c build/relay/*.o
 	build/relay-fuzz 3 1795291833 plain # days that once found a link which was never read again
-	build/relay-fuzz 8
+	build/relay-fuzz 12
 
 # The same days found by libFuzzer, where there is clang, until it is stopped.
 relay-fuzz:
@@ -61,7 +65,27 @@ relay-fuzz:
 		$(RELAY_TEST)/fuzz.c $(RELAY_TEST)/sums.c build/relay/*.o
 	build/relay-libfuzzer build/corpus
 
-test: lint docs check $(if $(shell command -v $(CC)),relay-check)
+# The client for browsers and node (TypeScript): its tests, and that the build of it which the
+# demo's page uses is that of its sources. `make js-page` makes it so.
+$(JS)/node_modules/.installed: $(JS)/package-lock.json
+	cd $(JS) && npm ci --silent --ignore-scripts
+	@touch $@
+
+js-check: $(JS)/node_modules/.installed
+	rm -rf $(JS)/dist
+	cd $(JS) && npm test --silent
+	diff -r -x '*.d.ts' $(JS)/dist $(JS_PAGE) || (echo "$(JS_PAGE) is old: make js-page"; exit 1)
+
+js-page: $(JS)/node_modules/.installed
+	rm -rf $(JS)/dist $(JS_PAGE)
+	cd $(JS) && npm run --silent build
+	mkdir -p $(JS_PAGE) && cp $(JS)/dist/*.js $(JS_PAGE)
+
+js-skip:
+	@echo "clients/js is not tested: there is no npm"
+
+test: lint docs check $(if $(shell command -v $(CC)),relay-check) \
+	$(if $(shell command -v npm),js-check,js-skip)
 
 docs: $(BIN)/.tests
 	$(BIN)/pydoctor $(PYDOCTOR) --html-output=build/api fastway
@@ -78,3 +102,4 @@ bench: $(BIN)/.runs
 
 clean:
 	rm -rf $(VENV) run build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(JS)/node_modules $(JS)/dist $(JS)/*.tgz

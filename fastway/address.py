@@ -210,6 +210,9 @@ def parse_address(option: str, text: str) -> Address:
 
 def address_name(address: IAddress) -> str:
     """`host:port`, `[v6]:port`, or the path of a unix socket."""
+    text: str | None = getattr(address, "text", None)  # of one that a proxy told
+    if text is not None:
+        return text
     host = getattr(address, "host", None)
     if host is None:
         name = getattr(address, "name", None)

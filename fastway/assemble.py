@@ -9,11 +9,18 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from twisted.internet.interfaces import IProtocolFactory
+
 from fastway import relay
 from fastway.address import parse_address
 from fastway.causes import not_installed
 from fastway.config import Settings
-from fastway.config.settings import PortSettings, ServerPortSettings, WebSocketPortSettings
+from fastway.config.settings import (
+    DirectPortSettings,
+    PortSettings,
+    ServerPortSettings,
+    WebSocketPortSettings,
+)
 from fastway.errors import ConfigError, StartError
 from fastway.gateway import (
     ClientFactory,
@@ -27,11 +34,16 @@ from fastway.gateway import (
     WebSocketFactory,
 )
 from fastway.gateway.identities import Identities
+from fastway.gateway.proxied import Proxies, ProxyFactory
+from fastway.logs import make_logger
+from fastway.relay import openssl
 from fastway.router import IdConflict, Limits
 from fastway.snet.config import SnetConfig
 from fastway.snet.listen import SnetFactory
 from fastway.watched import Readable, Watcher
 from fastway.websocket import Policy
+
+log = make_logger("fastway.gateway")
 
 
 def make_router_service(settings: Settings, reactor: Any) -> RouterService:
@@ -53,8 +65,12 @@ def make_router_service(settings: Settings, reactor: Any) -> RouterService:
     )
     for port in settings.ports:
         factory = _factory(port, service)
+        if isinstance(port, DirectPortSettings) and isinstance(factory, ClientFactory):
+            factory.leads_to(port.direct.name, port.direct.server_id)
         address = parse_address(port.where("address"), port.address)
         layers = [made for layer in LAYERS if (made := layer(port, reactor)) is not None]
+        if port.proxy_from:
+            layers.append(_proxied(port, factory))
         watched: list[Readable] = [layer.watched for layer in layers if layer.watched is not None]
         if isinstance(factory, ServerFactory) and factory.identities is not None:
             watched.append(factory.identities)
@@ -181,8 +197,37 @@ def _tls(port: PortSettings, reactor: Any) -> Layer | None:
     )
     store = CertificateStore(port.name, places, contexts)
     return Layer(
-        "tls", lambda factory: TlsFactory(factory, reactor, contexts, store), given, store
+        "tls",
+        lambda factory: TlsFactory(factory, reactor, contexts, store),
+        given,
+        store,
+        native=not (relay.missing() or openssl.problem()),
     )
+
+
+def _proxied(port: PortSettings, factory: GatewayFactory) -> Layer:
+    """PROXY headers, before all that the port speaks.
+
+    Raises:
+        ConfigError: its address has something in it that would come before them.
+    """
+    given = port.where("proxy_from")
+    kind, colon, _ = port.address.strip().partition(":")
+    if colon and kind in ("ssl", "tls", "snet", "haproxy"):
+        instead = {
+            "haproxy": "give what is behind it",
+            "snet": f"give host:port, and --{port.side}-snet-enable",
+        }.get(kind, f"give host:port, and --{port.side}-tls-cert")
+        raise ConfigError(port.where("address"), f"{kind}: does not go with {given}; {instead}")
+    proxies = Proxies(port.proxy_from, port.proxy_others == "direct", given)
+    factory.proxies = proxies
+    wrap = None
+    if port.snet is not None or port.tls is not None:
+
+        def wrap(inner: IProtocolFactory) -> Any:
+            return ProxyFactory(inner, factory, proxies)
+
+    return Layer("proxy", wrap, given, native=True, figured=proxies)
 
 
 LAYERS = (_websocket, _snet, _tls)
@@ -245,6 +290,10 @@ def _make_native(settings: Settings, service: RouterService, reactor: Any) -> st
         )
     except OSError as error:
         raise StartError(f"the native relay cannot be made: {error.strerror}") from None
+    if openssl.problem() and any(port.layer("tls") for port in service.ports):
+        log.warn(
+            "packets of ports with TLS take the Python path: {problem}", problem=openssl.problem()
+        )
     return f"the native relay; its memory pool is {pool.type}"
 
 
@@ -260,8 +309,10 @@ def _check_native_ports(settings: Settings, service: RouterService) -> None:
         if port.address.host is None:
             problem = f"{port.address.text} is no host:port address"
         else:
-            layer = next(one for one in port.layers if one.wrap is not None)
+            layer = next(one for one in port.layers if one.wrap and not one.native)
             problem = f"{layer.given} makes the {port.name} port speak {layer.name}"
+            if layer.name == "tls":
+                problem += f", and {relay.missing() or openssl.problem()}"
         raise ConfigError(
             settings.relay.where("mode"),
             f"packets of {port.name}s would not take the native path, because {problem}; "

@@ -24,8 +24,14 @@ different classes; an error carries its values, not only a text.
      |    +-- Unexpected        an answer to nothing, a packet for a stranger
      |    +-- Truncated         the stream ends inside a packet
      |    +-- HandshakeFailed   of snet (fastway.snet.session)
+     |    +-- HandshakeRefused  of WebSocket (fastway.websocket.request)
+     |    +-- HeaderRefused     of a proxy (fastway.proxy)
      |    +-- NoTls             closed before TLS was up
+    |    +-- TlsFailed         a TLS handshake with a link of the gateway failed
      |    +-- UnnamedCertificate  a TLS server shows one that has no name
+     |    +-- NoWebSocket       a gateway's answer that begins no WebSocket
+     |    |    +-- WebSocketRefused  an HTTP status in its place
+     |    +-- WebSocketClosed   a WebSocket ended; `code` says why
      |    +-- StreamLost        a resumable stream could not be resumed
      +-- DialFailed             a dial got no connection
      |    +-- DialRefused       also a ConnectionRefusedError
@@ -72,6 +78,7 @@ __all__ = [
     "MessageTooLarge",
     "NoControl",
     "NoTls",
+    "NoWebSocket",
     "NotOpen",
     "PingTimeout",
     "Reason",
@@ -84,9 +91,12 @@ __all__ = [
     "SendQueueFull",
     "StartError",
     "StreamLost",
+    "TlsFailed",
     "Truncated",
     "Unexpected",
     "UnnamedCertificate",
+    "WebSocketClosed",
+    "WebSocketRefused",
 ]
 
 
@@ -146,6 +156,11 @@ class Reason(Enum):
     TOO_MANY_DIALS = "dialled on while too many of its dials waited", Cause.PEER, 1008
     FRAME_TOO_LARGE = "announced a packet over the limit", Cause.PEER, 1009
     FRAME_TOO_SHORT = "announced a packet too short to be one", Cause.PEER, 1002
+    PROXY_TIMEOUT = "sent no whole PROXY header in time", Cause.PEER, 4408, True
+    PROXY_TRUNCATED = "ended inside its PROXY header", Cause.PEER, 1002, True
+    PROXY_NOT_HEADER = "did not begin with a PROXY header", Cause.PEER, 1002, True
+    PROXY_BAD_HEADER = "its PROXY header breaks the rules", Cause.PEER, 1002, True
+    PROXY_UNTRUSTED = "it is no proxy whose PROXY header is read", Cause.PEER, 4403, True
     HANDSHAKE_REFUSED = "its WebSocket handshake was refused", Cause.PEER, 4400
     BAD_FRAME = "broke the rules of WebSocket frames", Cause.PEER, 1002
     NOT_BINARY = "sent text, where only binary messages may be", Cause.PEER, 1003
@@ -158,6 +173,9 @@ class Reason(Enum):
     EVICTED = "a newer server took its id", Cause.GATEWAY, 4409
     KICKED = "kicked by the operator", Cause.GATEWAY, 4403
     SHUTDOWN = "the gateway stops", Cause.GATEWAY, 1001
+    SERVER_CLOSED = "its game server closed the connection", Cause.GATEWAY, 1000
+    SERVER_LOST = "its game server was lost", Cause.GATEWAY, 1013, True
+    NO_SERVER = "its game server could not be dialled", Cause.GATEWAY, 1013, True
     NOT_RESUMED = "its snet stream was cut, and did not come back in time", Cause.NETWORK, 4408
     RESUME_REFUSED = (
         "its snet stream was cut, and the peer refused to resume it",
@@ -370,6 +388,21 @@ class NoTls(RemoteError):
         super().__init__("TLS: closed before TLS was up; does that port speak it?")
 
 
+class TlsFailed(RemoteError):
+    """A TLS handshake failed.
+
+    Args:
+        detail: Why; empty: the connection ended within it.
+        answer: OpenSSL's last words.
+    """
+
+    reason = Reason.CONNECTION_LOST
+
+    def __init__(self, detail: str = "", answer: bytes = b"") -> None:
+        super().__init__(detail)
+        self.answer = answer
+
+
 class UnnamedCertificate(RemoteError):
     """A server's TLS certificate has no name that could be the right one."""
 
@@ -378,6 +411,102 @@ class UnnamedCertificate(RemoteError):
             "TLS: its certificate names nobody (it has no subjectAltName), so anybody's could "
             "stand there; make one with the name that is connected to"
         )
+
+
+class NoWebSocket(RemoteError):
+    """What was connected to does not begin a WebSocket as a gateway does. The text is one line.
+
+    Attributes:
+        cause: What a connection met that broke before; None otherwise.
+    """
+
+    reason = Reason.HANDSHAKE_REFUSED
+
+    def __init__(self, problem: str, cause: Exception | None = None) -> None:
+        super().__init__(f"no WebSocket: {problem}")
+        self.cause = cause
+
+
+_REFUSED = {
+    400: "it does not take such a request; is that a gateway?",
+    401: "it wants a proof of who this is; give the header that it asks for",
+    403: "whoever is there does not let this in; is the origin right?",
+    404: "nothing is there; is the path right?",
+    405: "nothing there can be asked so; is that a gateway?",
+    407: "a proxy wants a proof of who this is",
+    426: "it takes no WebSocket of this kind; is that a gateway's port for web pages?",
+    429: "too many come from here; try again later",
+    500: "whoever is there failed",
+    502: "a proxy reaches no gateway behind it; try again later",
+    503: "it takes nobody now; try again later",
+    504: "a proxy gets no answer of the gateway behind it; try again later",
+}
+
+
+class WebSocketRefused(NoWebSocket):
+    """A gateway, or a proxy before it, answered with an HTTP status in place of a WebSocket.
+
+    Attributes:
+        status: It, 200 to 599.
+        retry_after: Seconds after which to come again, where it says so in seconds.
+        location: Where it redirects to; "": nowhere. Nobody goes there by himself: what is sent
+            along, such as a token, is for whom it was meant.
+    """
+
+    def __init__(self, status: int, retry_after: int | None = None, location: str = "") -> None:
+        what = _REFUSED.get(status, "whoever is there does not want it")
+        if 300 <= status < 400:
+            what = "it redirects, which is not followed"
+            if location:
+                what += f"; if {location!r} is right, connect there"
+        wait = "" if retry_after is None else f" in {retry_after} s"
+        super().__init__(
+            f"refused with HTTP status {status}: {what}"
+            + (wait if what.endswith("later") else wait and f"; try again{wait}")
+        )
+        self.status = status
+        self.retry_after = retry_after
+        self.location = location
+
+
+NO_CLOSE = 1006
+"""The code of a WebSocket that ended without a Close (RFC 6455, section 7.1.5)."""
+
+_CODES = {
+    1000: "closed",
+    1001: "it goes away",
+    1002: "it says that this end broke the protocol",
+    1003: "it takes no such data",
+    1005: "without a word",
+    NO_CLOSE: "the WebSocket ended without a Close, as when the network breaks",
+    1007: "it says that a text was none",
+    1008: "it says that this is against its rules",
+    1009: "something was too large for it",
+    1011: "it failed",
+    1012: "it restarts; come again",
+    1013: "it has no room; try again later",
+    1014: "a proxy lost the gateway behind it",
+    4403: "kicked, or not allowed",
+    4408: "nothing came for too long",
+    4429: "too many come from here; try again later",
+    4501: "replaced by a newer connection",
+}
+
+
+class WebSocketClosed(RemoteError):
+    """A WebSocket is over.
+
+    Attributes:
+        code: Its close code: docs/websocket.md has those of a gateway; NO_CLOSE: it just ended.
+        text: What was said with it, printable, at most 123 characters; mostly the sentence of a
+            `Reason`.
+    """
+
+    def __init__(self, code: int, text: str = "") -> None:
+        text = "".join(one if one.isprintable() else "?" for one in text)
+        super().__init__(f"{text or _CODES.get(code, 'without a word')} ({code})")
+        self.code = code
+        self.text = text
 
 
 class StreamLost(RemoteError):

@@ -142,11 +142,13 @@ class Link:
         lost: Why it was lost; None while it lives. Nothing is sent to a lost link.
         dials: Its dials that wait for their answers, the oldest first; None: none does.
         routed: Whole packets of it that came to the router, commands included.
+        dialable: Others may dial it.
     """
 
     __slots__ = ("dials", "known", "link_id", "lost", "peers", "routed")
 
     side: Side
+    dialable = True
 
     def __init__(self) -> None:
         self.link_id = 0
@@ -490,7 +492,7 @@ class Router:
     def _command(self, link: Link, frame: bytes) -> None:
         kind, conn_id, remote_id = decode_command(frame)
         if kind is _DIAL:
-            self._dial(link, remote_id)
+            self.dial(link, remote_id)
         elif kind is _CLOSE:
             self.close(link, conn_id)
         elif kind is _PING:
@@ -499,7 +501,8 @@ class Router:
         else:
             raise BadCommand(kind, len(frame) - HEAD)
 
-    def _dial(self, link: Link, remote_id: int) -> None:
+    def dial(self, link: Link, remote_id: int) -> None:
+        """`link` dials. It is sent the answer, mostly at once; see `Pending`."""
         if remote_id == SERVICE_ID and link.side is _SERVER and link.dials is None:
             # A server asks for a control connection, as each does once: no dial of a client.
             link.send(encode_refuse(remote_id), 1)
@@ -585,7 +588,7 @@ class Router:
             yield
 
     def _refusal(self, link: Link, remote: Link | None) -> Refusal | None:
-        if remote is None or remote.lost is not None:
+        if remote is None or remote.lost is not None or not remote.dialable:
             return Refusal.UNKNOWN
         limits = self.limits
         if link.side is _CLIENT:

@@ -144,11 +144,44 @@ def split_packets(frames: bytes) -> list[bytes]:
     return messages
 
 
+def bare_messages(frames: bytes) -> tuple[bytes, int]:
+    """The bytes of all messages of consecutive whole packets, and how many are not empty."""
+    messages = [message for message in split_packets(frames) if message]
+    return b"".join(messages), len(messages)
+
+
 Run = tuple[int, bytes, int]
 """Consecutive whole packets of one connection id: (conn_id, their bytes, how many).
 
 A command (conn_id 0) is always a run of its own.
 """
+
+
+class StreamCutter:
+    """Makes packets of a stream that has none; in place of a FrameReader.
+
+    Args:
+        conn_id: The virtual connection over which they go.
+        size: Bytes of a message, at most; each read is one message if it is not longer.
+    """
+
+    __slots__ = ("_conn_id", "_size")
+
+    pending = 0
+    error = None
+
+    def __init__(self, conn_id: int, size: int) -> None:
+        self._conn_id = conn_id
+        self._size = size
+
+    def feed(self, data: bytes) -> list[Run]:
+        """Packets of these bytes, as one run; none of no bytes."""
+        size = self._size
+        pieces = [data[at : at + size] for at in range(0, len(data), size)]
+        if not pieces:
+            return []
+        packets = b"".join([encode_packet(self._conn_id, piece) for piece in pieces])
+        return [(self._conn_id, packets, len(pieces))]
 
 
 class FrameReader:

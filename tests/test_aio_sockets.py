@@ -429,7 +429,7 @@ class ParseTests(SynchronousTestCase):
         for text in (
             *("", "a", ":1", "a:0", "a:65536", "a:x", "http://a:1", "tcp://a:1/", "a:1?b"),
             *("u@a:1", "a b:1", "::1:9", "[a]:1", "[]:1", "unix:a", "unix:", "tls+tls://a:1"),
-            *("tcp+tls://a:1", "a:1\n", "\ta:1", "a:\u0661", "unix:/a\0b", "ws://a:1"),
+            *("tcp+tls://a:1", "a:1\n", "\ta:1", "a:\u0661", "unix:/a\0b", "ws://a:0"),
         ):
             error = raised(ValueError, Gateway.parse, text)
             self.assertIn(repr(text), str(error))

@@ -16,6 +16,7 @@ import termios
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol
 from twisted.internet.task import Clock
@@ -319,6 +320,65 @@ class TlsTests(ToolTestCase):
         self.assertTrue(lost[0].check(ConnectionDone), lost)
 
 
+class WebTests(ToolTestCase):
+    async def test_tools(self) -> None:
+        """By WebSocket: a client, pings, and what is wrong in one line and status 1."""
+        gateway = LocalGateway(reactor, KEY, ws=True, client_ws_path="/game", relay="off")
+        self.addCleanup(gateway.stop)
+        await gateway.start()
+        await self.echo(gateway)
+        url, number = gateway.web_url, gateway.web_port
+        text = f"ws:127.0.0.1:{number}:path=/game"
+        told = self.run_tool("client", "--gateway", url, "--dial=3", typed=b"hello\nthere\n")
+        pinged = self.run_tool("ping", "--gateway", text, "--count=2", "--interval=1ms")
+        cases = {
+            f"ws://127.0.0.1:{number}/": "refused with HTTP status 404",
+            f"{text}:origin=https\\://evil.example": "refused with HTTP status 403",
+            f"ws://127.0.0.1:{gateway.client_port}/game": "closed within the handshake",
+            f"wss://127.0.0.1:{number}/game": "TLS: ",
+            "ws://127.0.0.1:1/": "cannot reach the gateway ws://127.0.0.1:1/: connection refused",
+            "ws://127.0.0.1:0/": "a port is 1 to 65535",
+            "ws:127.0.0.1:1:pth=/": "no argument 'pth'",
+        }
+        started = [self.run_tool("ping", "--gateway", gate) for gate in cases]
+        self.assertEqual(await self.statuses(told, pinged), [0, 0], told.err)
+        self.assertEqual(told.lines, ["hello", "there"])
+        self.assertEqual(len(pinged.lines), 3)
+        self.assertEqual(await self.statuses(*started), [1] * len(cases))
+        for tool, words in zip(started, cases.values(), strict=True):
+            self.assertIn(words, tool.problem)
+        await until("no client", lambda: not gateway.service.router.clients)
+
+    async def test_secure(self) -> None:
+        """Over TLS, with a file of who is trusted."""
+        certificate = make_certificate()
+        with open(os.path.join(self.directory, "ca.pem"), "wb") as file:
+            file.write(certificate.dumpPEM())
+        with open(os.path.join(self.directory, "key.pem"), "wb") as file:
+            file.write(certificate.privateKey.dump(1))
+        paths = {
+            name: quoteStringArgument(os.path.join(self.directory, f"{name}.pem"))
+            for name in ("ca", "key")
+        }
+        where = f"ssl:0:interface=127.0.0.1:privateKey={paths['key']}:certKey={paths['ca']}"
+        gateway = LocalGateway(reactor, KEY, client_ws_addr=where, relay="off")
+        self.addCleanup(gateway.stop)
+        await gateway.start()
+        self.assertEqual(gateway.web_url, f"wss://127.0.0.1:{gateway.web_port}/")
+        gate = f"wss:localhost:{gateway.web_port}"
+        fine = self.run_tool("ping", f"--gateway={gate}:trustRoots=ca.pem", "--count=1")
+        cases = {
+            f"wss://localhost:{gateway.web_port}": "TLS: its certificate is self-signed",
+            f"wss:127.0.0.1:{gateway.web_port}:trustRoots=ca.pem": "not for 127.0.0.1",
+            f"{gate}:trustRoots=nope.pem": "trustRoots=nope.pem: there is no such file",
+            f"{gate}:trustRoots=key.pem": "no certificate in PEM is there",
+        }
+        started = [self.run_tool("ping", "--gateway", gate) for gate in cases]
+        self.assertEqual(await self.statuses(fine, *started), [0, *[1] * len(cases)])
+        for tool, words in zip(started, cases.values(), strict=True):
+            self.assertIn(words, tool.problem)
+
+
 WITHOUT_TLS = """
 import sys
 sys.modules["OpenSSL"] = sys.modules["service_identity"] = None
@@ -332,6 +392,8 @@ class NotInstalledTests(SynchronousTestCase):
         """Without OpenSSL the tools, and `check`, say what to install, and no Python name."""
         strings = (
             ("ping", "--gateway=tls:localhost:1"),
+            ("ping", "--gateway=wss://localhost:1/"),
+            ("ping", "--gateway=wss:localhost:1"),
             ("client", r"--gateway=snet:tls\:localhost\:1"),
             ("check", "--server-addr=127.0.0.1:1", "--client-addr=ssl:1:privateKey=key.pem"),
         )

@@ -230,6 +230,7 @@ class DemoTests(ConsoleTestCase):
                 [
                     *(sys.executable, "-m", "fastway", "demo", "--pid-file="),
                     *(f"--client-addr={address}", "--server-addr=127.0.0.1:0"),
+                    *("--client-ws-addr=127.0.0.1:0", "--page-addr=127.0.0.1:0"),
                 ],
                 cwd=self.directory,
                 env=environment({}),
@@ -242,12 +243,13 @@ class DemoTests(ConsoleTestCase):
             self.addCleanup(process.kill)
             assert process.stdout is not None
             with process.stdout:
-                lines = [process.stdout.readline() for _ in range(5)]
+                lines = [process.stdout.readline() for _ in range(6)]
                 found = re.search(r"clients connect to (127\.0\.0\.1:[1-9]\d*),", lines[1])
                 self.assertTrue(found, lines)
                 assert found is not None
-                self.assertTrue(lines[3].endswith(f" play --gateway {found[1]}\n"), lines)
-                self.assertNotIn("make", lines[3])
+                self.assertRegex(lines[3], r"in a browser.*: http://127\.0\.0\.1:[1-9]\d*/\n")
+                self.assertTrue(lines[4].endswith(f" play --gateway {found[1]}\n"), lines)
+                self.assertNotIn("make", lines[4])
                 played = subprocess.run(
                     [sys.executable, "-m", "fastway", "play", "--gateway", found[1]],
                     cwd=self.directory,
@@ -276,9 +278,26 @@ class DemoTests(ConsoleTestCase):
         """A server port that the demo server cannot reach over plain TCP is refused by name."""
         for arguments in (["--server-addr=tcp:0:interface=127.0.0.1"], ["--server-snet-enable"]):
             more = [f"--run-dir={self.directory}", "--client-addr=127.0.0.1:0"]
+            more += ["--client-ws-addr=127.0.0.1:0", "--page-addr=127.0.0.1:0"]
             line = self.says("demo", *more, *arguments, status=1)
             option = arguments[0].partition("=")[0]
             self.assertTrue(line.startswith(f"fastway demo: {option}: the demo server"), line)
+
+    def test_page_refusals(self) -> None:
+        """An address that the page cannot have is one line, with the option's name."""
+        ports = [f"--{name}-addr=127.0.0.1:0" for name in ("client", "server", "client-ws")]
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            sock.listen()
+            busy = f"127.0.0.1:{sock.getsockname()[1]}"
+            for address, problem in (
+                (busy, f"cannot listen on {busy}"),
+                ("tcp:0", "give host:port"),
+                ("127.0.0.1:99999", "127.0.0.1:99999"),
+            ):
+                line = self.says("demo", *ports, f"--page-addr={address}", status=1)
+                self.assertTrue(line.startswith("fastway demo: --page-addr: "), line)
+                self.assertIn(problem, line)
 
 
 class CompletionTests(ConsoleTestCase):

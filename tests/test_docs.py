@@ -28,7 +28,7 @@ HAS_CAUSES = hasattr(errors, "Cause")
 def pages() -> list[str]:
     """The paths of all pages, from the top of the checkout."""
     found = [name for name in os.listdir(CHECKOUT) if name.endswith(".md")]
-    for place in ("docs", "deploy", "examples"):
+    for place in ("docs", "deploy", "examples", "clients/js"):
         names = os.listdir(os.path.join(CHECKOUT, place))
         found += [os.path.join(place, name) for name in names if name.endswith(".md")]
     return sorted(found)

@@ -44,7 +44,13 @@ class ReasonTests(SynchronousTestCase):
         """Who goes because the gateway wants it, and may still be told, is known."""
         self.assertEqual(
             {reason for reason in Reason if reason.ours},
-            {Reason.EVICTED, Reason.ID_IN_USE, Reason.KICKED, Reason.SHUTDOWN},
+            {
+                Reason.EVICTED,
+                Reason.ID_IN_USE,
+                Reason.KICKED,
+                Reason.SHUTDOWN,
+                Reason.SERVER_CLOSED,
+            },
         )
 
     def test_aborts(self) -> None:
@@ -61,6 +67,13 @@ class ReasonTests(SynchronousTestCase):
                 Reason.TOO_MANY_LINKS,
                 Reason.TOO_MANY_HANDSHAKES,
                 Reason.CROWDED_OUT,
+                Reason.PROXY_TIMEOUT,
+                Reason.PROXY_TRUNCATED,
+                Reason.PROXY_NOT_HEADER,
+                Reason.PROXY_BAD_HEADER,
+                Reason.PROXY_UNTRUSTED,
+                Reason.SERVER_LOST,
+                Reason.NO_SERVER,
             },
         )
 

@@ -41,6 +41,13 @@ EXPECTED = {
         "Bob hears: * Ann left",
         "Cem hears: * Ann left",
     ],
+    "direct_port.py": [
+        "200: you asked for /index.html",
+        "store: ready",
+        "store: ok",
+        "store: on",
+        "store: none",
+    ],
     "echo.py": [
         "server: client 1 is here",
         "client: sent 5 bytes, got 5 back",
@@ -126,6 +133,9 @@ class ExampleTests(SynchronousTestCase):
 
     def test_chat(self) -> None:
         self.check("chat.py")
+
+    def test_direct_port(self) -> None:
+        self.check("direct_port.py")
 
     def test_echo(self) -> None:
         self.check("echo.py")

@@ -41,6 +41,7 @@ from fastway.config.values import (
     size,
 )
 from fastway.errors import ConfigError
+from fastway.networks import Networks
 from tests.support.errors import raised
 from tests.support.files import CHECKOUT, scratch
 from tests.support.options import parsed
@@ -276,15 +277,19 @@ class TableTests(SynchronousTestCase):
             "server-identities": "",
             "client-ws-addr": (),
             "client-wss-addr": (),
+            "direct": (),
+            "direct-send-buffer": 64 * 2**20,
             "client-ws-path": "/",
             "client-ws-origins": ("same",),
-            "trusted-proxies": (),
+            "trusted-proxies": Networks(),
         }
         for side in ("client", "server"):
             for name in ("cert", "key", "dir", "client-ca"):
                 expected[f"{side}-tls-{name}"] = ""
             expected[f"{side}-tls-client-auth"] = "none"
             expected[f"{side}-tls-min-version"] = "1.2"
+            expected[f"{side}-proxy-from"] = Networks()
+            expected[f"{side}-proxy-others"] = "refuse"
         for name, default in expected.items():
             self.assertEqual(options[name], default, name)
         known = {name for name, _ in ORIGINAL.values()} | set(ADDED) | set(expected)

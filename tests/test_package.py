@@ -20,7 +20,15 @@ from tests.support.files import CHECKOUT, scratch
 
 IN_CHECKOUT = os.path.exists(os.path.join(CHECKOUT, "setup.cfg"))
 LEFT_OUT = shutil.ignore_patterns(
-    ".*", "_trial_temp*", "*.egg-info", "build", "dist", "run", "__pycache__", "dropin.cache"
+    ".*",
+    "_trial_temp*",
+    "*.egg-info",
+    "build",
+    "dist",
+    "node_modules",
+    "run",
+    "__pycache__",
+    "dropin.cache",
 )
 
 

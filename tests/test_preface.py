@@ -32,6 +32,7 @@ class Greeting:
     word: bytes
     first: bytes = b""
     buffer: bytes = field(default=b"", init=False)
+    seconds: float | None = None
 
     def begin(self) -> bytes:
         return self.first
@@ -46,6 +47,9 @@ class Greeting:
 
     def refuse(self, reason: Reason) -> bytes:
         return b"no, " + reason.code.encode()
+
+    def why(self, reason: Reason) -> Reason:
+        return reason
 
 
 class ChainTests(SynchronousTestCase):
@@ -143,6 +147,27 @@ class PortTests(SynchronousTestCase):
         client.send(b"hello")
         harness.pass_time(1.25)
         self.assertIs(client.lost, Reason.HANDSHAKE_TIMEOUT)
+
+    def test_own_deadline(self) -> None:
+        """A preface may have a time of its own, and what follows has its time from then on."""
+        for late, lost in ((2.5, False), (3.25, True)):
+            harness = Harness()
+            harness.clients.prefaces = (
+                lambda: Greeting(b"hello", seconds=3),
+                lambda: Greeting(b"again"),
+                lambda: Greeting(b"last"),
+            )
+            client = harness.client()
+            harness.pass_time(late)
+            self.assertEqual(client.lost is not None, lost)
+            if lost:
+                continue
+            client.send(b"hello")
+            harness.pass_time(TIMEOUT - 1)
+            client.send(b"again")
+            self.assertIsNone(client.lost)
+            harness.pass_time(1.25)
+            self.assertIs(client.lost, Reason.HANDSHAKE_TIMEOUT)
 
     def test_too_many(self) -> None:
         """Past max_handshakes the oldest under way is dropped, and nobody who is in."""

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fastway.config import Settings, read
 from fastway.config import settings as module
 from fastway.config.memory import memory_size
-from fastway.config.settings import Section, SnetSettings
+from fastway.config.settings import Section, SnetSettings, WebSocketPortSettings
 from fastway.config.table import BY_NAME
 from fastway.errors import ConfigError
 from tests.support.errors import raised
@@ -35,6 +35,8 @@ WEB = (
     "--client-ws-origins=same,https://a",
     "--trusted-proxies=10.0.0.0/8 ::1 unix",
 )
+PROXY = ("--client-proxy-from=10.0.0.0/8, unix", "--client-proxy-others=direct")
+DIRECT = ("--direct=a=:0->7", "--direct=b=wss+:0->8", "--client-tls-cert=x")
 GIB = 2**30
 
 
@@ -77,13 +79,14 @@ class TreeTests(SynchronousTestCase):
     def test_every_option(self) -> None:
         """Every option makes at least one field, and no field names an option that is none."""
         made = set()
-        for section, side in sections(settings(*SNET, *TLS, *WEB)):
+        for section, side in sections(settings(*SNET, *TLS, *WEB, *DIRECT)):
             made |= set(options_of(section, side).values())
         self.assertEqual(made, set(BY_NAME))
 
     def test_types(self) -> None:
         """Every field has the type that it says, whatever the operator wrote."""
-        for arguments in ((), SNET, TLS, WEB, ("--memory-limit=1G", "--write-timeout=0")):
+        more = ("--memory-limit=1G", "--write-timeout=0")
+        for arguments in ((), SNET, TLS, WEB, PROXY, DIRECT, more):
             for section, side in sections(settings(*arguments)):
                 hints = get_type_hints(type(section), vars(module))
                 for name in options_of(section, side):
@@ -106,6 +109,7 @@ class TreeTests(SynchronousTestCase):
             "list of addresses": ":77",
             "list of origins": "https://some",
             "list of networks": "10.0.0.0/8",
+            "list of ports": "some=:77->7",
         }
         for name, option in BY_NAME.items():
             text = option.words[-1] if option.words else texts[option.unit]
@@ -115,6 +119,8 @@ class TreeTests(SynchronousTestCase):
                 more[f"FASTWAY_{known.replace('-', '_').upper()}"] = value or "1"
             more["FASTWAY_CLIENT_WS_ADDR"] = ":0"
             more["FASTWAY_CLIENT_WSS_ADDR"] = ":0"
+            more["FASTWAY_CLIENT_PROXY_FROM"] = more["FASTWAY_SERVER_PROXY_FROM"] = "::1"
+            more["FASTWAY_DIRECT"] = "some=:0->1"
             if name == "mem-pool-min-chunk":
                 text = "64"
             environment = {**more, f"FASTWAY_{name.replace('-', '_').upper()}": text}
@@ -124,7 +130,7 @@ class TreeTests(SynchronousTestCase):
                 for field, made_of in options_of(section, side).items():
                     if made_of == name:
                         made = getattr(section, field)
-                        if option.unit == "list of addresses":
+                        if option.unit in ("list of addresses", "list of ports"):
                             made = (made,)
                         self.assertEqual(
                             made, b"some" if name == "server-auth-password" else expected, name
@@ -230,6 +236,30 @@ class TogetherTests(SynchronousTestCase):
         (wide,) = settings(WEB[0], "--client-ws-origins=HTTPS://A.b:443 null,*").websockets
         self.assertEqual(wide.allowed, ("https://a.b", "null", "*"))
 
+    def test_proxies(self) -> None:
+        """All ports of a side have its proxies; a list that is none, or others of none, is
+        refused."""
+        told = settings(*PROXY, *WEB)
+        for port in (told.client, *told.websockets):
+            self.assertEqual([str(one) for one in port.proxy_from], ["10.0.0.0/8", "unix"])
+            self.assertEqual(port.proxy_others, "direct")
+        self.assertEqual(
+            (bool(told.server.proxy_from), told.server.proxy_others), (False, "refuse")
+        )
+        for side in ("client", "server"):
+            for given in (
+                f"--{side}-proxy-from=haproxy.example",
+                f"--{side}-proxy-from=10.0.0.1/8",
+                f"--{side}-proxy-from=10.0.0.0/33",
+                f"--{side}-proxy-others=allow",
+                f"--{side}-proxy-others=direct",
+            ):
+                self.assertEqual(self.refused(given).option, given.partition("=")[0])
+            self.assertIn(
+                "--server-proxy-from", self.refused("--server-proxy-others=direct").problem
+            )
+            settings(f"--{side}-proxy-from=", f"--{side}-proxy-others=refuse")
+
     def test_web_ports(self) -> None:
         """There are any number of ports for web pages; those inside TLS need a certificate."""
         told = settings(
@@ -247,6 +277,79 @@ class TogetherTests(SynchronousTestCase):
         error = self.refused("--client-wss-addr=:443")
         self.assertEqual(error.option, "--client-wss-addr")
         self.assertIn("--client-tls-cert", error.problem)
+
+    def test_direct(self) -> None:
+        """Direct ports from one text, an option given several times, or a file's array."""
+        wanted = [
+            ("direct web", ":80", 7, False, False),
+            ("direct a-b_1", "[::1]:81", 0, True, False),
+            ("direct c", "unix:/run/c", 2**32 - 1, False, True),
+            ("direct d", "127.0.0.1:0", 8, True, True),
+        ]
+        texts = [
+            "web=:80->7",
+            "a-b_1=tls+[::1]:81->0",
+            " c = ws+unix:/run/c -> 4294967295 ",
+            "d=wss+127.0.0.1:0->8",
+        ]
+        path = os.path.join(scratch(self), "fastway.toml")
+        with open(path, "w") as file:
+            file.write(f"direct = {texts}\n")
+        for arguments in (
+            [f"--direct={','.join(texts)}"],
+            [f"--direct={text}" for text in texts],
+            ["--direct", ", ".join(texts[:2]), "-Direct", ",".join(texts[2:])],
+            ["--config", path],
+        ):
+            told = settings("--client-tls-cert=x", *arguments)
+            self.assertEqual(
+                [
+                    (
+                        port.name,
+                        port.address,
+                        port.direct.server_id,
+                        port.tls is not None,
+                        isinstance(port, WebSocketPortSettings),
+                    )
+                    for port in told.direct
+                ],
+                wanted,
+            )
+            self.assertEqual(told.ports[2:], told.direct)
+        self.assertEqual(settings().direct, ())
+        self.assertEqual(
+            settings("--direct=web=:80->7", environment={"FASTWAY_DIRECT": "b=:81->7"}).direct[0],
+            settings("--direct=web=:80->7").direct[0],
+        )
+        (port,) = settings("--direct=a=:1->2", "--direct-send-buffer=3M").direct
+        self.assertEqual((port.queue_bytes, port.queue_packets), (3 * 2**20, 2**31))
+        self.assertEqual(port.where("address"), "--direct: a")
+
+    def test_wrong_direct(self) -> None:
+        """What is no direct port is one line, which says what would be."""
+        for text, problem in (
+            ("web", "NAME=ADDRESS->SERVER_ID"),
+            ("web=:80", "NAME=ADDRESS->SERVER_ID"),
+            (":80->7", "NAME=ADDRESS->SERVER_ID"),
+            ("=:80->7", "no name of a port"),
+            ("we b=:80->7", "no name of a port"),
+            ("-web=:80->7", "no name of a port"),
+            ("w" * 33 + "=:80->7", "no name of a port"),
+            ("web=:80->", "web: '' is no server id"),
+            ("web=:80->x", "web: 'x' is no server id"),
+            ("web=:80->-1", "web: '-1' is no server id"),
+            ("web=:80->4294967296", "is no server id: it is a number from 0 to 4294967295"),
+            ("web=snet+:80->7", "web: 'snet' is nothing that a direct port speaks"),
+            ("web=:80->7,web=:81->7", "two ports are called web"),
+            (",".join(f"p{n}=:0->1" for n in range(201)), "up to 200"),
+            ("web=tls+:80->7", "--client-tls-cert"),
+            ("web=wss+:80->7", "--client-tls-dir"),
+        ):
+            with self.subTest(text=text):
+                error = self.refused(f"--direct={text}")
+                self.assertTrue(error.option.startswith("--direct"))
+                self.assertIn(problem, error.problem)
+        self.assertIn("called a", self.refused("--direct=a=:1->1", "--direct=a=:2->1").problem)
 
     def test_encrypt_alone(self) -> None:
         """Encryption that would not happen is refused, by the name that was given."""

@@ -738,7 +738,6 @@ class OptionTests(SynchronousTestCase):
             ({"server_auth_key": "k"}, "sets it itself; give key"),
             ({"run_dir": "/tmp"}, "run_dir: a gateway for tests sets it itself"),
             ({"relay": "on"}, "relay: "),
-            ({"client_ws_addr": "127.0.0.1:0"}, "client_ws_addr: "),
             ({"max_packet": 1}, "max_packet: "),
             ({"client_snet_encrypt": True}, "client_snet_encrypt: nothing would be encrypted"),
         ):

@@ -13,6 +13,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,14 +23,18 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.threads import deferToThread
 
+from fastway.certificates import CertificateStore
 from fastway.cli.gateway import describe
 from fastway.endpoint import connect_client
 from fastway.errors import ConfigError, Reason
 from fastway.gateway import GatewayLink
 from fastway.gateway.identities import Identities
-from fastway.gateway.tls import TlsFactory
+from fastway.gateway.native import NativeLane
+from fastway.gateway.stream import StreamLane
+from fastway.gateway.tls import TlsFactory, TlsFigures
 from fastway.ops.snapshot import finish
 from fastway.ops.status import link_row, status_rows
+from fastway.relay import missing, openssl
 from fastway.service import GatewayService
 from fastway.snet.transport import SnetClientEndpoint
 from fastway.watched import EVERY
@@ -38,6 +43,7 @@ from tests.support.errors import raised
 from tests.support.golden import KEY, PING, prove
 from tests.support.logs import LogLines
 from tests.support.options import LOOPBACK, settings
+from tests.support.paths import on_both_paths
 from tests.support.service import ServiceTestCase
 from tests.support.tls import HOUR, UTC, Made, make
 from tests.support.waits import SECONDS, reactor, until
@@ -63,12 +69,20 @@ class Met:
 
 
 class TlsTestCase(ServiceTestCase):
+    relay = False
+    """Packets of its gateways take the native path."""
+
     def setUp(self) -> None:
         super().setUp()
         self.ca = make("authority")
         self.own = make("localhost", ["localhost"], signer=self.ca)
         self.own.write(self.path("own.pem"), self.path("own.key"))
         self.ca.save(self.directory, "ca.pem")
+
+    def make(self, *arguments: str) -> GatewayService:
+        if not any(argument.startswith("--relay=") for argument in arguments):
+            arguments = (*arguments, f"--relay={'auto' if self.relay else 'off'}")
+        return super().make(*arguments)
 
     def path(self, *names: str) -> str:
         return os.path.join(self.directory, *names)
@@ -153,6 +167,7 @@ class TlsTestCase(ServiceTestCase):
         return ssl.PEM_cert_to_DER_cert(made.pem.decode())
 
 
+@on_both_paths
 class PortTests(TlsTestCase):
     """A port with a certificate."""
 
@@ -164,8 +179,14 @@ class PortTests(TlsTestCase):
         self.assertTrue(line.endswith(", with tls"), line)
         context = self.context()
         context.set_alpn_protocols(["h2", "fastway/1"])
-        met = await self.meet(service, context)
+        links: list[GatewayLink] = []
+        met = await self.meet(
+            service, context, stays=lambda: links.extend(service.router_service.connected)
+        )
         self.assertEqual(met, Met(PING, self.der(self.own), "TLSv1.3", "fastway/1"))
+        (link,) = links
+        self.assertIsInstance(link.lane, NativeLane if self.relay else StreamLane)
+        self.assertEqual((link.facts.transport, link.facts.tls), ("tls", "TLSv1.3"))
 
     async def test_other_protocols(self) -> None:
         """Who offers nothing that is spoken here gets in, with nothing chosen."""
@@ -230,6 +251,49 @@ class PortTests(TlsTestCase):
         self.assertIn("TLS: the other side does not talk TLS", line)
         self.assertEqual((await self.meet(service)).answer, PING)
 
+    async def test_hangs_up(self) -> None:
+        """A peer that goes within its handshake is no line, as one that never spoke."""
+        service = self.start(*self.tls())
+        with LogLines() as log:
+            with socket.create_connection(("127.0.0.1", self.port(service)), SECONDS) as peer:
+                peer.sendall(b"\x16\x03\x01\x01\x00")
+                await until("its handshake", lambda: service.router_service.connected)
+                (link,) = service.router_service.connected
+            await until("its end", lambda: not service.router_service.connected)
+        self.assertEqual((log.lines, link.lost), ([], Reason.CONNECTION_LOST))
+
+    async def test_garbage_behind_the_handshake(self) -> None:
+        """What cannot be opened is one line, and nobody else notices."""
+        service = self.start(*self.tls())
+
+        def shout() -> bytes:
+            with (
+                socket.create_connection(("127.0.0.1", self.port(service)), SECONDS) as plain,
+                self.context().wrap_socket(plain, server_hostname="localhost") as wire,
+            ):
+                wire.sendall(PING)
+                got = wire.recv(100)
+                os.write(wire.fileno(), b"GET / HTTP/1.1\r\n\r\n")
+                try:
+                    got += wire.recv(100)
+                except ssl.SSLError as error:
+                    got += str(error.reason).encode()
+                return got
+
+        with LogLines() as log:
+            got = await deferToThread(shout)
+            await until("its end", lambda: not service.router_service.connected)
+        self.assertEqual(got[: len(PING)], PING)
+        self.assertIn(b"ALERT", got)
+        (line,) = log.lines
+        self.assertRegex(
+            line,
+            r"^client 1 127\.0\.0\.1:\d+ lost: the connection broke: TLS: "
+            r"the other side does not talk TLS: is that the port for it\? \(after \d",
+        )
+        self.assertIn("; in 1 packets, 9 bytes; out 1 packets, 9 bytes)", line)
+        self.assertEqual((await self.meet(service)).answer, PING)
+
     async def test_silent_peer(self) -> None:
         """Who connects and says nothing is at its handshake, which has a deadline."""
         service = self.start(*self.tls())
@@ -269,13 +333,24 @@ class PortTests(TlsTestCase):
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
             self.assertEqual(await deferToThread(come_twice, version), [False, False])
 
+    def callbacks(self) -> list[str]:
+        """Names that our callbacks of OpenSSL were asked for, from now on."""
+        asked: list[str] = []
+
+        def choose(store: CertificateStore, host: str) -> Any:
+            asked.append(host)
+            return store.default
+
+        self.patch(CertificateStore, "choose", choose)
+        return asked
+
     async def test_no_renegotiation(self) -> None:
         """A peer cannot have one handshake after the other on one connection."""
         if OPENSSL is None:
             return
         service = self.start(*self.tls())
         where = f"127.0.0.1:{self.port(service)}"
-        command = [OPENSSL, "s_client", "-connect", where, "-tls1_2"]
+        command = [OPENSSL, "s_client", "-connect", where, "-servername", "localhost", "-tls1_2"]
 
         def ask_again() -> str:
             pipe = subprocess.PIPE
@@ -292,7 +367,52 @@ class PortTests(TlsTestCase):
                     process.kill()
                 return cast(bytes, cast(Any, process.stderr).read()).decode()
 
+        asked = self.callbacks()
         self.assertIn("no renegotiation", await deferToThread(ask_again))
+        self.assertEqual(len(asked), 1)
+
+    async def test_key_update(self) -> None:
+        """A peer may change its keys, and ask us to, as often as packets come between."""
+        if OPENSSL is None:
+            return
+        service = self.start(*self.tls())
+        where = f"127.0.0.1:{self.port(service)}"
+        command = [OPENSSL, "s_client", "-connect", where, "-servername", "localhost", "-tls1_3"]
+
+        def change_keys() -> bytes:
+            pipe = subprocess.PIPE
+            got = b""
+            with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+                said, wire, told = (
+                    cast(Any, one) for one in (process.stdin, process.stdout, process.stderr)
+                )
+                kill = threading.Timer(2 * SECONDS, process.kill)
+                kill.start()
+                try:
+                    for line in wire:
+                        if b"Verify return code" in line:
+                            break
+                    wire.readline()
+                    # A chunk that begins so is a command: k changes, K asks for the other's too.
+                    for letter in b"kKKkK":
+                        said.write(bytes((letter, 10)))
+                        said.flush()
+                        while b"KEYUPDATE" not in told.readline():
+                            pass
+                        said.write(PING)
+                        said.flush()
+                        while not got.endswith(PING):
+                            got += wire.read(1)
+                        got += b"|"
+                finally:
+                    process.kill()
+                    kill.cancel()
+            return got
+
+        asked = self.callbacks()
+        got = await deferToThread(change_keys)
+        self.assertEqual(len(asked), 1)
+        self.assertEqual([piece[-len(PING) :] for piece in got.split(b"|")], [PING] * 5 + [b""])
 
     async def test_openssl_client(self) -> None:
         """openssl's own client gets the certificate for its name, and TLS as we want it."""
@@ -374,12 +494,29 @@ class StartTests(TlsTestCase):
                 "give host:port, and --client-snet-enable",
             ),
             (
-                [*self.tls(), "--relay=on"],
-                "--client-tls-cert makes the client port speak tls",
+                [*self.tls(), "--relay=on", "--client-snet-enable"],
+                "--client-snet-enable makes the client port speak snet",
             ),
         ):
             with self.subTest(expected=expected):
                 self.assertIn(expected, self.problem(*arguments))
+
+    async def test_core_without_openssl(self) -> None:
+        """Where the core cannot drive OpenSSL, Python does, and one line says why."""
+        if missing():
+            return
+        self.patch(openssl, "problem", lambda: "its trial failed: so it is")
+        with LogLines() as log:
+            service = self.start(*self.tls(), "--relay=auto")
+        lines = [line for line in log.lines if "its trial failed" in line]
+        self.assertEqual(
+            lines, ["packets of ports with TLS take the Python path: its trial failed: so it is"]
+        )
+        self.assertEqual((await self.meet(service)).answer, PING)
+        self.assertIn(
+            "--client-tls-cert makes the client port speak tls, and its trial failed",
+            self.problem(*self.tls(), "--relay=on"),
+        )
 
     def test_not_installed(self) -> None:
         """Without what TLS needs the line says what installs it; without TLS nothing is needed."""
@@ -444,6 +581,7 @@ class StartTests(TlsTestCase):
         )
 
 
+@on_both_paths
 class ClientCertificateTests(TlsTestCase):
     """Peers that show certificates, or do not."""
 
@@ -614,6 +752,7 @@ class ClientCertificateTests(TlsTestCase):
         self.assertIn("does not allow its server id: 5: ", "\n".join(log.lines))
 
 
+@on_both_paths
 class RenewalTests(TlsTestCase):
     """Certificates that change while the gateway runs."""
 
@@ -657,8 +796,49 @@ class RenewalTests(TlsTestCase):
         self.assertEqual((expiry.name, expiry.days), ("own", 0))
         self.assertIn(
             "tls of servers: 1 certificates (own: 0 days left); at least TLS 1.2, "
-            "client certificates: none; read again: 0, failed: 0",
+            "client certificates: none; read again: 0, failed: 0; "
+            "handshakes: none, 0 under way, 0 failed",
             status_rows(shot),
+        )
+
+    async def test_handshakes(self) -> None:
+        """`status` says how many handshakes there were, by version, and why others failed."""
+        service = self.start(*self.tls())
+        old = self.context()
+        old.maximum_version = ssl.TLSVersion.TLSv1_2
+        for context in (None, None, old):
+            await self.meet(service, context)
+        port = self.port(service)
+        silent = socket.create_connection(("127.0.0.1", port), SECONDS)
+        self.addCleanup(silent.close)
+
+        def figures() -> TlsFigures:
+            (layer,) = finish(service.commands.source.snapshot()).layers
+            return cast(TlsFigures, layer.figures)
+
+        def ends() -> int:
+            return sum(figures().failed.values())
+
+        await until("a handshake", lambda: figures().under_way)
+
+        async def come(data: bytes, after: int) -> None:
+            with socket.create_connection(("127.0.0.1", port), SECONDS) as other:
+                other.sendall(data)
+                await until("its begin", lambda: figures().under_way + ends() == after + 2)
+            await until("its end", lambda: ends() == after + 1)
+
+        await come(b"GET / HTTP/1.1\r\n\r\n", 0)
+        await come(b"\x16\x03\x01\x01\x00", 1)
+        told = figures()
+        self.assertEqual(told.under_way, 1)
+        self.assertEqual(told.done, {"TLSv1.2": 1, "TLSv1.3": 2})
+        self.assertEqual(told.failed, {"http request": 1, "closed": 1})
+        self.assertTrue(
+            str(told).endswith(
+                "; handshakes: 1 TLSv1.2, 2 TLSv1.3, 1 under way, "
+                "2 failed (1 closed, 1 http request)"
+            ),
+            str(told),
         )
 
     async def test_many(self) -> None:

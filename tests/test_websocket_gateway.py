@@ -14,6 +14,7 @@ from fastway.errors import Cause, Reason
 from fastway.gateway import PortConfig, WebSocketConfig, WebSocketFactory
 from fastway.gateway.preface import TIMEOUT
 from fastway.gateway.stream import StreamLane
+from fastway.networks import Networks
 from fastway.websocket import Policy
 from tests.support.core import DETERMINISTIC, cut
 from tests.support.ends import End, Harness
@@ -139,7 +140,7 @@ class HandshakeTests(SynchronousTestCase):
         proxies = parse_networks("192.0.2.0/24, unix")
         for trusts, name, via in (
             (proxies, "203.0.113.9", "192.0.2.1:50001"),
-            ((), "192.0.2.1:50001", ""),
+            (Networks(), "192.0.2.1:50001", ""),
         ):
             harness = WebHarness(websocket=WebSocketConfig(proxies=trusts))
             end = harness.comer()

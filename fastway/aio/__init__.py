@@ -40,6 +40,7 @@ from fastway.formats import (
     Text,
 )
 from fastway.snet.config import SnetConfig
+from fastway.websocket.client import WebSocket
 
 __all__ = [
     "Bye",
@@ -69,6 +70,7 @@ __all__ = [
     "Text",
     "TlsFacts",
     "VirtualConnection",
+    "WebSocket",
     "connect_client",
     "connect_server",
 ]

@@ -1,4 +1,4 @@
-"""Connecting to a gateway with asyncio: TCP, TLS, a unix socket, snet over any of them.
+"""Connecting to a gateway with asyncio: TCP, TLS, a unix socket, a WebSocket, snet over any.
 
 Rule: what fails here says why in one line: `GatewayUnreachable` before there is a connection,
 `LoginFailed` when the gateway does not take the server's key.
@@ -20,8 +20,9 @@ from fastway.aio.loop import AioLoop
 from fastway.causes import cause_of
 from fastway.endpoint.config import EndpointConfig
 from fastway.endpoint.core import EndpointCore
-from fastway.errors import GatewayUnreachable, StreamLost
+from fastway.errors import GatewayUnreachable, NoWebSocket, StreamLost, WebSocketClosed
 from fastway.snet.config import SnetConfig
+from fastway.websocket.client import ClientMachine, Url, WebSocket, host_header, is_url
 
 CONNECT_TIMEOUT = 30.0
 """Seconds for a connection, TLS included."""
@@ -43,6 +44,7 @@ class Gateway:
         tls: True: TLS that the system's trust verifies; or a context of one's own.
         server_name: The name that the certificate must have, if it is not `host`.
         snet: The port speaks snet.
+        websocket: The port speaks WebSocket; what it is asked for.
         timeout: Seconds for a connection.
     """
 
@@ -53,20 +55,34 @@ class Gateway:
     server_name: str | None = None
     snet: SnetConfig | None = None
     timeout: float = CONNECT_TIMEOUT
+    websocket: WebSocket | None = None
 
     def __post_init__(self) -> None:
         if not self.path and not 1 <= self.port <= 65535:
             raise ValueError(f"a port is 1 to 65535, not {self.port}")
+        if self.websocket is not None:
+            self._host_header()
 
     @classmethod
     def parse(cls, text: str) -> Gateway:
         """`host:port`, `tcp://host:port`, `tls://host:port`, `unix:/path`, and over snet
-        `snet://host:port`, `snet+tls://host:port` or `snet+unix:/path`. An IPv6 address is in
-        brackets: `[::1]:9010`.
+        `snet://host:port`, `snet+tls://host:port` or `snet+unix:/path`. By WebSocket
+        `ws://host:port/path` or `wss://host/path`; `snet+` may stand before them too. An IPv6
+        address is in brackets: `[::1]:9010`.
 
         Raises:
             ValueError: it is none of these.
         """
+        web = text.removeprefix("snet+")
+        if is_url(web):
+            url = Url.parse(web)
+            return cls(
+                url.host,
+                url.port,
+                tls=url.secure,
+                snet=None if web == text else SnetConfig(),
+                websocket=WebSocket(url.path),
+            )
         path = _PATH.fullmatch(text)
         if path is not None:
             return cls(path=path[2], snet=SnetConfig() if path[1] else None)
@@ -74,7 +90,7 @@ class Gateway:
         if parts is None or not 1 <= int(parts["port"]) <= 65535:
             raise ValueError(
                 f"{text!r} is not host:port, nor that behind tcp://, tls://, snet:// or "
-                "snet+tls://, nor unix:/path"
+                "snet+tls://, nor ws://host:port/path, wss://host/path or unix:/path"
             )
         host = parts["host"]
         if host.startswith("["):
@@ -88,11 +104,27 @@ class Gateway:
         return cls(host, int(parts["port"]), tls="tls" in layers, snet=snet)
 
     def __str__(self) -> str:
+        if self.websocket is not None:
+            return self._web_text()
         layers = [name for name, there in (("snet", self.snet), ("tls", self.tls)) if there]
         if self.path:
             return f"{'+'.join([*layers, 'unix'])}:{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'+'.join(layers) or 'tcp'}://{host}:{self.port}"
+
+    def _web_text(self) -> str:
+        # Not the query: it may be a token's place.
+        path, query, _ = self.websocket.path.partition("?")  # type: ignore[union-attr]
+        snet = "snet+" if self.snet else ""
+        scheme = "wss" if self.tls else "ws"
+        if self.path:
+            return f"{snet}{scheme}+unix:{self.path}"
+        return f"{snet}{scheme}://{self._host_header()}{path}{query and '?...'}"
+
+    def _host_header(self) -> str:
+        if self.path:
+            return "localhost"
+        return host_header(self.host, self.port, bool(self.tls))
 
     async def open(self, factory: Factory) -> asyncio.Protocol:
         """Connect one connection of the network, without snet.
@@ -119,6 +151,8 @@ class Gateway:
             task: Any = asyncio.current_task()
             if not late or (hasattr(task, "cancelling") and task.cancelling()):
                 raise
+        except NoWebSocket as error:
+            raise GatewayUnreachable(str(self), cause_of(error), error) from error
         except (OSError, UnicodeError) as error:  # no host name at all is a UnicodeError
             raise GatewayUnreachable(str(self), cause_of(error), error) from error
         finally:
@@ -128,6 +162,22 @@ class Gateway:
         )
 
     async def _open(self, loop: asyncio.AbstractEventLoop, factory: Factory) -> asyncio.Protocol:
+        if self.websocket is None:
+            return await self._open_below(loop, factory)
+        from fastway.aio.websocket import Stream
+
+        machine = ClientMachine(self.websocket, self._host_header())
+        stream = Stream(machine, factory, loop)
+        try:
+            await self._open_below(loop, lambda: stream)
+            return await stream.opened
+        except BaseException:
+            stream.abort()
+            raise
+
+    async def _open_below(
+        self, loop: asyncio.AbstractEventLoop, factory: Factory
+    ) -> asyncio.Protocol:
         context = ssl.create_default_context() if self.tls is True else self.tls or None
         name = (self.server_name or self.host) if context is not None else None
         if self.path:
@@ -189,7 +239,7 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._parts.clear()
-        dropped = exc is None or isinstance(exc, (ConnectionError, StreamLost))
+        dropped = exc is None or isinstance(exc, (ConnectionError, StreamLost, WebSocketClosed))
         self._link.lost(exc, dropped)
 
     def pause_writing(self) -> None:

@@ -10,16 +10,20 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import fastway
+from fastway.address import parse_address
 from fastway.cli.table import CLIENT_ADDR, CheckOptions, DemoOptions, RunOptions
 from fastway.config import Settings
-from fastway.config.settings import WebSocketPortSettings
+from fastway.config.settings import DirectPortSettings, WebSocketPortSettings
 from fastway.config.values import show_duration, show_size
 from fastway.errors import ConfigError, LocalError, StartError
 
 if TYPE_CHECKING:
+    from fastway.demo_page import DemoPage
     from fastway.service import GatewayService
 
 
@@ -80,12 +84,13 @@ def run_gateway(
 
 
 def demo(options: DemoOptions) -> int:
-    """`fastway demo`: a gateway and, behind it over TCP, the demo game server."""
+    """`fastway demo`: a gateway and, behind it over TCP, the demo game server; and its page."""
     from twisted.internet import reactor
 
     from fastway.demo import SERVER_ID, DemoServer
 
-    settings = options.settings
+    page = bind_page(options)
+    settings = options.settings if page is None else allow_page(options.settings, page)
 
     def check(service: GatewayService) -> None:
         if service.addresses["server"].host is None:
@@ -105,16 +110,56 @@ def demo(options: DemoOptions) -> int:
         server.startService()
         reactor.addSystemEventTrigger("before", "shutdown", server.stopService)
         clients = place(service, "client")
-        print(
+        chat = ""
+        if page is not None:
+            web = settings.websockets[0]
+            page.serve(reactor, near(service.ports[web.name].getHost())[1], web.path)
+            chat = f"chat with it in a browser, in two windows: {page.url}\n"
+        text = (
             f"\nfastway gateway: clients connect to {clients}, "
             f"game servers to {place(service, 'server')}\n"
             f"demo game server: id {SERVER_ID}, echo and a small chat room\n"
+            f"{chat}"
             f"talk to it from another terminal: {how_to_play(service, clients)}\n"
-            "Ctrl-C stops it\n",
-            flush=True,
+            "Ctrl-C stops it\n"
         )
+        # Not before the reactor catches signals: Ctrl-C would not be a clean stop.
+        reactor.callWhenRunning(partial(print, text, flush=True))
 
-    return run_gateway(settings, options.title, check, prepare)
+    try:
+        return run_gateway(settings, options.title, check, prepare)
+    finally:
+        if page is not None:
+            page.close()
+
+
+def bind_page(options: DemoOptions) -> DemoPage | None:
+    """The demo's page, where there is to be one; it is not served yet.
+
+    Raises:
+        ConfigError, StartError: not at that address.
+    """
+    from fastway.demo_page import DemoPage
+
+    text = options["page-addr"].strip()
+    webs = options.settings.websockets
+    if not text or not webs or webs[0].tls or parse_address("", webs[0].address).host is None:
+        return None
+    where = options.given["page-addr"].where if "page-addr" in options.given else "--page-addr"
+    address = parse_address(where, text)
+    if address.host is None:
+        raise ConfigError(where, "the page is served over plain HTTP: give host:port")
+    return DemoPage(address)
+
+
+def allow_page(settings: Settings, page: DemoPage) -> Settings:
+    """The same, and the page may connect. That `same` may is only the default: no page has the
+    port of the gateway."""
+    webs = [
+        replace(web, allowed=(*(one for one in web.allowed if one != "same"), *page.origins))
+        for web in settings.websockets
+    ]
+    return replace(settings, websockets=tuple(webs))
 
 
 def near(address: Any) -> tuple[str, int]:
@@ -206,18 +251,25 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
         text += f"; {count(port.max_links, 'connections')}"
         if port is settings.server:
             text += "; they prove a key" if settings.server.key else "; without a key"
-        name = f"{port.side}s"
+        name, packets = f"{port.side}s", f"{port.queue_packets} packets and "
         if isinstance(port, WebSocketPortSettings):
             text += f"; WebSocket, path {port.path}, for pages of {', '.join(port.allowed)}"
             name = "web pages"
+        if isinstance(port, DirectPortSettings):
+            text += f"; {port.direct.name}, to server {port.direct.server_id}"
+            name, packets = "direct", ""
         rows.append((name, text))
         rows.append(
             (
                 "",
-                f"each idle for {time(port.idle_timeout)}; {port.queue_packets} packets and "
+                f"each idle for {time(port.idle_timeout)}; {packets}"
                 f"{show_size(port.queue_bytes)} may wait for each",
             )
         )
+        if port.proxy_from:
+            listed = ", ".join(map(str, port.proxy_from))
+            others = "others come direct" if port.proxy_others == "direct" else "others may not"
+            rows.append(("", f"they come by {listed}, with a PROXY header; {others}"))
         rows += [("", f"TLS: {terms}") for terms in tls_terms(service, port.name)]
     limits = settings.limits
     rows.append(

@@ -19,6 +19,8 @@ from fastway.errors import ConfigError
 
 CLIENT_ADDR = "127.0.0.1:9010"
 SERVER_ADDR = "127.0.0.1:9020"
+WEB_ADDR = "127.0.0.1:9080"
+PAGE_ADDR = "127.0.0.1:9081"
 
 MAX_ID = 0xFFFFFFFF
 
@@ -27,7 +29,8 @@ GATEWAY = Option(
     CLIENT_ADDR,
     str,
     "address",
-    "the gateway's client port: host:port or an endpoint string",
+    "the gateway's client port: host:port, ws://host:port/path, wss://host/path, or an endpoint "
+    "string",
     short="g",
 )
 
@@ -42,10 +45,22 @@ class DemoOptions(GatewayOptions):
     defaults_here: ClassVar[Mapping[str, str]] = {
         "client-addr": CLIENT_ADDR,
         "server-addr": SERVER_ADDR,
+        "client-ws-addr": WEB_ADDR,
     }
+    table = (
+        *GatewayOptions.table,
+        Option(
+            "page-addr",
+            PAGE_ADDR,
+            str,
+            "address",
+            "where browsers get the page, host:port; empty = nowhere",
+            "The demo",
+        ),
+    )
     longdesc = (
         "Runs a gateway and, behind it, a game server with an echo and a small chat room. "
-        "fastway play, in another terminal, talks to it."
+        "fastway play, in another terminal, talks to it, and so does its page, in a browser."
     )
 
 
@@ -140,7 +155,8 @@ class EchoOptions(TableOptions):
             SERVER_ADDR,
             str,
             "address",
-            "a gateway's server port: host:port or an endpoint string; may be given several times",
+            "a gateway's server port: host:port, a ws:// or wss:// URL, or an endpoint string; "
+            "may be given several times",
             short="g",
             many=True,
         ),

@@ -37,7 +37,16 @@ from fastway.endpoint import (
     VirtualConnection,
     connect_client,
 )
-from fastway.errors import ConfigError, ConnectionEnded, EndpointEnded, FastwayError, LocalError
+from fastway.endpoint.connect import checked_gateway
+from fastway.errors import (
+    ConfigError,
+    ConnectionEnded,
+    EndpointEnded,
+    FastwayError,
+    LocalError,
+    NoWebSocket,
+)
+from fastway.websocket.client import is_url
 
 QUIET = 1.0
 """Seconds without an answer after which the end of the input ends `fastway client`."""
@@ -124,14 +133,22 @@ class ToolError(LocalError):
 
 
 def gateway_endpoint(reactor: Any, option: str, text: str) -> IStreamClientEndpoint:
-    """The client endpoint of a gateway: `host:port` or a Twisted endpoint string.
+    """The client endpoint of a gateway: `host:port`, the URL of a WebSocket, or a Twisted endpoint
+    string.
 
     Args:
         option: As the operator wrote it.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: it is none of them.
     """
+    if is_url(text):
+        try:
+            return checked_gateway(text, reactor)
+        except ValueError as error:
+            raise ConfigError(option, str(error)) from None
+        except Exception as error:  # TLS is not all there
+            raise ConfigError(option, string_problem(text, error)) from None
     host, colon, port = text.rpartition(":")
     if colon and port.isdecimal() and int(port) <= 65535 and (":" not in host or host[:1] == "["):
         host = (host.strip("[]") or "127.0.0.1").replace(":", r"\:")
@@ -154,10 +171,13 @@ async def reach(reactor: Any, gateway: str, config: EndpointConfig) -> GatewayCo
     endpoint = gateway_endpoint(reactor, "--gateway", gateway)
     try:
         return await connect_client(endpoint, config, reactor)
-    except (FastwayError, CancelledError):
-        raise
+    except (FastwayError, CancelledError) as error:
+        if not isinstance(error, NoWebSocket):
+            raise
+        problem = cause_of(error)
     except Exception as error:  # what the endpoint likes to fail with
-        raise ToolError(f"cannot reach the gateway {gateway}: {cause_of(error)}") from None
+        problem = cause_of(error)
+    raise ToolError(f"cannot reach the gateway {gateway}: {problem}")
 
 
 def say(text: str) -> None:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from fastway.config.memory import memory_size
-from fastway.config.table import BY_NAME
-from fastway.config.values import Share, show_size
+from fastway.config.table import BY_NAME, COUNT
+from fastway.config.values import DirectPort, Share, show_size
 from fastway.errors import ConfigError
-from fastway.websocket import Network
+from fastway.networks import Networks
 
 AnySection = TypeVar("AnySection", bound="Section")
 
@@ -162,6 +162,8 @@ class PortSettings(Section):
         write_timeout: 0: for ever.
         snet: How it speaks snet; None: it does not.
         tls: How it speaks TLS, outside of snet; None: it does not, or its address has it.
+        proxy_from: Who must send a PROXY header before all that; empty: none is read.
+        proxy_others: What becomes of everybody else.
     """
 
     side: Literal["client", "server"]
@@ -174,6 +176,8 @@ class PortSettings(Section):
     write_timeout: float = of("write-timeout")
     queue_packets: int = of("{side}-send-chan-size")
     queue_bytes: int = of("{side}-send-buffer")
+    proxy_from: Networks = of("{side}-proxy-from")
+    proxy_others: Literal["refuse", "direct"] = of("{side}-proxy-others")
     snet: SnetSettings | None
     tls: TlsSettings | None
 
@@ -198,7 +202,7 @@ class WebSocketPortSettings(PortSettings):
     number: int
     path: str = of("client-ws-path")
     allowed: tuple[str, ...] = of("client-ws-origins")
-    proxies: tuple[Network, ...] = of("trusted-proxies")
+    proxies: Networks = of("trusted-proxies")
 
     @property
     def name(self) -> str:
@@ -210,6 +214,27 @@ class SecureWebSocketPortSettings(WebSocketPortSettings):
     """The same inside TLS."""
 
     address: str = of("client-wss-addr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectPortSettings(PortSettings):
+    """A client port whose connections know no packets, and lead to one game server."""
+
+    direct: DirectPort = field(metadata={"option": "direct"})
+    address: str = field()
+    queue_packets: int = COUNT
+    queue_bytes: int = of("direct-send-buffer")
+
+    @property
+    def name(self) -> str:
+        return f"direct {self.direct.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectWebSocketPortSettings(DirectPortSettings, WebSocketPortSettings):
+    """The same of web pages' connections."""
+
+    number: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -339,6 +364,7 @@ class Settings:
     client: PortSettings
     server: ServerPortSettings
     websockets: tuple[WebSocketPortSettings, ...]
+    direct: tuple[DirectPortSettings, ...]
     limits: LimitSettings
     relay: RelaySettings
     pool: PoolSettings
@@ -348,7 +374,7 @@ class Settings:
     @property
     def ports(self) -> tuple[PortSettings, ...]:
         """All ports, in the order in which they are opened."""
-        return self.client, self.server, *self.websockets
+        return self.client, self.server, *self.websockets, *self.direct
 
 
 def make_settings(values: Values) -> Settings:
@@ -373,6 +399,7 @@ def make_settings(values: Values) -> Settings:
         client=client,
         server=server,
         websockets=tuple(_make_websockets(values, client.tls)),
+        direct=tuple(_make_direct(values, port, client.tls) for port in values.values["direct"]),
         limits=_make(LimitSettings, values, memory_limit=limit, memory_share=share),
         relay=_make(RelaySettings, values),
         pool=pool,
@@ -382,7 +409,16 @@ def make_settings(values: Values) -> Settings:
 
 
 def _layers(values: Values, side: str) -> dict[str, Any]:
-    """What a port speaks around its packets."""
+    """What a port speaks around its packets.
+
+    Raises:
+        ConfigError: two options of it do not go together.
+    """
+    others = f"{side}-proxy-others"
+    if not values.values[f"{side}-proxy-from"] and values.values[others] != "refuse":
+        raise ConfigError(
+            values.where(others), f"there are no others without --{side}-proxy-from; give that too"
+        )
     return {"snet": _make_snet(values, side), "tls": _make_tls(values, side)}
 
 
@@ -441,7 +477,7 @@ def _make_websockets(values: Values, tls: TlsSettings | None) -> tuple[WebSocket
         (WebSocketPortSettings, address, None) for address in values.values["client-ws-addr"]
     ]
     wanted += [(SecureWebSocketPortSettings, address, tls) for address in secure]
-    if not wanted:
+    if not (wanted or any(port.ws for port in values.values["direct"])):
         _check_no_websocket(values)
     return tuple(
         _make(kind, values, "client", address=address, number=number, snet=None, tls=around)
@@ -459,6 +495,29 @@ def _check_no_websocket(values: Values) -> None:
                 "nothing speaks WebSocket without --client-ws-addr or --client-wss-addr; "
                 "give one of them",
             )
+
+
+def _make_direct(
+    values: Values, direct: DirectPort, tls: TlsSettings | None
+) -> DirectPortSettings:
+    """A direct port. Of a stream only the bytes are bounded that wait."""
+    where = f"{values.where('direct')}: {direct.name}"
+    if direct.tls and tls is None:
+        raise ConfigError(
+            where,
+            "there is no TLS without a certificate; "
+            "give --client-tls-cert or --client-tls-dir too",
+        )
+    port = _make(
+        DirectWebSocketPortSettings if direct.ws else DirectPortSettings,
+        values,
+        "client",
+        address=direct.address,
+        snet=None,
+        tls=tls if direct.tls else None,
+        direct=direct,
+    )
+    return dataclasses.replace(port, origins={**port.origins, "address": where})
 
 
 def _memory_limit(values: Values) -> tuple[float | None, int]:

@@ -373,6 +373,10 @@ class GatewayOptions(TableOptions):
         given = {name: Given(f"--{name}", text) for name, text in self.defaults_here.items()}
         given.update(from_file(self.file) if self.file else {})
         given.update(from_environment(self.environment))
+        for option in self.table:
+            if option.many and option.name in line:
+                texts = [one.text for one in self.lists[option.name]]
+                line[option.name] = Given(line[option.name].where, ",".join(texts))
         given.update(line)
         self.given = given
         values = Values(given)

@@ -16,6 +16,7 @@ from fastway.config.values import (
     one_of,
     parse_addresses,
     parse_bool,
+    parse_direct,
     parse_networks,
     parse_origins,
     parse_path,
@@ -44,7 +45,7 @@ class Option:
         topic: The heading under which help lists it.
         short: A letter that is another name of it.
         words: All that it may be, if that can be listed.
-        many: It may be given several times.
+        many: It may be given several times; a gateway's are put together with commas.
     """
 
     name: str
@@ -338,6 +339,27 @@ def _tls() -> Iterator[Option]:
     )
 
 
+def _proxies() -> Iterator[Option]:
+    topic = "Proxies: PROXY headers tell who is behind one (docs/edge.md)"
+    for side in ("client", "server"):
+        yield Option(
+            f"{side}-proxy-from",
+            "",
+            parse_networks,
+            "list of networks",
+            f"networks (or unix) of the proxies that must send a PROXY header to {side} ports; "
+            "empty = none is read",
+            topic,
+        )
+        yield choice(
+            f"{side}-proxy-others",
+            "refuse",
+            ("refuse", "direct"),
+            f"who comes to {side} ports from elsewhere is refused, or needs no header",
+            topic,
+        )
+
+
 def _websocket() -> Iterator[Option]:
     topic = "WebSocket: clients that are web pages (docs/websocket.md)"
     yield Option(
@@ -374,6 +396,28 @@ def _websocket() -> Iterator[Option]:
         parse_networks,
         "list of networks",
         "networks (or unix) of the HTTP proxies whose X-Forwarded-For is believed",
+        topic,
+    )
+
+
+def _direct() -> Iterator[Option]:
+    topic = "Direct ports: clients that speak another protocol (docs/edge.md)"
+    yield Option(
+        "direct",
+        "",
+        parse_direct,
+        "list of ports",
+        "NAME=ADDRESS->SERVER_ID, any number of them: what connects there is dialled to that "
+        "server, and its bytes travel as messages; tls+, ws+ or wss+ before ADDRESS",
+        topic,
+        many=True,
+    )
+    yield Option(
+        "direct-send-buffer",
+        "64M",
+        size(1, BYTES),
+        "size",
+        "bytes that may wait for one connection of a direct port",
         topic,
     )
 
@@ -460,6 +504,8 @@ OPTIONS: list[Option] = [
     *_snet(),
     *_tls(),
     *_websocket(),
+    *_proxies(),
+    *_direct(),
     *_pool(),
     *_files(),
     *_log(),

@@ -11,9 +11,11 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from fastway.websocket import Network, origin_of
+from fastway.networks import Network, Networks
+from fastway.websocket import origin_of
+from fastway.wire import MAX_ID
 
 _SIZE = re.compile(r"(\d+)\s*([KMG]?)i?B?", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
@@ -25,6 +27,9 @@ _FALSE = ("false", "no", "off", "0")
 
 TEN_YEARS = 10 * 365 * 24 * 3600.0
 """Seconds of the longest duration that any option takes."""
+
+MOST_DIRECT = 200
+"""Direct ports of one gateway; the native core knows 256 ports."""
 
 Parser = Callable[[str], Any]
 
@@ -169,6 +174,68 @@ def parse_addresses(text: str) -> tuple[str, ...]:
     return tuple(text.replace(",", " ").split())
 
 
+class DirectPort(NamedTuple):
+    """A port whose connections are dialled to one game server.
+
+    Attributes:
+        name: What the operator calls it.
+        address: Where it listens.
+        server_id: Whom its connections reach.
+        tls: They speak TLS.
+        ws: They speak WebSocket.
+    """
+
+    name: str
+    address: str
+    server_id: int
+    tls: bool = False
+    ws: bool = False
+
+
+def parse_direct(text: str) -> tuple[DirectPort, ...]:
+    """Direct ports: `web=:8080->7`, `admin=tls+127.0.0.1:8443->8`; several with commas between.
+
+    Raises:
+        ValueError: one is none, or two have the same name.
+    """
+    found: list[DirectPort] = []
+    for word in text.split(","):
+        word = word.strip()
+        if not word:
+            continue
+        name, equals, rest = word.partition("=")
+        where, arrow, number = rest.rpartition("->")
+        if not (equals and arrow):
+            raise ValueError(
+                f"{quoted(word)} is no direct port: give NAME=ADDRESS->SERVER_ID, as web=:8080->7"
+            )
+        name = name.strip()
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", name):
+            raise ValueError(
+                f"{quoted(name)} is no name of a port: give up to 32 letters, digits, - and _"
+            )
+        if any(name == other.name for other in found):
+            raise ValueError(f"two ports are called {name}; give each a name of its own")
+        number = number.strip()
+        if not re.fullmatch(r"\d{1,10}", number, re.ASCII) or int(number) > MAX_ID:
+            raise ValueError(
+                f"{name}: {quoted(number)} is no server id: it is a number from 0 to {MAX_ID}"
+            )
+        way, plus, address = where.strip().partition("+")
+        if not plus:
+            way, address = "", way
+        elif way not in ("tls", "ws", "wss"):
+            raise ValueError(
+                f"{name}: {quoted(way)} is nothing that a direct port speaks: give tls+, ws+, "
+                "wss+, or nothing for TCP"
+            )
+        tls, ws = way in ("tls", "wss"), way in ("ws", "wss")
+        if len(found) == MOST_DIRECT:
+            raise ValueError(f"there are too many: give up to {MOST_DIRECT}")
+        found.append(DirectPort(name, address.strip(), int(number), tls, ws))
+    return tuple(found)
+
+
 def parse_origins(text: str) -> tuple[str, ...]:
     """Origins of web pages, in lower case: `https://game.example`, `same`, `null`, or `*`.
 
@@ -189,7 +256,7 @@ def parse_origins(text: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def parse_networks(text: str) -> tuple[Network, ...]:
+def parse_networks(text: str) -> Networks:
     """Addresses and networks, and `unix`: `10.0.0.0/8, ::1, unix`.
 
     Raises:
@@ -203,7 +270,7 @@ def parse_networks(text: str) -> tuple[Network, ...]:
             raise ValueError(
                 f"{quoted(word)} is no network: give a list such as 10.0.0.0/8, ::1, unix"
             ) from None
-    return tuple(found)
+    return Networks(tuple(found))
 
 
 @dataclass(frozen=True)

@@ -73,21 +73,22 @@ class GatewayClient(Service):
     Virtual connections end with the gateway that they run over: dial anew.
 
     Args:
-        gateways: Twisted client endpoints of the gateways' client ports.
+        gateways: Twisted client endpoints of the gateways' client ports, or their URLs as
+            `connect_client` takes them.
         backoff: Failures over the whole list since the last steady connection -> seconds.
     """
 
     def __init__(
         self,
-        gateways: Iterable[IStreamClientEndpoint],
+        gateways: Iterable[IStreamClientEndpoint | str],
         config: EndpointConfig | None = None,
         clock: IReactorTime | None = None,
         backoff: Backoff | None = None,
     ) -> None:
         if isinstance(gateways, str):
             raise TypeError(f"gateways is a list of them, not {gateways!r}")
-        self.any_of = AnyOf(map(checked_gateway, gateways))
         self._clock = the_reactor() if clock is None else clock
+        self.any_of = AnyOf(checked_gateway(gateway, self._clock) for gateway in gateways)
         loop = TwistedLoop(self._clock)
         self._changes = Waiters(loop)
         self._ended: Exception = LocalError("the client is not started")

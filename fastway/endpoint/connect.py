@@ -1,7 +1,8 @@
 """Connecting to a gateway with Twisted.
 
 Rule: `Wire` is the protocol that a reactor knows; it tells a link what happens and lets it write.
-What connects is any client endpoint of Twisted: TCP, TLS, a unix socket, snet around one of them.
+What connects is any client endpoint of Twisted: TCP, TLS, a unix socket, snet around one of them,
+a WebSocket; or the URL of a WebSocket.
 """
 
 from __future__ import annotations
@@ -27,9 +28,16 @@ from fastway.endpoint.config import EndpointConfig
 from fastway.endpoint.connection import GatewayConnection
 from fastway.endpoint.core import EndpointCore, checked_key, checked_server_id
 from fastway.endpoint.reactor import the_reactor
-from fastway.errors import EndpointEnded, NoTls, StreamLost, UnnamedCertificate
+from fastway.errors import (
+    EndpointEnded,
+    NoTls,
+    StreamLost,
+    UnnamedCertificate,
+    WebSocketClosed,
+)
 from fastway.snet.interfaces import IResumableProtocol, IResumableTransport
 from fastway.verify import names_nobody
+from fastway.websocket.client import Url, is_url
 
 
 @implementer(IPushProducer, IResumableProtocol, IHandshakeListener)
@@ -74,7 +82,7 @@ class Wire(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         orderly = reason.check(ConnectionDone) is not None
-        dropped = orderly or reason.check(ConnectionClosed, StreamLost) is not None
+        dropped = orderly or bool(reason.check(ConnectionClosed, StreamLost, WebSocketClosed))
         if dropped and not self._secured and ISSLTransport.providedBy(self.transport):
             # It says nothing of a key that was never sent.
             self._link.lost(NoTls(), False)
@@ -169,7 +177,7 @@ class GatewayFactory(Factory):
 
 
 def connect_client(
-    gateway: IStreamClientEndpoint,
+    gateway: IStreamClientEndpoint | str,
     config: EndpointConfig | None = None,
     clock: IReactorTime | None = None,
     made: Callable[[GatewayConnection], None] | None = None,
@@ -177,7 +185,8 @@ def connect_client(
     """Connect to a gateway's client port.
 
     Args:
-        gateway: Any Twisted client endpoint: TCP, TLS, a unix socket.
+        gateway: Any Twisted client endpoint: TCP, TLS, a unix socket; or `ws://host:port/path`,
+            or `wss://host/path`.
         made: Called with the connection before anything happens on it.
 
     Returns:
@@ -187,7 +196,7 @@ def connect_client(
 
 
 def connect_server(
-    gateway: IStreamClientEndpoint,
+    gateway: IStreamClientEndpoint | str,
     server_id: int,
     key: bytes | str = b"",
     config: EndpointConfig | None = None,
@@ -197,6 +206,7 @@ def connect_server(
     """Connect to a gateway's server port and log in.
 
     Args:
+        gateway: As `connect_client`'s.
         made: Called with the connection before anything happens on it.
 
     Returns:
@@ -207,20 +217,31 @@ def connect_server(
 
 
 def _connect(
-    gateway: IStreamClientEndpoint, factory: GatewayFactory
+    gateway: IStreamClientEndpoint | str, factory: GatewayFactory
 ) -> Deferred[GatewayConnection]:
-    connecting = cast("Deferred[Wire]", checked_gateway(gateway).connect(factory))
+    endpoint = checked_gateway(gateway, factory.clock)
+    connecting = cast("Deferred[Wire]", endpoint.connect(factory))
     return connecting.addCallback(lambda wire: wire.gateway.when_up())
 
 
-def checked_gateway(gateway: IStreamClientEndpoint) -> IStreamClientEndpoint:
+def checked_gateway(
+    gateway: IStreamClientEndpoint | str, clock: IReactorTime
+) -> IStreamClientEndpoint:
     """
+    Args:
+        clock: The reactor.
+
     Raises:
-        TypeError: it is text, which is a gateway with asyncio.
+        TypeError: it is text that is no URL of a WebSocket: with asyncio that may be a gateway.
+        ValueError: it is such a URL, and wrong.
     """
-    if isinstance(gateway, str):
-        raise TypeError(
-            f"a gateway is a client endpoint, such as clientFromString(reactor, "
-            f'"tcp:HOST:PORT"), not {gateway!r}'
-        )
-    return gateway
+    if not isinstance(gateway, str):
+        return gateway
+    if is_url(gateway):
+        from fastway.websocket.url import UrlEndpoint
+
+        return UrlEndpoint(clock, Url.parse(gateway))
+    raise TypeError(
+        f"a gateway is a client endpoint, such as clientFromString(reactor, "
+        f'"tcp:HOST:PORT"), or ws://host:port/path, not {gateway!r}'
+    )

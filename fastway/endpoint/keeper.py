@@ -13,7 +13,13 @@ from fastway.causes import cause_of
 from fastway.endpoint.accept import Acceptor
 from fastway.endpoint.channel import Channel
 from fastway.endpoint.face import Face
-from fastway.errors import EndpointEnded, GatewayDown, LocalError
+from fastway.errors import (
+    EndpointEnded,
+    GatewayDown,
+    GatewayUnreachable,
+    LocalError,
+    WebSocketRefused,
+)
 from fastway.reconnect import Backoff, Reconnect, growing
 from fastway.waiting import Loop, Waiters, sleeping
 
@@ -149,7 +155,7 @@ class Keeper(Generic[G]):
                 self.problem = error
                 self._loop.log_warn(f"gateway {self._name}: {cause_of(error)}")
                 self._changed()
-            return self._reconnect.failed()
+            return self._reconnect.failed() + _asked_to_wait(error)
         if self._run is not run:  # stopped in the turn in which it came
             gateway.link.shut()
             return 0.0
@@ -171,6 +177,13 @@ class Keeper(Generic[G]):
             self._loop.log_info(f"gateway {self._name} is down: {reason}")
             gateway.link.shut()
             self._changed()
+
+
+def _asked_to_wait(error: Exception) -> float:
+    """Seconds that a gateway asked for by HTTP, as far as that is heard."""
+    refused = error.cause if isinstance(error, GatewayUnreachable) else error
+    wait = refused.retry_after if isinstance(refused, WebSocketRefused) else None
+    return min(wait or 0, MAX_DELAY)
 
 
 class Gateways(Acceptor[C], Generic[C, G]):

@@ -35,6 +35,7 @@ from fastway.endpoint.core import (
 from fastway.endpoint.heartbeat import Heartbeat
 from fastway.endpoint.unread import Unread
 from fastway.errors import (
+    NO_CLOSE,
     ConnectionEnded,
     DialRefused,
     DialTimeout,
@@ -47,6 +48,7 @@ from fastway.errors import (
     PingTimeout,
     SendQueueFull,
     StreamLost,
+    WebSocketClosed,
 )
 from fastway.waiting import Loop, Timer, Waiters
 
@@ -201,10 +203,14 @@ class Link:
         if error is not None:
             self._broke_protocol(error)
         elif not self.up and dropped:
-            problem = "is the key right, and the id free?"
+            told = isinstance(cause, WebSocketClosed) and cause.text
+            problem = str(cause) if told else "is the key right, and the id free?"
             self.end(LoginFailed(f"the gateway did not take the login: {problem}"))
         elif cause is None:
             self.end(EndpointEnded(f"closed by the gateway{self._bye}"))
+        elif isinstance(cause, WebSocketClosed) and cause.code != NO_CLOSE:
+            bye = self._bye or f": {cause}"
+            self.end(EndpointEnded(f"closed by the gateway{bye}", cause))
         else:
             if isinstance(cause, StreamLost):
                 self._network(NetworkLost(cause))

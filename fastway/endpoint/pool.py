@@ -23,7 +23,8 @@ class GatewayPool(Service, Taking, Gateways[VirtualConnection[Any], GatewayConne
     """One game server's connections to every gateway.
 
     Args:
-        gateways: name -> Twisted client endpoint of a gateway's server port.
+        gateways: name -> Twisted client endpoint of a gateway's server port, or its URL as
+            `connect_server` takes it.
         server_id: This game server's id, the same at all gateways.
         key: The server key; text is UTF-8.
         config: How each connection behaves.
@@ -33,7 +34,7 @@ class GatewayPool(Service, Taking, Gateways[VirtualConnection[Any], GatewayConne
 
     def __init__(
         self,
-        gateways: Mapping[str, IStreamClientEndpoint],
+        gateways: Mapping[str, IStreamClientEndpoint | str],
         server_id: int,
         key: bytes | str = b"",
         config: EndpointConfig | None = None,
@@ -78,8 +79,8 @@ class GatewayPool(Service, Taking, Gateways[VirtualConnection[Any], GatewayConne
         super().stopService()
         return DeferredList(self.leave())
 
-    def checked(self, gateway: IStreamClientEndpoint) -> IStreamClientEndpoint:
-        return checked_gateway(gateway)
+    def checked(self, gateway: IStreamClientEndpoint | str) -> IStreamClientEndpoint:
+        return checked_gateway(gateway, self._clock)
 
     def connect_to(
         self,

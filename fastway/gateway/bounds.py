@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastway.websocket import MAX_FRAME
-from fastway.wire import MAX_PACKET
+from fastway.wire import MAX_PACKET, MIN_LENGTH
 
 TURN_SECONDS = 0.004
 """Seconds that the native core reads and forwards before the reactor goes on with other work."""
@@ -90,6 +90,11 @@ class PortConfig:
     queue_bytes: int = 4 * 1024 * 1024
     write_timeout: float = 30.0
     max_handshakes: int = MAX_HANDSHAKES
+
+    @property
+    def piece(self) -> int:
+        """Bytes of a message that is made of a stream, at most."""
+        return max(1, min(self.read_size, self.max_packet - MIN_LENGTH))
 
     @property
     def frame_limit(self) -> int:

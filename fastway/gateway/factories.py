@@ -15,11 +15,13 @@ from zope.interface import implementer
 from fastway.address import address_name
 from fastway.errors import Reason
 from fastway.gateway.bounds import PortConfig, server_port_config
-from fastway.gateway.facts import Facts, facts_of
+from fastway.gateway.direct import DirectLink
+from fastway.gateway.facts import Direct, Facts, facts_of
 from fastway.gateway.identities import Identities
 from fastway.gateway.lane import End, Lane
 from fastway.gateway.link import ClientLink, GatewayLink, ServerLink
 from fastway.gateway.preface import KeyHandshake, PrefaceFactory
+from fastway.gateway.proxied import Proxies
 from fastway.gateway.service import RouterService
 from fastway.gateway.stream import StreamLane
 from fastway.logs import make_logger
@@ -45,7 +47,9 @@ class GatewayFactory(Factory):
         prefaces: What comes before its links may talk, in that order.
 
     Attributes:
+        proxies: Who must send a PROXY header before all that; None: nobody may.
         side: Whose port it is.
+        direct: Where its connections lead, if they know no packets (`leads_to`).
         holds: Over its bounds a link holds those who send to it; otherwise it is lost.
         link: What its links are.
         links: Connections that are open, those at their prefaces included.
@@ -66,7 +70,9 @@ class GatewayFactory(Factory):
         self.service = service
         self.config = config
         self.prefaces = prefaces
+        self.proxies: Proxies | None = None
         self.quiet = service.quiet
+        self.direct: Direct | None = None
         self.links = 0
         self.handshakes: dict[GatewayLink, None] = {}
 
@@ -80,7 +86,7 @@ class GatewayFactory(Factory):
 
     def admits(self, addr: IAddress | None) -> bool:
         """There is room for one more; then it counts, until its link is gone."""
-        if self.service.stopping:
+        if self.service.stopping or not self.trusts(addr):
             return False
         if self.full:
             self.turn_away(
@@ -93,7 +99,16 @@ class GatewayFactory(Factory):
         self.links += 1
         return True
 
-    def turn_away(self, reason: Reason, addr: IAddress | None, problem: str, limit: int) -> None:
+    def trusts(self, addr: IAddress | None) -> bool:
+        """A port behind proxies takes nobody else, if it is so."""
+        if self.proxies is None or not self.proxies.refuses(addr):
+            return True
+        self.turn_away(Reason.PROXY_UNTRUSTED, addr, self.proxies.problem)
+        return False
+
+    def turn_away(
+        self, reason: Reason, addr: IAddress | None, problem: str, limit: int | None = None
+    ) -> None:
         """Count and log a connection that is closed at once."""
         self.service.turned_away += 1
         self.service.router.stats.turned_away[reason] += 1
@@ -101,11 +116,12 @@ class GatewayFactory(Factory):
             log,
             f"{self.side.value} turned away",
             "?" if addr is None else getattr(addr, "host", ""),
-            "{side} ? {addr} turned away: {problem} {limit}",
+            "{side} ? {addr} turned away: {problem}" + ("" if limit is None else " {limit}"),
             side=self.side.value,
             addr="?" if addr is None else address_name(addr),
             problem=problem,
             limit=limit,
+            reason_code=reason.code,
         )
 
     def connected(self, lane: Lane, addr: IAddress | None, transport: str) -> None:
@@ -117,7 +133,13 @@ class GatewayFactory(Factory):
             return
         link = self.link(self, lane, facts_of(addr, transport))
         cast(Any, lane).link = link
-        link.begin()
+        link.begin((*self._header_of(addr), *lane.prefaces, *self.prefaces))
+
+    def _header_of(self, addr: IAddress | None) -> tuple[PrefaceFactory, ...]:
+        """A PROXY header, if who comes from there must send one: before TLS and all else."""
+        if self.proxies is None or not self.proxies.awaits(addr):
+            return ()
+        return (self.proxies.preface,)
 
     def refuses(self, facts: Facts) -> str:
         """Why who is so may not come in; empty: it may."""
@@ -149,6 +171,11 @@ class ClientFactory(GatewayFactory):
 
     def __init__(self, service: RouterService, config: PortConfig | None = None) -> None:
         super().__init__(service, PortConfig() if config is None else config)
+
+    def leads_to(self, name: str, server_id: int) -> None:
+        """Make it a direct port: its connections know no packets, and lead to that server."""
+        self.direct = Direct(name, server_id)
+        self.link = DirectLink
 
 
 class ServerFactory(GatewayFactory):

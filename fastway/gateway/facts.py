@@ -7,11 +7,25 @@ address of a stream that came back over another connection, and that is a new ob
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from twisted.internet.interfaces import IAddress
+from zope.interface import implementer
 
 from fastway.address import address_name
+
+
+class Direct(NamedTuple):
+    """Where the connections of a direct port lead.
+
+    Attributes:
+        name: What the operator calls it.
+        server_id: The game server that is dialled for each.
+    """
+
+    name: str
+    server_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +35,17 @@ class Facts:
     Attributes:
         name: The peer's address as operators write it: `host:port`, `[v6]:port`, a socket's path.
         transport: What carries it: tcp, tls, unix, ws, wss, and `snet+` or `ws+` before it where
-            streams survive or WebSocket runs over another.
+            streams survive or WebSocket runs over another, `direct+` where its bytes are no
+            packets.
         via: The address of the proxy that it came through; empty without one.
         tls: The TLS version, as OpenSSL names it; empty without TLS.
         sni: The host name that a TLS client asked for.
         identity: Whom its certificate names, which was verified; empty: nobody.
         sha256: The fingerprint of that certificate, in hex; empty: it showed none.
         server_id: The id that a server proved to bring; None for clients.
+        probe: A proxy speaks for itself, as its health checks do: the address is its own, limits
+            by address do not hold, and that it goes is worth no line.
+        port: The name of the direct port that it came in by; empty: it is none.
     """
 
     name: str
@@ -38,6 +56,8 @@ class Facts:
     identity: str = ""
     sha256: str = ""
     server_id: int | None = None
+    probe: bool = False
+    port: str = ""
 
     @property
     def host(self) -> str:
@@ -56,6 +76,33 @@ class Facts:
         return {name: value for name, value in told.items() if value}
 
 
+@implementer(IAddress)
+@dataclass(frozen=True, slots=True)
+class ToldAddress:
+    """The address of a connection whose proxy told whom it is from, and all else that it told.
+
+    It passes through the layers of a port as any address, so that what is inside of them knows.
+    """
+
+    facts: Facts
+
+    @property
+    def text(self) -> str:
+        """As `address_name` gives it."""
+        return self.facts.name
+
+    @property
+    def host(self) -> str:
+        return self.facts.host
+
+    @property
+    def probe(self) -> bool:
+        """The proxy speaks for itself."""
+        return self.facts.probe
+
+
 def facts_of(address: IAddress | None, transport: str = "tcp") -> Facts:
     """The facts that a new connection's address tells."""
+    if isinstance(address, ToldAddress):
+        return replace(address.facts, transport=transport)
     return Facts("?" if address is None else address_name(address), transport)

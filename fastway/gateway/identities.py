@@ -46,7 +46,12 @@ def secured(transport: object) -> dict[str, str]:
         return secured(getattr(cast(Any, transport).carrier, "transport", None))
     if not ISSLTransport.providedBy(transport):
         return {}
-    connection = cast(Any, transport).getHandle()
+    return told_by(cast(Any, transport).getHandle())
+
+
+def told_by(connection: Any) -> dict[str, str]:
+    """What a TLS connection of OpenSSL tells once its handshake is over, as attributes of
+    `Facts`."""
     told = {"tls": str(connection.get_protocol_version_name())}
     sni = connection.get_servername()
     if sni:

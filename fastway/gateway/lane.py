@@ -9,6 +9,7 @@ A lane is made un-started: what comes are bytes, for the prefaces. After `start`
 
 from __future__ import annotations
 
+import socket
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
@@ -194,6 +195,13 @@ class Waiter(Protocol):
         """It has it."""
 
 
+class Turned(Protocol):
+    """A link that has something to do at the end of a batch, when the router may be called."""
+
+    def catch_up(self) -> None:
+        """Do it."""
+
+
 class LanePort(Protocol):
     """What a lane needs of its port (`factories.GatewayFactory`).
 
@@ -231,7 +239,19 @@ class Lane(Protocol):
 
     @property
     def securing(self) -> bool:
-        """Asked when it is connected: a TLS handshake is under way, whose end it reports."""
+        """Asked when it is connected: a TLS handshake is under way, whose end it reports; or it is
+        that of `prefaces`."""
+
+    @property
+    def prefaces(self) -> tuple[Any, ...]:
+        """What comes before those of its port: TLS, where it does not speak that by itself."""
+
+    def secure(self, connection: Any, data: bytes) -> None:
+        """Take over TLS from its preface: seal what is sent from now on, open what comes.
+
+        Args:
+            data: What came behind the handshake, not opened.
+        """
 
     @property
     def descriptor(self) -> int:
@@ -243,6 +263,16 @@ class Lane(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send bytes before it is started."""
+
+    def wait(self) -> None:
+        """Read nothing before `start`."""
+
+    def direct(self, conn_id: int) -> None:
+        """Before `start`: its peer knows no packets. What comes after it is messages over that
+        virtual connection, one for each read; of what is sent to it only the messages are written,
+        bare, one behind the other. Empty ones are nothing. It is idle when it neither said nor
+        took anything.
+        """
 
     def start(self, data: bytes, framing: Framing | None = None) -> None:
         """From now on what comes is packets; `data` came already.
@@ -277,6 +307,13 @@ class Lane(Protocol):
 
     def counts(self) -> Counts:
         """What it has counted; stays when it is gone."""
+
+    def socket(self) -> socket.socket:
+        """A duplicate of its socket, the caller's to close.
+
+        Raises:
+            OSError: the connection is gone, or its transport has no socket.
+        """
 
 
 class Share:

@@ -9,7 +9,7 @@ to LINGER seconds to take what is on its way -> gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
@@ -26,8 +26,8 @@ from fastway.errors import (
     StreamLost,
 )
 from fastway.gateway.bounds import LINGER, PortConfig
-from fastway.gateway.facts import Facts, facts_of
-from fastway.gateway.lane import Counts, End, Framing, Lane
+from fastway.gateway.facts import Direct, Facts, facts_of
+from fastway.gateway.lane import Counts, End, Framing, Lane, Turned
 from fastway.gateway.preface import SECURE_TIMEOUT, TIMEOUT, Chain, PrefaceFactory
 from fastway.logs import Throttle, make_logger
 from fastway.router import IdConflict, Link, Router, Side
@@ -37,7 +37,8 @@ from fastway.wire import MIN_LENGTH, Run
 log = make_logger("fastway.gateway")
 
 SILENT = (Reason.PEER_CLOSED, Reason.CONNECTION_LOST)
-"""Ends that are worth no line where nothing ever came: the health checks of a proxy."""
+"""Ends that are worth no line where nothing ever came, or a proxy spoke for itself: its health
+checks."""
 
 
 _CONFLICT = {
@@ -52,10 +53,14 @@ class LinkService(Protocol):
 
     Attributes:
         connected: Links that are not gone.
+        turned: Links that have something to do at the end of the batch.
+        stopping: The gateway stops.
     """
 
     router: Router
     wheel: Wheel
+    turned: list[Turned]
+    stopping: bool
 
     @property
     def connected(self) -> set[GatewayLink]: ...
@@ -72,13 +77,15 @@ class LinkPort(Protocol):
 
     Attributes:
         side: Whose port it is.
-        prefaces: What comes before a link may talk.
+        prefaces: What comes before a link may talk, behind what its proxy says.
         quiet: For lines that strangers can cause.
         links: Connections that are open.
         handshakes: Those of them that are at their prefaces.
+        direct: Where its connections lead, if they know no packets.
     """
 
     side: Side
+    direct: Direct | None
     config: PortConfig
     prefaces: tuple[PrefaceFactory, ...]
     quiet: Throttle
@@ -142,27 +149,36 @@ class GatewayLink(Link):
         counts = self.lane.counts()
         return counts._replace(packets_in=counts.packets_in + self.routed)
 
-    def begin(self) -> None:
+    def begin(self, prefaces: Sequence[PrefaceFactory]) -> None:
         """Its lane is connected: say what comes first, or let it in.
 
         A TLS handshake counts among its prefaces: with a deadline of its own, and one of those of
         which so many may be under way.
+
+        Args:
+            prefaces: Those that come before it may talk.
         """
         service = self.factory.service
         service.connected.add(self)
         securing = self.lane.securing
         if not securing:
             self._is_known_by(self.lane.secured())  # of the connection below a stream
-        if not (securing or self.factory.prefaces):
+        if not (securing or prefaces):
             self._admit(b"")
             return
-        self._chain = Chain(self.facts, self.factory.prefaces)
+        self._chain = Chain(self.facts, prefaces)
         first = self._chain.begin()
         if first:
             self.lane.write(first)
-        service.wheel.watch(self, self.since + (SECURE_TIMEOUT if securing else TIMEOUT))
+        self._watch(SECURE_TIMEOUT if securing and not self._chain.timed else self._chain.seconds)
         log.debug("{side} ? {addr} connected", side=self.side.value, addr=self.facts.name)
         self.factory.handshake_begins(self)
+
+    def _watch(self, seconds: float) -> None:
+        """What it is at now may take so long."""
+        wheel = self.factory.service.wheel
+        wheel.forget(self)
+        wheel.watch(self, wheel.seconds() + seconds)
 
     def _is_known_by(self, told: dict[str, str]) -> None:
         """More is known of it."""
@@ -191,8 +207,9 @@ class GatewayLink(Link):
             older = router.find(Side.SERVER, server_id)
             fields: dict[str, Any] = {"id": server_id, "addr": self.facts.name}
             fields.update(side=self.side.value, **self.facts.fields)
+            fields["via"] = self.facts.via
             who = ", as {identity}" if self.facts.identity else ""
-            log.info("{side} {id} {addr} logged in" + who, **fields)
+            log.info("{side} {id} {addr}" + self._way + " logged in" + who, **fields)
             self._told = True
             if isinstance(older, GatewayLink):
                 log.info(
@@ -211,10 +228,12 @@ class GatewayLink(Link):
         chain = self._chain
         if chain is None or self.lost is not None:
             return
+        timed = chain.timed
         try:
             answer, rest = chain.feed(data)
         except RemoteError as error:
             self._chain = None
+            self.facts = chain.facts
             if error.answer:
                 self.lane.write(error.answer)
             detail = "" if str(error) == error.reason.value else str(error)
@@ -222,10 +241,20 @@ class GatewayLink(Link):
             return
         if answer:
             self.lane.write(answer)
+        self.facts = chain.facts
         if rest is None:
+            if chain.timed is not timed:
+                self._watch(chain.seconds)
+            return
+        if chain.secure is not None:
+            connection, chain.secure = chain.secure, None
+            self.lane.secure(connection, rest)
+            first = chain.begin()
+            if first:
+                self.lane.write(first)
+            self.is_secure()
             return
         self._chain = None
-        self.facts = chain.facts
         self.factory.handshakes.pop(self, None)
         self.factory.service.wheel.forget(self)
         self._admit(rest, chain.framing)
@@ -234,12 +263,10 @@ class GatewayLink(Link):
         if self._chain is None or self.lost is not None:
             return
         self._is_known_by(self.lane.secured())
-        if self.factory.prefaces:
-            wheel = self.factory.service.wheel
-            wheel.forget(self)
-            wheel.watch(self, wheel.seconds() + TIMEOUT)
-        else:
+        if self._chain.over:
             self.bytes_came(b"")
+        else:
+            self._watch(TIMEOUT)
 
     def packets_came(self, runs: Iterable[Run], most: int) -> list[Run]:
         return self.factory.service.router.receive(self, runs, most)
@@ -320,6 +347,8 @@ class GatewayLink(Link):
 
     def _lose(self, reason: Reason, detail: str = "") -> None:
         service = self.factory.service
+        if self._chain is not None:
+            reason = self._chain.why(reason)
         service.router.lose(self, reason, detail)
         service.flush()
 
@@ -365,6 +394,16 @@ class GatewayLink(Link):
 
     # The log.
 
+    @property
+    def _way(self) -> str:
+        """How it came, in a line that tells who came; a format."""
+        return self._port + (" via {via}" if self.facts.via else "")
+
+    @property
+    def _port(self) -> str:
+        """The direct port in lines of the log; a format."""
+        return " of {port}" if self.facts.port else ""
+
     def _introduce(self) -> None:
         """A client is worth a line once it has a virtual connection."""
         self._told = True
@@ -372,12 +411,13 @@ class GatewayLink(Link):
             log,
             f"{self.side.value} connected",
             self.facts.host,
-            "{side} {id} {addr} connected",
+            "{side} {id} {addr}" + self._way + " connected",
             side=self.side.value,
             id=self.link_id,
             addr=self.facts.name,
             transport=self.facts.transport,
             via=self.facts.via,
+            port=self.facts.port,
             **self.facts.fields,
         )
 
@@ -391,6 +431,7 @@ class GatewayLink(Link):
             "addr": self.facts.name,
             "transport": self.facts.transport,
             "via": self.facts.via,
+            "port": self.facts.port,
             "reason": reason.value,
             "detail": detail,
             "reason_code": reason.code,
@@ -402,12 +443,15 @@ class GatewayLink(Link):
             **self.facts.fields,
         }
         text = (
-            "{side} {id} {addr} lost: {reason}"
+            "{side} {id} {addr}"
+            + self._port
+            + " lost: {reason}"
             + (": {detail} " if detail else " ")
             + "(after {seconds:.1f} s; in {packets_in} packets, {bytes_in} bytes; "
             "out {packets_out} packets, {bytes_out} bytes)"
         )
-        if reason in SILENT and not (self._told or counts.bytes_in or detail):
+        dumb = self.facts.probe or not (counts.bytes_in or detail)
+        if reason in SILENT and dumb and not self._told:
             log.debug(text, **fields)
         elif self.side is Side.SERVER and self.known:
             log.info(text, **fields)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReadDescriptor
@@ -19,7 +19,7 @@ from twisted.internet.tcp import Port
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from fastway.errors import Reason
+from fastway.errors import Reason, TlsFailed
 from fastway.gateway.bounds import (
     ACCEPT_SECONDS,
     COMMANDS_EACH,
@@ -32,11 +32,16 @@ from fastway.gateway.bounds import (
 )
 from fastway.gateway.factories import GatewayFactory
 from fastway.gateway.framings import FRAMINGS, broken_rule
+from fastway.gateway.identities import told_by
 from fastway.gateway.lane import NOBODY, Counts, End, Framing, Lane, LaneOwner, Shares
+from fastway.gateway.preface import PrefaceFactory
 from fastway.gateway.service import RouterService
 from fastway.logs import make_logger
-from fastway.relay import POOL_TYPES, PoolConfig, Totals, _core
+from fastway.relay import POOL_TYPES, PoolConfig, Totals, _core, openssl
 from fastway.wheel import TICK
+
+if TYPE_CHECKING:
+    from fastway.gateway.tls import TlsFactory, TlsHandshake
 
 log = make_logger("fastway.gateway")
 
@@ -66,11 +71,15 @@ class NativeLane:
 
     __slots__ = (
         "_config",
+        "_connection",
         "_core",
         "_ended",
         "_handle",
+        "_handshake",
         "_native",
         "_sent",
+        "_tls",
+        "_waits",
         "counted_at",
         "holds",
         "link",
@@ -79,24 +88,53 @@ class NativeLane:
 
     link: LaneOwner
     native = True
-    securing = False
 
-    def __init__(self, native: NativeCore, handle: int, port: GatewayFactory) -> None:
+    def __init__(
+        self,
+        native: NativeCore,
+        handle: int,
+        port: GatewayFactory,
+        tls: TlsFactory | None = None,
+    ) -> None:
         self.link = NOBODY
         self._native = native
         self._core = native.core
         self._handle = handle
         self._config = port.config
+        self._waits = False
         self._ended: Counts | None = None
         """The last counts of one that is gone."""
         self._sent = 0
         """Bytes sent since the last `settle`, where senders are held and much waits."""
+        self._tls = tls
+        self._handshake: TlsHandshake | None = None
+        """What is under way."""
+        self._connection: Any = None
+        """OpenSSL's, which the core uses; it must live until the link is gone."""
         self.shares: Shares | None = Shares(cast(Lane, self)) if port.holds else None
         self.counted_at: set[Lane] | None = None
         self.holds = 0
 
+    @property
+    def securing(self) -> bool:
+        return self._tls is not None
+
+    @property
+    def prefaces(self) -> tuple[PrefaceFactory, ...]:
+        return () if self._tls is None else (self._shake_hands,)
+
+    def _shake_hands(self) -> TlsHandshake:
+        assert self._tls is not None
+        self._handshake = self._tls.handshake()
+        return self._handshake
+
+    def secure(self, connection: Any, data: bytes) -> None:
+        self._handshake = None
+        self._connection = connection
+        self._core.tls(self._handle, *openssl.objects(connection), data)
+
     def secured(self) -> dict[str, str]:
-        return {}
+        return {} if self._connection is None else told_by(self._connection)
 
     @property
     def descriptor(self) -> int:
@@ -105,8 +143,18 @@ class NativeLane:
     def write(self, data: bytes) -> None:
         self._core.send(self._handle, data, 0)
 
+    def wait(self) -> None:
+        self._waits = True
+        self._core.pause(self._handle)
+
+    def direct(self, conn_id: int) -> None:
+        self._core.direct(self._handle, conn_id)
+
     def start(self, data: bytes, framing: Framing | None = None) -> None:
         self._core.start(self._handle, data, FRAMINGS[type(framing)], self._native.now())
+        if self._waits:
+            self._waits = False
+            self._core.resume(self._handle, self._native.now())
 
     def send(self, data: bytes, packets: int) -> None:
         crowded = self._core.send(self._handle, data, packets)
@@ -161,6 +209,8 @@ class NativeLane:
         if self._ended is not None:
             return self._ended
         counts = Counts._make(self._core.counts(self._handle))
+        if self._handshake is not None:
+            counts = counts._replace(bytes_in=0)  # nothing of the peer's own came
         return counts._replace(held=1) if self.holds else counts
 
     def socket(self) -> socket.socket:
@@ -185,18 +235,35 @@ class NativeLane:
         counts = self.counts()
         self.link.went_over(counts.waiting_packets, counts.waiting_bytes)
 
+    def _fin(self, _: int) -> None:
+        if self._handshake is None:
+            self.link.peer_ended()
+        else:
+            self.link.misframed(TlsFailed())
+
     def _misframed(self, detail: int) -> None:
         self.link.misframed(broken_rule(detail, self._config.frame_limit))
 
     def _gone(self, error: int) -> None:
         """Its socket is closed: tell the link, then forget it."""
         core, handle = self._core, self._handle
-        self._ended = Counts._make(core.counts(handle))._replace(held=0)
+        self._ended = self.counts()._replace(held=0)
+        cause = _cause(error, core.tls_errors(handle))
+        handshake, self._handshake, self._connection = self._handshake, None, None
+        if handshake is not None:
+            handshake.lost()
         link, self.link = self.link, NOBODY  # no cycle
         try:
-            link.gone(ConnectionLost() if error else None)
+            link.gone(cause)
         finally:
             core.release(handle)
+
+
+def _cause(error: int, tls: list[int]) -> Exception | None:
+    """Why a link is gone, by the numbers of the system and of OpenSSL; None: in order."""
+    if error == errno.EPROTO and tls:
+        return openssl.error_of(tls)
+    return ConnectionLost() if error else None
 
 
 @implementer(IReadDescriptor)
@@ -241,8 +308,17 @@ class NativeCore:
         """Those of the core, by their bounds: it has room for a few."""
         self._limit()
 
-    def listen(self, fd: int, family: int, factory: GatewayFactory) -> NativePort:
-        """Listen with a bound, listening socket, of which a duplicate is taken."""
+    def listen(
+        self, fd: int, family: int, factory: GatewayFactory, tls: TlsFactory | None = None
+    ) -> NativePort:
+        """Listen with a bound, listening socket, of which a duplicate is taken.
+
+        Args:
+            tls: Its connections speak TLS as this says. Where the core cannot
+                (`openssl.problem`) there must be none.
+        """
+        if tls is not None:
+            self.core.library(*openssl.library())
         config = factory.config
         bounds: dict[str, Any] = {
             "max_packet": config.max_packet,
@@ -258,6 +334,7 @@ class NativeCore:
         if key not in self._ports:
             self._ports[key] = self.core.port(**bounds)
         port = NativePort.adopt(self, fd, family, factory, self._ports[key])
+        port.tls = tls
         port.startListening()
         port.socket.setblocking(False)
         return port
@@ -269,7 +346,7 @@ class NativeCore:
         if isinstance(accepted, int):
             return accepted
         handle, host, number = accepted
-        lane = NativeLane(self, handle, port.gateway)
+        lane = NativeLane(self, handle, port.gateway, port.tls)
         self.core.own(handle, lane)
         if not self._reading:
             self._reading = True
@@ -333,7 +410,7 @@ class NativeCore:
                     lane.link.packets_came(payload, ALL)
                 else:
                     _REPORTS[kind](lane, payload)
-                if service.touched:
+                if service.touched or service.turned:
                     service.flush(cast(Lane, lane))
             except MemoryError:
                 raise
@@ -361,7 +438,7 @@ class NativeCore:
 
 _REPORTS: dict[int, Any] = {
     _core.BYTES: lambda lane, data: lane.link.bytes_came(data),
-    _core.FIN: lambda lane, _: lane.link.peer_ended(),
+    _core.FIN: NativeLane._fin,
     _core.GONE: NativeLane._gone,
     _core.BROKEN: lambda lane, length: lane.link.broke(length),
     _core.IDLE: lambda lane, _: lane.link.went_idle(),
@@ -379,6 +456,7 @@ class NativePort(Port):
     native: NativeCore
     gateway: GatewayFactory
     core_port: int
+    tls: TlsFactory | None = None
 
     _spare = -1
     """A descriptor to give up when there are no others, so that a connection can be refused."""
@@ -430,7 +508,8 @@ class NativePort(Port):
             lane.close(End.ABORT)
             return
         try:
-            self.gateway.connected(cast(Lane, lane), address, "tcp")
+            name = "tcp" if self.tls is None else "tls"
+            self.gateway.connected(cast(Lane, lane), address, name)
         except Exception:
             log.failure("a connection could not be made")
             lane.close(End.ABORT)

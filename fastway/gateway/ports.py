@@ -40,12 +40,16 @@ class Layer(NamedTuple):
             port's own factory speaks it, on any lane.
         given: The option that asked for it, as the operator wrote it.
         watched: What it is made of, if that may change while the gateway runs.
+        native: The native core can have the connections too.
+        figured: What has its figures, where that is not the factory.
     """
 
     name: str
     wrap: Callable[[IProtocolFactory], Any] | None
     given: str = ""
     watched: Readable | None = None
+    native: bool = False
+    figured: Any = None
 
 
 class LightServer(tcp.Server):
@@ -176,8 +180,8 @@ class Native(Protocol):
     def totals(self) -> Totals:
         """What it has counted in all."""
 
-    def listen(self, fd: int, family: int, factory: Any) -> Any:
-        """A port for a bound, listening socket."""
+    def listen(self, fd: int, family: int, factory: Any, tls: Any) -> Any:
+        """A port for a bound, listening socket; `tls`: its layer's factory, None: it has none."""
 
 
 class Port:
@@ -192,7 +196,8 @@ class Port:
 
     Attributes:
         layers: Its layers, that of an `snet:...` address too.
-        wrapped: Their factories, for their figures; that of a layer without one is the port's.
+        wrapped: What has their figures: mostly their factories; that of a layer without one is the
+            port's.
         outermost: The factory of its connections.
         listening: Twisted's port, while it is open.
     """
@@ -216,20 +221,31 @@ class Port:
         for layer in self.layers:
             if layer.wrap is not None:
                 self.outermost = layer.wrap(self.outermost)
-            self.wrapped.append(self.outermost)
+            self.wrapped.append(layer.figured or self.outermost)
         self._opening: Deferred[Any] | None = None
 
     @property
     def plain(self) -> bool:
-        """Its links are TCP connections with nothing in between: the native core can have them."""
-        between = any(layer.wrap is not None for layer in self.layers)
-        return self.address.host is not None and not between
+        """Its links are TCP connections with nothing in between, or only what the native core
+        speaks: it can have them."""
+        return self.address.host is not None and all(
+            layer.wrap is None or layer.native for layer in self.layers
+        )
+
+    def layer(self, name: str) -> Any:
+        """The factory of a layer; None: it has none of that name."""
+        pairs = zip(self.layers, self.wrapped, strict=True)
+        return next((made for layer, made in pairs if layer.name == name), None)
 
     def open(self, reactor: Any, native: Native | None) -> Deferred[None]:
         """Listen. Fails with StartError or ConfigError; `close` cancels it."""
         adopt: Any = partial(CalmPort.adopt, reactor)
         if native is not None and self.plain:
-            adopt = native.listen
+            tls = self.layer("tls")
+
+            def adopt(fd: int, family: int, _: Any) -> Any:
+                return native.listen(fd, family, self.factory, tls)
+
         opening = self.address.listen(reactor, self.outermost, self.reuse_port, adopt)
         self._opening = opening
         return opening.addCallback(self._opened)

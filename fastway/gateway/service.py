@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from fastway.errors import Reason
 from fastway.gateway.bounds import CLOSES_TURN, COMMANDS_EACH, COMMANDS_TURN, KEEP_FILES
-from fastway.gateway.lane import End, Lane, LaneOwner, Waiter
+from fastway.gateway.lane import End, Lane, LaneOwner, Turned, Waiter
 from fastway.gateway.link import GatewayLink
 from fastway.gateway.memory import CROWD, EVERY, LINKS, Tide, give_back
 from fastway.gateway.ports import Native, Port
@@ -51,6 +51,7 @@ class RouterService(Service):
 
     Attributes:
         touched: Lanes with a collected batch, in the order in which they were first sent to.
+        turned: Direct links whose dial was answered, or whose connection was closed.
         connected: Links whose lane is not gone yet, handshaking and lingering ones included.
         holds: How often a link was not read from because another had to drain,
         held: and how many are not now, of the Python lane.
@@ -81,6 +82,7 @@ class RouterService(Service):
         self.memory_limit = memory_limit or sys.maxsize
         self.keep_files = keep_files
         self.touched: list[Lane] = []
+        self.turned: list[Turned] = []
         self.connected: set[GatewayLink] = set()
         self.holds = 0
         self.held = 0
@@ -108,6 +110,8 @@ class RouterService(Service):
 
     def flush(self, source: Lane | None = None) -> None:
         """End a batch: one write for each lane that was sent to."""
+        while self.turned:
+            self.turned.pop(0).catch_up()
         touched = self.touched
         if touched:
             if source is not None and source.link.lost is not None:
@@ -212,14 +216,14 @@ class RouterService(Service):
             return link.side is Side.CLIENT, counts.waiting_bytes + counts.input_bytes
 
         while self.waiting_bytes > enough:
-            links = [
-                one
-                for one in self.connected
-                if one.lost is None and not one.lane.native and holds(one)[1]
-            ]
+            links = [one for one in self.connected if not one.lane.native and holds(one)[1]]
             if not links:
                 return
-            self.router.lose(max(links, key=holds), Reason.NO_MEMORY)
+            most = max(links, key=holds)
+            if most.lost is None:
+                self.router.lose(most, Reason.NO_MEMORY)
+            else:  # it was to take what is left, and takes its time
+                most.lane.close(End.ABORT)
 
     # Start and stop.
 

@@ -49,7 +49,12 @@ from fastway.tcp import (
     renew_producer,
     transport_name,
 )
-from fastway.wire import FrameReader, Run
+from fastway.wire import FrameReader, Run, StreamCutter, bare_messages
+
+Reader = FrameReader | StreamCutter
+
+SMALL = 4 * 1024
+"""Pieces that wait for a peer which knows no packets are put together below so many bytes."""
 
 
 @implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer, IResumableProtocol)
@@ -63,12 +68,15 @@ class StreamLane(Protocol):
         "_bytes_in",
         "_bytes_out",
         "_closing",
+        "_conn_id",
         "_crowded",
         "_drained",
         "_ended",
         "_framing",
         "_full_since",
         "_gone",
+        "_goodbye",
+        "_idle_taken",
         "_input",
         "_judgement",
         "_last_packet",
@@ -105,7 +113,9 @@ class StreamLane(Protocol):
         self.slot = -1
         self.cut_since: float | None = None
         """When its resumable transport was cut, in the wheel's time; time stands still since."""
-        self._reader: FrameReader | None = None
+        self._conn_id = 0
+        """Over which its bytes go, if its peer knows no packets."""
+        self._reader: Reader | None = None
         self._framing: Framing | None = None
         self._rest: list[Run] | None = None
         """What its turn's commands did not suffice for,"""
@@ -120,6 +130,8 @@ class StreamLane(Protocol):
         self._queue: deque[tuple[bytes, int]] | None = None
         self._full_since: float | None = None
         self._taken: int | None = None
+        self._idle_taken: int | None = None
+        """What a peer that knows no packets had taken when it was last judged."""
         self._judgement: IDelayedCall | None = None
         self._drained = False
         """The transport ran empty since the last judgement."""
@@ -127,6 +139,8 @@ class StreamLane(Protocol):
         self._ended = False
         """The peer's FIN came, and what came before it waits its turn."""
         self._closing = False
+        self._goodbye: tuple[End, Reason | None] | None = None
+        """How it ends once its queue is written."""
         self._gone = False
 
     # What Twisted calls.
@@ -189,15 +203,33 @@ class StreamLane(Protocol):
     def write(self, data: bytes) -> None:
         cast(Any, self.transport).write(data)
 
+    def wait(self) -> None:
+        self._crowded = True
+        self._read_or_not()
+
+    def direct(self, conn_id: int) -> None:
+        self._conn_id = conn_id
+
     def start(self, data: bytes, framing: Framing | None = None) -> None:
         self._framing = framing
-        self._reader = FrameReader(self.config.max_packet)
+        if self._conn_id:
+            self._reader = StreamCutter(self._conn_id, self.config.piece)
+            self._idle_taken = self._progress()
+        else:
+            self._reader = FrameReader(self.config.max_packet)
         self._last_packet = self.service.wheel.seconds()
         self._watch_idle()
+        if self._crowded:
+            self._crowded = False
+            self._read_or_not()
         if data:
             self._read(self._reader, data)
 
     def send(self, data: bytes, packets: int) -> None:
+        if self._conn_id:
+            data, packets = bare_messages(data)
+            if not packets:
+                return
         batch = self._batch
         if batch is None:
             self._batch = [data]
@@ -220,8 +252,13 @@ class StreamLane(Protocol):
             return
         if self._queue is None:
             self._queue = deque()
-        self._queue.append((data, packets))
         self._count(packets, len(data))
+        if self._conn_id and self._queue and len(self._queue[-1][0]) < SMALL:
+            # Only its bytes are bounded.
+            before, count = self._queue.pop()
+            self._queue.append((before + data, count + packets))
+        else:
+            self._queue.append((data, packets))
         if self.shares is None:
             if self._over():
                 self._went_over()
@@ -248,6 +285,7 @@ class StreamLane(Protocol):
     def close(self, how: End, reason: Reason | None = None) -> None:
         if self._closing:
             if how is End.ABORT and not self._gone:
+                self._drop()
                 cast(Any, self.transport).abortConnection()
             return
         self._closing = True
@@ -255,9 +293,19 @@ class StreamLane(Protocol):
             self._judgement.cancel()
             self._judgement = None
         transport = cast(Any, self.transport)
+        self.service.wheel.forget(self)
+        if self._conn_id and self._queue and how is not End.ABORT and not self._gone:
+            # Much may wait, and for long: it stays where it is counted.
+            self._goodbye = how, reason
+            batch = b"".join(self._batch or ())
+            self._queue.append((batch, self._batch_packets))
+            self._count(self._batch_packets, len(batch))
+            self._batch = None
+            self._drop_input()
+            self._hear()
+            return
         waiting = [data for data, _ in self._queue or ()] + (self._batch or [])
         self._drop()
-        self.service.wheel.forget(self)
         # Also of a transport that is gone: a TLS one would keep this lane in a cycle.
         transport.unregisterProducer()
         if self._gone:
@@ -265,12 +313,20 @@ class StreamLane(Protocol):
         if how is End.ABORT:
             transport.abortConnection()
             return
-        if self._paused:
-            # TLS reads the peer's close_notify before it closes.
-            self._paused = False
-            transport.resumeProducing()
+        self._hear()
         if waiting:
             self._put(b"".join(waiting))
+        self._end(how, reason)
+
+    def _hear(self) -> None:
+        """TLS reads the peer's close_notify before it closes."""
+        if self._paused:
+            self._paused = False
+            cast(Any, self.transport).resumeProducing()
+
+    def _end(self, how: End, reason: Reason | None) -> None:
+        """All that waited is the transport's."""
+        transport = cast(Any, self.transport)
         framing = self._framing
         if framing is not None and reason is not None:
             transport.write(framing.close(reason.close_code, reason.value))
@@ -301,6 +357,11 @@ class StreamLane(Protocol):
             held=self.holds > 0,
         )
 
+    prefaces = ()
+
+    def secure(self, connection: Any, data: bytes) -> None:
+        """Its transport does that."""
+
     @property
     def securing(self) -> bool:
         # Twisted's TLS, and nothing in between: then it calls handshakeCompleted.
@@ -330,7 +391,7 @@ class StreamLane(Protocol):
 
     # What comes in.
 
-    def _read(self, reader: FrameReader, data: bytes) -> None:
+    def _read(self, reader: Reader, data: bytes) -> None:
         framing = self._framing
         if framing is None:
             self._cut(reader, data)
@@ -364,7 +425,7 @@ class StreamLane(Protocol):
             data = self._framing.wrap(data)
         cast(Any, self.transport).write(data)
 
-    def _cut(self, reader: FrameReader, data: bytes) -> None:
+    def _cut(self, reader: Reader, data: bytes) -> None:
         before = reader.pending
         runs = reader.feed(data)
         if reader.pending != before:
@@ -400,7 +461,7 @@ class StreamLane(Protocol):
         if self._rest:
             self.service.wait_for_turn(self)
             return
-        error = cast(FrameReader, self._reader).error
+        error = cast(Reader, self._reader).error
         if error is not None:
             self._broke(error)
         self._crowded = False
@@ -443,9 +504,13 @@ class StreamLane(Protocol):
 
     def _drop(self) -> None:
         """Hold nothing for it any more, nor anybody."""
-        self._queue = self._batch = None
-        self._rest = None
+        self._queue = self._batch = self._goodbye = None
         self._count(-self._waiting_packets, -self._waiting_bytes)
+        self._drop_input()
+
+    def _drop_input(self) -> None:
+        """Nothing more is heard of it."""
+        self._rest = None
         self._count_input(-self._input)
         if self.shares is not None:
             self.shares.clear()
@@ -500,7 +565,7 @@ class StreamLane(Protocol):
         self._full_since = None
         renew_producer(self.transport, self)
         self._drained = True
-        if self._closing:
+        if self._closing and self._goodbye is None:
             return
         queue = self._queue
         while queue and self._full_since is None:
@@ -515,6 +580,11 @@ class StreamLane(Protocol):
             self._put(b"".join(pieces))
         if not queue:
             self._queue = None
+            if self._goodbye is not None:
+                goodbye, self._goodbye = self._goodbye, None
+                cast(Any, self.transport).unregisterProducer()
+                self._end(*goodbye)
+                return
         if self._framing is not None and self._framing.pong and self._full_since is None:
             self._answer(self._framing)
         if self.shares is not None and self.shares.senders:
@@ -571,6 +641,11 @@ class StreamLane(Protocol):
             deadlines.append(due)
         if self._reader is not None and self.config.idle_timeout:
             heard = now if self._paused else self._last_packet
+            if self._conn_id and heard + self.config.idle_timeout <= now:
+                taken = self._progress()
+                if taken != self._idle_taken:
+                    self._idle_taken = taken
+                    heard = self._last_packet = now
             due = heard + self.config.idle_timeout
             if due <= now:
                 self.link.went_idle()
@@ -583,6 +658,11 @@ class StreamLane(Protocol):
         if IResumableTransport.providedBy(transport):
             return cast("int | None", cast(Any, transport).acked)
         return acked_bytes(transport)
+
+    def _progress(self) -> int:
+        """A number that grows while its peer takes what it is sent."""
+        taken = self._bytes_taken()
+        return self._bytes_out - self._waiting_bytes if taken is None else taken
 
 
 def _size(runs: list[Run]) -> int:

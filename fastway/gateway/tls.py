@@ -1,7 +1,10 @@
 """TLS on a port, by options: OpenSSL's contexts, and the layer that has them.
 
 Rule: what both ends agree on is set here, once for all certificates of a port; which certificate
-is shown is the store's business, and who may come in by one that of `identities`.
+is shown is the store's business, and who may come in by one that of `identities`. Handshakes are
+Python's on both lanes; behind them the core drives the same connection on the native one, and none
+of our callbacks is ever called again: all of them (a name, a protocol, a certificate) belong to
+handshakes, of which there is no second.
 
 What a peer can make this side do before it is known: one handshake, whose messages OpenSSL bounds
 (a hello to 128 KiB, a chain to 100 KiB), within the port's deadline and among the port's
@@ -10,7 +13,9 @@ handshakes. Nothing is renegotiated, compressed or resumed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from OpenSSL import SSL, crypto
@@ -20,11 +25,19 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorTime,
 )
-from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.tls import (
+    BufferingTLSTransport,
+    TLSMemoryBIOFactory,
+    TLSMemoryBIOProtocol,
+)
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from fastway.causes import cause_of
 from fastway.certificates import CertificateStore, Expiry, Loaded, read_certificates
-from fastway.errors import ConfigError
+from fastway.errors import ConfigError, Reason, TlsFailed
+from fastway.gateway.preface import SECURE_TIMEOUT, Done
 from fastway.watched import Stamp, stamp_of
 
 PROTOCOLS = (b"fastway/1",)
@@ -35,6 +48,12 @@ HTTP = (b"http/1.1",)
 
 MAX_DEPTH = 4
 """Certificates between a client's and its authority, at most."""
+
+MORSEL = 4096
+"""Bytes of a handshake that OpenSSL is given at a time: its buffers never shrink."""
+
+MAX_FAILURES = 32
+"""Reasons of failed handshakes that are counted apart."""
 
 MAX_AUTHORITIES = 100
 """Authorities of one port: their names go to each client that is asked for a certificate."""
@@ -125,6 +144,103 @@ class Contexts:
                 connection.set_context(chosen)
 
 
+class Handshakes:
+    """Those of one port.
+
+    Attributes:
+        under_way: Now.
+        done: Version -> how many were completed since the start.
+        failed: OpenSSL's reason -> how many were not; `closed` where the connection ended, or was
+            ended, before.
+    """
+
+    __slots__ = ("done", "failed", "under_way")
+
+    def __init__(self) -> None:
+        self.under_way = 0
+        self.done: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+
+    def begins(self) -> None:
+        """One more."""
+        self.under_way += 1
+
+    def is_over(self, connection: SSL.Connection) -> None:
+        """One is completed."""
+        self.under_way -= 1
+        self.done[connection.get_protocol_version_name()] += 1
+
+    def fails(self, error: BaseException | None) -> None:
+        """One is not, and never will be."""
+        self.under_way -= 1
+        rows = error.args[0] if isinstance(error, SSL.Error) and error.args else None
+        reason = str(rows[0][-1]) if isinstance(rows, list) and rows else "closed"
+        if reason not in self.failed and len(self.failed) >= MAX_FAILURES:
+            reason = "other"
+        self.failed[reason] += 1
+
+
+class TlsHandshake:
+    """A handshake as a preface, without a socket: where the core has that.
+
+    Args:
+        context: With the certificate that is the default.
+        handshakes: Where it counts.
+    """
+
+    __slots__ = ("_connection", "_handshakes", "_over")
+
+    seconds = SECURE_TIMEOUT
+
+    def __init__(self, context: SSL.Context, handshakes: Handshakes) -> None:
+        self._handshakes = handshakes
+        self._connection = SSL.Connection(context, None)
+        self._connection.set_accept_state()
+        self._over = False
+        handshakes.begins()
+
+    def begin(self) -> bytes:
+        return b""
+
+    def feed(self, data: bytes) -> Done | bytes:
+        connection = self._connection
+        for place in range(0, len(data), MORSEL):
+            connection.bio_write(data[place : place + MORSEL])
+            try:
+                connection.do_handshake()
+            except SSL.WantReadError:
+                continue
+            except SSL.Error as error:
+                self._over = True
+                self._handshakes.fails(error)
+                raise TlsFailed(cause_of(error), self._sealed()) from None
+            self._over = True
+            self._handshakes.is_over(connection)
+            # What came behind it in its last piece is in its memory, and goes with it.
+            return Done(data[place + MORSEL :], answer=self._sealed(), secure=connection)
+        return self._sealed()
+
+    def refuse(self, reason: Reason) -> bytes:
+        return b""
+
+    def why(self, reason: Reason) -> Reason:
+        return reason
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        if not self._over:
+            self._handshakes.fails(None)
+
+    def _sealed(self) -> bytes:
+        """What it wants sent."""
+        pieces = []
+        try:
+            while True:
+                pieces.append(self._connection.bio_read(1 << 15))
+        except SSL.WantReadError:
+            return b"".join(pieces)
+
+
 @dataclass(frozen=True, slots=True)
 class TlsFigures:
     """The TLS of one port.
@@ -135,6 +251,9 @@ class TlsFigures:
         client_auth: Whether clients show a certificate.
         rereads: Times that something new was taken into use.
         failures: Times that something new could not be.
+        under_way: Handshakes that are now.
+        done: Version -> handshakes that were completed.
+        failed: OpenSSL's reason, or `closed` -> handshakes that were not.
     """
 
     certificates: tuple[Expiry, ...]
@@ -142,6 +261,9 @@ class TlsFigures:
     client_auth: str
     rereads: int
     failures: int
+    under_way: int = 0
+    done: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[str, int] = field(default_factory=dict)
 
     SHOWN = 4
     """Certificates that a line tells of."""
@@ -159,7 +281,13 @@ class TlsFigures:
 
     def __str__(self) -> str:
         """One line for an operator."""
-        return f"{self.terms}; read again: {self.rereads}, failed: {self.failures}"
+        done = ", ".join(f"{count} {version}" for version, count in sorted(self.done.items()))
+        failed = ", ".join(f"{count} {why}" for why, count in sorted(self.failed.items()))
+        return (
+            f"{self.terms}; read again: {self.rereads}, failed: {self.failures}; "
+            f"handshakes: {done or 'none'}, {self.under_way} under way, "
+            f"{sum(self.failed.values())} failed" + (f" ({failed})" if failed else "")
+        )
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -173,6 +301,28 @@ class Shown:
         return SSL.Connection(self._store.default, None)
 
 
+class CountedTls(BufferingTLSTransport):
+    """Twisted's TLS, whose handshakes count."""
+
+    factory: TlsFactory
+
+    def makeConnection(self, transport: Any) -> None:
+        self.factory.handshakes.begins()
+        super().makeConnection(transport)
+
+    def _checkHandshakeStatus(self) -> None:
+        before = self._handshakeDone
+        super()._checkHandshakeStatus()
+        if self._handshakeDone and not before:
+            self.factory.handshakes.is_over(self._tlsConnection)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self._handshakeDone and self.connected:
+            why = self._reason or reason
+            self.factory.handshakes.fails(why.value)
+        super().connectionLost(reason)
+
+
 class TlsFactory(TLSMemoryBIOFactory):
     """The layer: TLS around the connections of a port.
 
@@ -181,9 +331,13 @@ class TlsFactory(TLSMemoryBIOFactory):
         clock: The reactor, or a test's.
         contexts: What all its contexts have alike.
         store: Its certificates, made by `contexts`.
+
+    Attributes:
+        handshakes: How many there are and were.
     """
 
     noisy = False
+    protocol = CountedTls
 
     def __init__(
         self,
@@ -195,6 +349,7 @@ class TlsFactory(TLSMemoryBIOFactory):
         contexts.store = store
         self.contexts = contexts
         self.store = store
+        self.handshakes = Handshakes()
         super().__init__(cast(Any, Shown(store)), False, wrapped, clock)
 
     def figures(self) -> TlsFigures:
@@ -205,4 +360,11 @@ class TlsFactory(TLSMemoryBIOFactory):
             self.contexts.client_auth,
             self.store.rereads,
             self.store.failures,
+            self.handshakes.under_way,
+            dict(self.handshakes.done),
+            dict(self.handshakes.failed),
         )
+
+    def handshake(self) -> TlsHandshake:
+        """The same for a connection of the core."""
+        return TlsHandshake(self.store.default, self.handshakes)

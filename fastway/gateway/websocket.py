@@ -16,10 +16,10 @@ from fastway.gateway.factories import ClientFactory
 from fastway.gateway.facts import Facts
 from fastway.gateway.preface import Done
 from fastway.gateway.service import RouterService
+from fastway.networks import Networks
 from fastway.websocket import (
     Frames,
     HandshakeRefused,
-    Network,
     Policy,
     Request,
     RequestReader,
@@ -41,7 +41,7 @@ class WebSocketConfig:
     """
 
     policy: Policy = field(default_factory=Policy)
-    proxies: tuple[Network, ...] = ()
+    proxies: Networks = Networks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +91,26 @@ class Upgraded(Done):
     """The handshake is over."""
 
     request: Request | None = None
-    proxies: tuple[Network, ...] = ()
+    proxies: Networks = Networks()
 
     def told(self, facts: Facts) -> Facts:
         transport = _NAMES.get(facts.transport, f"ws+{facts.transport}")
-        peer = "unix" if facts.transport == "unix" else facts.host
+        # Behind a PROXY header it is the HTTP proxy whom that names.
+        peer = "unix" if facts.transport == "unix" and not facts.via else facts.host
         assert self.request is not None
         client = forwarded_for(self.request, peer, self.proxies)
         if client is None:
             return replace(facts, transport=transport)
-        return replace(facts, transport=transport, name=client, via=facts.name)
+        via = f"{facts.name}, {facts.via}" if facts.via else facts.name
+        return replace(facts, transport=transport, name=client, via=via)
 
 
 class WebSocketPreface:
     """A client's handshake."""
 
     __slots__ = ("_factory", "_reader")
+
+    seconds = None
 
     def __init__(self, factory: WebSocketFactory) -> None:
         self._factory = factory
@@ -141,3 +145,6 @@ class WebSocketPreface:
             return b""
         self._factory.refused[503] += 1
         return refusal(503)
+
+    def why(self, reason: Reason) -> Reason:
+        return reason

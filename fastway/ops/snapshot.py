@@ -202,6 +202,7 @@ class LinkRow:
         addr: The peer's address, fit for a line of text.
         transport: What carries it, as `gateway.facts` names it.
         via: The proxy that it came through; empty without one.
+        port: The direct port that it came in by; empty: it is none.
         seconds: Since it connected.
         held: It is not read from.
         cut: Seconds for which its stream has been without a connection, or None.
@@ -232,6 +233,7 @@ class LinkRow:
     sni: str = ""
     identity: str = ""
     sha256: str = ""
+    port: str = ""
 
 
 @dataclass(slots=True)
@@ -336,6 +338,7 @@ class Source:
             sni=escaped(link.facts.sni),
             identity=escaped(link.facts.identity),
             sha256=link.facts.sha256,
+            port=link.facts.port,
         )
 
     def _queues(self) -> QueueTotals:

@@ -69,7 +69,8 @@ def counts(numbers: Mapping[str, int]) -> str:
 
 
 def _way(link: LinkRow) -> str:
-    via = f" via {link.via}" if link.via else ""
+    via = f" of {link.port}" if link.port else ""
+    via += f" via {link.via}" if link.via else ""
     return "" if link.transport == "tcp" and not via else f"\tover {link.transport}{via}"
 
 

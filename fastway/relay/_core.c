@@ -194,6 +194,58 @@ static PyObject *core_start(PyObject *self, PyObject *const *args, Py_ssize_t co
     Py_RETURN_NONE;
 }
 
+/* A function, or an object of OpenSSL, as the number of its address. */
+static void *to_pointer(PyObject *number) { return (void *)(uintptr_t)to_handle(number); }
+
+static PyObject *core_library(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (!count_is(count, 8))
+        return NULL;
+    struct relay_library library = {
+        (int (*)(void *, void *, int))to_pointer(args[0]),
+        (int (*)(void *, const void *, int))to_pointer(args[1]),
+        (int (*)(void *, int))to_pointer(args[2]),
+        (int (*)(void *))to_pointer(args[3]),
+        (int (*)(void *, void *, int))to_pointer(args[4]),
+        (int (*)(void *, const void *, int))to_pointer(args[5]),
+        (unsigned long (*)(void))to_pointer(args[6]),
+        (void (*)(void))to_pointer(args[7]),
+    };
+    if (PyErr_Occurred())
+        return NULL;
+    relay_library(RELAY(self), &library);
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_tls(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    char *data;
+    Py_ssize_t size;
+    if (!count_is(count, 5))
+        return NULL;
+    relay_handle handle = to_handle(args[0]);
+    void *ssl = to_pointer(args[1]), *into = to_pointer(args[2]), *from = to_pointer(args[3]);
+    if (PyErr_Occurred() || PyBytes_AsStringAndSize(args[4], &data, &size) < 0)
+        return NULL;
+    return PyBool_FromLong(relay_tls(RELAY(self), handle, ssl, into, from, data, (size_t)size));
+}
+
+static PyObject *core_tls_errors(PyObject *self, PyObject *number)
+{
+    relay_handle handle = to_handle(number);
+    uint32_t codes[RELAY_TLS_ERRORS];
+    if (PyErr_Occurred())
+        return NULL;
+    int count = relay_tls_errors(RELAY(self), handle, codes);
+    PyObject *list = PyList_New(count);
+    for (int i = 0; list != NULL && i < count; i++) {
+        PyObject *code = PyLong_FromUnsignedLong(codes[i]);
+        if (code == NULL || PyList_SetItem(list, i, code) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
 static PyObject *core_pair(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     if (!count_is(count, 3))
@@ -287,6 +339,18 @@ static PyObject *none(void) { Py_RETURN_NONE; }
         return PyErr_Occurred() ? NULL : result; \
     }
 
+static PyObject *core_direct(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (!count_is(count, 2))
+        return NULL;
+    relay_handle handle = to_handle(args[0]);
+    uint32_t conn_id = to_u32(args[1]);
+    if (PyErr_Occurred())
+        return NULL;
+    relay_direct(RELAY(self), handle, conn_id);
+    Py_RETURN_NONE;
+}
+
 BY_HANDLE(over, PyBool_FromLong(relay_over(RELAY(self), handle)))
 BY_HANDLE(saturated, PyBool_FromLong(relay_saturated(RELAY(self), handle)))
 BY_HANDLE(added, PyLong_FromUnsignedLongLong(relay_added(RELAY(self), handle)))
@@ -370,7 +434,11 @@ static PyMethodDef core_methods[] = {
     FAST("adopt", core_adopt),
     FAST("own", core_own),
     ONE("release", core_release),
+    FAST("direct", core_direct),
     FAST("start", core_start),
+    FAST("library", core_library),
+    FAST("tls", core_tls),
+    ONE("tls_errors", core_tls_errors),
     FAST("pair", core_pair),
     ONE("unpair", core_unpair),
     FAST("send", core_send),

@@ -76,25 +76,38 @@ static void sent(struct relay *relay, struct link *from, struct link *to, uint64
         relay->totals.bytes += size;
     }
     write_later(relay, to);
-    if (to->blocked && to->port->holds && to->state == OPEN && !account(relay, from, to, size))
+    if (to->direct)
+        size -= (uint64_t)HEAD * packets; /* what was queued */
+    if (size > 0 && to->blocked && to->port->holds && to->state == OPEN
+        && !account(relay, from, to, size))
         fail(relay, from, RELAY_NO_MEMORY);
 }
 
-/* Queue what `from` sent; the one who sends pays where there is no memory. False: it is not
- * queued. */
-static bool queue_for(struct relay *relay, struct link *from, struct link *to,
+static bool queue_any(struct relay *relay, struct link *to, const uint8_t *head,
                       const uint8_t *data, size_t size, uint32_t packets)
+{
+    if (head != NULL && !to->direct)
+        return queue_packet(relay, to, head, data, size);
+    if (head == NULL && to->direct)
+        return queue_messages(relay, to, data, size, false);
+    return queue_bytes(relay, to, data, size, packets, false);
+}
+
+/* Queue what `from` sent; the one who sends pays where there is no memory. False: it is not
+ * queued. `head`: that of the one message that the data is; NULL: they have their own. */
+static bool queue_for(struct relay *relay, struct link *from, struct link *to,
+                      const uint8_t *head, const uint8_t *data, size_t size, uint32_t packets)
 {
     if (to->state != OPEN || !writes(to))
         return false; /* its loss is being reported */
-    if (queue_bytes(relay, to, data, size, packets, false))
+    if (queue_any(relay, to, head, data, size, packets))
         return true;
     make_room(relay, size);
     if (from->failed || from->state != OPEN)
         return false; /* and the bytes are gone with it, perhaps */
     if (to->state != OPEN || !writes(to))
         return false;
-    if (queue_bytes(relay, to, data, size, packets, false))
+    if (queue_any(relay, to, head, data, size, packets))
         return true;
     fail(relay, from, RELAY_NO_MEMORY);
     return false;
@@ -107,7 +120,9 @@ static void forward_pieces(struct relay *relay, struct link *from, struct link *
     struct chunk *body = from->in_head, *tail = from->in_tail;
     from->in_head = from->in_tail = NULL;
     count_input(relay, &from->in_bytes, -(int64_t)size);
-    if (!queue_for(relay, from, to, from->head, HEAD, body == NULL)) {
+    bool takes = to->direct ? to->state == OPEN && writes(to)
+                            : queue_for(relay, from, to, NULL, from->head, HEAD, body == NULL);
+    if (!takes) {
         pool_put_list(relay->pool, body);
         return;
     }
@@ -123,16 +138,26 @@ static void give(struct relay *relay, struct link *link, enum relay_event_kind k
     link->suspended = true;
 }
 
-/* Give bytes to the caller, whose answer comes before anything else of this link. */
+/* Give bytes, behind a head if there is one, to the caller, whose answer comes before anything
+ * else of this link. */
+static void hand_up_behind(struct relay *relay, struct link *link, enum relay_event_kind kind,
+                           const uint8_t *head, const uint8_t *data, size_t size)
+{
+    size_t before = head == NULL ? 0 : HEAD;
+    struct chunk *chunk = get_chunk(relay, link, before + size);
+    if (chunk == NULL)
+        return;
+    if (before > 0)
+        memcpy(chunk_bytes(chunk), head, before);
+    memcpy(chunk_bytes(chunk) + before, data, size);
+    chunk->end = (uint32_t)(before + size);
+    give(relay, link, kind, chunk);
+}
+
 void hand_up(struct relay *relay, struct link *link, enum relay_event_kind kind,
              const uint8_t *data, size_t size)
 {
-    struct chunk *chunk = get_chunk(relay, link, size);
-    if (chunk == NULL)
-        return;
-    memcpy(chunk_bytes(chunk), data, size);
-    chunk->end = (uint32_t)size;
-    give(relay, link, kind, chunk);
+    hand_up_behind(relay, link, kind, NULL, data, size);
 }
 
 /* The packet that has become whole is the caller's to handle. */
@@ -241,11 +266,45 @@ static size_t collect(struct relay *relay, struct link *link, const uint8_t *dat
     return took;
 }
 
+/* Make messages of the bytes of a link whose peer knows no packets; returns as cut does. */
+static size_t cut_direct(struct relay *relay, struct link *link, const uint8_t *data, size_t size)
+{
+    size_t most = (size_t)link->port->max_packet - MIN_LENGTH, at = 0;
+    uint32_t conn_id = read_u32(link->head + 4);
+    if (most > link->port->read_size)
+        most = (size_t)link->port->read_size;
+    if (most == 0)
+        most = 1;
+    while (at < size) {
+        size_t piece = size - at < most ? size - at : most;
+        uint8_t head[HEAD];
+        put_u32(head, (uint32_t)piece + MIN_LENGTH);
+        put_u32(head + 4, conn_id);
+        struct link *to = other_end(relay, link, conn_id);
+        link->last_packet = relay->now;
+        if (to == NULL) {
+            if (!may_ask(relay, link))
+                return at;
+            relay->commands_left--;
+            hand_up_behind(relay, link, RELAY_PACKETS, head, data + at, piece);
+            return at + piece;
+        }
+        if (queue_for(relay, link, to, head, data + at, piece, 1))
+            sent(relay, link, to, HEAD + piece, 1, false);
+        at += piece;
+        if (stops(link))
+            return at;
+    }
+    return at;
+}
+
 /* Cut bytes into packets and pass these on; returns how many bytes are done with. The others have
  * to wait for the caller. Nothing looks at them any more once the link has failed. */
 size_t cut(struct relay *relay, struct link *link, const uint8_t *data, size_t size)
 {
     size_t at = 0;
+    if (link->direct)
+        return cut_direct(relay, link, data, size);
     if (link->in_bytes > 0) {
         at = collect(relay, link, data, size);
         if (stops(link) || !has_whole(link) || !pass_whole(relay, link))
@@ -266,7 +325,7 @@ size_t cut(struct relay *relay, struct link *link, const uint8_t *data, size_t s
             hand_up(relay, link, RELAY_PACKETS, data + at, run.size);
             return at + run.size;
         }
-        if (queue_for(relay, link, run.to, data + at, run.size, run.packets))
+        if (queue_for(relay, link, run.to, NULL, data + at, run.size, run.packets))
             sent(relay, link, run.to, run.size, run.packets, read_u32(data + at + 4) == 0);
         at += run.size;
         if (stops(link))

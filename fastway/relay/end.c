@@ -12,8 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define KEEP_PIECE 16384
-
 /* Put bytes behind those that wait to be cut. False: no memory; the link has failed. */
 bool keep(struct relay *relay, struct link *link, const uint8_t *data, size_t size)
 {
@@ -138,8 +136,9 @@ void lose_socket(struct relay *relay, struct link *link, int error)
 /* Read some of what the kernel has and keep it; returns what read_socket does. */
 static ssize_t keep_some(struct relay *relay, struct link *link)
 {
-    uint8_t data[KEEP_PIECE];
-    ssize_t got = read_socket(link, data, sizeof data);
+    uint8_t data[KEEP_PIECE + TLS_RECORD];
+    bool full;
+    ssize_t got = read_socket(relay, link, data, KEEP_PIECE, &full);
     if (got <= 0)
         return got;
     link->bytes_in += (uint64_t)got;
@@ -171,7 +170,7 @@ void close_lost(struct relay *relay, struct link *link)
  * no more use. */
 void close_early(struct relay *relay, struct link *link)
 {
-    if (link->waiting_bytes > 0 || !has_rest(link) || link->ws != NULL)
+    if (link->waiting_bytes > 0 || !has_rest(link) || link->ws != NULL || link->tls != NULL)
         return;
     close_socket(relay, link);
     link->error = 0;

@@ -151,7 +151,7 @@ static void hold_for_bound(struct relay *relay, struct share *share)
 bool account(struct relay *relay, struct link *from, struct link *to, uint64_t size)
 {
     const struct relay_config *config = &relay->config;
-    if (from->state != OPEN)
+    if (from->state != OPEN || to->waiting_bytes == 0) /* what blocks it is its own */
         return true;
     struct share *share = share_of(from, to);
     if (share == NULL)

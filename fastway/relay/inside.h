@@ -11,6 +11,7 @@
  *     queue.c   what waits for a link, and writing it
  *     socket.c  the only calls that read and write a link's socket
  *     websocket.c  packets in the frames of a WebSocket
+ *     tls.c     links whose bytes OpenSSL seals and opens
  *     hold.c    fair shares and holds
  *     end.c     how links end, and what they said before is kept
  *     memory.c  the limit, and who goes for it
@@ -32,6 +33,8 @@
 #define READY 1024       /* sockets that epoll tells of at once */
 #define PIECE (256u << 10) /* bytes that may wait unwritten for a link that is not blocked */
 #define SLOTS 1024       /* of the wheel, a tick each */
+#define KEEP_PIECE 16384u /* bytes of one read of a link that is not read from */
+#define TLS_RECORD 16384u /* bytes of a record of TLS, at most */
 #define VECTOR 64        /* pieces of one write */
 #define CONTROL 125u     /* bytes of payload in a control frame */
 
@@ -138,6 +141,18 @@ struct websocket {
     struct control *goodbye; /* a Close: behind all that waits */
 };
 
+/* What a link has whose bytes OpenSSL seals and opens. Its objects are the caller's, and live as
+ * long as the link is not dead. */
+struct tls {
+    void *ssl, *into, *from;
+    struct chunk *out; /* sealed, and not yet taken by its socket */
+    uint32_t errors[RELAY_TLS_ERRORS]; /* OpenSSL's, of what broke it */
+    uint8_t error_count;
+    bool broken;
+    bool closed; /* the peer has said that nothing more comes, */
+    bool said;   /* and so have we */
+};
+
 /* What is offered to a socket. */
 struct offer {
     struct iovec vector[VECTOR];
@@ -153,6 +168,7 @@ struct link {
     struct jam *jam;      /* NULL: it has none; it has one while it is blocked */
     struct share *shares; /* of others' queues */
     struct websocket *ws; /* NULL: its bytes are packets */
+    struct tls *tls;      /* NULL: nobody seals them */
     /* What goes out. */
     struct chunk *out_head, *out_tail;
     uint64_t waiting_bytes, waiting_packets;
@@ -177,7 +193,7 @@ struct link {
     uint16_t hint; /* bytes of its last write, or the most: the size of its next first chunk */
     uint16_t told; /* a bit for each kind of event that was not taken yet */
     uint16_t interest; /* what epoll was told; 0: it is not in the set */
-    uint8_t head[HEAD];
+    uint8_t head[HEAD]; /* of a direct link: what its peer's host had acknowledged, and conn_id */
     uint8_t state;
     bool started : 1;
     bool blocked : 1;    /* its last write took less than was offered */
@@ -192,8 +208,9 @@ struct link {
     bool lost : 1;   /* its socket failed; what it still has is to be read */
     bool shut : 1;
     bool reset : 1;
+    bool direct : 1; /* its peer knows no packets */
 };
-_Static_assert(sizeof(struct link) <= 264, "malloc has room for 264, and then 16 more for each");
+_Static_assert(sizeof(struct link) <= 280, "malloc has room for 280, and then 16 more for each");
 
 struct pair {
     uint32_t conn_id; /* 0: free */
@@ -216,8 +233,10 @@ struct relay {
     struct relay_totals totals;
     struct relay_port ports[RELAY_PORTS];
     int port_count;
-    uint8_t *scratch;
+    uint8_t *scratch; /* for what one read brings, opened, */
+    uint8_t *sealed;  /* and before */
     size_t scratch_size;
+    struct relay_library library;
 
     struct link **links; /* by index; NULL: free */
     uint32_t *free_indices;
@@ -274,10 +293,17 @@ static inline struct link *find(const struct relay *relay, relay_handle handle)
     return link_at(relay, (uint32_t)handle - 1, (uint32_t)(handle >> 32));
 }
 
+static inline void put_u32(uint8_t *data, uint32_t value)
+{
+    for (int i = 0; i < 4; i++)
+        data[i] = (uint8_t)(value >> 8 * i);
+}
+
 /* It can be written to. */
 static inline bool writes(const struct link *link)
 {
-    return link->state != DEAD && link->fd >= 0 && !link->failed && !link->shut && !link->lost;
+    return link->state != DEAD && link->fd >= 0 && !link->failed && !link->shut && !link->lost
+           && !(link->tls != NULL && link->tls->said);
 }
 
 /* More may be queued for it. */
@@ -305,10 +331,19 @@ static inline bool has_rest(const struct link *link)
     return link->rest_head != NULL || has_whole(link);
 }
 
+/* It still has to tell its peer that TLS ends here. */
+static inline bool says_goodbye(const struct link *link)
+{
+    const struct tls *tls = link->tls;
+    return tls != NULL && link->state != OPEN && !tls->said && !tls->broken && !link->reset
+           && !link->failed;
+}
+
 /* Something is to be written to it. */
 static inline bool has_output(const struct link *link)
 {
     return link->waiting_bytes > 0
+           || (link->tls != NULL && (link->tls->out != NULL || says_goodbye(link)))
            || (link->ws != NULL && (link->ws->pong != NULL || link->ws->goodbye != NULL));
 }
 
@@ -352,18 +387,31 @@ void hand_up(struct relay *relay, struct link *link, enum relay_event_kind kind,
 /* queue.c */
 bool queue_bytes(struct relay *relay, struct link *link, const uint8_t *data, size_t size,
                  uint32_t packets, bool force);
+bool queue_packet(struct relay *relay, struct link *link, const uint8_t *head,
+                  const uint8_t *data, size_t size);
+bool queue_messages(struct relay *relay, struct link *link, const uint8_t *data, size_t size,
+                    bool force);
 void queue_chunks(struct relay *relay, struct link *link, struct chunk *head, struct chunk *tail,
                   uint64_t size, uint32_t packets);
+void take(struct relay *relay, struct link *link, size_t size);
 void drop_output(struct relay *relay, struct link *link);
 void write_link(struct relay *relay, struct link *link);
 void write_later(struct relay *relay, struct link *link);
 void judge(struct relay *relay);
 void clear_jam(struct link *link);
+bool took_more(struct link *link);
 uint64_t bytes_acked(const struct link *link);
 
 /* socket.c */
-ssize_t read_socket(struct link *link, void *data, size_t size);
-ssize_t write_socket(struct link *link, struct offer *offer);
+ssize_t read_raw(struct link *link, void *data, size_t size);
+ssize_t write_raw(struct link *link, const void *data, size_t size);
+ssize_t read_socket(struct relay *relay, struct link *link, uint8_t *data, size_t size, bool *full);
+ssize_t write_socket(struct relay *relay, struct link *link, struct offer *offer, bool *all);
+
+/* tls.c */
+ssize_t tls_read(struct relay *relay, struct link *link, uint8_t *data, size_t size, bool *full);
+ssize_t tls_write(struct relay *relay, struct link *link, const struct offer *offer, bool *all);
+void drop_sealed(struct relay *relay, struct link *link);
 
 /* websocket.c */
 struct websocket *ws_new(uint64_t before);

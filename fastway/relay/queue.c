@@ -49,13 +49,11 @@ static void roll_back(struct relay *relay, struct link *link, struct chunk *tail
     link->out_tail = tail;
 }
 
-/* Queue bytes. False: the pool has no chunk for them, and none is queued. */
-bool queue_bytes(struct relay *relay, struct link *link, const uint8_t *data, size_t size,
-                 uint32_t packets, bool force)
+/* Put bytes behind those that wait. False: the pool has no chunk for them; some may be there. */
+static bool append(struct relay *relay, struct link *link, const uint8_t *data, size_t left,
+                   bool force)
 {
-    struct chunk *before = link->out_tail, *tail = before;
-    uint32_t end = before == NULL ? 0 : before->end;
-    size_t left = size;
+    struct chunk *tail = link->out_tail;
     while (left > 0) {
         if (tail == NULL || chunk_room(tail) == 0) {
             size_t most = pool_max_chunk(relay->pool);
@@ -63,10 +61,8 @@ bool queue_bytes(struct relay *relay, struct link *link, const uint8_t *data, si
             if (wanted < left)
                 wanted = left;
             struct chunk *chunk = pool_get(relay->pool, wanted < most ? wanted : most, force);
-            if (chunk == NULL) {
-                roll_back(relay, link, before, end);
+            if (chunk == NULL)
                 return false;
-            }
             if (tail == NULL)
                 link->out_head = chunk;
             else
@@ -79,21 +75,81 @@ bool queue_bytes(struct relay *relay, struct link *link, const uint8_t *data, si
         data += piece;
         left -= piece;
     }
-    if (size > 0)
-        count_added(relay, link, size, packets);
     return true;
 }
 
-/* Queue chunks as they are; something is queued already. */
+/* Where the queue ends, to come back to it. */
+struct mark {
+    struct chunk *tail;
+    uint32_t end;
+};
+
+static struct mark mark_end(const struct link *link)
+{
+    struct chunk *tail = link->out_tail;
+    return (struct mark){tail, tail == NULL ? 0 : tail->end};
+}
+
+/* What was put behind the mark counts if it is `whole`; else it is undone. */
+static bool count_or_undo(struct relay *relay, struct link *link, struct mark mark, bool whole,
+                          uint64_t size, uint32_t packets)
+{
+    if (!whole)
+        roll_back(relay, link, mark.tail, mark.end);
+    else if (size > 0)
+        count_added(relay, link, size, packets);
+    return whole;
+}
+
+/* Queue bytes. False: the pool has no chunk for them, and none is queued. */
+bool queue_bytes(struct relay *relay, struct link *link, const uint8_t *data, size_t size,
+                 uint32_t packets, bool force)
+{
+    struct mark mark = mark_end(link);
+    bool whole = append(relay, link, data, size, force);
+    return count_or_undo(relay, link, mark, whole, size, packets);
+}
+
+/* The same of a packet in two parts. */
+bool queue_packet(struct relay *relay, struct link *link, const uint8_t *head,
+                  const uint8_t *data, size_t size)
+{
+    struct mark mark = mark_end(link);
+    bool whole = append(relay, link, head, HEAD, false) && append(relay, link, data, size, false);
+    return count_or_undo(relay, link, mark, whole, HEAD + size, 1);
+}
+
+/* The same of the messages of whole packets, for a peer that knows no packets. */
+bool queue_messages(struct relay *relay, struct link *link, const uint8_t *data, size_t size,
+                    bool force)
+{
+    struct mark mark = mark_end(link);
+    uint64_t bytes = 0;
+    uint32_t packets = 0;
+    bool whole = true;
+    for (size_t at = 0; whole && at < size;) {
+        size_t length = (size_t)read_u32(data + at) - MIN_LENGTH;
+        whole = append(relay, link, data + at + HEAD, length, force);
+        bytes += length;
+        packets += length > 0;
+        at += HEAD + length;
+    }
+    return count_or_undo(relay, link, mark, whole, bytes, packets);
+}
+
+/* Queue chunks as they are. */
 void queue_chunks(struct relay *relay, struct link *link, struct chunk *head, struct chunk *tail,
                   uint64_t size, uint32_t packets)
 {
-    link->out_tail->next = head;
+    if (link->out_tail == NULL)
+        link->out_head = head;
+    else
+        link->out_tail->next = head;
     link->out_tail = tail;
     count_added(relay, link, size, packets);
 }
 
-static void take(struct relay *relay, struct link *link, size_t size)
+void take(struct relay *relay, struct link *link, size_t size)
 {
     uint64_t packets = 0;
     size_t left = size;
@@ -125,6 +181,7 @@ void drop_output(struct relay *relay, struct link *link)
     count_removed(relay, link, link->waiting_bytes, link->waiting_packets);
     if (link->ws != NULL)
         ws_silence(link->ws);
+    drop_sealed(relay, link);
     link->blocked = false;
     link->tell_taken = UINT64_MAX;
     if (link->jam != NULL)
@@ -144,8 +201,16 @@ uint64_t bytes_acked(const struct link *link)
     return acked;
 }
 
+/* A direct link's peer took something since this was asked last. */
+bool took_more(struct link *link)
+{
+    uint32_t acked = (uint32_t)bytes_acked(link), before = read_u32(link->head);
+    put_u32(link->head, acked);
+    return acked != before;
+}
+
 /* One gathered write; returns what write_socket does. */
-static ssize_t write_some(struct relay *relay, struct link *link, size_t *offered)
+static ssize_t write_some(struct relay *relay, struct link *link, bool *all)
 {
     struct offer some;
     some.size = 0;
@@ -156,8 +221,7 @@ static ssize_t write_some(struct relay *relay, struct link *link, size_t *offere
         for (struct chunk *chunk = link->out_head;
              chunk != NULL && some.count < VECTOR && some.size < PIECE; chunk = chunk->next)
             offer(&some, chunk_bytes(chunk) + chunk->start, chunk_length(chunk));
-    *offered = some.size;
-    ssize_t sent = write_socket(link, &some);
+    ssize_t sent = write_socket(relay, link, &some, all);
     if (sent > 0)
         take(relay, link, link->ws != NULL ? ws_sent(link, (size_t)sent) : (size_t)sent);
     return sent;
@@ -227,8 +291,8 @@ void write_link(struct relay *relay, struct link *link)
     uint64_t written = 0;
     bool blocked = false;
     while (has_output(link) && written < WRITE_MOST) {
-        size_t offered;
-        ssize_t sent = write_some(relay, link, &offered);
+        bool all;
+        ssize_t sent = write_some(relay, link, &all);
         if (sent < 0) {
             if (errno != EAGAIN && errno != ENOBUFS) {
                 lose_socket(relay, link, errno);
@@ -238,7 +302,7 @@ void write_link(struct relay *relay, struct link *link)
             break;
         }
         written += (uint64_t)sent;
-        if ((size_t)sent < offered) {
+        if (!all) {
             blocked = true;
             break;
         }
@@ -257,7 +321,10 @@ void write_link(struct relay *relay, struct link *link)
         close_early(relay, link);
     update_interest(relay, link);
     let_go_drained(relay, link);
-    if (!link->blocked && link->waiting_bytes == 0 && !link->failed)
+    if (link->waiting_bytes > 0 || link->jam == NULL)
+        return;
+    list_drop(&link->jam->judge_node);
+    if (!link->blocked && !link->failed)
         clear_jam(link);
 }
 

@@ -57,6 +57,14 @@ struct relay *relay_new(const struct relay_config *config)
     return NULL;
 }
 
+static void free_link(struct link *link)
+{
+    clear_jam(link);
+    ws_free(link->ws);
+    free(link->tls);
+    free(link);
+}
+
 void relay_free(struct relay *relay)
 {
     for (uint32_t index = 0; index < relay->link_end; index++) {
@@ -66,7 +74,6 @@ void relay_free(struct relay *relay)
         drop_input(relay, link);
         drop_output(relay, link);
         forget_shares(relay, link);
-        clear_jam(link);
         if (link->fd >= 0)
             close(link->fd);
     }
@@ -77,11 +84,9 @@ void relay_free(struct relay *relay)
         if (data != NULL)
             pool_put(relay->pool, data);
     }
-    for (uint32_t index = 0; index < relay->link_end; index++) {
+    for (uint32_t index = 0; index < relay->link_end; index++)
         if (relay->links[index] != NULL)
-            ws_free(relay->links[index]->ws);
-        free(relay->links[index]);
-    }
+            free_link(relay->links[index]);
     if (relay->epoll >= 0)
         close(relay->epoll);
     if (relay->wake >= 0)
@@ -94,12 +99,30 @@ void relay_free(struct relay *relay)
     free(relay->told);
     free(relay->pairs);
     free(relay->scratch);
+    free(relay->sealed);
     free(relay);
 }
 
 int relay_fd(const struct relay *relay) { return relay->epoll; }
 
 void relay_limit(struct relay *relay, uint64_t bytes) { pool_set_limit(relay->pool, bytes); }
+
+/* Room for one read, sealed, and opened: then it may have more of a record that came in part. */
+static bool grow_scratch(struct relay *relay, size_t size)
+{
+    if (size < KEEP_PIECE)
+        size = KEEP_PIECE;
+    uint8_t *scratch = realloc(relay->scratch, size + TLS_RECORD);
+    if (scratch != NULL)
+        relay->scratch = scratch;
+    uint8_t *sealed = realloc(relay->sealed, size);
+    if (sealed != NULL)
+        relay->sealed = sealed;
+    if (scratch == NULL || sealed == NULL)
+        return false;
+    relay->scratch_size = size;
+    return true;
+}
 
 int relay_port(struct relay *relay, const struct relay_port *config)
 {
@@ -113,13 +136,8 @@ int relay_port(struct relay *relay, const struct relay_port *config)
         errno = ENOSPC;
         return -1;
     }
-    if (config->read_size > relay->scratch_size) {
-        uint8_t *scratch = realloc(relay->scratch, (size_t)config->read_size);
-        if (scratch == NULL)
-            return -1;
-        relay->scratch = scratch;
-        relay->scratch_size = (size_t)config->read_size;
-    }
+    if (config->read_size > relay->scratch_size && !grow_scratch(relay, (size_t)config->read_size))
+        return -1;
     relay->ports[relay->port_count] = *config;
     return relay->port_count++;
 }
@@ -229,6 +247,15 @@ void relay_set_owner(struct relay *relay, relay_handle handle, void *owner)
 
 /* The verbs. */
 
+void relay_direct(struct relay *relay, relay_handle handle, uint32_t conn_id)
+{
+    struct link *link = find(relay, handle);
+    if (link == NULL || link->state != OPEN || link->started)
+        return;
+    link->direct = true;
+    put_u32(link->head + 4, conn_id);
+}
+
 void relay_start(struct relay *relay, relay_handle handle, const void *data, size_t size,
                  enum relay_framing framing, double now)
 {
@@ -237,6 +264,8 @@ void relay_start(struct relay *relay, relay_handle handle, const void *data, siz
         return;
     relay->now = link->last_packet = now;
     link->started = true;
+    if (link->direct)
+        took_more(link);
     check(relay, link);
     if (size > 0 && !link->broken) {
         /* What was kept meanwhile comes behind it. */
@@ -266,7 +295,9 @@ bool relay_send(struct relay *relay, relay_handle handle, const void *data, size
     struct link *link = find(relay, handle);
     if (link == NULL || !takes(link) || size == 0)
         return false;
-    if (queue_bytes(relay, link, data, size, packets, true))
+    bool bare = link->direct && packets > 0;
+    if (bare ? queue_messages(relay, link, data, size, true)
+             : queue_bytes(relay, link, data, size, packets, true))
         write_later(relay, link);
     else
         fail(relay, link, RELAY_NO_MEMORY);
@@ -366,9 +397,7 @@ void *relay_release(struct relay *relay, relay_handle handle)
     relay->links[link->index] = NULL;
     relay->free_indices[relay->free_count++] = link->index;
     relay->totals.links--;
-    clear_jam(link);
-    ws_free(link->ws);
-    free(link);
+    free_link(link);
     return owner;
 }
 

@@ -150,7 +150,7 @@ void relay_limit(struct relay *relay, uint64_t bytes);
 
 /* Add a port; returns its number, or -1: errno tells (EINVAL: nonsense; ENOSPC: there are
  * RELAY_PORTS already). */
-#define RELAY_PORTS 16
+#define RELAY_PORTS 256
 int relay_port(struct relay *relay, const struct relay_port *config);
 
 /* Accept one connection as a link that is not started, with TCP_NODELAY; 0: errno tells. One
@@ -161,10 +161,40 @@ relay_handle relay_accept(struct relay *relay, int listening, int port, double n
 relay_handle relay_adopt(struct relay *relay, int fd, int port, double now);
 void relay_set_owner(struct relay *relay, relay_handle handle, void *owner);
 
+/* Before relay_start: its peer knows no packets. Then each read of it is one over `conn_id`, at most
+ * read_size and what max_packet allows, and of what is sent to it the messages alone are written,
+ * bare; empty ones are nothing. It is idle when it neither said nor took anything. */
+void relay_direct(struct relay *relay, relay_handle handle, uint32_t conn_id);
 /* From now on its bytes are packets in a framing; `data` came before, and what was sent and waits
  * is not framed any more. */
 void relay_start(struct relay *relay, relay_handle handle, const void *data, size_t size,
                  enum relay_framing framing, double now);
+
+/* OpenSSL's functions of these names; nothing here is linked to it. */
+struct relay_library {
+    int (*SSL_read)(void *ssl, void *data, int size);
+    int (*SSL_write)(void *ssl, const void *data, int size);
+    int (*SSL_get_error)(void *ssl, int result);
+    int (*SSL_shutdown)(void *ssl);
+    int (*BIO_read)(void *bio, void *data, int size);
+    int (*BIO_write)(void *bio, const void *data, int size);
+    unsigned long (*ERR_get_error)(void);
+    void (*ERR_clear_error)(void);
+};
+
+void relay_library(struct relay *relay, const struct relay_library *library);
+
+/* From now on what comes on a link that is not started is opened, and what is sent is sealed, by
+ * an SSL whose handshake is over, and its memory BIOs; they are the caller's, and live until
+ * RELAY_GONE. `data` came already, and what was sent before is not sealed. Bytes of the handshake
+ * do not count as bytes_in. False: no such link, or it has TLS, or there is no library. */
+bool relay_tls(struct relay *relay, relay_handle handle, void *ssl, void *into, void *from,
+               const void *data, size_t size);
+/* Of a link that is gone by EPROTO: OpenSSL's codes for what was wrong, the first it told first;
+ * returns how many, perhaps none. */
+#define RELAY_TLS_ERRORS 4
+int relay_tls_errors(const struct relay *relay, relay_handle handle,
+                     uint32_t codes[RELAY_TLS_ERRORS]);
 
 /* Packets of `conn_id` from either go to the other. False: no memory, or no such links; then
  * they are reported as events. */

@@ -236,7 +236,8 @@ static void read_link(struct relay *relay, struct link *link)
     size_t size = (size_t)link->port->read_size;
     link->greedy = false;
     for (int reads = 0; reads < READS; reads++) {
-        ssize_t got = read_socket(link, relay->scratch, size);
+        bool full;
+        ssize_t got = read_socket(relay, link, relay->scratch, size, &full);
         if (got < 0) {
             if (errno != EAGAIN)
                 lose_socket(relay, link, errno);
@@ -273,7 +274,7 @@ static void read_link(struct relay *relay, struct link *link)
             update_interest(relay, link);
             return;
         }
-        if ((size_t)got < size || !may_talk(link) || has_rest(link) || link->lost)
+        if (!full || !may_talk(link) || has_rest(link) || link->lost)
             return;
         if (out_of_time(relay))
             break;

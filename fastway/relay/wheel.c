@@ -51,6 +51,8 @@ void check(struct relay *relay, struct link *link)
     }
     if (port->idle_timeout > 0) {
         bool heard = may_talk(link) && !has_rest(link);
+        if (link->direct && link->last_packet + port->idle_timeout <= now && took_more(link))
+            link->last_packet = now;
         double due = (heard ? link->last_packet : now) + port->idle_timeout;
         if (due <= now) {
             tell(relay, link, RELAY_IDLE, 0, NULL);

@@ -188,15 +188,17 @@ class SnetFactory(Factory):
     def not_shaken(self, carrier: Carrier, error: HandshakeFailed) -> None:
         self.stats.refused[error.fault] += 1
         peer = cast(Any, carrier.transport).getPeer()
-        self._quiet.info(
-            log,
-            "snet handshake failed",
-            str(getattr(peer, "host", "?")),
-            "snet handshake of {addr} failed: {problem}",
-            addr=address_name(peer),
-            problem=str(error),
-            fault=error.fault.name.lower(),
-        )
+        text = "snet handshake of {addr} failed: {problem}"
+        fields = {
+            "addr": address_name(peer),
+            "problem": str(error),
+            "fault": error.fault.name.lower(),
+        }
+        if error.fault is Fault.CLOSED and getattr(peer, "probe", False):
+            log.debug(text, **fields)  # a proxy's health check
+        else:
+            host = str(getattr(peer, "host", "?"))
+            self._quiet.info(log, "snet handshake failed", host, text, **fields)
         if carrier in self.handshakes:
             # It gets a little time to take the answer.
             self.carrier_leaves(carrier)

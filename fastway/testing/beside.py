@@ -20,7 +20,7 @@ from contextlib import suppress
 
 import fastway
 from fastway.errors import ConfigError, GatewayDied, StartError
-from fastway.testing.options import HOST, GatewayOptions, client_string
+from fastway.testing.options import HOST, GatewayOptions, client_string, web_url
 
 CHILD = "fastway.testing.child"
 
@@ -46,6 +46,7 @@ class LocalGatewayProcess:
     Args:
         key: What game servers prove to hold.
         snet: Speak snet on the client port.
+        ws: Have a port for web pages too, by WebSocket.
         client_port: The number of a port; 0: any free one.
         server_port: The same of the server port.
         options: Options of the gateway: see `docs/testing.md`.
@@ -58,25 +59,29 @@ class LocalGatewayProcess:
         client_port, server_port: Their numbers, once it was started.
         client_string, server_string: Where clients and game servers connect, as Twisted endpoint
             strings; they speak snet if the port does.
+        web_port, web_url: That of the port for web pages, and its URL; 0 and "" without one.
         key: The key, as `connect_server` takes it.
     """
 
     host = HOST
     client_string: str
     server_string: str
+    web_url: str
 
     def __init__(
         self,
         key: str | bytes = "secret",
         *,
         snet: bool = False,
+        ws: bool = False,
         client_port: int = 0,
         server_port: int = 0,
         **options: object,
     ) -> None:
         self.client_port = client_port
         self.server_port = server_port
-        self._options = GatewayOptions(key, snet, options)
+        self.web_port = 0
+        self._options = GatewayOptions(key, snet, ws, options)
         self.key = self._options.key
         self._process: subprocess.Popen[bytes] | None = None
         self._directory = ""
@@ -104,7 +109,7 @@ class LocalGatewayProcess:
         """
         if self._process is not None:
             raise ConfigError("start", "it runs already")
-        settings = self._options.at(self.client_port, self.server_port)
+        settings = self._options.at(self.client_port, self.server_port, self.web_port)
         self._directory = tempfile.mkdtemp(prefix="fastway-testing-")
         try:
             ports = self._launch()
@@ -112,6 +117,8 @@ class LocalGatewayProcess:
             self._clean_up()
             raise
         self.client_port, self.server_port = ports["client"], ports["server"]
+        self.web_port = ports.get("web client", 0)
+        self.web_url = web_url(settings, self.web_port)
         self.client_string = client_string(settings.client, self.client_port)
         self.server_string = client_string(settings.server, self.server_port)
         return self

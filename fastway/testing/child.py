@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 def tell_ports(service: GatewayService) -> None:
     """It listens, and its reactor runs: say where, and end when nobody is left to ask."""
-    ports = {name: cast(Any, port.getHost()).port for name, port in service.ports.items()}
+    ports = {
+        name: getattr(cast(Any, port.getHost()), "port", 0)  # one of web pages may have none
+        for name, port in service.ports.items()
+    }
     print(json.dumps(ports), flush=True)
     threading.Thread(target=_wait_for_the_end, args=(service.reactor,), daemon=True).start()
 

@@ -16,7 +16,7 @@ from fastway.config.settings import PortSettings
 from fastway.errors import ConfigError
 from fastway.gateway import RouterService
 from fastway.snet import SnetClientEndpoint
-from fastway.testing.options import HOST, GatewayOptions, client_string, snet_config
+from fastway.testing.options import HOST, GatewayOptions, client_string, snet_config, web_url
 
 HURRY = 0.5
 """Seconds that a stop waits for connections whose far ends do not close theirs."""
@@ -32,6 +32,7 @@ class LocalGateway:
         reactor: What it runs on.
         key: What game servers prove to hold.
         snet: Speak snet on the client port.
+        ws: Have a port for web pages too, by WebSocket.
         client_port: The number of a port; 0: any free one.
         server_port: The same of the server port.
         options: Options of the gateway: see `docs/testing.md`. Those of its log, its files and
@@ -42,8 +43,10 @@ class LocalGateway:
 
     Attributes:
         client_port, server_port: The numbers of its ports, once it was started.
-        web_port: That of the first port for web pages; 0 without `client_ws_addr`.
+        web_port: That of the first port for web pages; 0 without one.
         web_ports: Those of all such ports, of `client_wss_addr` last.
+        direct_ports: Name -> the number, of direct ports.
+        web_url: Where the first is, as `connect_client` takes it; "" without one.
         client: Where clients connect, a Twisted client endpoint; it speaks snet if the port does.
         server: Where game servers connect.
         client_string, server_string: The same as endpoint strings.
@@ -55,6 +58,7 @@ class LocalGateway:
     server: IStreamClientEndpoint
     client_string: str
     server_string: str
+    web_url: str
     service: RouterService
 
     def __init__(
@@ -63,6 +67,7 @@ class LocalGateway:
         key: str | bytes = "secret",
         *,
         snet: bool = False,
+        ws: bool = False,
         client_port: int = 0,
         server_port: int = 0,
         **options: object,
@@ -71,8 +76,9 @@ class LocalGateway:
         self.server_port = server_port
         self.web_port = 0
         self.web_ports: list[int] = []
+        self.direct_ports: dict[str, int] = {}
         self._reactor = reactor
-        self._options = GatewayOptions(key, snet, options)
+        self._options = GatewayOptions(key, snet, ws, options)
         self.key = self._options.key
         self._running = False
 
@@ -83,7 +89,7 @@ class LocalGateway:
     async def _start(self) -> LocalGateway:
         if self._running:
             raise ConfigError("start", "it runs already")
-        settings = self._options.at(self.client_port, self.server_port)
+        settings = self._options.at(self.client_port, self.server_port, self.web_port)
         self.service = service = make_router_service(settings, self._reactor)
         service.startService()
         self._running = True
@@ -94,11 +100,16 @@ class LocalGateway:
             await self.stop()
             raise
         hosts = [cast(Any, port.listening).getHost() for port in service.ports]
-        numbers = [getattr(host, "port", 0) for host in hosts]  # one of web pages may have none
-        self.client_port, self.server_port, *self.web_ports = numbers
+        # One that is not the client or server port may have none.
+        numbers = [getattr(host, "port", 0) for host in hosts]
+        self.client_port, self.server_port, *more = numbers
+        self.web_ports = more[: len(settings.websockets)]
         self.web_port = self.web_ports[0] if self.web_ports else 0
+        names = [port.direct.name for port in settings.direct]
+        self.direct_ports = dict(zip(names, more[len(self.web_ports) :], strict=True))
         self.client, self.client_string = self._way(settings.client, self.client_port)
         self.server, self.server_string = self._way(settings.server, self.server_port)
+        self.web_url = web_url(settings, self.web_port)
         return self
 
     def _way(self, port: PortSettings, number: int) -> tuple[IStreamClientEndpoint, str]:

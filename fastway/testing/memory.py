@@ -16,11 +16,14 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from fastway.assemble import make_router_service
+from fastway.config.settings import WebSocketPortSettings
 from fastway.errors import ConfigError
 from fastway.gateway import RouterService
 from fastway.snet import SnetClientEndpoint
 from fastway.testing.network import ROOM, MemoryConnection, MemoryEndpoint, MemoryLink, Network
 from fastway.testing.options import HOST, GatewayOptions, snet_config
+from fastway.websocket.client import WebSocket
+from fastway.websocket.dial import WebSocketClientEndpoint
 
 T = TypeVar("T")
 
@@ -31,7 +34,7 @@ stopped, in which nobody is called idle."""
 TURNS = 1_000_000
 """Turns of the network after which it does not become quiet any more."""
 
-CLIENT_PORT, SERVER_PORT = 9010, 9020
+CLIENT_PORT, SERVER_PORT, WEB_PORT = 9010, 9020, 9080
 """What the transports give for the numbers of its ports."""
 
 
@@ -46,6 +49,7 @@ class MemoryGateway:
             its own.
         key: What game servers prove to hold.
         snet: Speak snet on the client port.
+        ws: Have a port for web pages too, by WebSocket.
         room: Bytes that a link holds on their way, in each direction.
         options: Options of the gateway: see `docs/testing.md`. Those of its log, its files and
             its commands have no effect here.
@@ -56,6 +60,7 @@ class MemoryGateway:
     Attributes:
         client: Where clients connect, a Twisted client endpoint; it speaks snet if the port does.
         server: Where game servers connect.
+        web: Where clients connect by WebSocket; None without such a port.
         key: The key, as `connect_server` takes it.
         service: The gateway's inside, for those who know it; it has no stable interface.
     """
@@ -68,31 +73,38 @@ class MemoryGateway:
         key: str | bytes = "secret",
         *,
         snet: bool = False,
+        ws: bool = False,
         room: int = ROOM,
         **options: object,
     ) -> None:
         # The native path has sockets of its own.
-        self._options = GatewayOptions(key, snet, {"relay": "off", **options})
+        self._options = GatewayOptions(key, snet, ws, {"relay": "off", **options})
         settings = self._options.settings
         if settings.relay.mode == "on":
             raise ConfigError("relay", "without sockets packets take the path of Python")
-        if settings.websockets:
-            where = settings.websockets[0].where("address")
-            raise ConfigError(where, "without sockets there is no port for web pages")
+        if settings.direct:
+            where = settings.direct[0].where("address")
+            raise ConfigError(where, "without sockets there is no direct port")
         self.key = self._options.key
         self.clock = Clock() if clock is None else clock
         self._network = Network(self.clock, room)
         self._ports = [
             MemoryEndpoint(self._network, IPv4Address("TCP", HOST, number))
-            for number in (CLIENT_PORT, SERVER_PORT)
+            for number in (CLIENT_PORT, SERVER_PORT, *range(WEB_PORT, WEB_PORT + 9))[
+                : len(settings.ports)
+            ]
         ]
         self._ways: list[IStreamClientEndpoint] = []
         for port, endpoint in zip(settings.ports, self._ports, strict=True):
             way: Any = endpoint
             if port.snet is not None:
                 way = SnetClientEndpoint(endpoint, self.clock, snet_config(port.snet))
+            if isinstance(port, WebSocketPortSettings):
+                host, wanted = f"{HOST}:{WEB_PORT}", WebSocket(port.path)
+                way = WebSocketClientEndpoint(endpoint, self.clock, host, wanted)
             self._ways.append(way)
-        self.client, self.server = self._ways
+        self.client, self.server = self._ways[:2]
+        self.web = next(iter(self._ways[2:]), None)
         self._running = False
         self.start()
 
@@ -155,9 +167,9 @@ class MemoryGateway:
         """The connections of an endpoint, the oldest first.
 
         Args:
-            of: `gateway.client` or `gateway.server`: all that were made through it; what
-                `connect_client` or `connect_server` returned, a virtual connection on it, a
-                protocol or its transport: the one that it is on; None: all.
+            of: `gateway.client`, `gateway.server` or `gateway.web`: all that were made through
+                it; what `connect_client` or `connect_server` returned, a virtual connection on
+                it, a protocol or its transport: the one that it is on; None: all.
 
         Raises:
             ValueError: it is nothing that has one here.

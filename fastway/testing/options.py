@@ -38,6 +38,7 @@ class GatewayOptions:
     Args:
         key: What game servers prove to hold.
         snet: Speak snet on the client port.
+        ws: Have a port for web pages, on any free one.
         options: Options of the gateway, by their names with `_` for `-`: `client_max_conn=3`,
             `client_idle_timeout=2.5`, `memory_limit="1M"`, `server_snet_enable=True`.
 
@@ -49,11 +50,15 @@ class GatewayOptions:
         settings: What the gateway is told, with any free ports.
     """
 
-    def __init__(self, key: str | bytes, snet: bool, options: Mapping[str, object]) -> None:
+    def __init__(
+        self, key: str | bytes, snet: bool, ws: bool, options: Mapping[str, object]
+    ) -> None:
         self.key = os.fsencode(key)
         self._given = {"server-auth-password": Given("key", os.fsdecode(key))}
         if snet:
             self._given["client-snet-enable"] = Given("snet", "true")
+        if ws:
+            self._given["client-ws-addr"] = Given("ws", f"{HOST}:0")
         for where, value in options.items():
             option = resolve_name(where)
             if option is None:
@@ -67,8 +72,11 @@ class GatewayOptions:
             self._given[option.name] = Given(where, text)
         self.settings = self.at(0, 0)
 
-    def at(self, client_port: int, server_port: int) -> Settings:
+    def at(self, client_port: int, server_port: int, web_port: int = 0) -> Settings:
         """The settings of a gateway on these ports of 127.0.0.1; 0: any free one."""
+        web = self._given.get("client-ws-addr")
+        if web is not None and web.where == "ws":
+            self._given["client-ws-addr"] = Given("ws", f"{HOST}:{web_port}")
         for name, number in (("client-addr", client_port), ("server-addr", server_port)):
             self._given[name] = Given(OURS[name], f"{HOST}:{number}")
         return make_settings(Values(self._given))
@@ -89,6 +97,15 @@ def client_string(port: PortSettings, number: int) -> str:
         return plain
     more = ":encrypt=true" if port.snet.encrypt else ""
     return f"snet:{quoteStringArgument(plain)}:buffer={port.snet.buffer}{more}"
+
+
+def web_url(settings: Settings, number: int) -> str:
+    """The URL of the first port for web pages; "" if there is none, or none with a number."""
+    if not settings.websockets or not number:
+        return ""
+    port = settings.websockets[0]
+    secure = port.tls is not None or port.address.startswith("ssl:")
+    return f"{'wss' if secure else 'ws'}://{HOST}:{number}{port.path}"
 
 
 def snet_config(snet: SnetSettings) -> SnetConfig:

@@ -1,13 +1,15 @@
-"""WebSocket (RFC 6455), the server's side: `request` is the handshake, `frames` what follows it.
+"""WebSocket (RFC 6455): `request` is the server's handshake, `frames` what follows it on both
+sides, `client` the client's side.
 
-Rule: sans-IO, no clock, no socket, nothing of the gateway. `tests/support/websocket.py` has the
+Rule: sans-IO, no clock, no socket, nothing of the gateway; but for `dial`, `url` and `strings`,
+which connect with Twisted and are imported by those who do. `tests/support/websocket.py` has the
 vectors that any other implementation of the frames has to pass too.
 """
 
-from fastway.websocket.frames import MAX_FRAME, BadFrame, Frames
+from fastway.websocket.client import ClientMachine, Url, WebSocket
+from fastway.websocket.frames import MAX_FRAME, BadFrame, ClientFrames, Frames
 from fastway.websocket.request import (
     HandshakeRefused,
-    Network,
     Policy,
     Request,
     RequestReader,
@@ -20,12 +22,15 @@ from fastway.websocket.request import (
 __all__ = [
     "MAX_FRAME",
     "BadFrame",
+    "ClientFrames",
+    "ClientMachine",
     "Frames",
     "HandshakeRefused",
-    "Network",
     "Policy",
     "Request",
     "RequestReader",
+    "Url",
+    "WebSocket",
     "accept",
     "forwarded_for",
     "origin_of",

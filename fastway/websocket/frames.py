@@ -1,8 +1,10 @@
-"""The frames of a WebSocket, the server's side.
+"""The frames of a WebSocket: `Frames` is the server's side, `ClientFrames` the client's.
 
     frames = Frames()
     payload = frames.receive(data)  # then look at pong, closed and error
     data = frames.wrap(payload)
+
+A client's frames are masked and a server's are not; all else is the same on both sides.
 
 Rule: bytes in, bytes out; time is linear in the bytes that come, however they are cut, and never
 more is kept than a control frame.
@@ -12,6 +14,8 @@ frame does: so nothing is ever put together again. Extensions are never agreed t
 """
 
 from __future__ import annotations
+
+import os
 
 from fastway.errors import Reason, RemoteError
 
@@ -23,6 +27,9 @@ PIECE = 16 * 1024 - 4
 
 MAX_CONTROL = 125
 """Bytes of payload in a control frame."""
+
+CHANCE = 512
+"""Bytes of chance that are asked for at once."""
 
 
 class BadFrame(RemoteError):
@@ -36,11 +43,16 @@ class BadFrame(RemoteError):
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _FIN = 0x80
 _SHORT = [bytes((_FIN | _BINARY, size)) for size in range(126)]
-"""Heads of frames so short."""
+"""Heads of frames so short,"""
+_MASKED_SHORT = [bytes((_FIN | _BINARY, 0x80 | size)) for size in range(126)]
+"""and of those that are masked."""
+
+NO_CODE = 1005
+"""The code of a Close that has none (RFC 6455, section 7.1.5)."""
 
 
 class Frames:
-    """The frames of one connection, from its handshake on.
+    """The frames of one connection, from its handshake on, as the server sees them.
 
     Args:
         limit: Bytes that a frame of the peer may announce.
@@ -48,6 +60,7 @@ class Frames:
     Attributes:
         pong: The answer to the last Ping, a whole frame; whoever sends it sets it to b"".
         closed: The peer's Close came.
+        code, text: What that said; NO_CODE and "" where it said nothing.
         error: Why the rest of what comes is not understood. After it, or a Close, nothing is.
     """
 
@@ -57,11 +70,19 @@ class Frames:
         "_left",
         "_limit",
         "_mask",
-        "_peer_code",
         "closed",
+        "code",
         "error",
         "pong",
+        "text",
     )
+
+    _bit = 0x80
+    """The mask bit of the peer's frames,"""
+    _key = 4
+    """the bytes of its mask,"""
+    _wrong = "a frame is not masked"
+    """and what is wrong with others."""
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
         self.pong = b""
@@ -76,7 +97,8 @@ class Frames:
         """and their mask, turned so that the next byte is its first's."""
         self._inside = False
         """A message has begun and not ended."""
-        self._peer_code = b""
+        self.code = NO_CODE
+        self.text = ""
 
     def receive(self, data: bytes) -> bytes:
         """Take bytes of the peer; returns the payload in them, and never raises."""
@@ -95,24 +117,24 @@ class Frames:
             return b""
         # All of one call at once: the arithmetic costs more by the call than by the byte.
         payload = b"".join(pieces)
-        return _xor(payload, b"".join(masks))
+        return _xor(payload, b"".join(masks)) if masks else payload
 
     def _split(self, data: bytes, pieces: list[bytes], masks: list[bytes]) -> None:
         """Note the payload in `data` with a mask of the same length."""
-        at, size = 0, len(data)
+        at, size, bit, key = 0, len(data), self._bit, self._key
         if self._left:
             at = self._payload(data, 0, self._left, self._mask, pieces, masks)
         while size - at >= 2:
-            first, length = data[at], data[at + 1] - 0x80
+            first, length = data[at], data[at + 1] ^ bit
             plain = first == 0x82 and not self._inside
             control = not plain and self._look_at(first)
-            if length < 0:
-                raise BadFrame("a frame is not masked")
+            if length > 127:
+                raise BadFrame(self._wrong)
             if control:
                 self._control(data, at, first, length)
                 if self._head or self.closed:
                     return
-                at += 6 + length
+                at += 2 + key + length
                 continue
             body = at + 2
             if length > 125:
@@ -127,11 +149,12 @@ class Frames:
                     raise BadFrame(
                         f"a frame of {length} bytes is over {self._limit}", Reason.FRAME_TOO_LARGE
                     )
-            if size < body + 4:
+            end = body + key
+            if size < end:
                 break
             if not plain:
                 self._inside = first < _FIN
-            at = self._payload(data, body + 4, length, data[body : body + 4], pieces, masks)
+            at = self._payload(data, end, length, data[body:end], pieces, masks)
         self._head = data[at:]
         if len(self._head) == 1:
             self._look_at(self._head[0])
@@ -150,6 +173,7 @@ class Frames:
         there = len(piece)
         if there:
             pieces.append(piece)
+        if there and mask:
             masks.append((mask * ((there + 3) >> 2))[:there])
         if there < length:
             turn = there & 3
@@ -182,21 +206,21 @@ class Frames:
         """Do what a control frame says, if it is whole; otherwise keep it."""
         if length > MAX_CONTROL:
             raise BadFrame(f"a control frame has over {MAX_CONTROL} bytes")
-        end = at + 6 + length
+        begin = at + 2 + self._key
+        end = begin + length
         if len(data) < end:
             self._head = data[at:]
             return
-        mask = data[at + 2 : at + 6]
-        payload = _xor(data[at + 6 : end], (mask * 32)[:length])
+        payload = data[begin:end]
+        if begin > at + 2:
+            payload = _xor(payload, (data[at + 2 : begin] * 32)[:length])
         if first & 0x0F == _PING:
-            self.pong = bytes((_FIN | _PONG, length)) + payload
+            self.pong = self._control_frame(_PONG, payload)
         elif first & 0x0F == _CLOSE:
-            self._check_close(payload)
-            self._peer_code = payload[:2]
+            self._told_close(payload)
             self.closed = True
 
-    @staticmethod
-    def _check_close(payload: bytes) -> None:
+    def _told_close(self, payload: bytes) -> None:
         if not payload:
             return
         code = int.from_bytes(payload[:2], "big")
@@ -205,12 +229,12 @@ class Frames:
         ):
             raise BadFrame("a Close has no code that may be sent")
         try:
-            payload[2:].decode("utf-8")
+            self.text = payload[2:].decode("utf-8")
         except UnicodeDecodeError:
             raise BadFrame("the text of a Close is not UTF-8", Reason.NOT_UTF8) from None
+        self.code = code
 
-    @staticmethod
-    def wrap(data: bytes) -> bytes:
+    def wrap(self, data: bytes) -> bytes:
         """Payload as frames of at most PIECE bytes each; it is copied once."""
         size = len(data)
         if size < 126:
@@ -237,14 +261,72 @@ class Frames:
             text: At most 123 bytes of it are sent.
         """
         if self.closed:
-            payload = self._peer_code
+            payload = b"" if self.code == NO_CODE else self.code.to_bytes(2, "big")
         else:
             told = text.encode("utf-8")[:123].decode("utf-8", "ignore").encode("utf-8")
             payload = code.to_bytes(2, "big") + told
-        return bytes((_FIN | _CLOSE, len(payload))) + payload
+        return self._control_frame(_CLOSE, payload)
+
+    def _control_frame(self, kind: int, payload: bytes) -> bytes:
+        return bytes((_FIN | kind, len(payload))) + payload
 
 
-def _xor(data: bytes, mask: bytes) -> bytes:
+class ClientFrames(Frames):
+    """The same as the client sees them: what it sends is masked, each frame by its own chance."""
+
+    __slots__ = ("_chance", "_used")
+
+    _bit = 0
+    _key = 0
+    _wrong = "a frame is masked"
+
+    def __init__(self, limit: int = MAX_FRAME) -> None:
+        super().__init__(limit)
+        self._chance = b""
+        """Masks to come: the system's source costs more by the call than by the byte,"""
+        self._used = 0
+        """and how far they are used up."""
+
+    def _next_mask(self) -> bytes:
+        at = self._used
+        if at == len(self._chance):
+            self._chance = os.urandom(CHANCE)
+            at = 0
+        self._used = at + 4
+        return self._chance[at : at + 4]
+
+    def wrap(self, data: bytes) -> bytes:
+        size = len(data)
+        mask = self._next_mask()
+        if size < 126:
+            return b"".join((_MASKED_SHORT[size], mask, _xor(data, (mask * 32)[:size])))
+        if size <= PIECE:
+            return b"".join((b"\x82\xfe", size.to_bytes(2, "big"), mask, _masked(data, mask)))
+        parts = []
+        view = memoryview(data)
+        for at in range(0, size, PIECE):
+            part = view[at : at + PIECE]
+            length = len(part)
+            parts.append(
+                b"\x82\xfe" + length.to_bytes(2, "big") if length > 125 else _MASKED_SHORT[length]
+            )
+            parts.append(mask)
+            parts.append(_masked(part, mask))
+            mask = self._next_mask()
+        return b"".join(parts)
+
+    def _control_frame(self, kind: int, payload: bytes) -> bytes:
+        mask = self._next_mask()
+        head = bytes((_FIN | kind, 0x80 | len(payload)))
+        return b"".join((head, mask, _masked(payload, mask)))
+
+
+def _masked(data: bytes | memoryview, mask: bytes) -> bytes:
+    size = len(data)
+    return _xor(data, (mask * ((size + 3) >> 2))[:size])
+
+
+def _xor(data: bytes | memoryview, mask: bytes) -> bytes:
     from_bytes = int.from_bytes
     made = from_bytes(data, "little") ^ from_bytes(mask, "little")
     return made.to_bytes(len(data), "little")

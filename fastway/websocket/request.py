@@ -16,11 +16,11 @@ import binascii
 import hashlib
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from fastway.errors import Reason, RemoteError
+from fastway.networks import Networks
 
 MAX_REQUEST = 8 * 1024
 """Bytes of a request, the empty line at its end included."""
@@ -176,23 +176,39 @@ def parse_request(head: str) -> Request:
         raise HandshakeRefused(400, "its first line is none of HTTP/1")
     if not _TARGET.fullmatch(target):
         raise HandshakeRefused(400, "its target is no path")
+    try:
+        headers = parse_headers(lines, _ONCE)
+    except ValueError as error:
+        raise HandshakeRefused(400, str(error)) from None
+    return Request(method, target, version, headers)
+
+
+def parse_headers(lines: Sequence[str], once: Sequence[str]) -> dict[str, str]:
+    """The headers of a head, by their names in lower case; several of one name are joined.
+
+    Args:
+        once: Those of which there may be one.
+
+    Raises:
+        ValueError: they are none, or more than their bounds allow. The text is one line.
+    """
     if len(lines) > MAX_HEADERS:
-        raise HandshakeRefused(400, f"it has {len(lines)} headers, over {MAX_HEADERS}")
+        raise ValueError(f"it has {len(lines)} headers, over {MAX_HEADERS}")
     headers: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or len(name) > MAX_NAME or not _TOKEN.fullmatch(name):
-            raise HandshakeRefused(400, "a header has no proper name")
+            raise ValueError("a header has no proper name")
         name, value = name.lower(), value.strip(" \t")
         if len(value) > MAX_VALUE or not _VALUE.fullmatch(value):
-            raise HandshakeRefused(400, f"its {name} header has no proper value")
+            raise ValueError(f"its {name} header has no proper value")
         if name not in headers:
             headers[name] = value
-        elif name in _ONCE:
-            raise HandshakeRefused(400, f"it has two {name} headers")
+        elif name in once:
+            raise ValueError(f"it has two {name} headers")
         else:
             headers[name] += ", " + value
-    return Request(method, target, version, headers)
+    return headers
 
 
 # The answer.
@@ -301,11 +317,8 @@ def _shown(text: str) -> str:
 
 # Proxies.
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network | Literal["unix"]
-"""Peers that belong together: an address range, or whoever comes by a unix socket."""
 
-
-def forwarded_for(request: Request, peer: str, proxies: tuple[Network, ...]) -> str | None:
+def forwarded_for(request: Request, peer: str, proxies: Networks) -> str | None:
     """Whom the proxies say that a request is from.
 
     Each proxy adds the address of its peer at the right, and what a client writes there itself
@@ -318,24 +331,13 @@ def forwarded_for(request: Request, peer: str, proxies: tuple[Network, ...]) -> 
     Returns:
         An address, IPv6 in brackets; None: nobody says so who is believed.
     """
-    if not trusted(peer, proxies):
+    if peer not in proxies:
         return None
     for member in reversed(request.tokens("x-forwarded-for")):
         try:
             address = ipaddress.ip_address(member.strip("[]"))
         except ValueError:
             return None
-        if not trusted(str(address), proxies):
+        if str(address) not in proxies:
             return f"[{address}]" if address.version == 6 else str(address)
     return None
-
-
-def trusted(peer: str, proxies: tuple[Network, ...]) -> bool:
-    """Whether a peer, an address or `unix`, is one of the proxies."""
-    if not proxies or peer == "unix":
-        return peer in proxies
-    try:
-        address = ipaddress.ip_address(peer)
-    except ValueError:
-        return False
-    return any(network != "unix" and address in network for network in proxies)

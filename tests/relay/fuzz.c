@@ -18,10 +18,12 @@
 #include "calls.h"
 #include "relay.h"
 #include "sums.h"
+#include "toy.h"
 
 /* The core with system calls that are interrupted, cut short and refused now and then. */
 static unsigned calls;
 static uint64_t ticks;
+static bool directs; /* some links know no packets */
 static bool refuses; /* what adds links, and room for them, works */
 
 ssize_t test_recv(int fd, void *data, size_t size, int flags)
@@ -97,6 +99,9 @@ void *test_calloc(size_t count, size_t size)
 #define WEB(which) (webs && ((which) == 2 || (which) == 3))
 static bool webs = true;
 
+/* Links with TLS; the last one may get it when it is started. */
+#define SEALED(which) (webs && ((which) == 3 || (which) == 4))
+
 /* How far into a server's frames a peer has heard. */
 struct ear {
     uint8_t head[4];
@@ -111,6 +116,8 @@ struct day {
     relay_handle handles[LINKS]; /* 0: none */
     int peers[LINKS];            /* -1: the peer is gone */
     struct ear ears[LINKS];
+    struct toy *toys[LINKS]; /* NULL: no TLS */
+    struct toy *far[LINKS];  /* that of the peer, who hears */
     double now;
     uint8_t answer; /* how the caller answers events */
 };
@@ -136,6 +143,19 @@ static void end_link(struct day *day, relay_handle handle, uint8_t how)
     relay_close(day->relay, handle, (enum relay_end)(how % 3));
 }
 
+/* From now on it has TLS, if it is there. */
+static void shake_hands(struct day *day, int which, const uint8_t *data, size_t size)
+{
+    struct toy *toy = toy_new();
+    bool refused = refuses;
+    refuses = false;
+    if (relay_tls(day->relay, day->handles[which], toy, &toy->into, &toy->from, data, size))
+        day->toys[which] = toy;
+    else
+        toy_free(toy);
+    refuses = refused;
+}
+
 static void handle_event(struct day *day, const struct relay_event *event, const uint8_t *data,
                          size_t size)
 {
@@ -149,6 +169,8 @@ static void handle_event(struct day *day, const struct relay_event *event, const
         CHECK(relay_release(relay, event->handle) == peer);
         CHECK(relay_release(relay, event->handle) == NULL);
         day->handles[which] = 0;
+        toy_free(day->toys[which]);
+        day->toys[which] = NULL;
         break;
     case RELAY_PACKETS:
         for (size_t at = 0; at < size;) {
@@ -166,6 +188,10 @@ static void handle_event(struct day *day, const struct relay_event *event, const
         break;
     case RELAY_BYTES:
         CHECK(size > 0);
+        if (webs && day->toys[which] == NULL && day->answer % 4 == 1) {
+            shake_hands(day, (int)which, data, size);
+            break;
+        }
         relay_start(relay, event->handle, data, size,
                     webs && day->answer % 2 ? RELAY_WEBSOCKET : RELAY_PLAIN, day->now);
         break;
@@ -251,6 +277,17 @@ static void make_link(struct day *day, int which)
     day->peers[which] = pair[1];
     memset(&day->ears[which], 0, sizeof day->ears[which]);
     relay_set_owner(day->relay, day->handles[which], &day->peers[which]);
+    if (SEALED(which)) {
+        toy_free(day->far[which]);
+        day->far[which] = toy_new();
+        day->far[which]->patient = 1;
+        shake_hands(day, which, NULL, 0);
+        CHECK(day->toys[which] != NULL);
+    }
+    if (directs && which % 2 != 0) /* with one that is paired so from the beginning, mostly */
+        relay_direct(day->relay, day->handles[which], (uint32_t)which);
+    if (directs && which == 0)
+        relay_direct(day->relay, day->handles[which], 4);
     if (which != 5)
         relay_start(day->relay, day->handles[which], NULL, 0,
                     WEB(which) ? RELAY_WEBSOCKET : RELAY_PLAIN, day->now);
@@ -273,10 +310,43 @@ static size_t frame_of(uint8_t *to, uint8_t first, const uint8_t *payload, size_
     return at + size;
 }
 
-static void say(struct day *day, int which, const uint8_t *data, size_t size)
+static void say_raw(struct day *day, int which, const uint8_t *data, size_t size)
 {
     if (day->peers[which] >= 0 && size > 0)
         (void)!send(day->peers[which], data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+/* Say bytes, in records of many sizes where there is TLS. */
+static void say(struct day *day, int which, const uint8_t *data, size_t size)
+{
+    static uint8_t records[8 * MAX_PACKET];
+    if (day->toys[which] == NULL) {
+        say_raw(day, which, data, size);
+        return;
+    }
+    size_t out = 0;
+    for (size_t at = 0, piece = 1 + day->answer; at < size; at += piece, piece = piece * 3 % 5000) {
+        if (piece > size - at)
+            piece = size - at;
+        out += toy_seal(records + out, 'd', data + at, piece);
+        if (out % 17 == 0)
+            out += toy_seal(records + out, 'k', "", 0);
+    }
+    say_raw(day, which, records, out);
+}
+
+/* What a peer with TLS hears can all be opened; returns how much that is. */
+static size_t open_up(struct toy *toy, const uint8_t *data, size_t size, uint8_t *to)
+{
+    size_t got = 0;
+    int some;
+    toy_put(&toy->into, data, size);
+    toy_code = 0;
+    while ((some = toy_SSL_read(toy, to + got, TOY_RECORD)) > 0)
+        got += (size_t)some;
+    toy_code = 0;
+    CHECK(!toy->broken && !toy_has(toy));
+    return got;
 }
 
 /* Say bytes in frames, if these are expected: in two, with a Ping between them now and then. */
@@ -367,7 +437,10 @@ static void step(struct day *day)
         size_t size = number % 32;
         for (size_t i = 0; i < size; i++)
             buffer[i] = next_byte(day);
-        if (WEB(which) && number >= 64) {
+        if (day->toys[which] != NULL && number >= 192) {
+            uint8_t record[TOY_HEAD + 32];
+            say_raw(day, which, record, toy_seal(record, "cdkaex\0d"[number / 8 % 8], buffer, size));
+        } else if (WEB(which) && number >= 64) {
             static const uint8_t firsts[] = {0x89, 0x88, 0x8A, 0x82, 0x02, 0x80, 0x00, 0x81};
             uint8_t frame[64];
             say(day, which, frame, frame_of(frame, firsts[number / 32], buffer, size));
@@ -382,8 +455,14 @@ static void step(struct day *day)
                 ssize_t heard = recv(day->peers[which], buffer, sizeof buffer, MSG_DONTWAIT);
                 if (heard <= 0)
                     break;
+                static uint8_t opened[sizeof buffer + 2 * TOY_RECORD];
+                uint8_t *data = buffer;
+                if (SEALED(which)) {
+                    heard = (ssize_t)open_up(day->far[which], buffer, (size_t)heard, opened);
+                    data = opened;
+                }
                 if (WEB(which))
-                    listen_to(&day->ears[which], buffer, (size_t)heard);
+                    listen_to(&day->ears[which], data, (size_t)heard);
             }
         break;
     case 6:
@@ -461,10 +540,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .frame_limit = 4 * MAX_PACKET,
     };
     day.answer = next_byte(&day);
+    directs = webs && day.answer % 3 == 0;
     calls = next_byte(&day);
     refuses = false;
     day.relay = relay_new(&config);
     CHECK(day.relay != NULL);
+    relay_library(day.relay, &toy_library);
+    toy_code = 0;
     CHECK(relay_port(day.relay, &port) == 0);
     port.holds = true;
     CHECK(relay_port(day.relay, &port) == 1);
@@ -494,8 +576,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             CHECK(day.handles[which] == 0);
     }
     relay_free(day.relay);
-    for (int which = 0; which < LINKS; which++)
+    for (int which = 0; which < LINKS; which++) {
         lose_peer(&day, which);
+        toy_free(day.toys[which]);
+        toy_free(day.far[which]);
+    }
     return 0;
 }
 

@@ -106,6 +106,8 @@ void check_sums(const struct relay *relay, int settled)
         CHECK(out.bytes == link->waiting_bytes && out.packets == link->waiting_packets);
         CHECK(in.bytes + (link->in_bytes < HEAD ? link->in_bytes : HEAD) == link->in_bytes);
         CHECK(rest.bytes == link->rest_bytes);
+        if (link->tls != NULL)
+            out.sizes += sum_of(link->tls->out).sizes;
         CHECK(link->state != DEAD || out.sizes + in.sizes + rest.sizes == 0);
         CHECK(holds_of(link) == link->held);
         check_jam(link);

@@ -32,12 +32,10 @@ from __future__ import annotations
 
 import os
 import queue
-import random
 import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -48,7 +46,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tests.support.files import CHECKOUT
-from tests.support.processes import environment
+from tests.support.processes import environment, free_ports
 
 REASONS = {
     "installs": "it needs the network",
@@ -60,7 +58,7 @@ REASONS = {
 WORDS = ("continues", "beside", "stays", "typed", "from", "check", "no", "gateway")
 RUN = ("python", "console", "sh", "text")
 
-PORTS = ("9010", "9011", "9020", "9021", "9110", "9120")
+PORTS = ("9010", "9011", "9020", "9021", "9080", "9081", "9110", "9120", "9130", "9140")
 """The ports that the pages speak of."""
 
 KEY, KEY_SETTING = "secret", "FASTWAY_SERVER_AUTH_PASSWORD"
@@ -71,7 +69,8 @@ case " $* " in *" --gateway"*|*" --client-addr"*|*" -ClientAddr"*) exec $run "$@
 case $name in
     client|play|ping) shift; exec $run $name --gateway {clients} "$@";;
     serve-echo) shift; exec $run $name --gateway {servers} "$@";;
-    demo) shift; exec $run $name --client-addr {clients} --server-addr {servers} "$@";;
+    demo) shift; exec $run $name --client-addr {clients} --server-addr {servers} \
+        --client-ws-addr {web} --page-addr {page} "$@";;
 esac
 exec $run "$@"
 """
@@ -156,23 +155,6 @@ def check_mark(line: int, word: str, rest: str) -> None:
 
 class Wrong(Exception):
     """A block does not do what its page says."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody has, and that the system gives nobody by itself."""
-    found: list[int] = []
-    with_socket: list[socket.socket] = []
-    try:
-        while len(found) < count:
-            one = socket.socket()
-            with_socket.append(one)
-            with suppress(OSError):
-                one.bind(("127.0.0.1", random.randrange(15000, 32000)))
-                found.append(one.getsockname()[1])
-    finally:
-        for one in with_socket:
-            one.close()
-    return found
 
 
 def pattern(shown: str) -> str:
@@ -352,11 +334,12 @@ class Story:
         commands = os.path.join(self.directory, ".bin")
         os.mkdir(commands)
         python = shlex.quote(sys.executable)
-        clients, servers = (f"127.0.0.1:{self._ports[port]}" for port in ("9010", "9020"))
+        ports = {"clients": "9010", "servers": "9020", "web": "9080", "page": "9081"}
+        places = {name: f"127.0.0.1:{self._ports[port]}" for name, port in ports.items()}
         scripts = {
             "python": f'exec {python} "$@"',
             "twistd": f'exec {python} -c "from twisted.scripts.twistd import run; run()" "$@"',
-            "fastway": DEFAULTS.format(python=python, clients=clients, servers=servers),
+            "fastway": DEFAULTS.format(python=python, **places),
         }
         for name, script in scripts.items():
             path = os.path.join(commands, name)

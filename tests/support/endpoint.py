@@ -34,6 +34,7 @@ from fastway.errors import (
     DialRefused,
     EndpointEnded,
     MessageTooLarge,
+    Reason,
     ReceiveQueueFull,
 )
 from fastway.gateway.lane import End
@@ -141,7 +142,7 @@ class SocketWorld(World):
         name = self.name
         for link in self.sockets.service.connected:
             if link.facts.name == name:
-                link.lane.close(End.CLOSE)
+                link.lane.close(End.CLOSE, Reason.PEER_CLOSED)
         await until("the end", lambda: self.endpoint.ended)
 
 
@@ -170,8 +171,12 @@ class MemoryFar(Protocol):
 class MemoryWorld(World):
     """Through the real gateway, in memory."""
 
-    def __init__(self, endpoint_is_server: bool, config: EndpointConfig) -> None:
-        gateway = self.gateway = MemoryGateway(key=KEY, client_max_conn=0, client_max_total=0)
+    def __init__(
+        self, endpoint_is_server: bool, config: EndpointConfig, web: bool = False
+    ) -> None:
+        gateway = self.gateway = MemoryGateway(
+            key=KEY, ws=web, client_max_conn=0, client_max_total=0
+        )
         gateway.service.router.conn_range.last = FIRST - 1
         self.far = far = MemoryFar(gateway)
         there = gateway.client if endpoint_is_server else gateway.server
@@ -185,7 +190,8 @@ class MemoryWorld(World):
             gateway.pump()
             self.far.send(prove(bytes(self.far.received), FAR))
             self.far.received.clear()
-            self.endpoint = gateway.run(connect_client(gateway.client, config, gateway.clock))
+            where = gateway.web or gateway.client
+            self.endpoint = gateway.run(connect_client(where, config, gateway.clock))
 
     async def done(self, waiting: Deferred[Any_]) -> Any_:
         self.gateway.pump()
@@ -205,7 +211,7 @@ class MemoryWorld(World):
         name = address_name(cast(Any, self.endpoint.link.transport).transport.getHost())
         for link in self.gateway.service.connected:
             if link.facts.name == name:
-                link.lane.close(End.CLOSE)
+                link.lane.close(End.CLOSE, Reason.PEER_CLOSED)
         self.gateway.pump()
 
 

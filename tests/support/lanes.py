@@ -15,11 +15,11 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import TestCase
 
-from fastway.errors import Reason
+from fastway.errors import Reason, RemoteError
 from fastway.gateway import GatewayFactory, PortConfig, RouterService
 from fastway.gateway.lane import NOBODY, End, Lane
 from fastway.router import Side
-from fastway.wire import Run
+from fastway.wire import Run, bare_messages, split_packets
 from tests.support.golden import packet
 from tests.support.sockets import Peer
 from tests.support.waits import later, reactor, until
@@ -33,6 +33,7 @@ class Reports:
         came: Bytes before `start`.
         packets: The bytes of all packets that came.
         most: Runs that are taken at a time; the rest is given back.
+        ready: Its TLS, if it has any, is up.
     """
 
     def __init__(self, lane: Lane) -> None:
@@ -43,9 +44,31 @@ class Reports:
         self.packets = b""
         self.most = 1 << 30
         self.calls = 0
+        self.ready = not lane.securing
+        self._prefaces = [make() for make in lane.prefaces]
 
     def bytes_came(self, data: bytes) -> None:
-        self.came += data
+        """As a link does it, as far as the lane's own prefaces go."""
+        if not self._prefaces:
+            self.came += data
+            return
+        try:
+            done = self._prefaces[0].feed(data)
+        except RemoteError as error:
+            self.lane.write(error.answer)
+            self.misframed(error)
+            self.lane.close(End.CLOSE)
+            return
+        if isinstance(done, bytes):
+            self.lane.write(done)
+            return
+        self._prefaces.clear()
+        self.lane.write(done.answer)
+        self.lane.secure(done.secure, done.rest)
+        self.is_secure()
+
+    def is_secure(self) -> None:
+        self.ready = True
 
     def comes_from(self, address: object) -> None:
         """Tested where there is a proxy."""
@@ -107,7 +130,7 @@ class LaneChecks(TestCase):
         port = self.open_port(self.service, factory)
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
         peer = cast(Peer, await endpoint.connect(Factory.forProtocol(self.peer)))
-        await until("a lane", lambda: factory.made)
+        await until("a lane", lambda: factory.made and factory.made[0].ready)
         (reports,) = factory.made
         self.peers[reports.lane] = peer
 
@@ -210,7 +233,7 @@ class LaneChecks(TestCase):
         self.start(lane)
         data = packet(6, bytes(3000)) * 20
         peer.send(data)
-        peer.wire.loseWriteConnection()
+        peer.end()
         await until("the end", lambda: reports.heard("peer_ended"))
         self.assertEqual(reports.packets, data)
         lane.close(End.CLOSE)
@@ -355,6 +378,108 @@ class LaneChecks(TestCase):
         peer.wire.resumeProducing()
         await until("all of it", lambda: peer.total == 100 * 100_008)
         self.assertFalse(lane.saturated())
+
+    async def test_direct(self) -> None:
+        """Of a peer that knows no packets each read is a message, and it gets bare ones."""
+        lane, reports, peer = await self.make(read_size=1000, max_packet=504)
+        lane.direct(7)
+        lane.start(b"")
+        peer.send(b"hello")
+        await until("a message", lambda: reports.packets)
+        self.assertEqual(reports.packets, packet(7, b"hello"))
+        data = os.urandom(100_000)
+        peer.send(data)
+        await until("all", lambda: len(bare_messages(reports.packets)[0]) == 5 + len(data))
+        messages = split_packets(reports.packets)
+        self.assertEqual(b"".join(messages[1:]), data)
+        self.assertLessEqual(max(map(len, messages)), 500)
+        self.assertGreaterEqual(len(data) / (len(messages) - 1), 250)
+        self.say(lane, packet(7, b"one") + packet(7) + packet(7, b"two"), 3)
+        self.say(lane, packet(7))
+        await peer.expect(b"onetwo")
+        counts = lane.counts()
+        self.assertEqual((counts.packets_out, counts.bytes_out), (2, 6))
+        self.assertEqual(counts.bytes_in, 5 + len(data))
+        self.assertEqual(reports.said, [])
+
+    async def test_direct_from_a_rest(self) -> None:
+        """What came before the start is the beginning of the stream."""
+        lane, reports, peer = await self.make()
+        lane.direct(9)
+        lane.start(b"begin")
+        peer.send(b"ning")
+        await until("all", lambda: bare_messages(reports.packets)[0] == b"beginning")
+
+    async def test_direct_waits(self) -> None:
+        """Nothing is read of it before it is started, and nothing is lost."""
+        lane, reports, peer = await self.make(queue_bytes=10_000)
+        lane.wait()
+        data = os.urandom(60_000)
+        peer.send(data)
+        await later(0.05)
+        self.assertEqual((reports.came, reports.packets), (b"", b""))
+        self.assertEqual(lane.counts().bytes_in, 0)
+        lane.direct(3)
+        lane.start(b"")
+        await until("all", lambda: bare_messages(reports.packets)[0] == data)
+        self.assertFalse(lane.counts().held)
+
+    async def test_direct_fin(self) -> None:
+        """Its FIN is told behind all that it said; what it was sent before goes first."""
+        lane, reports, peer = await self.make()
+        lane.direct(3)
+        lane.start(b"")
+        data = os.urandom(50_000)
+        peer.send(data)
+        peer.wire.loseWriteConnection()
+        await until("the end", lambda: reports.heard("peer_ended"))
+        self.assertEqual(bare_messages(reports.packets)[0], data)
+        answer = os.urandom(300_000)
+        self.say(
+            lane,
+            b"".join(packet(3, answer[at : at + 1000]) for at in range(0, 300_000, 1000)),
+            300,
+        )
+        lane.close(End.CLOSE)
+        await peer.expect(answer)
+        await peer.expect_end()
+
+    async def test_direct_idle(self) -> None:
+        """Who neither says nor takes anything for the idle timeout is reported."""
+        lane, reports, _ = await self.make(idle_timeout=0.4)
+        lane.direct(3)
+        lane.start(b"")
+        began = reactor.seconds()
+        await until("the report", lambda: reports.said)
+        self.assertEqual(reports.said, [("went_idle", ())])
+        self.assertGreaterEqual(reactor.seconds() - began, 0.4)
+
+    async def test_direct_slow(self) -> None:
+        """Many small messages for one that does not read are bounded by their bytes."""
+        lane, reports, peer = await self.make(
+            queue_packets=1 << 31, queue_bytes=1_000_000, idle_timeout=0
+        )
+        lane.direct(3)
+        lane.start(b"")
+        peer.wire.pauseProducing()
+        sent = 0
+        for _ in range(400):
+            self.say(lane, packet(3, bytes(100)) * 1000, 1000)
+            sent += 100_000
+            await later()
+            if reports.said or lane.counts().waiting_bytes > 500_000:
+                break
+        self.assertEqual(reports.said, [])
+        self.assertGreater(lane.counts().waiting_packets, 1000)
+        peer.wire.resumeProducing()
+        await until("all", lambda: peer.total == sent)
+        peer.wire.pauseProducing()
+        for _ in range(400):
+            self.say(lane, packet(3, bytes(100)) * 1000, 1000)
+            await later()
+            if reports.said:
+                break
+        self.assertEqual([what for what, _ in reports.said], ["went_over"])
 
     async def test_a_sender_is_held_for_his_share(self) -> None:
         """Who has more than his share waiting is not read from until it was taken."""

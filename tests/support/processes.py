@@ -6,7 +6,10 @@ Rule: a process gets the settings that its test names, and none of the developer
 from __future__ import annotations
 
 import os
+import random
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 
 from tests.support.files import CHECKOUT
 
@@ -18,3 +21,20 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
     """This process's environment with FASTWAY_ `settings` and none but those."""
     plain = {name: text for name, text in os.environ.items() if not name.startswith("FASTWAY_")}
     return {**plain, "PYTHONPATH": CHECKOUT, **settings}
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody has, and that the system gives nobody by itself."""
+    found: list[int] = []
+    with_socket: list[socket.socket] = []
+    try:
+        while len(found) < count:
+            one = socket.socket()
+            with_socket.append(one)
+            with suppress(OSError):
+                one.bind(("127.0.0.1", random.randrange(15000, 32000)))
+                found.append(one.getsockname()[1])
+    finally:
+        for one in with_socket:
+            one.close()
+    return found

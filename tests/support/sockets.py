@@ -17,7 +17,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from fastway.address import address_name
-from fastway.gateway import ClientFactory, GatewayLink, PortConfig, RouterService, ServerFactory
+from fastway.gateway import (
+    ClientFactory,
+    GatewayLink,
+    PortConfig,
+    RouterService,
+    ServerFactory,
+    WebSocketFactory,
+)
 from fastway.gateway.ports import CalmPort
 from fastway.relay import PoolConfig
 from fastway.router import Limits
@@ -55,6 +62,10 @@ class Peer(Protocol):
     def send(self, data: bytes) -> None:
         self.sent += len(data)
         self.wire.write(data)
+
+    def end(self) -> None:
+        """Say nothing more."""
+        self.wire.loseWriteConnection()
 
     async def read(self, size: int) -> bytes:
         """Exactly `size` bytes."""
@@ -120,6 +131,7 @@ class Sockets:
     Args:
         relay: Links are the native core's, unless `listen` makes other ports.
         pool: The core's.
+        web: The client port speaks WebSocket.
     """
 
     def __init__(
@@ -132,11 +144,12 @@ class Sockets:
         connect: Callable[[Any, int], Awaitable[Peer]] | None = None,
         relay: bool = False,
         pool: PoolConfig | None = None,
+        web: bool = False,
     ) -> None:
         self.service = RouterService(reactor, limits)
         self.service.startService()
         self.service.router.conn_range.last = FIRST - 1
-        self.clients = ClientFactory(self.service, client)
+        self.clients = (WebSocketFactory if web else ClientFactory)(self.service, client)
         self.servers = ServerFactory(self.service, KEY, server)
         if relay:
             listen = listen or listen_by_relay(self.service, pool)

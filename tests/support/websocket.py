@@ -6,7 +6,9 @@ tests that, and whatever else does the same.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import base64
+import hashlib
+from dataclasses import dataclass, replace
 
 from fastway.errors import Reason
 
@@ -229,4 +231,79 @@ def server_frames(data: bytes) -> list[tuple[int, bytes]]:
         assert len(data) >= at + size, "half a frame"
         found.append((opcode, data[at : at + size]))
         data = data[at + size :]
+    return found
+
+
+# The same the other way round: what a client makes of a server's frames.
+
+
+def accept_of(request: bytes) -> str:
+    """What a request's answer has to show."""
+    (key,) = (
+        line.partition(b":")[2].strip()
+        for line in request.split(b"\r\n")
+        if line.lower().startswith(b"sec-websocket-key:")
+    )
+    guid = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+    return base64.b64encode(hashlib.sha1(key + guid).digest()).decode()
+
+
+def unmasked(data: bytes) -> bytes:
+    """A client's frames as a server would have sent them, as far as they are there."""
+    made = b""
+    while len(data) >= 2:
+        width = {126: 2, 127: 8}.get(data[1] & 0x7F, 0)
+        at = 2 + width
+        size = int.from_bytes(data[2:at], "big") if width else data[1] & 0x7F
+        mask, payload = data[at : at + 4], data[at + 4 : at + 4 + size]
+        made += bytes((data[0], data[1] & 0x7F)) + data[2:at]
+        made += bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
+        data = data[at + 4 + size :]
+    return made + data
+
+
+SERVER_VECTORS = [
+    *(
+        replace(vector, sent=unmasked(vector.sent))
+        for vector in VECTORS
+        if "mask" not in vector.name
+    ),
+    Vector("the book's Hello of a server, as binary", b"\x82\x05Hello", b"Hello"),
+    Vector("the book's Ping of a server", b"\x89\x05Hello", pong=b"Hello"),
+    *(
+        Vector(
+            name,
+            frame(b"before", mask=None) + sent + frame(b"after", mask=None),
+            b"before",
+            broken=Reason.BAD_FRAME,
+        )
+        for name, sent in (
+            ("a mask", frame(b"x")),
+            ("an empty frame with a mask", frame(b"")),
+            ("a Ping with a mask", frame(b"x", 9)),
+            ("a Close with a mask", closing(1000)),
+        )
+    ),
+]
+"""What a server sends, and what a client makes of it."""
+
+
+def client_frames(data: bytes) -> list[tuple[int, bytes]]:
+    """The frames that a client sent, as opcode and payload; all are whole and masked.
+
+    Raises:
+        AssertionError: they are not.
+    """
+    found = []
+    while data:
+        opcode, size, at = data[0] & 15, data[1] - 0x80, 2
+        assert data[0] & 0xF0 == 0x80 and size >= 0, data[:4].hex()
+        if size > 125:
+            at += 2 if size == 126 else 8
+            size, least = int.from_bytes(data[2:at], "big"), 126 if size == 126 else 0x10000
+            assert size >= least
+        mask, payload = data[at : at + 4], data[at + 4 : at + 4 + size]
+        assert len(payload) == size, "half a frame"
+        found.append((opcode, bytes(b ^ mask[n % 4] for n, b in enumerate(payload))))
+        data = data[at + 4 + size :]
     return found

@@ -1,0 +1,83 @@
+r"""Endpoint strings, so that any program that takes one reaches a gateway by WebSocket.
+
+    clientFromString(reactor, "ws:127.0.0.1:9080:path=/game")
+    clientFromString(reactor, r"wss:game.example:path=/game?token\=x:trustRoots=ca.pem")
+
+Rule: host and port first, the port may be left out; the others are named, in camelCase, as
+Twisted's own. Only what parsing needs is imported until then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IStreamClientEndpointStringParserWithReactor
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from fastway.websocket.url import UrlEndpoint
+
+_NAMED = ("path", "origin", "header")
+_TLS = ("trustRoots", "certificate", "privateKey")
+
+
+def _parse(
+    prefix: str, args: tuple[object, ...], kwargs: dict[str, object]
+) -> tuple[list[str], dict[str, str]]:
+    """Host and port, and the named arguments.
+
+    Raises:
+        ValueError: an argument is missing, or is none.
+    """
+    where = [str(arg) for arg in args]
+    given = {name: str(value) for name, value in kwargs.items()}
+    names = _NAMED + (_TLS if prefix == "wss" else ())
+    problem = ""
+    if where and where[0].startswith("//"):
+        problem = f"a URL is no endpoint string; write {prefix}:HOST:PORT:path=/PATH"
+    elif not 1 <= len(where) <= 2:
+        problem = f"it is {prefix}:HOST:PORT, and arguments with names"
+    else:
+        wrong = next((name for name in given if name not in names), None)
+        if wrong is not None:
+            problem = f"no argument {wrong!r}; it takes {', '.join(names)}"
+    if problem:
+        raise ValueError(f"{prefix} endpoint: {problem}")
+    return where, given
+
+
+class _Parser:
+    prefix: str
+
+    def parseStreamClient(self, reactor: Any, *args: object, **kwargs: object) -> UrlEndpoint:
+        from fastway.websocket.client import Url, WebSocket
+        from fastway.websocket.url import TlsFiles, UrlEndpoint
+
+        where, given = _parse(self.prefix, args, kwargs)
+        name, colon, value = given.get("header", "").partition(":")
+        host = f"[{where[0]}]" if ":" in where[0] else where[0]
+        try:
+            if name and not colon:
+                raise ValueError(rf"header={name} is not NAME\: VALUE")
+            headers = {name.strip(): value.strip()} if name else {}
+            wanted = WebSocket(given.get("path", "/"), given.get("origin", ""), headers)
+            url = Url.parse(f"{self.prefix}://{':'.join([host, *where[1:]])}{wanted.path}")
+        except ValueError as error:
+            raise ValueError(f"{self.prefix} endpoint: {error}") from None
+        tls = TlsFiles(*(given.get(name, "") for name in _TLS))
+        return UrlEndpoint(reactor, url, wanted, tls)
+
+
+@implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
+class ClientParser(_Parser):
+    """`ws:HOST:PORT`: a WebSocket over TCP."""
+
+    prefix = "ws"
+
+
+@implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
+class SecureClientParser(_Parser):
+    """`wss:HOST:PORT`: a WebSocket over TLS; the certificate must be for HOST."""
+
+    prefix = "wss"
