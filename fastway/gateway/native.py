@@ -248,7 +248,7 @@ class NativeLane:
         """Its socket is closed: tell the link, then forget it."""
         core, handle = self._core, self._handle
         self._ended = self.counts()._replace(held=0)
-        cause = _cause(error, core.tls_error(handle))
+        cause = _cause(error, core.tls_errors(handle))
         handshake, self._handshake, self._connection = self._handshake, None, None
         if handshake is not None:
             handshake.lost()
@@ -259,12 +259,10 @@ class NativeLane:
             core.release(handle)
 
 
-def _cause(error: int, tls: int) -> Exception | None:
+def _cause(error: int, tls: list[int]) -> Exception | None:
     """Why a link is gone, by the numbers of the system and of OpenSSL; None: in order."""
     if error == errno.EPROTO and tls:
-        from OpenSSL import SSL
-
-        return SSL.Error(openssl.reasons(tls))
+        return openssl.error_of(tls)
     return ConnectionLost() if error else None
 
 

@@ -230,6 +230,22 @@ static PyObject *core_tls(PyObject *self, PyObject *const *args, Py_ssize_t coun
     return PyBool_FromLong(relay_tls(RELAY(self), handle, ssl, into, from, data, (size_t)size));
 }
 
+static PyObject *core_tls_errors(PyObject *self, PyObject *number)
+{
+    relay_handle handle = to_handle(number);
+    uint32_t codes[RELAY_TLS_ERRORS];
+    if (PyErr_Occurred())
+        return NULL;
+    int count = relay_tls_errors(RELAY(self), handle, codes);
+    PyObject *list = PyList_New(count);
+    for (int i = 0; list != NULL && i < count; i++) {
+        PyObject *code = PyLong_FromUnsignedLong(codes[i]);
+        if (code == NULL || PyList_SetItem(list, i, code) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
 static PyObject *core_pair(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     if (!count_is(count, 3))
@@ -340,7 +356,6 @@ BY_HANDLE(saturated, PyBool_FromLong(relay_saturated(RELAY(self), handle)))
 BY_HANDLE(added, PyLong_FromUnsignedLongLong(relay_added(RELAY(self), handle)))
 BY_HANDLE(taken, PyLong_FromUnsignedLongLong(relay_taken(RELAY(self), handle)))
 BY_HANDLE(pause, (relay_pause(RELAY(self), handle), none()))
-BY_HANDLE(tls_error, PyLong_FromUnsignedLongLong(relay_tls_error(RELAY(self), handle)))
 BY_HANDLE(socket, PyLong_FromLong(relay_socket(RELAY(self), handle)))
 
 /* The type. */
@@ -423,7 +438,7 @@ static PyMethodDef core_methods[] = {
     FAST("start", core_start),
     FAST("library", core_library),
     FAST("tls", core_tls),
-    ONE("tls_error", core_tls_error),
+    ONE("tls_errors", core_tls_errors),
     FAST("pair", core_pair),
     ONE("unpair", core_unpair),
     FAST("send", core_send),

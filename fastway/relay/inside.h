@@ -146,7 +146,8 @@ struct websocket {
 struct tls {
     void *ssl, *into, *from;
     struct chunk *out; /* sealed, and not yet taken by its socket */
-    uint64_t error;    /* OpenSSL's first, of what broke it */
+    uint32_t errors[RELAY_TLS_ERRORS]; /* OpenSSL's, of what broke it */
+    uint8_t error_count;
     bool broken;
     bool closed; /* the peer has said that nothing more comes, */
     bool said;   /* and so have we */
@@ -402,6 +403,8 @@ bool took_more(struct link *link);
 uint64_t bytes_acked(const struct link *link);
 
 /* socket.c */
+ssize_t read_raw(struct link *link, void *data, size_t size);
+ssize_t write_raw(struct link *link, const void *data, size_t size);
 ssize_t read_socket(struct relay *relay, struct link *link, uint8_t *data, size_t size, bool *full);
 ssize_t write_socket(struct relay *relay, struct link *link, struct offer *offer, bool *all);
 

@@ -13,7 +13,8 @@
  *     packet = length:u32 conn_id:u32 message      little-endian, length = 4 + size of the message
  *     Ping   = a packet with conn_id 0 whose message begins with 5; it is answered here
  *
- * All counts but bytes_in are of packets and their bytes, whatever they stand in.
+ * All counts but bytes_in are of packets and their bytes, whatever they stand in; bytes_in is of what
+ * TLS opened.
  */
 #ifndef FASTWAY_RELAY_H
 #define FASTWAY_RELAY_H
@@ -190,8 +191,11 @@ void relay_library(struct relay *relay, const struct relay_library *library);
  * do not count as bytes_in. False: no such link, or it has TLS, or there is no library. */
 bool relay_tls(struct relay *relay, relay_handle handle, void *ssl, void *into, void *from,
                const void *data, size_t size);
-/* Of a link that is gone by EPROTO: OpenSSL's code for what was wrong; 0: it has none. */
-uint64_t relay_tls_error(const struct relay *relay, relay_handle handle);
+/* Of a link that is gone by EPROTO: OpenSSL's codes for what was wrong, the first it told first;
+ * returns how many, perhaps none. */
+#define RELAY_TLS_ERRORS 4
+int relay_tls_errors(const struct relay *relay, relay_handle handle,
+                     uint32_t codes[RELAY_TLS_ERRORS]);
 
 /* Packets of `conn_id` from either go to the other. False: no memory, or no such links; then
  * they are reported as events. */

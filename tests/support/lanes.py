@@ -15,7 +15,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import TestCase
 
-from fastway.errors import Reason
+from fastway.errors import Reason, RemoteError
 from fastway.gateway import GatewayFactory, PortConfig, RouterService
 from fastway.gateway.lane import NOBODY, End, Lane
 from fastway.router import Side
@@ -33,6 +33,7 @@ class Reports:
         came: Bytes before `start`.
         packets: The bytes of all packets that came.
         most: Runs that are taken at a time; the rest is given back.
+        ready: Its TLS, if it has any, is up.
     """
 
     def __init__(self, lane: Lane) -> None:
@@ -43,9 +44,31 @@ class Reports:
         self.packets = b""
         self.most = 1 << 30
         self.calls = 0
+        self.ready = not lane.securing
+        self._prefaces = [make() for make in lane.prefaces]
 
     def bytes_came(self, data: bytes) -> None:
-        self.came += data
+        """As a link does it, as far as the lane's own prefaces go."""
+        if not self._prefaces:
+            self.came += data
+            return
+        try:
+            done = self._prefaces[0].feed(data)
+        except RemoteError as error:
+            self.lane.write(error.answer)
+            self.misframed(error)
+            self.lane.close(End.CLOSE)
+            return
+        if isinstance(done, bytes):
+            self.lane.write(done)
+            return
+        self._prefaces.clear()
+        self.lane.write(done.answer)
+        self.lane.secure(done.secure, done.rest)
+        self.is_secure()
+
+    def is_secure(self) -> None:
+        self.ready = True
 
     def comes_from(self, address: object) -> None:
         """Tested where there is a proxy."""
@@ -107,7 +130,7 @@ class LaneChecks(TestCase):
         port = self.open_port(self.service, factory)
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
         peer = cast(Peer, await endpoint.connect(Factory.forProtocol(self.peer)))
-        await until("a lane", lambda: factory.made)
+        await until("a lane", lambda: factory.made and factory.made[0].ready)
         (reports,) = factory.made
         self.peers[reports.lane] = peer
 
@@ -210,7 +233,7 @@ class LaneChecks(TestCase):
         self.start(lane)
         data = packet(6, bytes(3000)) * 20
         peer.send(data)
-        peer.wire.loseWriteConnection()
+        peer.end()
         await until("the end", lambda: reports.heard("peer_ended"))
         self.assertEqual(reports.packets, data)
         lane.close(End.CLOSE)
@@ -408,7 +431,7 @@ class LaneChecks(TestCase):
         lane.start(b"")
         data = os.urandom(50_000)
         peer.send(data)
-        peer.wire.loseWriteConnection()
+        peer.end()
         await until("the end", lambda: reports.heard("peer_ended"))
         self.assertEqual(bare_messages(reports.packets)[0], data)
         answer = os.urandom(300_000)

@@ -63,6 +63,10 @@ class Peer(Protocol):
         self.sent += len(data)
         self.wire.write(data)
 
+    def end(self) -> None:
+        """Say nothing more."""
+        self.wire.loseWriteConnection()
+
     async def read(self, size: int) -> bytes:
         """Exactly `size` bytes."""
         await until(
