@@ -155,7 +155,12 @@ def scenarios() -> list[Scenario]:
 
 
 def measure(
-    programs: Sequence[Path], scenario: Scenario, gateway: Running, seconds: float, key: str
+    programs: Sequence[Path],
+    scenario: Scenario,
+    gateway: Running,
+    seconds: float,
+    key: str,
+    settle: float = SETTLE,
 ) -> Result:
     """One attack on one gateway.
 
@@ -198,7 +203,7 @@ def measure(
             result["lost"] = done["lost"]
             attack.end_input()
             attack.process.kill()
-            watch.pass_time(SETTLE)
+            watch.pass_time(settle)
             phase("after")
             if scenario.asks:
                 result |= scenario.look(watch.status())
@@ -333,6 +338,7 @@ def common_arguments(doc: str | None) -> argparse.ArgumentParser:
     add("--seconds", type=float, metavar="S", help="of attack; half as long it is quiet before")
     add("--options", default="", metavar="TEXT", help="more options for fastway")
     add("--key", default="", help="the server key; a peer must be given it in its command")
+    add("--settle", type=float, default=SETTLE, metavar="S", help="until memory is read after it")
     add("--alone", action="store_true", help="the gateway goes before others on its core")
     add("--tsv", metavar="FILE", help="every result of every run")
     add("--build", type=Path, default=ROOT / "build" / "bench", metavar="DIRECTORY")
@@ -394,7 +400,14 @@ def attack_all(
                         with running(replace(gateway, command=command)) as process:
                             if arguments.alone:
                                 put_first(process.pid)
-                            result = measure(programs, scenario, process, length, arguments.key)
+                            result = measure(
+                                programs,
+                                scenario,
+                                process,
+                                length,
+                                arguments.key,
+                                arguments.settle,
+                            )
                     except Failure as failure:
                         result = {"scenario": scenario.name, "came": str(failure)}
                     found.setdefault((scenario.name, gateway.name), []).append(result)

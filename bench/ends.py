@@ -22,6 +22,8 @@ PATIENCE = 60.0
 """Seconds for attackers to connect."""
 SAMPLE = 0.02
 """Seconds between two looks at the gateway's memory."""
+ANSWER = 10.0
+"""Seconds for a gateway to answer `status`."""
 SETTLE = 2.0
 """Seconds after an attack until the memory is read that stays."""
 MOST_MEMORY = 3 << 30
@@ -150,11 +152,11 @@ class Watch:
         return os.stat(f"/proc/{self.gateway.pid}/fd/2").st_size
 
     def status(self) -> str:
-        """The answer to `status`; empty: there was none within a second."""
+        """The answer to `status`; empty: there was none in time."""
         before = self.log_bytes()
         self.commands = itertools.cycle(["status\n"])
         self.ask()
-        deadline = time.monotonic() + 1
+        deadline = time.monotonic() + ANSWER
         while time.monotonic() < deadline:
             time.sleep(SAMPLE)
             with open(f"/proc/{self.gateway.pid}/fd/2", "rb") as log:

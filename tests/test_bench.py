@@ -479,12 +479,11 @@ class AttackTests(SynchronousTestCase):
     def test_command(self) -> None:
         """A line for each scenario and gateway, and every result in the TSV."""
         directory = Path(scratch(self))
-        self.patch(bench.attack, "SETTLE", 0.1)
         self.patch(bench.attack, "build", lambda *_, **__: programs()[2:4])
         tsv = directory / "tsv"
         peer = f"{programs()[1]} {{client}} {{server}}"
         arguments = ["attack", "--others", "--tree", str(ROOT), "--peer", peer, "--tsv", str(tsv)]
-        chosen = ["--only", "10 x mix (read),storm", "--seconds", "0.1"]
+        chosen = ["--only", "10 x mix (read),storm", "--seconds", "0.1", "--settle", "0.1"]
         self.patch(sys, "argv", [*arguments, *chosen])
         with contextlib.redirect_stdout(io.StringIO()) as output:
             bench.attack.main()

@@ -126,10 +126,10 @@ class SiegeTests(SynchronousTestCase):
     def test_command(self) -> None:
         """A line for each scenario and lane, and what `status` said in the TSV."""
         directory = Path(scratch(self))
-        self.patch(bench.attack, "SETTLE", 0.3)
         self.patch(bench.siege, "build", lambda *_, **__: (programs()[2], programs()[4]))
         tsv = directory / "tsv"
         arguments = ["siege", "--only", "garbage (ws)", "--lanes", "python", "--seconds", "0.2"]
+        arguments += ["--settle", "0.3"]
         self.patch(sys, "argv", [*arguments, "--tsv", str(tsv)])
         with contextlib.redirect_stdout(io.StringIO()) as output:
             bench.siege.main()

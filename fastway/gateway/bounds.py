@@ -22,6 +22,9 @@ TURN_SECONDS = 0.004
 EVENTS_TURN = 64
 """What the native core may ask the gateway in one turn: commands, ends, deadlines."""
 
+OPENINGS_TURN = 8
+"""Of these, what came on links that do not talk yet: a TLS handshake costs some 300 µs."""
+
 COMMANDS_EACH = 16
 """Commands and strays of one link that are carried out in one turn."""
 

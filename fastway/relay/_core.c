@@ -364,17 +364,17 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"pool_type",   "factor",       "min_chunk",     "max_chunk",
                             "page_size",   "limit",        "commands_each", "commands_turn",
-                            "events_turn", "share_least",  "share_most",    "shares",
-                            "turn_seconds", NULL};
+                            "events_turn", "openings_turn", "share_least",  "share_most",
+                            "shares",      "turn_seconds", NULL};
     uint32_t pool_type;
     struct relay_config config = {0};
     struct pool_config *pool = &config.pool;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "$O&O&O&O&O&O&O&O&O&O&O&O&d", names, convert_u32, &pool_type,
+            args, kwargs, "$O&O&O&O&O&O&O&O&O&O&O&O&O&d", names, convert_u32, &pool_type,
             convert_u32, &pool->factor, convert_u32, &pool->min_chunk, convert_u32,
             &pool->max_chunk, convert_u32, &pool->page_size, convert_u64, &pool->limit,
             convert_u32, &config.commands_each, convert_u32, &config.commands_turn, convert_u32,
-            &config.events_turn, convert_u64, &config.share_least, convert_u64,
+            &config.events_turn, convert_u32, &config.openings_turn, convert_u64, &config.share_least, convert_u64,
             &config.share_most, convert_u64, &config.shares, &config.turn_seconds))
         return NULL;
     pool->type = (enum pool_type)pool_type;

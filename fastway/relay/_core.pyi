@@ -40,6 +40,7 @@ class Core:
         commands_each: int,
         commands_turn: int,
         events_turn: int,
+        openings_turn: int,
         share_least: int,
         share_most: int,
         shares: int,

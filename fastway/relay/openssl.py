@@ -118,6 +118,7 @@ def try_out() -> None:
         commands_each=1,
         commands_turn=1,
         events_turn=1,
+        openings_turn=1,
         share_least=1,
         share_most=1,
         shares=1,

@@ -18,6 +18,7 @@
 static bool sensible(const struct relay_config *config)
 {
     return config->commands_each > 0 && config->commands_turn > 0 && config->events_turn > 0
+           && config->openings_turn > 0
            && config->events_turn <= 1u << 20 && config->share_least > 0
            && config->share_least <= config->share_most && config->turn_seconds >= 0
            && config->turn_seconds <= 10;

@@ -136,9 +136,12 @@ void tell(struct relay *relay, struct link *link, enum relay_event_kind kind, ui
  * meanwhile nothing counts but its end. */
 static int present(struct relay *relay)
 {
+    uint32_t openings = 0;
     while (relay->ring_count > 0 && relay->told_count < (int)relay->config.events_turn) {
         struct relay_event event = relay->ring[relay->ring_start];
         struct link *link = find(relay, event.handle);
+        if (event.kind == RELAY_BYTES && openings++ == relay->config.openings_turn)
+            break; /* each may be a handshake */
         relay->ring_start = (relay->ring_start + 1) % relay->ring_room;
         relay->ring_count--;
         if (link->state != OPEN && event.kind != RELAY_GONE) {

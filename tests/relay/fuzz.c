@@ -530,6 +530,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .shares = 1u + next_byte(&day) * 64u,
         .turn_seconds = next_byte(&day) % 2 ? .05 : 10,
     };
+    config.openings_turn = 1 + config.events_turn / 2;
     struct relay_port port = {
         .max_packet = MAX_PACKET,
         .read_size = 64u + next_byte(&day) * 8u,
