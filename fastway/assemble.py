@@ -7,6 +7,7 @@ more entry in `RouterService.ports`.
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from typing import Any
 
 from twisted.internet.interfaces import IProtocolFactory
@@ -34,6 +35,7 @@ from fastway.gateway import (
     WebSocketFactory,
 )
 from fastway.gateway.identities import Identities
+from fastway.gateway.limits import LimitValues
 from fastway.gateway.proxied import Proxies, ProxyFactory
 from fastway.logs import make_logger
 from fastway.relay import openssl
@@ -65,6 +67,7 @@ def make_router_service(settings: Settings, reactor: Any) -> RouterService:
     )
     for port in settings.ports:
         factory = _factory(port, service)
+        factory.door.proxies = port.proxy_from
         if isinstance(port, DirectPortSettings) and isinstance(factory, ClientFactory):
             factory.leads_to(port.direct.name, port.direct.server_id)
         address = parse_address(port.where("address"), port.address)
@@ -77,6 +80,8 @@ def make_router_service(settings: Settings, reactor: Any) -> RouterService:
         service.watchers += [Watcher(reactor, one) for one in watched]
         service.ports.append(Port(port.name, address, factory, layers, port.reuse_port))
     _check_addresses(settings, service)
+    values = {item.name: getattr(settings.door, item.name) for item in fields(LimitValues)}
+    service.set_limits(LimitValues(**values))
     service.path = _make_native(settings, service, reactor)
     return service
 
@@ -113,7 +118,9 @@ def _factory(port: PortSettings, service: RouterService) -> GatewayFactory:
         return _server_factory(service, port, config)
     if isinstance(port, WebSocketPortSettings):
         policy = Policy(port.path, port.allowed)
-        return WebSocketFactory(service, config, WebSocketConfig(policy, port.proxies))
+        factory = WebSocketFactory(service, config, WebSocketConfig(policy, port.proxies))
+        factory.door.tellers = port.proxies
+        return factory
     return ClientFactory(service, config)
 
 

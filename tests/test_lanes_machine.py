@@ -409,7 +409,7 @@ class PathsMachine(RuleBasedStateMachine):
             assert native is not None
             used, plain, _, _ = native.core.pool()
             assert (used, plain) == (0, 0)
-            assert native.totals()[4:] == (0, 0, 0, 0, 0, 0, 0)
+            assert native.totals()[4:] == (0,) * 9
         for reader in self.reactor.removeAll():
             reader.connectionLost(None)
         for reader in list(self.reactor._internalReaders):

@@ -28,6 +28,9 @@ from fastway.websocket import (
     refusal,
 )
 
+TOO_MANY = (Reason.ADDRESS_CONNECTIONS, Reason.ADDRESS_RATE)
+"""Reasons to come back later, and less often."""
+
 _NAMES = {"tcp": "ws", "tls": "wss"}
 
 
@@ -108,13 +111,14 @@ class Upgraded(Done):
 class WebSocketPreface:
     """A client's handshake."""
 
-    __slots__ = ("_factory", "_reader")
+    __slots__ = ("_accepted", "_factory", "_reader")
 
     seconds = None
 
     def __init__(self, factory: WebSocketFactory) -> None:
         self._factory = factory
         self._reader = RequestReader()
+        self._accepted = False
 
     def begin(self) -> bytes:
         return b""
@@ -133,6 +137,7 @@ class WebSocketPreface:
             factory.refused[error.status] += 1
             raise
         factory.accepted += 1
+        self._accepted = True
         return Upgraded(
             answer=answer,
             framing=Frames(factory.config.frame_limit),
@@ -143,8 +148,10 @@ class WebSocketPreface:
     def refuse(self, reason: Reason) -> bytes:
         if reason.cause is not Cause.GATEWAY:
             return b""
-        self._factory.refused[503] += 1
-        return refusal(503)
+        status = 429 if reason in TOO_MANY else 503
+        self._factory.accepted -= self._accepted
+        self._factory.refused[status] += 1
+        return refusal(status)
 
     def why(self, reason: Reason) -> Reason:
         return reason

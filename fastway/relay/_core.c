@@ -120,24 +120,45 @@ static PyObject *core_port(PyObject *self, PyObject *args, PyObject *kwargs)
     return PyLong_FromLong(port);
 }
 
-/* (handle, host, port), or -errno. */
-static PyObject *core_accept(PyObject *self, PyObject *const *args, Py_ssize_t count)
+static PyObject *core_rate(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
-    if (!count_is(count, 4))
+    if (!count_is(count, 3))
         return NULL;
-    long listening = PyLong_AsLong(args[0]), port = PyLong_AsLong(args[1]);
-    double now = PyFloat_AsDouble(args[2]);
-    long most = PyLong_AsLong(args[3]);
+    long port = PyLong_AsLong(args[0]);
+    double packets = PyFloat_AsDouble(args[1]), bytes = PyFloat_AsDouble(args[2]);
+    if (PyErr_Occurred())
+        return NULL;
+    if (relay_rate(RELAY(self), (int)port, packets, bytes) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+/* (socket, address, host, port), or -errno. */
+static PyObject *core_take(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    (void)self;
+    if (!count_is(count, 2))
+        return NULL;
+    long listening = PyLong_AsLong(args[0]), most = PyLong_AsLong(args[1]);
     if (PyErr_Occurred())
         return NULL;
     if (most > INT_MAX)
         most = INT_MAX;
     struct sockaddr_storage peer;
-    relay_handle handle =
-        relay_accept(RELAY(self), (int)listening, (int)port, now, (int)most, &peer);
-    if (handle == 0)
+    int fd = relay_take((int)listening, (int)most, &peer);
+    if (fd < 0)
         return PyLong_FromLong(-errno);
-    return make_accepted(handle, &peer);
+    return make_taken(fd, &peer);
+}
+
+static PyObject *core_refuse(PyObject *self, PyObject *number)
+{
+    (void)self;
+    long fd = PyLong_AsLong(number);
+    if (PyErr_Occurred())
+        return NULL;
+    relay_refuse((int)fd);
+    Py_RETURN_NONE;
 }
 
 static PyObject *core_adopt(PyObject *self, PyObject *const *args, Py_ssize_t count)
@@ -430,7 +451,9 @@ static PyMethodDef core_methods[] = {
     NONE("fileno", core_fileno),
     ONE("limit", core_limit),
     {"port", (PyCFunction)(void (*)(void))core_port, METH_VARARGS | METH_KEYWORDS, NULL},
-    FAST("accept", core_accept),
+    FAST("rate", core_rate),
+    FAST("take", core_take),
+    ONE("refuse", core_refuse),
     FAST("adopt", core_adopt),
     FAST("own", core_own),
     ONE("release", core_release),

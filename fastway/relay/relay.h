@@ -120,7 +120,8 @@ struct relay_counts {
     uint64_t waiting_packets; /* queued for it, not yet taken by its socket */
     uint64_t waiting_bytes;
     uint64_t input_bytes; /* read from it and not yet forwarded or handed up */
-    bool held;            /* not read from, because a link that it sends to has to drain first */
+    bool held;            /* not read from, because a link that it sends to has to drain first, or
+                             because it sent more than it may */
 };
 
 struct relay_totals {
@@ -135,6 +136,8 @@ struct relay_totals {
     uint64_t input_bytes;
     uint64_t held;
     uint64_t shed; /* links that went because the memory limit was met, since the start */
+    uint64_t slows;  /* how often a link was not read from because it sent more than it may */
+    uint64_t slowed; /* now */
 };
 
 struct relay;
@@ -155,11 +158,20 @@ void relay_limit(struct relay *relay, uint64_t bytes);
 #define RELAY_PORTS 256
 int relay_port(struct relay *relay, const struct relay_port *config);
 
-/* Accept one connection as a link that is not started, with TCP_NODELAY; 0: errno tells. One
- * whose descriptor is above `most` is closed at once: EUSERS. `peer`: who it is. */
+/* What each link of a port may send in a second, from now on: over it, it is not read from for a
+ * while. 0: no limit. -1: EINVAL. */
+int relay_rate(struct relay *relay, int port, double packets, double bytes);
+
+/* Take one connection that waits; returns its socket, which is non-blocking and the caller's, or
+ * -1: errno tells. One whose descriptor is above `most` is closed at once: EUSERS. `peer`: who it
+ * is. */
+int relay_take(int listening, int most, struct sockaddr_storage *peer);
+/* Close such a socket with a reset: nothing is left of the connection, here and in the kernel. */
+void relay_refuse(int fd);
+/* Take one as a link that is not started, with TCP_NODELAY; 0: errno tells. */
 relay_handle relay_accept(struct relay *relay, int listening, int port, double now, int most,
                           struct sockaddr_storage *peer);
-/* The same for a connected, non-blocking socket, which belongs to the relay unless 0 is returned. */
+/* The same of a connected, non-blocking socket, which belongs to the relay unless 0 is returned. */
 relay_handle relay_adopt(struct relay *relay, int fd, int port, double now);
 void relay_set_owner(struct relay *relay, relay_handle handle, void *owner);
 

@@ -197,7 +197,7 @@ static void go_on(struct relay *relay, struct link *link)
             size = link->port->read_size;
         uint8_t *data = piece == NULL ? NULL : chunk_bytes(piece) + piece->start;
         if (link->started)
-            size = cut(relay, link, data, size);
+            size = (relay->limited ? cut_at_rate : cut)(relay, link, data, size);
         else
             hand_up(relay, link, RELAY_BYTES, data, size);
         drop_rest(relay, link, size);
@@ -269,7 +269,7 @@ static void read_link(struct relay *relay, struct link *link)
         size_t came = (size_t)got;
         if (link->ws != NULL)
             came = unwrap(relay, link, relay->scratch, came);
-        size_t used = cut(relay, link, relay->scratch, came);
+        size_t used = (relay->limited ? cut_at_rate : cut)(relay, link, relay->scratch, came);
         if (used < came && link->state == OPEN && !link->broken)
             keep(relay, link, relay->scratch + used, came - used);
         if (link->ended) {

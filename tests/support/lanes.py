@@ -327,6 +327,81 @@ class LaneChecks(TestCase):
         lane.resume()
         await until("the report", lambda: reports.said)
 
+    async def trickle(self, reports: Reports, peer: Peer, piece: bytes, pieces: int) -> float:
+        """Send pieces, each when the one before it is there; returns the seconds that it took."""
+        began = reactor.seconds()
+        for number in range(1, pieces + 1):
+            peer.send(piece)
+
+            def there(size: int = number * len(piece)) -> bool:
+                return len(reports.packets) >= size
+
+            await until("the piece", there)
+        return cast(float, reactor.seconds() - began)
+
+    async def test_packet_rate(self) -> None:
+        """Who sends more packets than he may is not read from for a while; nothing is lost."""
+        lane, reports, peer = await self.make(packet_rate=40.0, idle_timeout=0)
+        self.start(lane)
+        took = await self.trickle(reports, peer, packet(5, b"five") * 10, 14)
+        # 130 of the 140 came before the last piece was read.
+        self.assertGreater(took, (130 - 40) / 40 - 0.01)
+        self.assertEqual((reports.packets, reports.said), (packet(5, b"five") * 140, []))
+        self.assertGreater(self.slows(), 0)
+        await until("to be let go", lambda: not lane.counts().held)
+
+    async def test_byte_rate(self) -> None:
+        """Bytes have a rate too, those of a packet that is not whole yet as well."""
+        lane, reports, peer = await self.make(byte_rate=20_000, read_size=1000, idle_timeout=0)
+        self.start(lane)
+        data = packet(5, bytes(3992))
+        peer.send(data[:100])
+        await until("the beginning", lambda: lane.counts().input_bytes)
+        peer.send(data[100:])
+        took = await self.trickle(reports, peer, data, 10)
+        # 36 000 bytes came before the last piece that it saw was read.
+        self.assertGreater(took, (36_000 - 20_000) / 20_000 - 0.3)
+        await until("all of it", lambda: len(reports.packets) == 44_000)
+        self.assertEqual(reports.said, [])
+
+    async def test_within_its_rate(self) -> None:
+        """Who keeps to his rates is never held."""
+        lane, reports, peer = await self.make(packet_rate=1000.0, byte_rate=100_000)
+        self.start(lane)
+        for _ in range(20):
+            peer.send(packet(5, b"five") * 5)
+            await later()
+        await until("the packets", lambda: len(reports.packets) == 100 * 12)
+        self.assertEqual(self.slows(), 0)
+
+    async def test_slowed_and_ends(self) -> None:
+        """What came before a FIN is handled before it, however slowly."""
+        lane, reports, peer = await self.make(packet_rate=20.0, read_size=120)
+        self.start(lane)
+        data = packet(5, b"five") * 50
+        peer.send(data)
+        peer.end()
+        # TLS of Twisted tells no FIN apart from the end.
+        await until("the end", lambda: reports.heard("peer_ended") or reports.heard("gone"))
+        self.assertEqual(reports.packets, data)
+
+    async def test_slowed_and_goes(self) -> None:
+        """One that is held for its rate and ends leaves nothing."""
+        lane, reports, peer = await self.make(packet_rate=1.0)
+        self.start(lane)
+        peer.send(packet(5, b"five") * 50)
+        await until("to be held", lambda: lane.counts().held)
+        lane.close(End.ABORT)
+        await until("the end", lambda: reports.heard("gone"))
+        native = self.service.native
+        self.assertEqual(self.service.slowed, 0)
+        self.assertFalse(native is not None and native.totals().slowed)
+
+    def slows(self) -> int:
+        """How often a lane was held for its rate."""
+        native = self.service.native
+        return self.service.slows + (0 if native is None else native.totals().slows)
+
     async def test_stuck(self) -> None:
         """A peer that takes nothing for the write timeout is reported, on any port."""
         for holds in (False, True):
