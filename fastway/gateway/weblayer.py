@@ -100,8 +100,10 @@ class WebLayer(WrappingFactory):
         if len(self.waiting) > self.port.config.max_handshakes:
             oldest = next(iter(self.waiting))
             del self.waiting[oldest]
-            oldest.log_end(Reason.TOO_MANY_HANDSHAKES)
-            oldest.abort()
+            if oldest.over:
+                oldest.abort()
+            else:
+                self.lose(oldest, Reason.TOO_MANY_HANDSHAKES)
 
     def secured(self, comer: Carrier) -> None:
         cast(Comer, comer).watch(TIMEOUT)
@@ -126,6 +128,8 @@ class WebLayer(WrappingFactory):
 
     def failed(self, carrier: Carrier, error: RemoteError) -> None:
         comer = cast(Comer, carrier)
+        if comer.over:
+            return  # and now its connection is gone too
         if isinstance(error, HandshakeRefused):
             self.refused[error.status] += 1
             comer.log_end(error.reason, str(error))
@@ -224,9 +228,8 @@ class Comer(Carrier):
         return None
 
     def log_end(self, reason: Reason, detail: str = "") -> None:
-        """It came to nothing; a second time does nothing."""
-        if not self.over:
-            self.over = True
-            port = self._layer.port
-            port.service.wheel.forget(self)
-            log_early_end(port, self.facts, reason, detail, self._since, self._bytes_in)
+        """It came to nothing."""
+        self.over = True
+        port = self._layer.port
+        port.service.wheel.forget(self)
+        log_early_end(port, self.facts, reason, detail, self._since, self._bytes_in)
