@@ -37,6 +37,7 @@ from fastway.gateway import (
 from fastway.gateway.identities import Identities
 from fastway.gateway.limits import LimitValues
 from fastway.gateway.proxied import Proxies, ProxyFactory
+from fastway.gateway.weblayer import WebLayer
 from fastway.logs import make_logger
 from fastway.relay import openssl
 from fastway.router import IdConflict, Limits
@@ -68,10 +69,12 @@ def make_router_service(settings: Settings, reactor: Any) -> RouterService:
     for port in settings.ports:
         factory = _factory(port, service)
         factory.door.proxies = port.proxy_from
+        if isinstance(port, WebSocketPortSettings):
+            factory.door.tellers = port.proxies
         if isinstance(port, DirectPortSettings) and isinstance(factory, ClientFactory):
             factory.leads_to(port.direct.name, port.direct.server_id)
         address = parse_address(port.where("address"), port.address)
-        layers = [made for layer in LAYERS if (made := layer(port, reactor)) is not None]
+        layers = [made for layer in LAYERS if (made := layer(port, factory)) is not None]
         if port.proxy_from:
             layers.append(_proxied(port, factory))
         watched: list[Readable] = [layer.watched for layer in layers if layer.watched is not None]
@@ -116,22 +119,27 @@ def _factory(port: PortSettings, service: RouterService) -> GatewayFactory:
     config = _port_config(port)
     if isinstance(port, ServerPortSettings):
         return _server_factory(service, port, config)
-    if isinstance(port, WebSocketPortSettings):
-        policy = Policy(port.path, port.allowed)
-        factory = WebSocketFactory(service, config, WebSocketConfig(policy, port.proxies))
-        factory.door.tellers = port.proxies
-        return factory
+    if isinstance(port, WebSocketPortSettings) and port.snet is None:
+        return WebSocketFactory(service, config, _websocket_config(port))
     return ClientFactory(service, config)
 
 
-def _websocket(port: PortSettings, _reactor: Any) -> Layer | None:
-    """WebSocket, if that port speaks it: its factory does so itself."""
+def _websocket_config(port: WebSocketPortSettings) -> WebSocketConfig:
+    return WebSocketConfig(Policy(port.path, port.allowed), port.proxies)
+
+
+def _websocket(port: PortSettings, factory: GatewayFactory) -> Layer | None:
+    """WebSocket, if that port speaks it: its factory does so itself, but below snet."""
     if not isinstance(port, WebSocketPortSettings):
         return None
-    return Layer("ws", None, port.where("address"))
+    given = port.where("address")
+    if port.snet is None:
+        return Layer("ws", None, given)
+    config = _websocket_config(port)
+    return Layer("ws", lambda inner: WebLayer(inner, factory, config), given)
 
 
-def _snet(port: PortSettings, reactor: Any) -> Layer | None:
+def _snet(port: PortSettings, factory: GatewayFactory) -> Layer | None:
     """snet, if that port speaks it.
 
     Raises:
@@ -152,12 +160,11 @@ def _snet(port: PortSettings, reactor: Any) -> Layer | None:
         )
     except ValueError as error:  # the numbers have been checked
         raise ConfigError(snet.where("encrypt"), str(error)) from None
-    return Layer(
-        "snet", lambda factory: SnetFactory(factory, reactor, config), snet.where("enable")
-    )
+    reactor = factory.service.clock
+    return Layer("snet", lambda inner: SnetFactory(inner, reactor, config), snet.where("enable"))
 
 
-def _tls(port: PortSettings, reactor: Any) -> Layer | None:
+def _tls(port: PortSettings, factory: GatewayFactory) -> Layer | None:
     """TLS, if that port has certificates.
 
     Raises:
@@ -203,9 +210,10 @@ def _tls(port: PortSettings, reactor: Any) -> Layer | None:
         tls.where("directory"),
     )
     store = CertificateStore(port.name, places, contexts)
+    reactor = factory.service.clock
     return Layer(
         "tls",
-        lambda factory: TlsFactory(factory, reactor, contexts, store),
+        lambda inner: TlsFactory(inner, reactor, contexts, store),
         given,
         store,
         native=not (relay.missing() or openssl.problem()),
@@ -237,7 +245,7 @@ def _proxied(port: PortSettings, factory: GatewayFactory) -> Layer:
     return Layer("proxy", wrap, given, native=True, figured=proxies)
 
 
-LAYERS = (_websocket, _snet, _tls)
+LAYERS = (_snet, _websocket, _tls)
 """What may stand between the connections of a port and its links, the innermost first."""
 
 

@@ -12,6 +12,10 @@ from twisted.internet.interfaces import ISSLTransport, ITCPTransport, IUNIXTrans
 
 from fastway import kernel
 from fastway.snet.interfaces import IResumableTransport
+from fastway.websocket.interfaces import IWebSocketTransport
+
+_WEB = {"tcp": "ws", "tls": "wss"}
+"""What a WebSocket is called over a transport; over others it is `ws+` and their name."""
 
 
 def is_plain_tcp(transport: object) -> bool:
@@ -19,11 +23,26 @@ def is_plain_tcp(transport: object) -> bool:
     return ITCPTransport.providedBy(transport) and not ISSLTransport.providedBy(transport)
 
 
-def transport_name(transport: object) -> str:
-    """What carries a connection, as operators read it: tcp, tls, unix, snet+tcp..., or other."""
+def carrying(transport: object) -> object:
+    """The transport of the connection that a stream is on now; None: it is cut. What is no stream
+    is its own."""
     if IResumableTransport.providedBy(transport):
-        below = getattr(cast(Any, transport).carrier, "transport", None)
-        return f"snet+{transport_name(below)}"
+        return getattr(cast(Any, transport).carrier, "transport", None)
+    return transport
+
+
+def web_name(below: str) -> str:
+    """What a WebSocket over a transport of that name is called."""
+    return _WEB.get(below, f"ws+{below}")
+
+
+def transport_name(transport: object) -> str:
+    """What carries a connection, as operators read it: tcp, tls, ws, unix, snet+tcp..., or
+    other."""
+    if IResumableTransport.providedBy(transport):
+        return f"snet+{transport_name(carrying(transport))}"
+    if IWebSocketTransport.providedBy(transport):
+        return web_name(transport_name(cast(Any, transport).below))
     if ISSLTransport.providedBy(transport):
         return "tls"
     if ITCPTransport.providedBy(transport):
@@ -38,6 +57,13 @@ def descriptor(transport: object) -> int:
         return -1 if fileno is None else int(fileno())
     except (OSError, TypeError, ValueError):
         return -1
+
+
+def tell_why(transport: object, code: int, text: str) -> None:
+    """Let a WebSocket end with that code and text, if there is one now below the transport."""
+    carrier = carrying(transport)
+    if IWebSocketTransport.providedBy(carrier):
+        cast(Any, carrier).ends_with(code, text)
 
 
 def acked_bytes(transport: object) -> int | None:

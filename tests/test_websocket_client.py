@@ -13,13 +13,21 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.errors import NO_CLOSE, NoWebSocket, Reason, WebSocketClosed, WebSocketRefused
-from fastway.websocket import ClientFrames, ClientMachine, Frames, Url, WebSocket
+from fastway.websocket import (
+    ClientFrames,
+    ClientMachine,
+    Frames,
+    Policy,
+    ServerMachine,
+    Url,
+    WebSocket,
+)
 from fastway.websocket.client import HANDSHAKE_TIMEOUT, host_header, is_url
 from fastway.websocket.frames import CHANCE, PIECE
 from fastway.websocket.request import MAX_REQUEST
 from tests.support.core import DETERMINISTIC, cut
 from tests.support.errors import raised
-from tests.support.web import ServerMachine, answer_to
+from tests.support.web import answer_to
 from tests.support.websocket import (
     ACCEPT,
     KEY,
@@ -477,7 +485,7 @@ class BothTests(SynchronousTestCase):
     )
     def test_talk(self, said: list[tuple[bool, bytes, list[int]]], client_ends: bool) -> None:
         """What one says the other hears, however it is cut; both ends hear of the end."""
-        client, server = ClientMachine(WebSocket(), "game.example"), ServerMachine()
+        client, server = ClientMachine(WebSocket(), "game.example"), ServerMachine(Policy())
         server.receive(client.begin())
         client.receive(server.data_to_send())
         self.assertTrue(client.up and server.up)

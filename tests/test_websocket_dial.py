@@ -24,9 +24,10 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from fastway.causes import cause_of, string_problem
 from fastway.errors import NoWebSocket, WebSocketClosed, WebSocketRefused
 from fastway.websocket import Url, WebSocket
-from fastway.websocket import dial as dial_module
-from fastway.websocket.dial import LINGER, WebSocketClientEndpoint
+from fastway.websocket import stream as stream_module
+from fastway.websocket.dial import WebSocketClientEndpoint
 from fastway.websocket.frames import BadFrame
+from fastway.websocket.stream import LINGER
 from fastway.websocket.url import TlsFiles, UrlEndpoint
 from tests.support.checks import check_transport
 from tests.support.core import DETERMINISTIC, cut
@@ -387,7 +388,7 @@ class TransportTests(TestCase):
     timeout = 60
 
     async def check(self, tls: bool, dialling_first: bool) -> None:
-        self.patch(dial_module, "LINGER", 1.0)
+        self.patch(stream_module, "LINGER", 1.0)
         made = make("localhost", ["localhost"])
         trust = made.save(scratch(self))
         ports: list[Any] = []

@@ -43,7 +43,7 @@ from fastway.snet import SnetClientEndpoint
 from fastway.snet.config import SnetConfig
 from fastway.testing import LocalGateway, LocalGatewayProcess, MemoryGateway
 from fastway.websocket import Url, WebSocket
-from fastway.websocket.dial import WebSocketConnectionLost
+from fastway.websocket.stream import WebSocketConnectionLost
 from fastway.websocket.url import TlsFiles, UrlEndpoint
 from tests.support import checks
 from tests.support.aio import with_deferreds

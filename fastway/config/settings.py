@@ -24,6 +24,13 @@ DEAD_AFTER = 20.0
 """Seconds without a sign of life after which a connection under snet counts as cut, at most."""
 
 
+WEB = "client-ws-addr", "client-wss-addr"
+"""The options with addresses of ports that speak WebSocket,"""
+
+INSIDE = "snet+"
+"""and what stands before one where streams survive inside of it."""
+
+
 class Given(NamedTuple):
     """What an option was set to: the place as the operator wrote it, and the text there."""
 
@@ -160,8 +167,8 @@ class PortSettings(Section):
         max_packet: The largest legal length field.
         idle_timeout: 0: never.
         write_timeout: 0: for ever.
-        snet: How it speaks snet; None: it does not.
-        tls: How it speaks TLS, outside of snet; None: it does not, or its address has it.
+        snet: How it speaks snet, inside of WebSocket where it speaks that too; None: it does not.
+        tls: How it speaks TLS, outside of both; None: it does not, or its address has it.
         proxy_from: Who must send a PROXY header before all that; empty: none is read.
         proxy_others: What becomes of everybody else.
     """
@@ -464,27 +471,40 @@ def _make_tls(values: Values, side: str) -> TlsSettings | None:
 
 def _make_snet(values: Values, side: str) -> SnetSettings | None:
     """How that port speaks snet, if its options make it."""
+    of_web = side == "client" and any(
+        address.startswith(INSIDE) for name in WEB for address in values.values[name]
+    )
     if values.values[f"{side}-addr"].strip().startswith("snet:"):
         for name, given in values.given.items():
-            if name.startswith(f"{side}-snet-"):
+            if name.startswith(f"{side}-snet-") and not (of_web and not name.endswith("-enable")):
                 raise ConfigError(
                     given.where, f"--{side}-addr has snet's settings itself; give it there"
                 )
         return None
-    idle = values.values[f"{side}-idle-timeout"]
-    # A dead connection is to be noticed as a cut before its client counts as idle.
-    snet = _make(
-        SnetSettings,
-        values,
-        side,
-        dead_after=min(DEAD_AFTER, idle * 2 / 3) if idle else DEAD_AFTER,
-    )
-    if not snet.enable and snet.encrypt:
+    snet = _make_numbers(values, side)
+    if not (snet.enable or of_web) and snet.encrypt:
         raise ConfigError(
             snet.where("encrypt"),
             f"nothing would be encrypted without --{side}-snet-enable; give that too",
         )
     return snet if snet.enable else None
+
+
+def _make_numbers(values: Values, side: str, **more: Any) -> SnetSettings:
+    """How streams behave on ports of that side that speak snet."""
+    idle = values.values[f"{side}-idle-timeout"]
+    # A dead connection is to be noticed as a cut before its client counts as idle.
+    dead_after = min(DEAD_AFTER, idle * 2 / 3) if idle else DEAD_AFTER
+    return _make(SnetSettings, values, side, dead_after=dead_after, **more)
+
+
+def _make_snet_inside(values: Values, where: str, address: str) -> SnetSettings:
+    """How a port for WebSocket speaks snet inside of it."""
+    if address.startswith("snet:"):
+        raise ConfigError(where, f"{INSIDE}snet: is snet inside and outside; give one of them")
+    snet = _make_numbers(values, "client", enable=True)
+    origins = {**snet.origins, "enable": f"{where} {INSIDE}{address}"}
+    return dataclasses.replace(snet, origins=origins)
 
 
 def _make_websockets(values: Values, tls: TlsSettings | None) -> tuple[WebSocketPortSettings, ...]:
@@ -504,9 +524,25 @@ def _make_websockets(values: Values, tls: TlsSettings | None) -> tuple[WebSocket
     if not (wanted or any(port.ws for port in values.values["direct"])):
         _check_no_websocket(values)
     return tuple(
-        _make(kind, values, "client", address=address, number=number, snet=None, tls=around)
+        _make_web(kind, values, address, number, around)
         for number, (kind, address, around) in enumerate(wanted, 1)
     )
+
+
+def _make_web(
+    kind: type[WebSocketPortSettings],
+    values: Values,
+    address: str,
+    number: int,
+    tls: TlsSettings | None,
+) -> WebSocketPortSettings:
+    """One of them."""
+    snet = None
+    if address.startswith(INSIDE):
+        address = address[len(INSIDE) :]
+        where = values.where("client-ws-addr" if tls is None else "client-wss-addr")
+        snet = _make_snet_inside(values, where, address)
+    return _make(kind, values, "client", address=address, number=number, snet=snet, tls=tls)
 
 
 def _check_no_websocket(values: Values) -> None:

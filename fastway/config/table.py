@@ -492,7 +492,7 @@ def _websocket() -> Iterator[Option]:
         "",
         parse_addresses,
         "list of addresses",
-        "where clients connect by WebSocket; empty = nowhere",
+        "where clients connect by WebSocket; snet+ before one: with snet inside; empty = nowhere",
         topic,
     )
     yield Option(

@@ -16,8 +16,9 @@ from twisted.internet.interfaces import ISSLTransport
 
 from fastway.errors import ConfigError
 from fastway.logs import make_logger
-from fastway.snet.interfaces import IResumableTransport
+from fastway.tcp import carrying
 from fastway.watched import Stamp, read_bounded, stamp_of
+from fastway.websocket.interfaces import IWebSocketTransport
 from fastway.wire import MAX_ID
 
 log = make_logger("fastway.gateway")
@@ -42,8 +43,9 @@ def secured(transport: object) -> dict[str, str]:
 
     To be asked after the handshake; of an snet stream it is its connection's.
     """
-    if IResumableTransport.providedBy(transport):
-        return secured(getattr(cast(Any, transport).carrier, "transport", None))
+    transport = carrying(transport)
+    if IWebSocketTransport.providedBy(transport):
+        transport = cast(Any, transport).below
     if not ISSLTransport.providedBy(transport):
         return {}
     return told_by(cast(Any, transport).getHandle())

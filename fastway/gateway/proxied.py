@@ -323,28 +323,8 @@ class ProxyConnection(ProtocolWrapper):
         self._over()
         port = self.factory.port
         reason = preface.why(reason)
-        port.service.router.stats.turned_away[reason] += 1
         cast(Any, self.transport).abortConnection()
-        if not (self._bytes_in or detail) and reason in _SILENT:
-            return
-        port.quiet.info(
-            log,
-            f"{port.side.value} lost: {reason.value}",
-            self._facts.host,
-            "{side} {id} {addr} lost: {reason}"
-            + (": {detail} " if detail else " ")
-            + "(after {seconds:.1f} s, with {bytes_in} bytes)",
-            side=port.side.value,
-            id="?",
-            addr=self._facts.name,
-            transport=self._facts.transport,
-            via="",
-            reason=reason.value,
-            detail=detail,
-            reason_code=reason.code,
-            seconds=round(port.service.wheel.seconds() - self._since, 3),
-            bytes_in=self._bytes_in,
-        )
+        log_early_end(port, self._facts, reason, detail, self._since, self._bytes_in)
 
     def _over(self) -> None:
         """The header is whole, or will never be."""
@@ -353,5 +333,32 @@ class ProxyConnection(ProtocolWrapper):
         self.factory.port.service.wheel.forget(self)
 
 
+def log_early_end(
+    port: ProxiedPort, facts: Facts, reason: Reason, detail: str, since: float, bytes_in: int
+) -> None:
+    """Count and log the end of a connection in a layer, before it has a link."""
+    port.service.router.stats.turned_away[reason] += 1
+    if (facts.probe or not (bytes_in or detail)) and reason in _SILENT:
+        return
+    port.quiet.info(
+        log,
+        f"{port.side.value} lost: {reason.value}",
+        facts.host,
+        "{side} {id} {addr} lost: {reason}"
+        + (": {detail} " if detail else " ")
+        + "(after {seconds:.1f} s, with {bytes_in} bytes)",
+        side=port.side.value,
+        id="?",
+        addr=facts.name,
+        transport=facts.transport,
+        via=facts.via,
+        reason=reason.value,
+        detail=detail,
+        reason_code=reason.code,
+        seconds=round(port.service.wheel.seconds() - since, 3),
+        bytes_in=bytes_in,
+    )
+
+
 _SILENT = (Reason.PEER_CLOSED, Reason.CONNECTION_LOST, Reason.SHUTDOWN)
-"""Ends of those who said nothing that are worth no line."""
+"""Ends of those who said nothing, or are a proxy's own checks, that are worth no line."""

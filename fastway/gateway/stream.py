@@ -48,6 +48,7 @@ from fastway.tcp import (
     is_plain_tcp,
     keep_unsent,
     renew_producer,
+    tell_why,
     transport_name,
 )
 from fastway.wire import FrameReader, Run, StreamCutter, bare_messages
@@ -342,6 +343,8 @@ class StreamLane(Protocol):
             transport.write(framing.close(reason.close_code, reason.value))
             if not (framing.closed or self._ended):
                 how = End.HALF  # so that it gets to read why, and answers
+        elif reason is not None:
+            tell_why(transport, reason.close_code, reason.value)
         if how is End.HALF and is_plain_tcp(transport):
             # Its bytes that nobody read would make close() a reset, which drops what is on its
             # way to it: read on, into nothing, until its FIN.

@@ -1,7 +1,8 @@
 """WebSocket on a client port: the handshake as a preface, and what the frames are to a lane.
 
 Rule: here is who may come in and who it is; how requests and frames look is `fastway.websocket`'s.
-A port that speaks it is a client port in all else: bounds, deadlines, log, router.
+A port that speaks it is a client port in all else: bounds, deadlines, log, router. Where streams
+survive inside of it the same is a layer below these (`weblayer`).
 """
 
 from __future__ import annotations
@@ -17,21 +18,19 @@ from fastway.gateway.facts import Facts
 from fastway.gateway.preface import Done
 from fastway.gateway.service import RouterService
 from fastway.networks import Networks
+from fastway.tcp import web_name
 from fastway.websocket import (
     Frames,
     HandshakeRefused,
     Policy,
     Request,
-    RequestReader,
-    accept,
+    ServerHandshake,
     forwarded_for,
     refusal,
 )
 
 TOO_MANY = (Reason.ADDRESS_CONNECTIONS, Reason.ADDRESS_RATE)
 """Reasons to come back later, and less often."""
-
-_NAMES = {"tcp": "ws", "tls": "wss"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,27 +96,32 @@ class Upgraded(Done):
     proxies: Networks = Networks()
 
     def told(self, facts: Facts) -> Facts:
-        transport = _NAMES.get(facts.transport, f"ws+{facts.transport}")
-        # Behind a PROXY header it is the HTTP proxy whom that names.
-        peer = "unix" if facts.transport == "unix" and not facts.via else facts.host
         assert self.request is not None
-        client = forwarded_for(self.request, peer, self.proxies)
-        if client is None:
-            return replace(facts, transport=transport)
-        via = f"{facts.name}, {facts.via}" if facts.via else facts.name
-        return replace(facts, transport=transport, name=client, via=via)
+        return told_by_request(self.request, facts, self.proxies)
+
+
+def told_by_request(request: Request, facts: Facts, proxies: Networks) -> Facts:
+    """The facts of the connection below a WebSocket with what its request tells."""
+    transport = web_name(facts.transport)
+    # Behind a PROXY header it is the HTTP proxy whom that names.
+    peer = "unix" if facts.transport == "unix" and not facts.via else facts.host
+    client = forwarded_for(request, peer, proxies)
+    if client is None:
+        return replace(facts, transport=transport)
+    via = f"{facts.name}, {facts.via}" if facts.via else facts.name
+    return replace(facts, transport=transport, name=client, via=via)
 
 
 class WebSocketPreface:
     """A client's handshake."""
 
-    __slots__ = ("_accepted", "_factory", "_reader")
+    __slots__ = ("_accepted", "_factory", "_handshake")
 
     seconds = None
 
     def __init__(self, factory: WebSocketFactory) -> None:
         self._factory = factory
-        self._reader = RequestReader()
+        self._handshake = ServerHandshake(factory.websocket.policy)
         self._accepted = False
 
     def begin(self) -> bytes:
@@ -126,16 +130,13 @@ class WebSocketPreface:
     def feed(self, data: bytes) -> Done | bytes:
         factory = self._factory
         try:
-            found = self._reader.feed(data)
-            if found is None:
-                return b""
-            request, rest = found
-            answer = accept(request, factory.websocket.policy)
-            if rest:
-                raise HandshakeRefused(400, "bytes came behind it before it was answered")
+            found = self._handshake.feed(data)
         except HandshakeRefused as error:
             factory.refused[error.status] += 1
             raise
+        if found is None:
+            return b""
+        request, answer = found
         factory.accepted += 1
         self._accepted = True
         return Upgraded(

@@ -60,7 +60,8 @@ class MemoryGateway:
     Attributes:
         client: Where clients connect, a Twisted client endpoint; it speaks snet if the port does.
         server: Where game servers connect.
-        web: Where clients connect by WebSocket; None without such a port.
+        web: Where clients connect by WebSocket, with snet inside of it if that port speaks it;
+            None without such a port.
         key: The key, as `connect_server` takes it.
         service: The gateway's inside, for those who know it; it has no stable interface.
     """
@@ -85,6 +86,10 @@ class MemoryGateway:
         if settings.direct:
             where = settings.direct[0].where("address")
             raise ConfigError(where, "without sockets there is no direct port")
+        for web in settings.websockets:
+            if web.tls is not None:
+                where = web.where("address")
+                raise ConfigError(where, "without sockets there is no TLS; give client_ws_addr")
         self.key = self._options.key
         self.clock = Clock() if clock is None else clock
         self._network = Network(self.clock, room)
@@ -97,11 +102,11 @@ class MemoryGateway:
         self._ways: list[IStreamClientEndpoint] = []
         for port, endpoint in zip(settings.ports, self._ports, strict=True):
             way: Any = endpoint
-            if port.snet is not None:
-                way = SnetClientEndpoint(endpoint, self.clock, snet_config(port.snet))
             if isinstance(port, WebSocketPortSettings):
                 host, wanted = f"{HOST}:{WEB_PORT}", WebSocket(port.path)
-                way = WebSocketClientEndpoint(endpoint, self.clock, host, wanted)
+                way = WebSocketClientEndpoint(way, self.clock, host, wanted)
+            if port.snet is not None:
+                way = SnetClientEndpoint(way, self.clock, snet_config(port.snet))
             self._ways.append(way)
         self.client, self.server = self._ways[:2]
         self.web = next(iter(self._ways[2:]), None)

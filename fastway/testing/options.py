@@ -100,12 +100,14 @@ def client_string(port: PortSettings, number: int) -> str:
 
 
 def web_url(settings: Settings, number: int) -> str:
-    """The URL of the first port for web pages; "" if there is none, or none with a number."""
+    """The URL of the first port for web pages, `snet+ws:` where it speaks snet; "" if there is
+    none, or none with a number."""
     if not settings.websockets or not number:
         return ""
     port = settings.websockets[0]
     secure = port.tls is not None or port.address.startswith("ssl:")
-    return f"{'wss' if secure else 'ws'}://{HOST}:{number}{port.path}"
+    way = "snet+" if port.snet is not None else ""
+    return f"{way}{'wss' if secure else 'ws'}://{HOST}:{number}{port.path}"
 
 
 def snet_config(snet: SnetSettings) -> SnetConfig:

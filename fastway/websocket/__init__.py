@@ -1,13 +1,15 @@
 """WebSocket (RFC 6455): `request` is the server's handshake, `frames` what follows it on both
-sides, `client` the client's side.
+sides, `client` and `server` are each side as one `machine`.
 
-Rule: sans-IO, no clock, no socket, nothing of the gateway; but for `dial`, `url` and `strings`,
-which connect with Twisted and are imported by those who do. `tests/support/websocket.py` has the
+Rule: sans-IO, no clock, no socket, nothing of the gateway; but for `stream`, a transport of
+Twisted for both sides, and `dial`, `url` and `strings`, which connect with Twisted: they are
+imported by those who do. `tests/support/websocket.py` has the
 vectors that any other implementation of the frames has to pass too.
 """
 
 from fastway.websocket.client import ClientMachine, Url, WebSocket
 from fastway.websocket.frames import MAX_FRAME, BadFrame, ClientFrames, Frames
+from fastway.websocket.machine import Machine
 from fastway.websocket.request import (
     HandshakeRefused,
     Policy,
@@ -18,6 +20,7 @@ from fastway.websocket.request import (
     origin_of,
     refusal,
 )
+from fastway.websocket.server import ServerHandshake, ServerMachine
 
 __all__ = [
     "MAX_FRAME",
@@ -26,9 +29,12 @@ __all__ = [
     "ClientMachine",
     "Frames",
     "HandshakeRefused",
+    "Machine",
     "Policy",
     "Request",
     "RequestReader",
+    "ServerHandshake",
+    "ServerMachine",
     "Url",
     "WebSocket",
     "accept",

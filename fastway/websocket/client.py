@@ -19,14 +19,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from fastway.errors import (
-    NO_CLOSE,
-    NoWebSocket,
-    RemoteError,
-    WebSocketClosed,
-    WebSocketRefused,
-)
-from fastway.websocket.frames import BadFrame, ClientFrames
+from fastway.errors import NoWebSocket, WebSocketRefused
+from fastway.websocket.frames import ClientFrames
+from fastway.websocket.machine import Machine
 from fastway.websocket.request import (
     MAX_HEADERS,
     MAX_REQUEST,
@@ -184,7 +179,7 @@ def checked_host(host: str) -> str:
     return host
 
 
-class ClientMachine:
+class ClientMachine(Machine):
     """One WebSocket, from the connection on.
 
     Args:
@@ -194,96 +189,24 @@ class ClientMachine:
 
     Raises:
         ValueError: that is no host.
-
-    Attributes:
-        up: The handshake is over.
-        ended: Why nothing more comes; None while it may. A WebSocketClosed, also one with 1000;
-            a NoWebSocket before it was up; a BadFrame.
-        closing: This side has said its Close: nothing more may be sent.
     """
 
+    _CUT_SHORT = "closed within the handshake; does that port speak it?"
+
     def __init__(self, wanted: WebSocket, host: str, key: bytes | None = None) -> None:
-        self.up = False
-        self.ended: RemoteError | None = None
-        self.closing = False
+        super().__init__(ClientFrames())
         self._wanted = wanted
         self._host = checked_host(host)
         self._key = base64.b64encode(os.urandom(16) if key is None else key).decode("ascii")
         self._head = bytearray()
-        self._frames = ClientFrames()
-        self._out = b""
 
     def begin(self) -> bytes:
         """The request."""
         return self._wanted.request(self._host, self._key)
 
-    def receive(self, data: bytes) -> bytes:
-        """Take bytes of the gateway; returns the payload in them, and never raises."""
-        if not self.up:
-            if self.ended is not None:
-                return b""
-            try:
-                behind = self._answered(data)
-            except NoWebSocket as error:
-                self.ended = error
-                return b""
-            if behind is None:
-                return b""
-            self.up = True
-            data = behind
-        frames = self._frames
-        payload = frames.receive(data)
-        if self.ended is None:
-            if frames.error is not None:
-                reason = frames.error.reason
-                self._say_close(reason.close_code, reason.value)
-                self.ended = BadFrame(f"WebSocket: {frames.error}", reason)
-            elif frames.closed:
-                self._say_close(1000, "")  # its own code
-                self.ended = WebSocketClosed(frames.code, frames.text)
-        return payload
-
-    def receive_eof(self) -> None:
-        """Nothing more comes."""
-        if self.ended is None:
-            if self.up:
-                self.ended = WebSocketClosed(NO_CLOSE)
-            else:
-                self.ended = NoWebSocket("closed within the handshake; does that port speak it?")
-
-    def data_to_send(self, room: bool = True) -> bytes:
-        """What must be written because of what came: a Pong, a Close.
-
-        Args:
-            room: More than the last can be written without waiting: of Pings that came
-                meanwhile, the last is answered.
-        """
-        out, self._out = self._out, b""
-        frames = self._frames
-        if frames.pong and (room or self.closing):
-            pong, frames.pong = frames.pong, b""
-            return out if self.closing else pong
-        return out
-
-    def wrap(self, data: bytes) -> bytes:
-        """Payload as frames."""
-        return self._frames.wrap(data)
-
-    def close(self, code: int = 1000, text: str = "") -> bytes:
-        """The Close of this side, behind which nothing may be sent; a second time nothing."""
-        self._say_close(code, text)
-        out, self._out = self._out, b""
-        return out
-
-    def _say_close(self, code: int, text: str) -> None:
-        if not self.closing and self.up:
-            self.closing = True
-            self._out += self._frames.close(code, text)
-
     # The answer.
 
-    def _answered(self, data: bytes) -> bytes | None:
-        """The bytes behind the answer; None: more is wanted."""
+    def _shake(self, data: bytes) -> bytes | None:
         head = self._head
         searched = max(0, len(head) - 3)
         head += data

@@ -47,14 +47,15 @@ class ConformCase(SocketTestCase):
 
     def end(self, peer: Peer) -> None:
         """It ends what it sends; where that can be, it goes on reading."""
-        if self.transport.survives:
+        if self.transport.keeps(peer.link.side):
             peer.wire.loseConnection()
         else:
             peer.wire.loseWriteConnection()
 
     def assertGone(self, peer: Peer, reason: Reason) -> None:
         """Lost because its connection ended or broke; a stream had its time to come back."""
-        self.assertIs(peer.link.lost, Reason.NOT_RESUMED if self.transport.survives else reason)
+        kept = self.transport.keeps(peer.link.side)
+        self.assertIs(peer.link.lost, Reason.NOT_RESUMED if kept else reason)
 
 
 @rows_as_tests
@@ -74,13 +75,14 @@ class RowChecks(ConformCase):
             await self._act(sockets, peers, who, step)
         reasons = {who: peer.link.lost for who, peer in peers.items() if peer.link.lost}
         gone = self.gone
+        kept = {who: self.transport.keeps(peer.link.side) for who, peer in peers.items()}
         lost = {
-            who: Reason.NOT_RESUMED if self.transport.survives and why in gone else why
+            who: Reason.NOT_RESUMED if kept[who] and why in gone else why
             for who, why in row.lost.items()
         }
         self.assertEqual(reasons, lost)
         for who, peer in peers.items():
-            reads = row.lost.get(who) not in (gone if self.transport.survives else gone[:1])
+            reads = row.lost.get(who) not in (gone if kept[who] else gone[:1])
             if reads:
                 await peer.expect(row.gets.get(who, b""))
             if who not in row.lost:

@@ -24,7 +24,7 @@ from fastway.address import address_name
 from fastway.assemble import make_router_service
 from fastway.errors import ConfigError
 from fastway.gateway import GatewayLink, PortConfig, RouterService
-from fastway.router import Limits
+from fastway.router import Limits, Side
 from fastway.snet import SnetClientEndpoint, SnetConfig
 from tests.support.golden import FIRST, KEY
 from tests.support.options import LOOPBACK, settings
@@ -282,8 +282,12 @@ class Transport:
 
     @property
     def survives(self) -> bool:
-        """A connection that ends or breaks is no end, but the beginning of a wait."""
+        """A client's connection that ends or breaks is no end, but the beginning of a wait."""
         return snet in self.client
+
+    def keeps(self, side: Side) -> bool:
+        """The same of that side."""
+        return snet in (self.client if side is Side.CLIENT else self.server)
 
     @property
     def halves(self) -> bool:
@@ -307,6 +311,12 @@ def _tls_options(side: str) -> tuple[str, ...]:
 
 _WS = ("--client-ws-addr=127.0.0.1:0",)
 _WSS = ("--client-wss-addr=127.0.0.1:0", *_tls_options("client"))
+_SNET_WS = ("--client-ws-addr=snet+127.0.0.1:0", "--client-snet-wait-timeout=0.1s")
+_SNET_WSS = (
+    "--client-wss-addr=snet+127.0.0.1:0",
+    "--client-snet-wait-timeout=0.1s",
+    *_tls_options("client"),
+)
 _TLS = (*_tls_options("client"), *_tls_options("server"))
 _PROXY = tuple(f"--{side}-proxy-from=127.0.0.1" for side in ("client", "server"))
 _SNET = (
@@ -323,6 +333,14 @@ TRANSPORTS = [
     Transport("proxy_wss", (*_PROXY, *_WSS), (by_proxy_2, tls, web), (by_proxy_1,), web=True),
     Transport("snet", _SNET, (snet,), (snet,)),
     Transport("snet_tls", (*_TLS, *_SNET), (tls, snet), (tls, snet)),
+    Transport("snet_ws", _SNET_WS, (web, snet), web=True),
+    Transport(
+        "snet_proxy_wss",
+        (*_PROXY, *_SNET_WSS),
+        (by_proxy_2, tls, web, snet),
+        (by_proxy_1,),
+        web=True,
+    ),
 ]
 
 
