@@ -92,6 +92,12 @@ class DirectCase(GatewayTestCase):
         """The links of clients."""
         return [one for one in self.gateway_here.service.connected if one.side is Side.CLIENT]
 
+    def way(self) -> tuple[str, bool]:
+        """What carries the only client, which has been answered: before that it may be at its
+        handshakes still, and no direct link yet."""
+        (link,) = self.links()
+        return link.facts.transport, link.lane.native
+
     def lost(self, reason: Reason) -> int:
         """Clients that were lost for it."""
         return self.gateway_here.service.router.stats.lost[Side.CLIENT, reason]
@@ -392,11 +398,10 @@ class DirectChecks(DirectCase):
                 trusted.wrap_socket(plain, server_hostname="127.0.0.1") as sock,
             ):
                 sock.sendall(data)
-                (link,) = blockingCallFromThread(reactor, self.links)
-                carried.append((link.facts.transport, link.lane.native))
                 came = b""
                 while len(came) < len(data):
                     came += sock.recv(65536)
+                carried.append(blockingCallFromThread(reactor, self.way))
                 return came
 
         def over_websocket(scheme: str) -> bytes:
@@ -404,13 +409,12 @@ class DirectChecks(DirectCase):
             where = f"{scheme}://127.0.0.1:{numbers[scheme]}/"
             with connect_websocket(where, proxy=None, max_size=None, **more) as websocket:
                 websocket.send(data)
-                (link,) = blockingCallFromThread(reactor, self.links)
-                carried.append((link.facts.transport, link.lane.native))
                 came = b""
                 while len(came) < len(data):
                     piece = websocket.recv(timeout=SECONDS)
                     assert isinstance(piece, bytes)
                     came += piece
+                carried.append(blockingCallFromThread(reactor, self.way))
                 return came
 
         carried: list[tuple[str, bool]] = []
