@@ -26,11 +26,17 @@ from twisted.python.failure import Failure
 from fastway.causes import cause_of
 from fastway.errors import NoWebSocket, Reason, RemoteError
 from fastway.gateway.facts import Facts, ToldAddress, facts_of
+from fastway.gateway.limits import Entry
 from fastway.gateway.preface import SECURE_TIMEOUT, TIMEOUT
 from fastway.gateway.proxied import ProxiedPort, ProxiedService, log_early_end
-from fastway.gateway.websocket import WebSocketConfig, WebSocketFigures, told_by_request
+from fastway.gateway.websocket import (
+    WebSocketConfig,
+    WebSocketFigures,
+    refusing_status,
+    told_by_request,
+)
 from fastway.tcp import descriptor, transport_name
-from fastway.websocket import HandshakeRefused, ServerMachine, refusal
+from fastway.websocket import HandshakeRefused, Request, ServerMachine, refusal
 from fastway.websocket.stream import Carrier, Stream
 
 
@@ -110,13 +116,9 @@ class WebLayer(WrappingFactory):
 
     def upgraded(self, carrier: Carrier) -> Stream | None:
         comer = cast(Comer, carrier)
-        request = cast(ServerMachine, comer.machine).request
-        assert request is not None
         self.over(comer)
         self.accepted += 1
-        facts = told_by_request(request, comer.facts, self.websocket.proxies)
-        told = facts.name != comer.facts.name
-        peer: Any = ToldAddress(facts) if told else comer.below.getPeer()
+        peer: Any = ToldAddress(comer.facts) if comer.told else comer.below.getPeer()
         protocol = cast(Any, self.wrappedFactory).buildProtocol(peer)
         if protocol is None:
             comer.abort()
@@ -132,7 +134,8 @@ class WebLayer(WrappingFactory):
             return  # and now its connection is gone too
         if isinstance(error, HandshakeRefused):
             self.refused[error.status] += 1
-            comer.log_end(error.reason, str(error))
+            detail = str(error) if error.reason is Reason.HANDSHAKE_REFUSED else ""
+            comer.log_end(error.reason, detail)
             comer.leave(half=True)
             return
         cause = error.cause if isinstance(error, NoWebSocket) else None
@@ -169,15 +172,18 @@ class Comer(Carrier):
         facts: Who it is.
         slot: The wheel's note.
         over: It was refused, or lost, and the log has a line.
+        told: A proxy told whom it is from.
     """
 
     def __init__(self, layer: WebLayer) -> None:
         port = layer.port
-        machine = ServerMachine(layer.websocket.policy, port.config.frame_limit)
+        machine = ServerMachine(layer.websocket.policy, port.config.frame_limit, self._asked)
         super().__init__(layer, port.service.clock, machine)
         self.facts = Facts("?")
         self.slot = -1
         self.over = False
+        self.told = False
+        self._admitted: Entry | None = None
         self._layer = layer
         self._since = 0.0
         self._bytes_in = 0
@@ -211,8 +217,23 @@ class Comer(Carrier):
         super().dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._layer.port.service.gate.leave(self._admitted)
         super().connectionLost(reason)
         self._layer.over(self)
+
+    def _asked(self, request: Request) -> None:
+        """Its request may be answered by a WebSocket, if those may come in whom it is from."""
+        facts = told_by_request(request, self.facts, self._layer.websocket.proxies)
+        self.told = facts.via != self.facts.via
+        self.facts = facts
+        if not self.told:
+            return
+        entry = self._layer.port.door.admit_told(facts.host)
+        if isinstance(entry, Reason):
+            refused = HandshakeRefused(refusing_status(entry), entry.value)
+            refused.reason = entry
+            raise refused
+        self._admitted = entry
 
     # Time.
 

@@ -12,6 +12,8 @@ caller's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fastway.websocket.frames import MAX_FRAME, Frames
 from fastway.websocket.machine import Machine
 from fastway.websocket.request import HandshakeRefused, Policy, Request, RequestReader, accept
@@ -48,23 +50,32 @@ class ServerMachine(Machine):
     Args:
         policy: What requests must ask for.
         limit: Bytes that a frame of the peer may announce.
+        asked: Called with a request before it is answered by a WebSocket; it may raise
+            HandshakeRefused.
 
     Attributes:
         request: What asked for it, once it is up.
     """
 
-    def __init__(self, policy: Policy, limit: int = MAX_FRAME) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        limit: int = MAX_FRAME,
+        asked: Callable[[Request], None] = lambda _: None,
+    ) -> None:
         super().__init__(Frames(limit))
+        self._asked = asked
         self.request: Request | None = None
         self._handshake = ServerHandshake(policy)
 
     def _shake(self, data: bytes) -> bytes | None:
         try:
             found = self._handshake.feed(data)
+            if found is None:
+                return None
+            self._asked(found[0])
         except HandshakeRefused as error:
             self._out = error.answer
             raise
-        if found is None:
-            return None
         self.request, self._out = found
         return b""
