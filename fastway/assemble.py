@@ -36,6 +36,7 @@ from fastway.gateway import (
 )
 from fastway.gateway.identities import Identities
 from fastway.gateway.limits import LimitValues
+from fastway.gateway.ports import those_of
 from fastway.gateway.proxied import Proxies, ProxyFactory
 from fastway.gateway.weblayer import WebLayer
 from fastway.logs import make_logger
@@ -330,6 +331,6 @@ def _check_native_ports(settings: Settings, service: RouterService) -> None:
                 problem += f", and {relay.missing() or openssl.problem()}"
         raise ConfigError(
             settings.relay.where("mode"),
-            f"packets of {port.name}s would not take the native path, because {problem}; "
+            f"packets of {those_of(port.name)} would not take the native path, because {problem}; "
             "change that, or give auto",
         )

@@ -10,7 +10,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.config.values import parse_networks
-from fastway.errors import Reason
+from fastway.errors import ConfigError, Reason
 from fastway.gateway import ClientFactory, PortConfig, WebSocketFactory
 from fastway.gateway.bounds import LINGER
 from fastway.gateway.preface import TIMEOUT
@@ -18,11 +18,15 @@ from fastway.gateway.proxied import Proxies
 from fastway.ops.snapshot import Source
 from fastway.ops.status import link_row
 from fastway.router import Pending, Refusal, Router, Side
+from fastway.service import GatewayService
 from fastway.wire import StreamCutter, bare_messages, encode_accept, encode_connect
 from tests.support.core import DETERMINISTIC, ListLink, cut
 from tests.support.ends import End, Harness
+from tests.support.errors import raised
 from tests.support.golden import FIRST, close, connect, dial, packet, refuse, split
 from tests.support.logs import LogLines
+from tests.support.options import LOOPBACK, settings
+from tests.support.waits import reactor
 from tests.support.websocket import BROWSER, frame, request, server_frames
 
 
@@ -157,6 +161,16 @@ class CheckTests(SynchronousTestCase):
         end = self.harness.comer()
         end.send(b"PROXY TCP4 203.0.113.7 192.0.2.9 5 6\r\n")
         self.assertEqual(self.dialled(), 1)
+
+
+class OptionTests(SynchronousTestCase):
+    """What options say of it."""
+
+    def test_not_native(self) -> None:
+        """The line about a port that the native path cannot have calls it by its name."""
+        told = settings(*LOOPBACK, "--relay=on", "--direct=a=unix:/tmp/a->1")
+        error = raised(ConfigError, GatewayService, told, reactor)
+        self.assertIn("packets of direct a would not take the native path", error.problem)
 
 
 class WireTests(SynchronousTestCase):

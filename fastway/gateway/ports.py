@@ -33,6 +33,11 @@ from fastway.watched import Readable
 log = make_logger("fastway.gateway")
 
 
+def those_of(port: str) -> str:
+    """The links of a port of that name: `web clients`, `direct web`."""
+    return port if port.startswith("direct ") else f"{port}s"
+
+
 class Layer(NamedTuple):
     """What stands between the connections of a port and its links.
 

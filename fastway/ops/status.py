@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from fastway.gateway.ports import those_of
 from fastway.ops.snapshot import LimitTotals, LinkRow, RelayTotals, Snapshot
 
 
@@ -37,7 +38,7 @@ def status_rows(shot: Snapshot) -> list[str]:
         + (f", of {queues.limit} bytes; " if queues.limit else "; ")
         + f"not read from now: {queues.held}, holds: {queues.holds}",
         f"turned away at the door: {shot.turned_away}",
-        *(f"{layer.name} of {_those_of(layer.port)}: {layer.figures}" for layer in shot.layers),
+        *(f"{layer.name} of {those_of(layer.port)}: {layer.figures}" for layer in shot.layers),
         *limit_figures(shot.limits),
         f"links lost: {sum(shot.lost.values())}"
         + counts({reason.value: count for reason, count in shot.lost.items()}),
@@ -88,11 +89,6 @@ def counts(numbers: Mapping[str, int]) -> str:
     """` (3 a, 1 b)`, the most first, or nothing."""
     rows = sorted(numbers.items(), key=lambda row: (-row[1], row[0]))
     return f" ({', '.join(f'{count} {name}' for name, count in rows)})" if rows else ""
-
-
-def _those_of(port: str) -> str:
-    """The links of a port: `web clients`, `direct web`."""
-    return port if port.startswith("direct ") else f"{port}s"
 
 
 def _way(link: LinkRow) -> str:
