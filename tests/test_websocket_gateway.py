@@ -94,6 +94,20 @@ class HandshakeTests(SynchronousTestCase):
         )
         self.assertEqual(harness.router.stats.turned_away[Reason.HANDSHAKE_REFUSED], 21)
 
+    def test_refused_crowd(self) -> None:
+        """Those who were refused and do not go are of those of which so many may be there."""
+        harness = WebHarness(client=PortConfig(max_handshakes=2))
+        ends = [harness.comer() for _ in range(2)]
+        for end in ends:
+            end.send(request("GET /nothing HTTP/1.1", headers=BROWSER))
+            self.assertTrue(end.take().startswith(b"HTTP/1.1 404 "))
+        self.assertFalse(any(end.transport.aborted for end in ends))
+        third = harness.comer()
+        self.assertEqual([end.transport.aborted for end in ends], [True, False])
+        third.send(request(headers=BROWSER))
+        self.assertTrue(third.link.known)
+        self.assertEqual(len(harness.web.handshakes), 1)
+
     def test_policy(self) -> None:
         """The port says which path, and whose pages."""
         policy = Policy("/ws", ("https://a.example",))

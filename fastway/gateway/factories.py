@@ -56,7 +56,8 @@ class GatewayFactory(Factory):
         holds: Over its bounds a link holds those who send to it; otherwise it is lost.
         link: What its links are.
         links: Connections that are open, those at their prefaces included.
-        handshakes: Links at their prefaces, the oldest first.
+        handshakes: Links at their prefaces, and those that were refused there until they are gone;
+            the oldest first.
         door: Who may come in by it.
     """
 
@@ -180,12 +181,16 @@ class GatewayFactory(Factory):
         self.turn_away(Reason.NO_DESCRIPTOR, addr, problem, kept)
 
     def handshake_begins(self, link: GatewayLink) -> None:
-        """One more is at its prefaces; past the bound the oldest of them has to go."""
+        """One more is at its prefaces; past the bound the oldest of them has to go, also one that
+        was refused and takes its time to read why."""
         self.handshakes[link] = None
         if len(self.handshakes) > self.config.max_handshakes:
             oldest = next(iter(self.handshakes))
             del self.handshakes[oldest]
-            self.service.router.lose(oldest, Reason.TOO_MANY_HANDSHAKES)
+            if oldest.lost is None:
+                self.service.router.lose(oldest, Reason.TOO_MANY_HANDSHAKES)
+            else:
+                oldest.lane.close(End.ABORT)
 
 
 @implementer(IBounded)
