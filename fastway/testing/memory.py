@@ -86,9 +86,9 @@ class MemoryGateway:
         if settings.direct:
             where = settings.direct[0].where("address")
             raise ConfigError(where, "without sockets there is no direct port")
-        for port in settings.websockets:
-            if port.tls is not None:
-                where = port.where("address")
+        for web in settings.websockets:
+            if web.tls is not None:
+                where = web.where("address")
                 raise ConfigError(where, "without sockets there is no TLS; give client_ws_addr")
         self.key = self._options.key
         self.clock = Clock() if clock is None else clock

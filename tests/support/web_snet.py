@@ -90,7 +90,7 @@ class SnetInside(Harness):
     def web(self, **more: str | None) -> WebEnd:
         """A WebSocket in which nothing was said."""
         end = self.comer()
-        end.send(request(headers=BROWSER, **more))
+        end.send(request("GET / HTTP/1.1", BROWSER, **more))
         assert end.take().startswith(b"HTTP/1.1 101 ")
         return end
 
