@@ -22,21 +22,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import json
-import os
-import select
 import shlex
-import signal
-import subprocess
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
+from bench.ends import MOST_MEMORY, SETTLE, Ends, Watch, may_go_first, put_first
 from bench.gateways import (
-    LAST_CORE,
     ROOT,
     Failure,
     Gateway,
@@ -51,17 +46,8 @@ from bench.gateways import (
     write_row,
 )
 from bench.plot import digits
-from bench.process import cpu_seconds, packets_dropped, resident, waited_seconds
+from bench.process import packets_dropped, resident
 from bench.table import Result
-
-MOST_MEMORY = 3 << 30
-"""Bytes of the gateway at which an attack ends early."""
-PATIENCE = 60.0
-"""Seconds for attackers to connect."""
-SAMPLE = 0.02
-"""Seconds between two looks at the gateway's memory."""
-SETTLE = 2.0
-"""Seconds after an attack until the memory is read that stays."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +77,17 @@ class Scenario:
     def is_fastway_only(self) -> bool:
         return bool(self.options or self.reports)
 
+    @property
+    def asks(self) -> bool:
+        """The gateway is asked for its status when it is over."""
+        return False
+
+    def look(self, said: str) -> Result:
+        """What is to be seen in it."""
+        return {}
+
+
+AnyScenario = TypeVar("AnyScenario", bound=Scenario)
 
 COUNTS = (1, 10, 100, 200)
 QUICK_FLOODS = {"100 x mix (read)", "100 x mix (unread)", "100 x dials (read)"}
@@ -157,124 +154,13 @@ def scenarios() -> list[Scenario]:
     ]
 
 
-class Ends:
-    """A program on the last core that answers each line with one."""
-
-    def __init__(self, command: Sequence[str], first: bool = False) -> None:
-        self.name = os.path.basename(command[0])
-        self.process = subprocess.Popen(
-            command,
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            preexec_fn=go_first if first else go_last,
-        )
-
-    def say(self) -> None:
-        assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(b"\n")
-
-    def end_input(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-
-    def hear(self, patience: float = PATIENCE) -> str:
-        """Its next line.
-
-        Raises:
-            Failure: It ended instead, with what it said; or it says nothing.
-        """
-        assert self.process.stdout is not None and self.process.stderr is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], patience)
-        line: bytes = self.process.stdout.readline() if ready else b""
-        if line:
-            return line.decode().strip()
-        self.process.kill()
-        said = self.process.stderr.read().decode().strip()
-        raise Failure(said or f"{self.name}: no answer")
-
-    def __enter__(self) -> Ends:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self.process:
-            self.process.kill()
-
-
-def go_first() -> None:
-    """The pair is on time although attackers share its core, where that is allowed."""
-    os.sched_setaffinity(0, {LAST_CORE})
-    with contextlib.suppress(PermissionError):
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-
-
-def go_last() -> None:
-    os.sched_setaffinity(0, {LAST_CORE})
-    if not may_go_first():
-        os.nice(19)
-
-
-def may_go_first() -> bool:
-    """Whether the kernel lets the pair have precedence; else the attackers give way."""
-    try:
-        was = os.sched_getscheduler(0), os.sched_getparam(0)
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-        os.sched_setscheduler(0, *was)
-    except PermissionError:
-        return False
-    return True
-
-
-class Watch:
-    """Looks at a gateway while time passes.
-
-    Attributes:
-        peak: The most bytes of memory that were seen.
-        stopped: The gateway had MOST_MEMORY.
-    """
-
-    def __init__(self, gateway: Running) -> None:
-        self.gateway = gateway
-        self.peak = 0
-        self.stopped = False
-        self.commands = itertools.cycle(["status\n", "links\n"])
-        self.directory = Path(f"/proc/{gateway.pid}/cwd")
-
-    def pass_time(self, seconds: float, reports: int = 0) -> tuple[float, float]:
-        """Let `seconds` pass, or fewer when the memory is over.
-
-        Returns:
-            The gateway's share of its core; and the part of the time for which it could have run
-            and something else did: what the machine's noise took from it.
-        """
-        pid, began, asked = self.gateway.pid, time.monotonic(), 0
-        cpu, waited = cpu_seconds(pid), waited_seconds(pid)
-        while (passed := time.monotonic() - began) < seconds and not self.stopped:
-            if reports and passed * reports >= asked:
-                self.ask()
-                asked += 1
-            self.peak = max(self.peak, resident(pid))
-            self.stopped = self.peak > MOST_MEMORY
-            time.sleep(SAMPLE)
-        took = time.monotonic() - began
-        return (cpu_seconds(pid) - cpu) / took, (waited_seconds(pid) - waited) / took
-
-    def ask(self) -> None:
-        """A report, and another one the next time."""
-        written = self.directory / "fastway.cmd.new"
-        written.write_text(next(self.commands), encoding="utf-8")
-        written.rename(self.directory / "fastway.cmd")
-        os.kill(self.gateway.pid, signal.SIGUSR1)
-
-    def log_bytes(self) -> int:
-        """What the gateway has written on standard error, which is a file."""
-        return os.stat(f"/proc/{self.gateway.pid}/fd/2").st_size
-
-
 def measure(
-    programs: Sequence[Path], scenario: Scenario, gateway: Running, seconds: float, key: str
+    programs: Sequence[Path],
+    scenario: Scenario,
+    gateway: Running,
+    seconds: float,
+    key: str,
+    settle: float = SETTLE,
 ) -> Result:
     """One attack on one gateway.
 
@@ -317,8 +203,10 @@ def measure(
             result["lost"] = done["lost"]
             attack.end_input()
             attack.process.kill()
-            watch.pass_time(SETTLE)
+            watch.pass_time(settle)
             phase("after")
+            if scenario.asks:
+                result |= scenario.look(watch.status())
             result["drops"] = packets_dropped() - dropped
             result["rss_peak"], result["rss_after"] = watch.peak, resident(gateway.pid)
             result["log_bytes"] = watch.log_bytes() - log
@@ -328,6 +216,8 @@ def measure(
             result["came"] = str(failure)
         except OSError:
             result["came"] = "the gateway ended"
+        if result.get("wrong"):
+            result["came"] += f"; {result['wrong']}"
         if watch.stopped:
             result["came"] += f"; stopped at {MOST_MEMORY >> 30} GB"
     return result
@@ -337,10 +227,11 @@ COLUMNS = """
     run gateway group scenario p50_us_quiet p50_us_attack p99_us_quiet p99_us_attack
     longest_us_quiet longest_us_attack longest_us_after waiting_us_attack waiting_us_after
     cpu_quiet cpu_attack noise_quiet noise_attack drops rss_before rss_peak rss_after came
-    sent_per_second lost log_bytes
+    sent_per_second lost log_bytes said
 """.split()  # noqa: SIM905
 """Of the TSV. `waiting`: how long a message had waited that was still out; `noise`: the part of
-the time for which something else had the gateway's core; `lost`: attackers cut off."""
+the time for which something else had the gateway's core; `lost`: attackers cut off; `said`: what
+`status` says of them."""
 
 
 def middle(results: Sequence[Result], field: str) -> float | None:
@@ -419,7 +310,7 @@ def lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
             yield f"| {' | '.join('-' * width for width in widths)} |"
 
 
-def choose(only: str, quick: bool) -> list[Scenario]:
+def choose(known: Sequence[AnyScenario], only: str, quick: bool) -> list[AnyScenario]:
     """Those of the groups, or with the texts in their name, that `only` lists.
 
     Raises:
@@ -428,17 +319,18 @@ def choose(only: str, quick: bool) -> list[Scenario]:
     parts = [part.strip() for part in only.split(",")]
     chosen = [
         one
-        for one in scenarios()
+        for one in known
         if (one.quick or not quick)
         and any(str(one.group) == part if part.isdigit() else part in one.name for part in parts)
     ]
     if not chosen:
-        raise Failure(f"no such scenario; there are: {', '.join(o.name for o in scenarios())}")
+        raise Failure(f"no such scenario; there are: {', '.join(o.name for o in known)}")
     return chosen
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+def common_arguments(doc: str | None) -> argparse.ArgumentParser:
+    """What every bench of attacks takes."""
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0] if doc else "")
     add = parser.add_argument
     add("--only", default="", metavar="LIST", help="numbers of groups, or texts of names")
     add("--quick", action="store_true", help="the short form")
@@ -446,11 +338,19 @@ def parse_arguments() -> argparse.Namespace:
     add("--seconds", type=float, metavar="S", help="of attack; half as long it is quiet before")
     add("--options", default="", metavar="TEXT", help="more options for fastway")
     add("--key", default="", help="the server key; a peer must be given it in its command")
+    add("--settle", type=float, default=SETTLE, metavar="S", help="until memory is read after it")
+    add("--alone", action="store_true", help="the gateway goes before others on its core")
+    add("--tsv", metavar="FILE", help="every result of every run")
+    add("--build", type=Path, default=ROOT / "build" / "bench", metavar="DIRECTORY")
+    return parser
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = common_arguments(__doc__)
+    add = parser.add_argument
     add("--tree", action="append", default=[], type=tree_path, metavar="PATH", help="a checkout")
     add("--others", action="store_true", help="measure the trees and peers, not this fastway")
     add("--peer", action="append", default=[], metavar="COMMAND", help="another gateway")
-    add("--tsv", metavar="FILE", help="every result of every run")
-    add("--build", type=Path, default=ROOT / "build" / "bench", metavar="DIRECTORY")
     return parser.parse_args()
 
 
@@ -460,13 +360,26 @@ def compare(arguments: argparse.Namespace) -> None:
     options = shlex.split(arguments.options)
     if arguments.key:
         options += ["--server-auth-password", arguments.key]
-    chosen = choose(arguments.only, arguments.quick)
+    chosen = choose(scenarios(), arguments.only, arguments.quick)
     gateways: list[Gateway] = []
     for tree in [*([] if arguments.others else [ROOT]), *arguments.tree]:
         gateways += fastway_gateways(options, tree)
     gateways += map(peer_gateway, arguments.peer)
     if not gateways:
         raise Failure("no gateway to attack")
+
+    def those(scenario: Scenario) -> list[Gateway]:
+        return [one for one in gateways if one.tree is not None or not scenario.is_fastway_only]
+
+    attack_all(programs, {scenario: those(scenario) for scenario in chosen}, arguments)
+
+
+def attack_all(
+    programs: Sequence[Path],
+    chosen: Mapping[Scenario, Sequence[Gateway]],
+    arguments: argparse.Namespace,
+) -> None:
+    """Carry out each scenario against its gateways, which take turns, and print the table."""
     seconds = arguments.seconds or (1.0 if arguments.quick else 3.0)
     first = "" if may_go_first() else "; THE PAIR SHARES ITS CORE WITH THE ATTACKERS"
     head = f"# {machine()}; {arguments.runs} runs, {seconds:g} s of attack in each{first}"
@@ -478,24 +391,30 @@ def compare(arguments: argparse.Namespace) -> None:
             file.write(f"{head}\n")
             write_row(file, COLUMNS, dict(zip(COLUMNS, COLUMNS, strict=True)))
         for run in range(arguments.runs):
-            for scenario in chosen:
-                turns = run % len(gateways)
-                for gateway in gateways[turns:] + gateways[:turns]:
-                    if scenario.is_fastway_only and gateway.tree is None:
-                        continue
+            for scenario, gateways in chosen.items():
+                turns = run % max(1, len(gateways))
+                for gateway in [*gateways[turns:], *gateways[:turns]]:
                     command = [*gateway.command, *scenario.options]
                     length = seconds * scenario.longer
                     try:
-                        with running(Gateway(gateway.name, command, gateway.tree)) as process:
-                            result = measure(programs, scenario, process, length, arguments.key)
+                        with running(replace(gateway, command=command)) as process:
+                            if arguments.alone:
+                                put_first(process.pid)
+                            result = measure(
+                                programs,
+                                scenario,
+                                process,
+                                length,
+                                arguments.key,
+                                arguments.settle,
+                            )
                     except Failure as failure:
                         result = {"scenario": scenario.name, "came": str(failure)}
                     found.setdefault((scenario.name, gateway.name), []).append(result)
                     if file:
                         named = {"run": run + 1, "gateway": gateway.name}
                         write_row(file, COLUMNS, named | result)
-    keys = [(one.name, gateway.name) for one in chosen for gateway in gateways]
-    for line in lines([row(*key, found[key]) for key in keys if key in found]):
+    for line in lines([row(*key, found[key]) for key in found]):
         print(line)
 
 

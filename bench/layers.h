@@ -1,7 +1,8 @@
 /* What may lie between a client's packets and its socket: WebSocket, TLS, or both.
  *
  * A client address says it: 127.0.0.1:9010, ws:127.0.0.1:9080, tls:127.0.0.1:9010 or
- * wss:127.0.0.1:9443. Each packet is a masked frame of its own, as a page sends it. TLS is
+ * wss:127.0.0.1:9443; with proxy- in front (proxy-tcp:127.0.0.1:9010) a PROXY header comes first, of
+ * a client at 203.0.113.1. Each packet is a masked frame of its own, as a page sends it. TLS is
  * OpenSSL's, where it is compiled in (WITH_TLS); certificates are not looked at.
  *
  * Law: what a gateway may not send by RFC 6455 ends the program with one line, and so does what
@@ -19,7 +20,7 @@
 
 #include "wire.h"
 
-enum { WS = 1, TLS = 2 };
+enum { WS = 1, TLS = 2, PROXY = 4 };
 
 enum { MAX_ANSWER = 4096, SEALED = 17 * 1024 /* bytes that TLS may keep of a record */ };
 
@@ -321,8 +322,12 @@ static inline void seal(struct stream *stream)
         add_sealed(stack, data, size);
     }
 #endif
-    if (!(stack->kinds & TLS))
-        add_frames(stack, wire, data, size);
+    if (!(stack->kinds & TLS)) {
+        if (stack->kinds & WS)
+            add_frames(stack, wire, data, size);
+        else
+            memcpy(append(wire, size), data, size);
+    }
     out->start = out->end = 0;
 }
 
@@ -385,6 +390,19 @@ static inline ssize_t unlayer(struct stream *stream, uint8_t *room, size_t most)
     return -1;
 }
 
+static inline void add_proxy(struct stack *stack, int fd)
+{
+    struct sockaddr_in own = {0};
+    socklen_t size = sizeof own;
+    char text[108];
+
+    if (getsockname(fd, (struct sockaddr *)&own, &size) < 0)
+        die("getsockname: %s", strerror(errno));
+    size = (socklen_t)snprintf(text, sizeof text, "PROXY TCP4 203.0.113.1 127.0.0.1 %u 9010\r\n",
+                               ntohs(own.sin_port));
+    memcpy(append(&stack->layers.wire, size), text, size);
+}
+
 /* Puts layers between a stream and its socket, which is connected. */
 static inline void add_layers(struct stream *stream, int kinds)
 {
@@ -396,6 +414,8 @@ static inline void add_layers(struct stream *stream, int kinds)
     stack->kinds = kinds;
     stack->mask = 0x9e3779b9u * (uint32_t)stream->fd;
     stream->layers = &stack->layers;
+    if (kinds & PROXY)
+        add_proxy(stack, stream->fd);
 #ifdef WITH_TLS
     if (kinds & TLS) {
         stack->shaking = true;
@@ -403,7 +423,7 @@ static inline void add_layers(struct stream *stream, int kinds)
         shake(stack);
     }
 #endif
-    if (!(kinds & TLS))
+    if (kinds & WS && !(kinds & TLS))
         ask(stack);
     touch(stream);
 }
@@ -414,8 +434,13 @@ static inline int parse_layers(const char **text)
     static const struct {
         const char *name;
         int kinds;
-    } known[] = {{"ws:", WS}, {"tls:", TLS}, {"wss:", WS | TLS}};
+    } known[] = {{"ws:", WS}, {"tls:", TLS}, {"wss:", WS | TLS}, {"tcp:", 0}};
+    int kinds = 0;
 
+    if (strncmp(*text, "proxy-", 6) == 0) {
+        kinds = PROXY;
+        *text += 6;
+    }
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (strncmp(*text, known[i].name, strlen(known[i].name)) != 0)
             continue;
@@ -424,8 +449,10 @@ static inline int parse_layers(const char **text)
             die("this was built without OpenSSL");
 #endif
         *text += strlen(known[i].name);
-        return known[i].kinds;
+        return kinds | known[i].kinds;
     }
+    if (kinds)
+        die("what does the proxy's client speak? %s", *text);
     return 0;
 }
 

@@ -7,6 +7,7 @@ more entry in `RouterService.ports`.
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from typing import Any
 
 from twisted.internet.interfaces import IProtocolFactory
@@ -34,6 +35,7 @@ from fastway.gateway import (
     WebSocketFactory,
 )
 from fastway.gateway.identities import Identities
+from fastway.gateway.limits import LimitValues
 from fastway.gateway.proxied import Proxies, ProxyFactory
 from fastway.gateway.weblayer import WebLayer
 from fastway.logs import make_logger
@@ -66,6 +68,9 @@ def make_router_service(settings: Settings, reactor: Any) -> RouterService:
     )
     for port in settings.ports:
         factory = _factory(port, service)
+        factory.door.proxies = port.proxy_from
+        if isinstance(port, WebSocketPortSettings):
+            factory.door.tellers = port.proxies
         if isinstance(port, DirectPortSettings) and isinstance(factory, ClientFactory):
             factory.leads_to(port.direct.name, port.direct.server_id)
         address = parse_address(port.where("address"), port.address)
@@ -78,6 +83,8 @@ def make_router_service(settings: Settings, reactor: Any) -> RouterService:
         service.watchers += [Watcher(reactor, one) for one in watched]
         service.ports.append(Port(port.name, address, factory, layers, port.reuse_port))
     _check_addresses(settings, service)
+    values = {item.name: getattr(settings.door, item.name) for item in fields(LimitValues)}
+    service.set_limits(LimitValues(**values))
     service.path = _make_native(settings, service, reactor)
     return service
 

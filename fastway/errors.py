@@ -151,7 +151,13 @@ class Reason(Enum):
     NO_MEMORY = "the memory pool has no room for it", Cause.GATEWAY, 1013, True
     NO_DESCRIPTOR = "no descriptor is free for it", Cause.GATEWAY, 1013, True
     NO_ID = "no id is free for it", Cause.GATEWAY, 1013, True
-    TOO_MANY_LINKS = "as many connections are open as may be", Cause.GATEWAY, 1013, True
+    TOO_MANY_LINKS = "as many connections are open as may be", Cause.GATEWAY, 1013
+    ADDRESS_CONNECTIONS = (
+        "its address has as many connections as one may have",
+        Cause.GATEWAY,
+        4429,
+    )
+    ADDRESS_RATE = "its address connects more often than one may", Cause.GATEWAY, 4429
     TOO_MANY_HANDSHAKES = "too many handshakes are under way", Cause.GATEWAY, 1013, True
     TOO_MANY_DIALS = "dialled on while too many of its dials waited", Cause.PEER, 1008
     FRAME_TOO_LARGE = "announced a packet over the limit", Cause.PEER, 1009

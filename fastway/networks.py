@@ -62,8 +62,12 @@ class Networks:
         if peer == "unix":
             return "unix" in self.networks
         packed = packed_address(peer)
-        if packed is None:
-            return False
+        return packed is not None and self.has(packed)
+
+    def has(self, packed: bytes) -> bool:
+        """The same of an address in 4 or 16 bytes; of empty ones: whether `unix` is in them."""
+        if not packed:
+            return "unix" in self.networks
         number = int.from_bytes(packed, "big")
         return any(number & mask in lows for mask, lows in self._ranges[len(packed)])
 

@@ -69,6 +69,7 @@ class Refusal(Enum):
     REMOTE_LIMIT = "the dialled client has all the connections it may have"
     BUSY = "far too much waits for the remote already"
     NO_ID = "no connection id is free"
+    RATE = "the client dials more often than it may"
     GONE = "the dialler was lost before the answer came"
 
 
@@ -175,6 +176,10 @@ class Link:
     def saturated(self) -> bool:
         """So much waits for it that no further virtual connection should reach it."""
         return False
+
+    def may_dial(self) -> bool:
+        """It dials, and has not done so too often."""
+        return True
 
     def pair(self, conn_id: int, peer: Link) -> None:
         """A virtual connection with `peer` is open from now on."""
@@ -508,10 +513,11 @@ class Router:
             link.send(encode_refuse(remote_id), 1)
             return
         self.stats.dials += 1
+        refusal = None if link.may_dial() else Refusal.RATE
         if self.look_up is None and link.dials is None:
-            self._answer(link, remote_id, self._find_remote(link, remote_id))
+            self._answer(link, remote_id, self._find_remote(link, remote_id), refusal)
         else:
-            self._ask(link, remote_id)
+            self._ask(link, remote_id, refusal)
 
     def _find_remote(self, link: Link, remote_id: int) -> Link | None:
         return self.find(_SERVER if link.side is _CLIENT else _CLIENT, remote_id)
@@ -535,19 +541,18 @@ class Router:
         link.send(encode_accept(conn_id, remote_id), 1)
         remote.send(encode_connect(conn_id, link.link_id), 1)
 
-    def _ask(self, link: Link, remote_id: int) -> None:
+    def _ask(self, link: Link, remote_id: int, refusal: Refusal | None) -> None:
         """A dial whose answer may have to wait: for its look-up, or for the dials before it."""
         limits = self.limits
         client = link.side is _CLIENT
         waiting = 0 if link.dials is None else len(link.dials)
-        refusal: Refusal | None = None
         found: Link | Pending | None = None
         self.dials_waiting += 1
         if waiting >= (limits.client_max_dials if client else limits.server_max_dials):
             self.lose(link, Reason.TOO_MANY_DIALS, f"{waiting} dials")
         elif client and 0 < limits.client_max_conn <= len(link.peers) + waiting:
-            refusal = Refusal.LIMIT
-        else:
+            refusal = refusal or Refusal.LIMIT
+        elif refusal is None:
             found = (self.look_up or self._find_remote)(link, remote_id)
         if link.lost is not None:
             self.dials_waiting -= 1

@@ -28,7 +28,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import bench.attack
 import bench.gateways
-from bench.attack import Ends, Watch, choose
+from bench.attack import choose, scenarios
+from bench.ends import Ends, Watch
 from bench.gateways import (
     CASES,
     FASTWAY,
@@ -442,13 +443,15 @@ class AttackTests(SynchronousTestCase):
 
     def test_choose(self) -> None:
         """By number of the group, or by a text of the name."""
-        self.assertEqual({one.group for one in choose("3,5", False)}, {3, 5})
-        self.assertEqual([one.name for one in choose("storm", True)], ["storm of connections"])
-        self.assertEqual({one.group for one in choose("", True)}, set(range(1, 8)))
-        for one in choose("", False):
-            self.assertEqual([one], choose(one.name, False))
+        self.assertEqual({one.group for one in choose(scenarios(), "3,5", False)}, {3, 5})
+        self.assertEqual(
+            [one.name for one in choose(scenarios(), "storm", True)], ["storm of connections"]
+        )
+        self.assertEqual({one.group for one in choose(scenarios(), "", True)}, set(range(1, 8)))
+        for one in choose(scenarios(), "", False):
+            self.assertEqual([one], choose(scenarios(), one.name, False))
         with pytest.raises(Failure, match=r"there are: 1 x dials"):
-            choose("none of them", False)
+            choose(scenarios(), "none of them", False)
 
     def test_reports(self) -> None:
         """Reports are asked for in turn, by the file in the gateway's directory."""
@@ -476,12 +479,11 @@ class AttackTests(SynchronousTestCase):
     def test_command(self) -> None:
         """A line for each scenario and gateway, and every result in the TSV."""
         directory = Path(scratch(self))
-        self.patch(bench.attack, "SETTLE", 0.1)
-        self.patch(bench.attack, "build", lambda *_, **__: programs()[2:])
+        self.patch(bench.attack, "build", lambda *_, **__: programs()[2:4])
         tsv = directory / "tsv"
         peer = f"{programs()[1]} {{client}} {{server}}"
         arguments = ["attack", "--others", "--tree", str(ROOT), "--peer", peer, "--tsv", str(tsv)]
-        chosen = ["--only", "10 x mix (read),storm", "--seconds", "0.1"]
+        chosen = ["--only", "10 x mix (read),storm", "--seconds", "0.1", "--settle", "0.1"]
         self.patch(sys, "argv", [*arguments, *chosen])
         with contextlib.redirect_stdout(io.StringIO()) as output:
             bench.attack.main()

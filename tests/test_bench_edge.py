@@ -17,35 +17,27 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
-from unittest import SkipTest
 
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 import bench.edge
 import bench.gateways
-from bench.attack import Ends
 from bench.edge import CASES, LANES, SPEAKS, lane_gateways, listed, make_certificate
+from bench.ends import Ends
 from bench.gateways import (
     ROOT,
     Failure,
     Gateway,
     Running,
     build,
-    compiler,
     measure,
-    openssl,
     running,
 )
-from tests.support.benches import DIRECTORY, KEY, QUICK, floor_gateway, programs
+from tests.support.benches import DIRECTORY, KEY, QUICK, floor_gateway, programs, with_tls
 from tests.support.websocket import ACCEPT
 
 MORE = ["--server-auth-password", KEY, "--max-clients", "40"]
-
-
-def with_tls() -> None:
-    if not openssl(compiler() or ""):
-        raise SkipTest("there is no OpenSSL to build with")
 
 
 class LayerTests(SynchronousTestCase):
@@ -64,7 +56,7 @@ class LayerTests(SynchronousTestCase):
     }
 
     def run_loads(self, speaks: str) -> None:
-        load, _, pair, _ = programs()
+        load, _, pair, *_ = programs()
         with tempfile.TemporaryDirectory() as directory:
             make_certificate(Path(directory))
             with contextlib.redirect_stdout(io.StringIO()):

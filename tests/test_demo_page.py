@@ -19,9 +19,9 @@ from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support.browser import Browser, Page, chromium
+from tests.support.browser import PATIENCE, Browser, Page, chromium
 from tests.support.files import CHECKOUT, scratch
-from tests.support.processes import PATIENCE, environment, free_ports
+from tests.support.processes import environment, free_ports
 
 PAGE = os.path.join(CHECKOUT, "fastway", "demo_page")
 
@@ -32,16 +32,19 @@ class Demo:
     Args:
         web: The gateway's port for web pages, of 127.0.0.1; None: it has none.
         page: The port of the page; None: there is none.
+        more: Further options.
     """
 
-    def __init__(self, case: SynchronousTestCase, web: int | None, page: int | None) -> None:
+    def __init__(
+        self, case: SynchronousTestCase, web: int | None, page: int | None, *more: str
+    ) -> None:
         self.page = page
         places = ["" if port is None else f"127.0.0.1:{port}" for port in (web, page)]
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "fastway", "demo", "--pid-file="),
                 *("--client-addr=127.0.0.1:0", "--server-addr=127.0.0.1:0"),
-                *(f"--client-ws-addr={places[0]}", f"--page-addr={places[1]}"),
+                *(f"--client-ws-addr={places[0]}", f"--page-addr={places[1]}", *more),
             ],
             cwd=scratch(case),
             env=environment({}),
@@ -51,14 +54,18 @@ class Demo:
             text=True,
         )
         case.addCleanup(self.kill)
+
+    def ready(self) -> Demo:
+        """Wait until it says where the page is."""
         assert self._process.stdout is not None
-        self.lines: list[str] = []
-        while not self.lines or "Ctrl-C" not in self.lines[-1]:
-            self.lines.append(self._process.stdout.readline())
-            if not self.lines[-1]:
-                raise AssertionError(f"the demo does not start: {self.lines}")
-        found = re.search(r"in a browser, in two windows: (\S+)\n", "".join(self.lines))
+        lines = [""]
+        while "Ctrl-C" not in lines[-1]:
+            lines.append(self._process.stdout.readline())
+            if not lines[-1]:
+                raise AssertionError(f"the demo does not start: {lines}")
+        found = re.search(r"in a browser, in two windows: (\S+)\n", "".join(lines))
         self.url = "" if found is None else found[1]
+        return self
 
     def get(
         self, path: str, method: str = "GET", body: bytes | None = None, host: str | None = None
@@ -97,19 +104,19 @@ class ServerTests(SynchronousTestCase):
     def test_answers(self) -> None:
         """The page and its files, with what keeps others out; nothing else."""
         web, page = free_ports(2)
-        demo = Demo(self, web, page)
+        demo = Demo(self, web, page, "--client-ws-path=/game").ready()
         self.assertEqual(demo.url, f"http://127.0.0.1:{page}/")
         answer = demo.get("/?query")
         self.assertEqual(answer.status, 200)
         self.assertEqual(answer.getheader("Content-Type"), "text/html; charset=utf-8")
-        self.assertIn(f'content="ws://127.0.0.1:{web}/"'.encode(), demo.text)
+        self.assertIn(f'content="ws://127.0.0.1:{web}/game"'.encode(), demo.text)
         policy = answer.getheader("Content-Security-Policy") or ""
         self.assertIn("default-src 'none'; script-src 'self';", policy)
         self.assertIn(f"connect-src ws://127.0.0.1:{web};", policy)
         self.assertNotIn("unsafe", policy)
         self.assertEqual(answer.getheader("X-Content-Type-Options"), "nosniff")
         self.assertEqual(demo.get("/", host=f"LOCALHOST:{page}").status, 200)
-        self.assertIn(f'content="ws://localhost:{web}/"'.encode(), demo.text)
+        self.assertIn(f'content="ws://localhost:{web}/game"'.encode(), demo.text)
         self.assertEqual(demo.get("/", method="HEAD").status, 200)
         for place, _, names in os.walk(PAGE):
             for name in names:
@@ -132,9 +139,9 @@ class ServerTests(SynchronousTestCase):
 
     def test_without(self) -> None:
         """Without a port for web pages, or an address for it, there is no page."""
-        for web, page in ((None, 0), (0, None), (None, None)):
-            demo = Demo(self, web, page)
-            self.assertEqual(demo.url, "")
+        demos = [Demo(self, *ports) for ports in ((None, 0), (0, None), (None, None))]
+        for demo in demos:
+            self.assertEqual(demo.ready().url, "")
             self.assertEqual(demo.stop(), 0)
 
 
@@ -174,8 +181,12 @@ class BrowserTests(SynchronousTestCase):
     def test_chat(self) -> None:
         """Two windows talk, see who is there, and come back to a gateway that was killed."""
         web, port = free_ports(2)
-        demo = Demo(self, web, port)
+        demo = Demo(self, web, port).ready()
         ann, bob = self.browser.open(demo.url), self.browser.open(demo.url)
+        ann.until("document.body?.dataset.state === 'up'")
+        ann.value("document.querySelector('details').open = true")
+        for width, height, dark in self.sizes:
+            self.fits(ann, width, height, dark)
         self.enter(ann, "Ann")
         self.enter(bob, "Bob Ü")
         ann.until("document.getElementById('people').children.length === 2")
@@ -198,7 +209,7 @@ class BrowserTests(SynchronousTestCase):
         for page in (ann, bob):
             page.until("document.body.dataset.state === 'down'")
             page.until("document.querySelector('#say button').disabled")
-        demo = Demo(self, web, port)
+        demo = Demo(self, web, port).ready()
         for page in (ann, bob):
             page.until("document.body.dataset.state === 'up'")
             page.until("document.getElementById('people').children.length === 2")
@@ -213,13 +224,17 @@ class BrowserTests(SynchronousTestCase):
         self.assertEqual(others, [])
         self.assertEqual(demo.stop(), 0)
 
+    def fits(self, page: Page, width: int, height: int, dark: bool) -> None:
+        """On that screen nothing sticks out."""
+        page.resize(width, height, dark)
+        page.until(f"innerWidth === {width}")
+        self.assertEqual(page.value("document.documentElement.scrollWidth"), width)
+
     def looks(self, page: Page) -> None:
-        """On three screens nothing sticks out, and the newest line and the form are in sight."""
+        """On three screens all fits, and the newest line and the form are in sight."""
         for width, height, dark in self.sizes:
-            page.resize(width, height, dark)
-            page.until(f"innerWidth === {width}")
+            self.fits(page, width, height, dark)
             page.until("log.scrollHeight - log.scrollTop - log.clientHeight < 2")
-            self.assertEqual(page.value("document.documentElement.scrollWidth"), width)
             bottom = page.value("document.getElementById('say').getBoundingClientRect().bottom")
             self.assertAlmostEqual(bottom, height, delta=1)
             ground = page.value("getComputedStyle(document.body).backgroundColor")
@@ -234,7 +249,7 @@ class BrowserTests(SynchronousTestCase):
     def test_foreign_page(self) -> None:
         """Only the page itself may connect to the demo's gateway, and to nothing else."""
         web, port = free_ports(2)
-        demo = Demo(self, web, port)
+        demo = Demo(self, web, port).ready()
         asked = f"""new Promise(resolve => {{
             const socket = new WebSocket("ws://127.0.0.1:{web}/", "fastway");
             socket.onopen = () => resolve("open");

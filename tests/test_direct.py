@@ -154,6 +154,31 @@ class TalkTests(SynchronousTestCase):
         self.assertIsNone(end.lost)
         self.assertEqual(end.take(), b"")
 
+    @given(
+        st.lists(st.binary(max_size=80), max_size=12),
+        st.lists(st.integers(0, 1500), max_size=12),
+        st.integers(17, 90),
+    )
+    @DETERMINISTIC
+    def test_cut_anywhere(self, messages: list[bytes], places: list[int], most: int) -> None:
+        """However reads cut them, bytes and messages come as they were, both ways at once."""
+        harness = DirectHarness(PortConfig(max_packet=most, queue_packets=1 << 31))
+        end, server, conn_id = harness.opened()
+        data = b"".join(messages)
+        packets = b"".join(packet(conn_id, message) for message in messages)
+        for up, down in zip(cut(data, places), cut(packets, places), strict=True):
+            if up:
+                end.send(up)
+            if down:
+                server.send(down)
+        self.assertEqual(end.take(), data)
+        sent = split(server.take())
+        self.assertEqual(b"".join(message for _, message in sent), data)
+        self.assertLessEqual({one for one, _ in sent}, {conn_id})
+        for _, message in sent:
+            self.assertTrue(0 < len(message) <= most - 4)
+        harness.check_books()
+
     def test_facts(self) -> None:
         """Log, links and status say which port it is, and how it came."""
         with LogLines() as log:

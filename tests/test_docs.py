@@ -169,7 +169,7 @@ class OptionPages(SynchronousTestCase):
             section = re.fullmatch(r"\[([a-z-]+)\]", line)
             if section is not None:
                 prefix = f"{section[1]}-"
-            setting = re.match(r"(#?)([a-z-]+) = (\"[^\"]*\"|\S+)", line)
+            setting = re.match(r"(#?)([a-z0-9-]+) = (\"[^\"]*\"|\S+)", line)
             if setting is not None:
                 found[prefix + setting[2]] = (setting[1], setting[3].strip('"'))
         self.assertEqual(sorted(found), sorted(option.name for option in OPTIONS))

@@ -45,6 +45,9 @@ class ReasonTests(SynchronousTestCase):
         self.assertEqual(
             {reason for reason in Reason if reason.ours},
             {
+                Reason.TOO_MANY_LINKS,
+                Reason.ADDRESS_CONNECTIONS,
+                Reason.ADDRESS_RATE,
                 Reason.EVICTED,
                 Reason.ID_IN_USE,
                 Reason.KICKED,
@@ -64,7 +67,6 @@ class ReasonTests(SynchronousTestCase):
                 Reason.NO_MEMORY,
                 Reason.NO_DESCRIPTOR,
                 Reason.NO_ID,
-                Reason.TOO_MANY_LINKS,
                 Reason.TOO_MANY_HANDSHAKES,
                 Reason.CROWDED_OUT,
                 Reason.PROXY_TIMEOUT,
@@ -94,6 +96,8 @@ class ReasonTests(SynchronousTestCase):
             (Reason.AUTH_FAILED, 4401),
             (Reason.KICKED, 4403),
             (Reason.IDLE_TIMEOUT, 4408),
+            (Reason.ADDRESS_CONNECTIONS, 4429),
+            (Reason.ADDRESS_RATE, 4429),
             (Reason.EVICTED, 4409),
         ):
             self.assertEqual(reason.close_code, code)

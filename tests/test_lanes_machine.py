@@ -42,7 +42,7 @@ from tests.support.websocket import closing, frame, request, server_frames
 
 PICKS = st.integers(0, 7)
 MAX_PACKET = 3000
-WEB = 2
+WEB, DIRECT = 2, 3
 VERBS = st.sampled_from(
     ["own", "own", "own", "own", "foreign", "unknown", "dial", "dial", "close", "ping", "break"]
 )
@@ -137,10 +137,13 @@ class GatewayPath:
         client = PortConfig(max_packet=MAX_PACKET, read_size=256)
         server = server_port_config()
         server.max_packet = MAX_PACKET
+        direct = ClientFactory(self.service, dataclasses.replace(client, queue_packets=1 << 31))
+        direct.leads_to("direct", 0)
         factories = (
             ClientFactory(self.service, client),
             ServerFactory(self.service, KEY, server),
             WebSocketFactory(self.service, client),
+            direct,
         )
         if relay:
             listen = listen_by_relay(self.service, pool, reactor)
@@ -264,7 +267,7 @@ class PathsMachine(RuleBasedStateMachine):
             limits = Limits(client_max_conn=limit, server_id_conflict=policy)
             pools = PoolConfig(pool, factor=3, min_chunk=32, max_chunk=1024, page_size=4096)
             self.paths.append(GatewayPath(self.reactor, limits, relay, pools))
-        for side in (0, WEB, 1):
+        for side in (0, WEB, 1, DIRECT):
             if side == 1:
                 self.login(0, True)
             else:
@@ -288,7 +291,7 @@ class PathsMachine(RuleBasedStateMachine):
                     assert value == core[name], name
                 raise AssertionError("not all was read")
 
-    @rule(side=st.sampled_from((0, WEB)))
+    @rule(side=st.sampled_from((0, WEB, DIRECT)))
     def connect(self, side: int) -> None:
         for path in self.paths:
             path.connect(side)
@@ -358,6 +361,8 @@ class PathsMachine(RuleBasedStateMachine):
     def flood(self, which: int, count: int, halves: bool) -> None:
         """More commands than one turn has room for, in one read or in two."""
         which %= len(self.paths[0].peers)
+        if self.paths[0].peers[which].link.facts.port:
+            return  # how its bytes are cut depends on when they are read
         data = b"".join(self.bytes_of(which, "unknown", n, b"flood") for n in range(count))
         for piece in cut(data, [len(data) // 2] if halves else []):
             for path in self.paths:
@@ -404,7 +409,7 @@ class PathsMachine(RuleBasedStateMachine):
             assert native is not None
             used, plain, _, _ = native.core.pool()
             assert (used, plain) == (0, 0)
-            assert native.totals()[4:] == (0, 0, 0, 0, 0, 0, 0)
+            assert native.totals()[4:] == (0,) * 9
         for reader in self.reactor.removeAll():
             reader.connectionLost(None)
         for reader in list(self.reactor._internalReaders):

@@ -273,6 +273,21 @@ class TableTests(SynchronousTestCase):
             "mem-pool-limit": 0,
             "memory-limit": Share(0.25),
             "server-max-handshakes": 1000,
+            "client-packet-rate": 0.0,
+            "client-byte-rate": 0,
+            "client-dial-rate": 0.0,
+            "limit-connections": 0,
+            "limit-rate": 0.0,
+            "limit-tls-rate": 300.0,
+            "limit-handshakes": 1000,
+            "limit-address-connections": 0,
+            "limit-address-rate": 0.0,
+            "limit-address-burst": 40,
+            "limit-ipv6-prefix": 64,
+            "limit-exempt": Networks(),
+            "limit-allow": (),
+            "limit-table": 100_000,
+            "limit-dry-run": False,
             "keep-files": 64,
             "server-identities": "",
             "client-ws-addr": (),
@@ -377,7 +392,7 @@ class TableTests(SynchronousTestCase):
         path = os.path.join(CHECKOUT, "deploy", "fastway.toml")
         read(["--config", path], {})
         with open(path, encoding="utf-8") as file:
-            everything = re.sub("^#(?=[a-z-]+ = )", "", file.read(), flags=re.MULTILINE)
+            everything = re.sub("^#(?=[a-z0-9-]+ = )", "", file.read(), flags=re.MULTILINE)
         copy = os.path.join(scratch(self), "fastway.toml")
         with open(copy, "w", encoding="utf-8") as file:
             file.write(everything)

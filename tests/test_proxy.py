@@ -432,6 +432,10 @@ class NetworksTests(SynchronousTestCase):
             length %= 33 if isinstance(host, ipaddress.IPv4Address) else 129
             networks.append(ipaddress.ip_network((str(host), length), strict=False))
         listed = Networks(tuple(networks))
+        for network in networks[:]:
+            mapped = getattr(network.network_address, "ipv4_mapped", None)
+            if mapped is not None and network.prefixlen >= 96:
+                networks.append(ipaddress.ip_network((str(mapped), network.prefixlen - 96)))
         for one in (peer, *(host for host, _ in given)):
             address = one
             if isinstance(one, ipaddress.IPv6Address) and one.ipv4_mapped is not None:

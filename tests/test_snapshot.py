@@ -65,6 +65,8 @@ class Native:
             input_bytes=8,
             held=9,
             shed=10,
+            slows=11,
+            slowed=12,
         )
 
 

@@ -13,6 +13,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,6 +23,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.threads import deferToThread
 
+from fastway.certificates import CertificateStore
 from fastway.cli.gateway import describe
 from fastway.endpoint import connect_client
 from fastway.errors import ConfigError, Reason
@@ -249,6 +251,49 @@ class PortTests(TlsTestCase):
         self.assertIn("TLS: the other side does not talk TLS", line)
         self.assertEqual((await self.meet(service)).answer, PING)
 
+    async def test_hangs_up(self) -> None:
+        """A peer that goes within its handshake is no line, as one that never spoke."""
+        service = self.start(*self.tls())
+        with LogLines() as log:
+            with socket.create_connection(("127.0.0.1", self.port(service)), SECONDS) as peer:
+                peer.sendall(b"\x16\x03\x01\x01\x00")
+                await until("its handshake", lambda: service.router_service.connected)
+                (link,) = service.router_service.connected
+            await until("its end", lambda: not service.router_service.connected)
+        self.assertEqual((log.lines, link.lost), ([], Reason.CONNECTION_LOST))
+
+    async def test_garbage_behind_the_handshake(self) -> None:
+        """What cannot be opened is one line, and nobody else notices."""
+        service = self.start(*self.tls())
+
+        def shout() -> bytes:
+            with (
+                socket.create_connection(("127.0.0.1", self.port(service)), SECONDS) as plain,
+                self.context().wrap_socket(plain, server_hostname="localhost") as wire,
+            ):
+                wire.sendall(PING)
+                got = wire.recv(100)
+                os.write(wire.fileno(), b"GET / HTTP/1.1\r\n\r\n")
+                try:
+                    got += wire.recv(100)
+                except ssl.SSLError as error:
+                    got += str(error.reason).encode()
+                return got
+
+        with LogLines() as log:
+            got = await deferToThread(shout)
+            await until("its end", lambda: not service.router_service.connected)
+        self.assertEqual(got[: len(PING)], PING)
+        self.assertIn(b"ALERT", got)
+        (line,) = log.lines
+        self.assertRegex(
+            line,
+            r"^client 1 127\.0\.0\.1:\d+ lost: the connection broke: TLS: "
+            r"the other side does not talk TLS: is that the port for it\? \(after \d",
+        )
+        self.assertIn("; in 1 packets, 9 bytes; out 1 packets, 9 bytes)", line)
+        self.assertEqual((await self.meet(service)).answer, PING)
+
     async def test_silent_peer(self) -> None:
         """Who connects and says nothing is at its handshake, which has a deadline."""
         service = self.start(*self.tls())
@@ -288,13 +333,24 @@ class PortTests(TlsTestCase):
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
             self.assertEqual(await deferToThread(come_twice, version), [False, False])
 
+    def callbacks(self) -> list[str]:
+        """Names that our callbacks of OpenSSL were asked for, from now on."""
+        asked: list[str] = []
+
+        def choose(store: CertificateStore, host: str) -> Any:
+            asked.append(host)
+            return store.default
+
+        self.patch(CertificateStore, "choose", choose)
+        return asked
+
     async def test_no_renegotiation(self) -> None:
         """A peer cannot have one handshake after the other on one connection."""
         if OPENSSL is None:
             return
         service = self.start(*self.tls())
         where = f"127.0.0.1:{self.port(service)}"
-        command = [OPENSSL, "s_client", "-connect", where, "-tls1_2"]
+        command = [OPENSSL, "s_client", "-connect", where, "-servername", "localhost", "-tls1_2"]
 
         def ask_again() -> str:
             pipe = subprocess.PIPE
@@ -311,7 +367,52 @@ class PortTests(TlsTestCase):
                     process.kill()
                 return cast(bytes, cast(Any, process.stderr).read()).decode()
 
+        asked = self.callbacks()
         self.assertIn("no renegotiation", await deferToThread(ask_again))
+        self.assertEqual(len(asked), 1)
+
+    async def test_key_update(self) -> None:
+        """A peer may change its keys, and ask us to, as often as packets come between."""
+        if OPENSSL is None:
+            return
+        service = self.start(*self.tls())
+        where = f"127.0.0.1:{self.port(service)}"
+        command = [OPENSSL, "s_client", "-connect", where, "-servername", "localhost", "-tls1_3"]
+
+        def change_keys() -> bytes:
+            pipe = subprocess.PIPE
+            got = b""
+            with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+                said, wire, told = (
+                    cast(Any, one) for one in (process.stdin, process.stdout, process.stderr)
+                )
+                kill = threading.Timer(2 * SECONDS, process.kill)
+                kill.start()
+                try:
+                    for line in wire:
+                        if b"Verify return code" in line:
+                            break
+                    wire.readline()
+                    # A chunk that begins so is a command: k changes, K asks for the other's too.
+                    for letter in b"kKKkK":
+                        said.write(bytes((letter, 10)))
+                        said.flush()
+                        while b"KEYUPDATE" not in told.readline():
+                            pass
+                        said.write(PING)
+                        said.flush()
+                        while not got.endswith(PING):
+                            got += wire.read(1)
+                        got += b"|"
+                finally:
+                    process.kill()
+                    kill.cancel()
+            return got
+
+        asked = self.callbacks()
+        got = await deferToThread(change_keys)
+        self.assertEqual(len(asked), 1)
+        self.assertEqual([piece[-len(PING) :] for piece in got.split(b"|")], [PING] * 5 + [b""])
 
     async def test_openssl_client(self) -> None:
         """openssl's own client gets the certificate for its name, and TLS as we want it."""

@@ -118,7 +118,7 @@ class CoreTests(SynchronousTestCase):
 
         self.core: Any = _core.Core(
             pool_type=0, factor=2, min_chunk=64, max_chunk=1 << 16, page_size=1 << 20, limit=0,
-            commands_each=4, commands_turn=16, events_turn=16, share_least=4096,
+            commands_each=4, commands_turn=16, events_turn=16, openings_turn=16, share_least=4096,
             share_most=65536, shares=1 << 20, turn_seconds=1.0,
         )  # fmt: skip
         self.ports = [

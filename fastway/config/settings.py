@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from fastway.config.memory import memory_size
 from fastway.config.table import BY_NAME, COUNT
-from fastway.config.values import DirectPort, Share, show_size
+from fastway.config.values import Allowance, DirectPort, Share, show_size
 from fastway.errors import ConfigError
 from fastway.networks import Networks
 
@@ -281,6 +281,28 @@ class LimitSettings(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DoorSettings(Section):
+    """Who may connect and how often, and what one client may do a second; 0 is no limit. The
+    fields are those of `fastway.gateway.limits.LimitValues`."""
+
+    connections: int = of("limit-connections")
+    rate: float = of("limit-rate")
+    tls_rate: float = of("limit-tls-rate")
+    handshakes: int = of("limit-handshakes")
+    address_connections: int = of("limit-address-connections")
+    address_rate: float = of("limit-address-rate")
+    address_burst: int = of("limit-address-burst")
+    ipv6_prefix: int = of("limit-ipv6-prefix")
+    exempt: Networks = of("limit-exempt")
+    allow: tuple[Allowance, ...] = of("limit-allow")
+    table: int = of("limit-table")
+    dry_run: bool = of("limit-dry-run")
+    client_packet_rate: float = of("client-packet-rate")
+    client_byte_rate: int = of("client-byte-rate")
+    client_dial_rate: float = of("client-dial-rate")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RelaySettings(Section):
     """Whether packets are forwarded in native code."""
 
@@ -373,6 +395,7 @@ class Settings:
     websockets: tuple[WebSocketPortSettings, ...]
     direct: tuple[DirectPortSettings, ...]
     limits: LimitSettings
+    door: DoorSettings
     relay: RelaySettings
     pool: PoolSettings
     log: LogSettings
@@ -408,6 +431,7 @@ def make_settings(values: Values) -> Settings:
         websockets=tuple(_make_websockets(values, client.tls)),
         direct=tuple(_make_direct(values, port, client.tls) for port in values.values["direct"]),
         limits=_make(LimitSettings, values, memory_limit=limit, memory_share=share),
+        door=_make(DoorSettings, values),
         relay=_make(RelaySettings, values),
         pool=pool,
         log=_make(LogSettings, values),

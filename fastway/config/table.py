@@ -10,16 +10,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from fastway.config.values import (
+    MOST_RATE,
     Parser,
     duration,
     number,
     one_of,
     parse_addresses,
+    parse_allowances,
     parse_bool,
     parse_direct,
     parse_networks,
     parse_origins,
     parse_path,
+    rate,
     share_or,
     size,
 )
@@ -165,6 +168,31 @@ def _clients() -> Iterator[Option]:
         topic,
     )
     yield from _side("client", topic, read="2K", packets="1000", queue="4M")
+    no_more = "; over it the client is not read from for a while; 0 = no limit"
+    yield Option(
+        "client-packet-rate",
+        "0",
+        rate(0.01, MOST_RATE, zero="no limit"),
+        "rate",
+        "packets a second of one client" + no_more,
+        topic,
+    )
+    yield Option(
+        "client-byte-rate",
+        "0",
+        size(64, BYTES, zero="no limit"),
+        "size",
+        "bytes a second of one client" + no_more,
+        topic,
+    )
+    yield Option(
+        "client-dial-rate",
+        "0",
+        rate(0.01, MOST_RATE, zero="no limit"),
+        "rate",
+        "dials a second of one client; over it a dial is refused; 0 = no limit",
+        topic,
+    )
 
 
 def _servers() -> Iterator[Option]:
@@ -229,6 +257,103 @@ def _both() -> Iterator[Option]:
         ("auto", "on", "off"),
         "forward packets in native code; auto: where it is built and runs",
         topic,
+    )
+
+
+def _limits() -> Iterator[Option]:
+    topic = "Limits: who may connect, and how often (docs/edge.md)"
+    yield Option(
+        "limit-connections",
+        "0",
+        number(0, COUNT),
+        "number",
+        "connections of clients at a time, on all ports; 0 = no limit",
+        topic,
+    )
+    yield Option(
+        "limit-rate",
+        "0",
+        rate(0.01, MOST_RATE, zero="no limit"),
+        "rate",
+        "connections of clients a second, on all ports; over it those who come wait; 0 = no limit",
+        topic,
+    )
+    yield Option(
+        "limit-tls-rate",
+        "300",
+        rate(0.01, MOST_RATE, zero="no limit"),
+        "rate",
+        "TLS handshakes a second on each port; over it those who come wait; 0 = no limit",
+        topic,
+    )
+    yield Option(
+        "limit-handshakes",
+        "1000",
+        number(1, COUNT),
+        "number",
+        "connections on a client port that may be at what comes before they talk; past that the "
+        "oldest of them is dropped",
+        topic,
+    )
+    yield Option(
+        "limit-address-connections",
+        "0",
+        number(0, COUNT),
+        "number",
+        "connections at a time of one address; 0 = no limit",
+        topic,
+    )
+    yield Option(
+        "limit-address-rate",
+        "0",
+        rate(0.01, MOST_RATE, zero="no limit"),
+        "rate",
+        "connections a second of one address; 0 = no limit",
+        topic,
+    )
+    yield Option(
+        "limit-address-burst",
+        "40",
+        number(1, int(MOST_RATE)),
+        "number",
+        "connections of one address that may come at once",
+        topic,
+    )
+    yield Option(
+        "limit-ipv6-prefix",
+        "64",
+        number(16, 128),
+        "number",
+        "bits of an IPv6 address that are one address; a /48 may have 8 times as much as one",
+        topic,
+    )
+    yield Option(
+        "limit-exempt",
+        "",
+        parse_networks,
+        "list of networks",
+        "networks (or unix) that are not counted",
+        topic,
+    )
+    yield Option(
+        "limit-allow",
+        "",
+        parse_allowances,
+        "list of networks with values",
+        "networks whose addresses have values of their own, as 100.64.0.0/10=2000:200:400: "
+        "connections, rate and burst of one address",
+        topic,
+    )
+    yield Option(
+        "limit-table",
+        "100000",
+        number(16, 1_000_000),
+        "number",
+        "addresses that are told apart; when all are in use, others share one entry",
+        topic,
+    )
+    yield flag(
+        "limit-dry-run", "count and log what limits would refuse, and refuse nothing", topic
     )
 
 
@@ -501,6 +626,7 @@ OPTIONS: list[Option] = [
     *_clients(),
     *_servers(),
     *_both(),
+    *_limits(),
     *_snet(),
     *_tls(),
     *_websocket(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -115,6 +115,22 @@ def show_int(number: float) -> str:
     return f"{number:.0f}"
 
 
+def parse_rate(text: str) -> float:
+    """How many a second: `20`, `0.5`.
+
+    Raises:
+        ValueError: it is not a number.
+    """
+    if re.fullmatch(r"\d{1,12}(\.\d{0,9})?|\.\d{1,9}", text.strip(), re.ASCII):
+        return float(text)
+    raise ValueError(f"{quoted(text)} is no rate: give a number a second, such as 20 or 0.5")
+
+
+def show_rate(rate: float) -> str:
+    """`20`, as an operator would write it."""
+    return f"{rate:.9f}".rstrip("0").rstrip(".")
+
+
 def _within(
     parse: Parser, show: Callable[[float], str], low: float, high: float, zero: str
 ) -> Parser:
@@ -145,6 +161,11 @@ def size(low: int, high: int, zero: str = "") -> Parser:
 def duration(low: float, high: float = TEN_YEARS, zero: str = "") -> Parser:
     """The same of durations, in seconds."""
     return _within(parse_duration, show_duration, low, high, zero)
+
+
+def rate(low: float, high: float, zero: str = "") -> Parser:
+    """The same of rates, a second."""
+    return _within(parse_rate, show_rate, low, high, zero)
 
 
 def one_of(*words: str) -> Parser:
@@ -271,6 +292,53 @@ def parse_networks(text: str) -> Networks:
                 f"{quoted(word)} is no network: give a list such as 10.0.0.0/8, ::1, unix"
             ) from None
     return Networks(tuple(found))
+
+
+Allowance = tuple[Network, int, float, int]
+"""A network, and what each address in it may: connections, connections a second, burst."""
+
+MOST_RATE = 1_000_000.0
+"""Of anything, a second."""
+
+_may_connect = _within(parse_int, show_int, 0, 2**31, "")
+_may_come = rate(0.01, MOST_RATE, zero="no limit")
+_may_burst = _within(parse_int, show_int, 1, MOST_RATE, "")
+
+
+def parse_allowances(text: str) -> tuple[Allowance, ...]:
+    """Networks with values of their own: `100.64.0.0/10=2000:200:400, 2001:db8::/32=0:0`.
+
+    Behind each stand connections, connections a second, and how many of these may come at once
+    (without: what comes in four seconds); 0 is no limit.
+
+    Raises:
+        ValueError: one is none.
+    """
+    found: list[Allowance] = []
+    for word in text.replace(",", " ").split():
+        name, equals, values = word.partition("=")
+        try:
+            connections, often, *burst = values.split(":")
+            if not equals or len(burst) > 1:
+                raise ValueError
+            network = ipaddress.ip_network(name)
+        except ValueError:
+            raise ValueError(
+                f"{quoted(word)} is no network with its values: give a list such as "
+                "100.64.0.0/10=2000:200:400, which are connections, rate and burst"
+            ) from None
+        second = _may_come(often)
+        at_once = _may_burst(burst[0]) if burst else max(1, math.ceil(4 * second))
+        found.append((network, _may_connect(connections), second, at_once))
+    return tuple(found)
+
+
+def show_allowances(allowances: Iterable[Allowance]) -> str:
+    """The same as text."""
+    return ",".join(
+        f"{network}={connections}:{show_rate(second)}:{burst}"
+        for network, connections, second, burst in allowances
+    )
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ function show(state, words) {
 }
 
 gateway.ondown = (error, delay) => {
-  if (document.body.dataset.state === "up") tell(`the connection is gone: ${error.message}`, true);
+  if (document.body.dataset.state === "up") tell(error.message, true);
   const until = performance.now() + delay;
   const seconds = () => Math.max(0, Math.ceil((until - performance.now()) / 1000));
   show("down", `back in ${seconds()} s`);

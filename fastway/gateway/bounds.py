@@ -22,6 +22,9 @@ TURN_SECONDS = 0.004
 EVENTS_TURN = 64
 """What the native core may ask the gateway in one turn: commands, ends, deadlines."""
 
+OPENINGS_TURN = 8
+"""Of these, what came on links that do not talk yet: a TLS handshake costs some 300 µs."""
+
 COMMANDS_EACH = 16
 """Commands and strays of one link that are carried out in one turn."""
 
@@ -80,6 +83,9 @@ class PortConfig:
         write_timeout: Seconds that a link with a full transport may take nothing. 0: for ever.
         max_handshakes: Links that may be at what comes before they talk; past that the oldest of
             them is dropped.
+        packet_rate: Packets a second of one link; over it, it is held. 0: no limit.
+        byte_rate: The same in bytes.
+        dial_rate: Dials a second of one link; those over it are refused. 0: no limit.
     """
 
     max_links: int = 0
@@ -90,6 +96,9 @@ class PortConfig:
     queue_bytes: int = 4 * 1024 * 1024
     write_timeout: float = 30.0
     max_handshakes: int = MAX_HANDSHAKES
+    packet_rate: float = 0.0
+    byte_rate: int = 0
+    dial_rate: float = 0.0
 
     @property
     def piece(self) -> int:

@@ -16,15 +16,18 @@ from fastway.address import address_name
 from fastway.errors import Reason
 from fastway.gateway.bounds import PortConfig, server_port_config
 from fastway.gateway.direct import DirectLink
-from fastway.gateway.facts import Direct, Facts, facts_of
+from fastway.gateway.facts import Direct, Facts, ToldAddress, facts_of
+from fastway.gateway.gate import Door
 from fastway.gateway.identities import Identities
 from fastway.gateway.lane import End, Lane
+from fastway.gateway.limits import LimitValues
 from fastway.gateway.link import ClientLink, GatewayLink, ServerLink
 from fastway.gateway.preface import KeyHandshake, PrefaceFactory
 from fastway.gateway.proxied import Proxies
 from fastway.gateway.service import RouterService
 from fastway.gateway.stream import StreamLane
 from fastway.logs import make_logger
+from fastway.networks import packed_address
 from fastway.router import Side
 from fastway.snet.interfaces import IBounded
 
@@ -54,6 +57,7 @@ class GatewayFactory(Factory):
         link: What its links are.
         links: Connections that are open, those at their prefaces included.
         handshakes: Links at their prefaces, the oldest first.
+        door: Who may come in by it.
     """
 
     noisy = False
@@ -75,6 +79,7 @@ class GatewayFactory(Factory):
         self.direct: Direct | None = None
         self.links = 0
         self.handshakes: dict[GatewayLink, None] = {}
+        self.door = Door(service.gate, self)
 
     @property
     def full(self) -> bool:
@@ -82,7 +87,19 @@ class GatewayFactory(Factory):
         return 0 < self.config.max_links <= self.links
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:
-        return StreamLane(self) if self.admits(addr) else TurnedAway()
+        door = self.door
+        entry = None
+        if not (door.at_accept or isinstance(addr, ToldAddress)):
+            entry = door.admit(packed_address(getattr(addr, "host", "")) or b"")
+            door.rests()
+        if isinstance(entry, Reason):
+            return TurnedAway()
+        if not self.admits(addr):
+            door.gate.leave(entry)
+            return TurnedAway()
+        lane = StreamLane(self)
+        lane.admitted = entry
+        return lane
 
     def admits(self, addr: IAddress | None) -> bool:
         """There is room for one more; then it counts, until its link is gone."""
@@ -110,15 +127,23 @@ class GatewayFactory(Factory):
         self, reason: Reason, addr: IAddress | None, problem: str, limit: int | None = None
     ) -> None:
         """Count and log a connection that is closed at once."""
+        host = "?" if addr is None else getattr(addr, "host", "")
+        name = "?" if addr is None else address_name(addr)
+        self.turned_away(reason, host, name, problem, limit)
+
+    def turned_away(
+        self, reason: Reason, host: str, name: str, problem: str, limit: int | None = None
+    ) -> None:
+        """The same, by the names of who it was: his address, and how the line has it."""
         self.service.turned_away += 1
         self.service.router.stats.turned_away[reason] += 1
         self.quiet.warn(
             log,
             f"{self.side.value} turned away",
-            "?" if addr is None else getattr(addr, "host", ""),
+            host,
             "{side} ? {addr} turned away: {problem}" + ("" if limit is None else " {limit}"),
             side=self.side.value,
-            addr="?" if addr is None else address_name(addr),
+            addr=name,
             problem=problem,
             limit=limit,
             reason_code=reason.code,
@@ -144,6 +169,9 @@ class GatewayFactory(Factory):
     def refuses(self, facts: Facts) -> str:
         """Why who is so may not come in; empty: it may."""
         return ""
+
+    def set_limits(self, values: LimitValues) -> None:
+        """What its links may do from now on; servers are not limited."""
 
     def out_of_files(self, addr: IAddress | None) -> None:
         """Turn a client away, because the last descriptors are kept for servers."""
@@ -171,6 +199,13 @@ class ClientFactory(GatewayFactory):
 
     def __init__(self, service: RouterService, config: PortConfig | None = None) -> None:
         super().__init__(service, PortConfig() if config is None else config)
+
+    def set_limits(self, values: LimitValues) -> None:
+        config = self.config
+        config.max_handshakes = values.handshakes
+        config.packet_rate = values.client_packet_rate
+        config.byte_rate = values.client_byte_rate
+        config.dial_rate = values.client_dial_rate
 
     def leads_to(self, name: str, server_id: int) -> None:
         """Make it a direct port: its connections know no packets, and lead to that server."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress, IReactorTime
 
     from fastway.gateway.bounds import PortConfig
+    from fastway.gateway.gate import Gate
+    from fastway.gateway.limits import Entry
     from fastway.wheel import Wheel
     from fastway.wire import Run
 
@@ -70,7 +72,8 @@ class Counts(NamedTuple):
         waiting_packets: Packets that wait for the peer to take them.
         waiting_bytes: Bytes that wait.
         input_bytes: Bytes that came and wait here: of a packet that is not whole, or unhandled.
-        held: It is not read from, because one that it sends to has to drain first.
+        held: It is not read from, because one that it sends to has to drain first, or it sent
+            more than its rates allow.
     """
 
     packets_in: int = 0
@@ -164,16 +167,22 @@ class LaneService(Protocol):
     Attributes:
         clock: The reactor, or a test's.
         wheel: Deadlines.
+        gate: Who may connect.
         touched: Lanes that were sent to in this batch.
         holds: How often a lane began to be held, and
         held: how many are now.
+        slows: The same of those who sent more than their rates allow,
+        slowed: now.
     """
 
     clock: IReactorTime
     wheel: Wheel
+    gate: Gate
     touched: list[Lane]
     holds: int
     held: int
+    slows: int
+    slowed: int
 
     def flush(self, source: Lane | None = None) -> None:
         """End a batch that `source` made."""
@@ -228,9 +237,11 @@ class Lane(Protocol):
         counted_at: Lanes whose `Shares` count it; None: none.
         holds: How many of them hold it.
         native: What waits for it is the C core's to count and to bound.
+        admitted: What the gate is given back when it is gone.
     """
 
     native: bool
+    admitted: Entry | None
     counted_at: set[Lane] | None
     holds: int
 
@@ -301,6 +312,9 @@ class Lane(Protocol):
 
     def close(self, how: End, reason: Reason | None = None) -> None:
         """End it; `gone` follows. If its framing can, and it does not abort, it tells why."""
+
+    def rates_changed(self) -> None:
+        """Its port has other rates: it may go on earlier, perhaps."""
 
     def saturated(self) -> bool:
         """Twice as much waits for it as its port allows."""

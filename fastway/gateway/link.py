@@ -27,8 +27,16 @@ from fastway.errors import (
 )
 from fastway.gateway.bounds import LINGER, PortConfig
 from fastway.gateway.facts import Direct, Facts, facts_of
+from fastway.gateway.gate import Door
 from fastway.gateway.lane import Counts, End, Framing, Lane, Turned
-from fastway.gateway.preface import SECURE_TIMEOUT, TIMEOUT, Chain, PrefaceFactory
+from fastway.gateway.limits import Bucket
+from fastway.gateway.preface import (
+    SECURE_TIMEOUT,
+    TIMEOUT,
+    Chain,
+    PrefaceFactory,
+    ToldRefused,
+)
 from fastway.logs import Throttle, make_logger
 from fastway.router import IdConflict, Link, Router, Side
 from fastway.wheel import Wheel
@@ -81,6 +89,7 @@ class LinkPort(Protocol):
         quiet: For lines that strangers can cause.
         links: Connections that are open.
         handshakes: Those of them that are at their prefaces.
+        door: Who may come in by it.
         direct: Where its connections lead, if they know no packets.
     """
 
@@ -91,6 +100,7 @@ class LinkPort(Protocol):
     quiet: Throttle
     links: int
     handshakes: dict[GatewayLink, None]
+    door: Door
 
     @property
     def service(self) -> LinkService: ...
@@ -166,7 +176,7 @@ class GatewayLink(Link):
         if not (securing or prefaces):
             self._admit(b"")
             return
-        self._chain = Chain(self.facts, prefaces)
+        self._chain = Chain(self.facts, prefaces, self._was_told)
         first = self._chain.begin()
         if first:
             self.lane.write(first)
@@ -186,6 +196,16 @@ class GatewayLink(Link):
             self.facts = replace(self.facts, **cast(Any, told))
             if self._chain is not None:
                 self._chain.facts = self.facts
+
+    def _was_told(self, facts: Facts) -> Reason | None:
+        """A proxy told whom it is from: why those may not come in, if so."""
+        if self.lane.admitted is not None:
+            return None  # its own address was asked
+        entry = self.factory.door.admit_told(facts.host)
+        if isinstance(entry, Reason):
+            return entry
+        self.lane.admitted = entry
+        return None
 
     def recheck(self) -> bool:
         """It may be here, or it is lost: what is known of it, or who may come in, has changed."""
@@ -238,6 +258,8 @@ class GatewayLink(Link):
                 self.lane.write(error.answer)
             detail = "" if str(error) == error.reason.value else str(error)
             self._lose(error.reason, detail)
+            if isinstance(error, ToldRefused) and not error.answer:
+                self.lane.close(End.ABORT)
             return
         if answer:
             self.lane.write(answer)
@@ -273,10 +295,11 @@ class GatewayLink(Link):
 
     def comes_from(self, address: IAddress) -> None:
         name = address_name(address)
-        if name != self.facts.name:
-            self.facts = replace(self.facts, name=name, via=self.facts.name)
-            if self._chain is not None:
-                self._chain.facts = self.facts
+        if name == self.facts.name:
+            return
+        self.facts = replace(self.facts, name=name, via=self.facts.name)
+        if self._chain is not None:
+            self._chain.facts = self.facts
 
     def peer_ended(self) -> None:
         self._lose(Reason.PEER_CLOSED)
@@ -463,9 +486,25 @@ class GatewayLink(Link):
 class ClientLink(GatewayLink):
     """A client. Of the two ends of a virtual connection one is: it tells the lanes."""
 
-    __slots__ = ()
+    __slots__ = ("_dial_rate",)
 
     side = Side.CLIENT
+
+    def __init__(self, factory: LinkPort, lane: Lane, facts: Facts) -> None:
+        super().__init__(factory, lane, facts)
+        self._dial_rate: Bucket | None = None
+
+    def may_dial(self) -> bool:
+        rate = self.factory.config.dial_rate
+        if not rate:
+            return True
+        if self._dial_rate is None:
+            self._dial_rate = Bucket()
+        now = self.factory.service.wheel.seconds()
+        if self._dial_rate.wait(rate, now) > 0:
+            return False
+        self._dial_rate.take(rate, 1, now)
+        return True
 
     def pair(self, conn_id: int, peer: Link) -> None:
         GatewayLink.pair(self, conn_id, peer)

@@ -25,6 +25,7 @@ from fastway.gateway.bounds import (
     COMMANDS_EACH,
     COMMANDS_TURN,
     EVENTS_TURN,
+    OPENINGS_TURN,
     SHARE_LEAST,
     SHARE_MOST,
     SHARES,
@@ -34,6 +35,7 @@ from fastway.gateway.factories import GatewayFactory
 from fastway.gateway.framings import FRAMINGS, broken_rule
 from fastway.gateway.identities import told_by
 from fastway.gateway.lane import NOBODY, Counts, End, Framing, Lane, LaneOwner, Shares
+from fastway.gateway.limits import Entry
 from fastway.gateway.preface import PrefaceFactory
 from fastway.gateway.service import RouterService
 from fastway.logs import make_logger
@@ -80,6 +82,7 @@ class NativeLane:
         "_sent",
         "_tls",
         "_waits",
+        "admitted",
         "counted_at",
         "holds",
         "link",
@@ -95,8 +98,10 @@ class NativeLane:
         handle: int,
         port: GatewayFactory,
         tls: TlsFactory | None = None,
+        admitted: Entry | None = None,
     ) -> None:
         self.link = NOBODY
+        self.admitted = admitted
         self._native = native
         self._core = native.core
         self._handle = handle
@@ -202,6 +207,9 @@ class NativeLane:
             self._core.farewell(self._handle, reason.close_code, reason.value)
         self._core.close(self._handle, how)
 
+    def rates_changed(self) -> None:
+        """The core knows."""
+
     def saturated(self) -> bool:
         return self._core.saturated(self._handle)
 
@@ -248,7 +256,8 @@ class NativeLane:
         """Its socket is closed: tell the link, then forget it."""
         core, handle = self._core, self._handle
         self._ended = self.counts()._replace(held=0)
-        cause = _cause(error, core.tls_error(handle))
+        self._native.service.gate.leave(self.admitted)
+        cause = _cause(error, core.tls_errors(handle))
         handshake, self._handshake, self._connection = self._handshake, None, None
         if handshake is not None:
             handshake.lost()
@@ -259,12 +268,10 @@ class NativeLane:
             core.release(handle)
 
 
-def _cause(error: int, tls: int) -> Exception | None:
+def _cause(error: int, tls: list[int]) -> Exception | None:
     """Why a link is gone, by the numbers of the system and of OpenSSL; None: in order."""
     if error == errno.EPROTO and tls:
-        from OpenSSL import SSL
-
-        return SSL.Error(openssl.reasons(tls))
+        return openssl.error_of(tls)
     return ConnectionLost() if error else None
 
 
@@ -295,6 +302,7 @@ class NativeCore:
             commands_each=COMMANDS_EACH,
             commands_turn=COMMANDS_TURN,
             events_turn=EVENTS_TURN,
+            openings_turn=OPENINGS_TURN,
             share_least=SHARE_LEAST,
             share_most=SHARE_MOST,
             shares=SHARES,
@@ -307,7 +315,9 @@ class NativeCore:
         self._reading = False
         self._counted = Totals(*[0] * len(Totals._fields))
         self._ports: dict[tuple[Any, ...], int] = {}
-        """Those of the core, by their bounds: it has room for a few."""
+        """Those of the core, by their bounds and rates: it has room for a few."""
+        self._rated: dict[GatewayFactory, int] = {}
+        """The same, by whose links they are."""
         self._limit()
 
     def listen(
@@ -332,23 +342,41 @@ class NativeCore:
             "holds": factory.holds,
             "frame_limit": config.frame_limit,
         }
-        key = tuple(bounds.values())
+        key = (*bounds.values(), config.packet_rate, config.byte_rate)
         if key not in self._ports:
             self._ports[key] = self.core.port(**bounds)
+        self._rated[factory] = self._ports[key]
+        self.set_rates(factory)
         port = NativePort.adopt(self, fd, family, factory, self._ports[key])
         port.tls = tls
         port.startListening()
         port.socket.setblocking(False)
         return port
 
-    def accept(self, port: NativePort, most: int) -> tuple[NativeLane, Comer] | int:
-        """One connection of a port that waits and its address, or -errno."""
+    def set_rates(self, factory: GatewayFactory) -> None:
+        """What each link of a port may send in a second has changed."""
+        if factory in self._rated:
+            config = factory.config
+            self.core.rate(self._rated[factory], config.packet_rate, config.byte_rate)
+
+    def accept(self, port: NativePort, most: int) -> tuple[NativeLane, Comer] | int | None:
+        """One connection of a port that waits and its address, or -errno; None: it was refused."""
+        taken = self.core.take(port.fileno(), most)
+        if isinstance(taken, int):
+            return taken
+        fd, address, host, number = taken
+        entry = port.gateway.door.admit(address)
+        if isinstance(entry, Reason):
+            self.core.refuse(fd)
+            return None
         now = self.now()
-        accepted = self.core.accept(port.fileno(), port.core_port, now, most)
-        if isinstance(accepted, int):
-            return accepted
-        handle, host, number = accepted
-        lane = NativeLane(self, handle, port.gateway, port.tls)
+        try:
+            handle = self.core.adopt(fd, port.core_port, now)
+        except OSError as error:
+            self.core.refuse(fd)
+            self.service.gate.leave(entry)
+            return -(error.errno or errno.EIO)
+        lane = NativeLane(self, handle, port.gateway, port.tls, entry)
         self.core.own(handle, lane)
         if not self._reading:
             self._reading = True
@@ -479,6 +507,8 @@ class NativePort(Port):
         port.native = native
         port.gateway = factory
         port.core_port = core_port
+        factory.door.listening = port
+        factory.door.at_accept = True
         port._keep_spare()
         return port
 
@@ -486,9 +516,12 @@ class NativePort(Port):
         clock = self.native.reactor.seconds
         until = clock() + ACCEPT_SECONDS
         most = ANY if self.gateway.holds else self.native.service.most_files()
-        while self.connected and not self.disconnecting:
+        rests = self.gateway.door.rests
+        while self.connected and not self.disconnecting and not rests():
             accepted = self.native.accept(self, most)
-            if not isinstance(accepted, int):
+            if accepted is None:
+                pass  # the door has said so
+            elif not isinstance(accepted, int):
                 self._made(*accepted)
             elif -accepted in (errno.EAGAIN, errno.EWOULDBLOCK):
                 break
@@ -557,6 +590,7 @@ class NativePort(Port):
 
     def connectionLost(self, reason: Failure) -> None:
         super().connectionLost(reason)
+        self.gateway.door.close()
         if self._resting is not None:
             self._resting.cancel()
             self._resting = None

@@ -23,6 +23,8 @@ from twisted.python.failure import Failure
 
 from fastway.address import Address, address_name
 from fastway.gateway.bounds import ACCEPTS
+from fastway.gateway.gate import Door, DoorSocket
+from fastway.gateway.limits import Entry, LimitValues
 from fastway.logs import make_logger
 from fastway.relay import PoolConfig, Totals
 from fastway.router import Side
@@ -61,6 +63,7 @@ class LightServer(tcp.Server):
         # would cost each of all that follow a dict of its own (CPython 3.11), 600 bytes.
         self.dataBuffer = b""
         self.offset = 0
+        self._admitted = cast(CalmPort, self.server).take_over()
 
     @property
     def repstr(self) -> str:
@@ -86,7 +89,10 @@ class LightServer(tcp.Server):
             return  # its end waits already
         # From now on nothing is written to it, nor read.
         self.connected, self.disconnected = 0, 1
-        cast(CalmPort, self.server).ends.add(partial(super().connectionLost, reason))
+        port = cast(CalmPort, self.server)
+        if port.door is not None:
+            port.door.gate.leave(self._admitted)
+        port.ends.add(partial(super().connectionLost, reason))
 
     def readConnectionLost(self, reason: Failure) -> None:
         cast(CalmPort, self.server).ends.add(partial(super().readConnectionLost, reason))
@@ -140,6 +146,7 @@ class CalmPort(tcp.Port):
 
     transport = cast(Any, LightServer)
     ends: Ends
+    door: Door | None = None
 
     @property
     def numberAccepts(self) -> int:
@@ -150,15 +157,36 @@ class CalmPort(tcp.Port):
         """However many came."""
 
     @classmethod
-    def adopt(cls, reactor: Any, fd: int, family: int, factory: Any) -> CalmPort:
-        """Listen with a bound, listening socket, of which a duplicate is taken."""
+    def adopt(
+        cls, reactor: Any, fd: int, family: int, factory: Any, door: Door | None = None
+    ) -> CalmPort:
+        """Listen with a bound, listening socket, of which a duplicate is taken.
+
+        Args:
+            door: Who may come in; None: everybody, or the factory asks by itself.
+        """
         port = cast(
             CalmPort, cls._fromListeningDescriptor(reactor, fd, cast(Any, family), factory)
         )
         port.ends = Ends(reactor)
         port.startListening()
         port.socket.setblocking(False)
+        if door is not None:
+            port.door = door
+            port.socket = DoorSocket(port.socket, door)
+            port.fileno = port.socket.fileno  # type: ignore[method-assign]
+            door.listening = port
+            door.at_accept = True
         return port
+
+    def take_over(self) -> Entry | None:
+        """What the door gave for the connection that is made now."""
+        return cast(DoorSocket, self.socket).take_over() if self.door is not None else None
+
+    def connectionLost(self, reason: Failure) -> None:
+        super().connectionLost(reason)
+        if self.door is not None:
+            self.door.close()
 
 
 class PortFactory(Protocol):
@@ -166,9 +194,13 @@ class PortFactory(Protocol):
 
     side: Side
     links: int
+    door: Door
 
     @property
     def handshakes(self) -> Sized: ...
+
+    def set_limits(self, values: LimitValues) -> None:
+        """What its links may do from now on."""
 
 
 class Native(Protocol):
@@ -182,6 +214,9 @@ class Native(Protocol):
 
     def listen(self, fd: int, family: int, factory: Any, tls: Any) -> Any:
         """A port for a bound, listening socket; `tls`: its layer's factory, None: it has none."""
+
+    def set_rates(self, factory: Any) -> None:
+        """The rates of a port's links have changed."""
 
 
 class Port:
@@ -239,7 +274,10 @@ class Port:
 
     def open(self, reactor: Any, native: Native | None) -> Deferred[None]:
         """Listen. Fails with StartError or ConfigError; `close` cancels it."""
-        adopt: Any = partial(CalmPort.adopt, reactor)
+        door = self.factory.door
+        given = self.address.host is None and self.address.text.startswith(("tls:", "ssl:"))
+        door.tls = given or any(layer.name == "tls" for layer in self.layers)
+        adopt: Any = partial(CalmPort.adopt, reactor, door=door)
         if native is not None and self.plain:
             tls = self.layer("tls")
 
@@ -253,6 +291,8 @@ class Port:
     def _opened(self, listening: IListeningPort) -> None:
         self._opening = None
         self.listening = listening
+        if hasattr(listening, "stopReading"):
+            self.factory.door.listening = listening
         streams = getattr(listening, "snet", None)  # of an endpoint string `snet:...`
         if streams is not None:
             self.layers.append(Layer("snet", type(streams)))
@@ -271,6 +311,7 @@ class Port:
         if opening is not None:
             opening.cancel()
         listening, self.listening = self.listening, None
+        self.factory.door.close()
         if listening is None:
             return maybeDeferred(lambda: None)
         return maybeDeferred(listening.stopListening)

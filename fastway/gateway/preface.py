@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 from fastway.auth import HANDSHAKE_TIMEOUT, Handshake
-from fastway.errors import Reason
+from fastway.errors import Reason, RemoteError
 from fastway.gateway.facts import Facts
 from fastway.gateway.lane import Framing
 
@@ -87,6 +87,20 @@ class Preface(Protocol):
 PrefaceFactory = Callable[[], Preface]
 
 
+class ToldRefused(RemoteError):
+    """A proxy told whom a connection is from, and they may not come in.
+
+    Args:
+        reason: Why.
+        answer: What they are told.
+    """
+
+    def __init__(self, reason: Reason, answer: bytes) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+        self.answer = answer
+
+
 class KeyHandshake:
     """A server proves that it holds the key, and brings its id."""
 
@@ -117,18 +131,29 @@ class KeyHandshake:
 class Chain:
     """The prefaces of one link, one behind the other, as one preface.
 
+    Args:
+        facts: What is known of the link.
+        prefaces: Made when their turn comes.
+        told: Asked when a proxy has told whom it is from: why those may not come in, if so.
+
     Attributes:
         facts: What is known of the link by now.
         framing: How its bytes look behind the prefaces; None: they are packets.
         secure: A TLS connection that its lane has to take over before the chain goes on.
     """
 
-    __slots__ = ("_current", "_waiting", "facts", "framing", "secure")
+    __slots__ = ("_current", "_told", "_waiting", "facts", "framing", "secure")
 
-    def __init__(self, facts: Facts, prefaces: Sequence[PrefaceFactory]) -> None:
+    def __init__(
+        self,
+        facts: Facts,
+        prefaces: Sequence[PrefaceFactory],
+        told: Callable[[Facts], Reason | None] = lambda _: None,
+    ) -> None:
         self.facts = facts
         self.framing: Framing | None = None
         self.secure: Any = None
+        self._told = told
         self._waiting = list(prefaces)
         self._current: Preface | None = None
 
@@ -152,7 +177,7 @@ class Chain:
             the one that made `secure`; then the lane brings them again.
 
         Raises:
-            RemoteError: see `Preface.feed`.
+            RemoteError: see `Preface.feed`; ToldRefused: they may not come in.
         """
         answers = []
         while self._current is not None:
@@ -160,7 +185,12 @@ class Chain:
             if isinstance(result, bytes):
                 answers.append(result)
                 return b"".join(answers), None
+            via = self.facts.via
             self.facts = result.told(self.facts)
+            if self.facts.via != via:
+                reason = self._told(self.facts)
+                if reason is not None:
+                    raise ToldRefused(reason, self._current.refuse(reason))
             self.framing = result.framing or self.framing
             data = result.rest
             self._current = None

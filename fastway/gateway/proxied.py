@@ -26,6 +26,8 @@ from fastway.causes import cause_of
 from fastway.errors import Reason, RemoteError
 from fastway.gateway.bounds import PortConfig
 from fastway.gateway.facts import Facts, ToldAddress, facts_of
+from fastway.gateway.gate import Door, Gate
+from fastway.gateway.limits import Entry
 from fastway.gateway.preface import Done
 from fastway.logs import Throttle, make_logger
 from fastway.networks import Networks, peer_of
@@ -161,6 +163,7 @@ class ProxiedService(Interface):
 
     router: Router
     wheel: Wheel
+    gate: Gate
 
 
 class ProxiedPort(Interface):
@@ -169,6 +172,7 @@ class ProxiedPort(Interface):
     side: Side
     config: PortConfig
     quiet: Throttle
+    door: Door
 
     @property
     def service(self) -> ProxiedService: ...
@@ -231,6 +235,7 @@ class ProxyConnection(ProtocolWrapper):
         self._preface: ProxyPreface | None = factory.proxies.preface()
         self._facts = Facts("?")
         self._peer: ToldAddress | None = None
+        self._admitted: Entry | None = None
         self._bytes_in = 0
         self._since = 0.0
 
@@ -260,9 +265,16 @@ class ProxyConnection(ProtocolWrapper):
         except RemoteError as error:
             self.lose(error.reason, str(error))
             return
-        if isinstance(result, Done):
-            self._over()
-            self._begin(ToldAddress(result.told(self._facts)), result.rest)
+        if not isinstance(result, Done):
+            return
+        facts = result.told(self._facts)
+        entry = None if facts.probe else self.factory.port.door.admit_told(facts.host)
+        if isinstance(entry, Reason):
+            self.lose(entry)
+            return
+        self._admitted = entry
+        self._over()
+        self._begin(ToldAddress(facts), result.rest)
 
     def _begin(self, peer: ToldAddress, rest: bytes) -> None:
         """The others see a connection of the client."""
@@ -287,6 +299,7 @@ class ProxyConnection(ProtocolWrapper):
             self.wrappedProtocol.writeConnectionLost()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.factory.port.service.gate.leave(self._admitted)
         protocol, self.wrappedProtocol = self.wrappedProtocol, None
         if protocol is not None:
             protocol.connectionLost(reason)

@@ -17,7 +17,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from fastway.errors import Reason
 from fastway.gateway.bounds import CLOSES_TURN, COMMANDS_EACH, COMMANDS_TURN, KEEP_FILES
+from fastway.gateway.gate import Gate
 from fastway.gateway.lane import End, Lane, LaneOwner, Turned, Waiter
+from fastway.gateway.limits import LimitValues
 from fastway.gateway.link import GatewayLink
 from fastway.gateway.memory import CROWD, EVERY, LINKS, Tide, give_back
 from fastway.gateway.ports import Native, Port
@@ -55,7 +57,10 @@ class RouterService(Service):
         connected: Links whose lane is not gone yet, handshaking and lingering ones included.
         holds: How often a link was not read from because another had to drain,
         held: and how many are not now, of the Python lane.
+        slows: The same of those who sent more than their rates allow,
+        slowed: of the Python lane.
         turned_away: Connections closed at once at the door.
+        gate: Who may connect.
         waiting_packets: Packets that wait in the Python lane, of all links.
         waiting_bytes: Their bytes, and those of packets that are not whole,
         input_bytes: of which so many are the latter.
@@ -86,7 +91,10 @@ class RouterService(Service):
         self.connected: set[GatewayLink] = set()
         self.holds = 0
         self.held = 0
+        self.slows = 0
+        self.slowed = 0
         self.turned_away = 0
+        self.gate = Gate(self)
         self.waiting_packets = 0
         self.waiting_bytes = 0
         self.input_bytes = 0
@@ -170,6 +178,22 @@ class RouterService(Service):
             self.flush()
         if self._turn is None and (self._queue or self.router.unfinished):
             self._ask_for_turn()
+
+    # Limits.
+
+    def set_limits(self, values: LimitValues) -> None:
+        """From now on these hold, for those who are there too.
+
+        What is connected is not looked at again: an address that has more than it may have now
+        keeps it, and who came while nothing was limited by address is not counted there.
+        """
+        self.gate.values = values
+        for port in self.ports:
+            port.factory.set_limits(values)
+            if self.native is not None:
+                self.native.set_rates(port.factory)
+        for link in self.connected:
+            link.lane.rates_changed()
 
     # Memory.
 

@@ -40,6 +40,7 @@ from fastway.errors import FrameTooLarge, FrameTooShort, Reason, RemoteError
 from fastway.gateway.bounds import PATIENCE, UNSENT, WRITE_PIECE
 from fastway.gateway.identities import secured
 from fastway.gateway.lane import NOBODY, Counts, End, Framing, Lane, LaneOwner, LanePort, Shares
+from fastway.gateway.limits import Entry, Rate
 from fastway.snet.interfaces import IResumableProtocol, IResumableTransport
 from fastway.tcp import (
     acked_bytes,
@@ -84,11 +85,14 @@ class StreamLane(Protocol):
         "_packets_out",
         "_paused",
         "_queue",
+        "_rate",
         "_reader",
         "_rest",
+        "_slow_until",
         "_taken",
         "_waiting_bytes",
         "_waiting_packets",
+        "admitted",
         "config",
         "counted_at",
         "cut_since",
@@ -111,6 +115,7 @@ class StreamLane(Protocol):
         self.shares = Shares(cast(Lane, self)) if factory.holds else None
         self.counted_at: set[Lane] | None = None
         self.holds = 0
+        self.admitted: Entry | None = None
         self.slot = -1
         self.cut_since: float | None = None
         """When its resumable transport was cut, in the wheel's time; time stands still since."""
@@ -137,6 +142,10 @@ class StreamLane(Protocol):
         self._drained = False
         """The transport ran empty since the last judgement."""
         self._paused = False
+        self._rate: Rate | None = None
+        """What it may still send, where that is limited,"""
+        self._slow_until: float | None = None
+        """and until when it is not read from, because it sent more."""
         self._ended = False
         """The peer's FIN came, and what came before it waits its turn."""
         self._closing = False
@@ -196,6 +205,7 @@ class StreamLane(Protocol):
             rest, self._rest = self._rest, None
             self.link.packets_came(rest, len(rest))
         self._drop()
+        self.service.gate.leave(self.admitted)
         link, self.link = self.link, NOBODY  # no cycle
         link.gone(None if reason.check(ConnectionDone) else cast(Exception, reason.value))
 
@@ -357,7 +367,7 @@ class StreamLane(Protocol):
             waiting_packets=self._waiting_packets,
             waiting_bytes=self._waiting_bytes,
             input_bytes=self._input,
-            held=self.holds > 0,
+            held=self.holds > 0 or self._slow_until is not None,
         )
 
     prefaces = ()
@@ -404,6 +414,8 @@ class StreamLane(Protocol):
         payload = framing.receive(data)
         if framing.pong and self._full_since is None:
             self._answer(framing)
+        if self.config.byte_rate:
+            self._spend(0, len(data) - len(payload))
         self._ended = self._ended or framing.closed
         if payload:
             self._cut(reader, payload)
@@ -433,6 +445,8 @@ class StreamLane(Protocol):
         runs = reader.feed(data)
         if reader.pending != before:
             self._count_input(reader.pending - before)
+        if self.config.packet_rate or self.config.byte_rate:
+            self._spend(sum(count for _, _, count in runs), len(data))
         if runs:
             self._last_packet = self.service.wheel.seconds()
             if self._rest:
@@ -450,6 +464,32 @@ class StreamLane(Protocol):
                 return
         if reader.error is not None and not self._rest:
             self._broke(reader.error)
+
+    def _spend(self, packets: int, size: int) -> None:
+        """It sent so much: over its rates it is not read from for a while."""
+        if self._rate is None:
+            self._rate = Rate()
+        wheel = self.service.wheel
+        now = wheel.seconds()
+        config = self.config
+        until = self._rate.take(packets, size, config.packet_rate, config.byte_rate, now)
+        if until <= now or self._closing:
+            return
+        if self._slow_until is None:
+            self.service.slowed += 1
+            self.service.slows += 1
+        self._slow_until = until
+        self._read_or_not()
+        wheel.watch(self, until)
+
+    def rates_changed(self) -> None:
+        if self._slow_until is not None:
+            self.service.wheel.watch(self, self.service.wheel.seconds())
+
+    def _speed_up(self) -> None:
+        if self._slow_until is not None:
+            self._slow_until = None
+            self.service.slowed -= 1
 
     def go_on(self) -> None:
         """It has its turn: what waits for it is handled as far as the turn's commands suffice."""
@@ -477,7 +517,7 @@ class StreamLane(Protocol):
             self.link.broke(error.length)
 
     def _read_or_not(self) -> None:
-        pause = bool(self.holds or self._crowded)
+        pause = bool(self.holds or self._crowded or self._slow_until is not None)
         if pause is self._paused or self._closing or self._gone:
             return
         self._paused = pause
@@ -508,6 +548,7 @@ class StreamLane(Protocol):
     def _drop(self) -> None:
         """Hold nothing for it any more, nor anybody."""
         self._queue = self._batch = self._goodbye = None
+        self._speed_up()
         self._count(-self._waiting_packets, -self._waiting_bytes)
         self._drop_input()
 
@@ -632,6 +673,15 @@ class StreamLane(Protocol):
         if self._closing or self.cut_since is not None:
             return None  # stream_resumed asks again
         deadlines = []
+        if self._slow_until is not None:
+            rate, config = cast(Rate, self._rate), self.config
+            self._slow_until = rate.take(0, 0, config.packet_rate, config.byte_rate, now)
+            if self._slow_until > now:
+                deadlines.append(self._slow_until)
+            else:
+                self._speed_up()
+                self._last_packet = now  # it could not be heard
+                self._read_or_not()
         if self._full_since is not None and self.config.write_timeout:
             taken = self._bytes_taken()
             if taken != self._taken:

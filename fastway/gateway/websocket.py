@@ -29,6 +29,9 @@ from fastway.websocket import (
     refusal,
 )
 
+TOO_MANY = (Reason.ADDRESS_CONNECTIONS, Reason.ADDRESS_RATE)
+"""Reasons to come back later, and less often."""
+
 
 @dataclass(frozen=True, slots=True)
 class WebSocketConfig:
@@ -112,13 +115,14 @@ def told_by_request(request: Request, facts: Facts, proxies: Networks) -> Facts:
 class WebSocketPreface:
     """A client's handshake."""
 
-    __slots__ = ("_factory", "_handshake")
+    __slots__ = ("_accepted", "_factory", "_handshake")
 
     seconds = None
 
     def __init__(self, factory: WebSocketFactory) -> None:
         self._factory = factory
         self._handshake = ServerHandshake(factory.websocket.policy)
+        self._accepted = False
 
     def begin(self) -> bytes:
         return b""
@@ -134,6 +138,7 @@ class WebSocketPreface:
             return b""
         request, answer = found
         factory.accepted += 1
+        self._accepted = True
         return Upgraded(
             answer=answer,
             framing=Frames(factory.config.frame_limit),
@@ -144,8 +149,10 @@ class WebSocketPreface:
     def refuse(self, reason: Reason) -> bytes:
         if reason.cause is not Cause.GATEWAY:
             return b""
-        self._factory.refused[503] += 1
-        return refusal(503)
+        status = 429 if reason in TOO_MANY else 503
+        self._factory.accepted -= self._accepted
+        self._factory.refused[status] += 1
+        return refusal(status)
 
     def why(self, reason: Reason) -> Reason:
         return reason

@@ -33,10 +33,11 @@ from twisted.logger import Logger
 
 from fastway.errors import CommandError, ConfigError, Reason
 from fastway.logs import escaped, threshold
+from fastway.ops.limits import change_limits
 from fastway.ops.profiles import Profiles
 from fastway.ops.rundir import CommandFile, RunDir
 from fastway.ops.snapshot import Slices, Source, in_slices
-from fastway.ops.status import link_row, status_rows
+from fastway.ops.status import limit_figures, link_row, status_rows
 
 if TYPE_CHECKING:
     from fastway.gateway import RouterService
@@ -115,6 +116,11 @@ class Commands:
                 r"kick (client|server) (\d{1,10})",
                 "kick client|server ID: loses that link",
                 self.kick,
+            ),
+            (
+                r"limits(?: +(.*))?",
+                "limits [NAME=VALUE ...]: changes limits until the next start, and shows them",
+                self.limits,
             ),
             (
                 r"loglevel (\w+)",
@@ -300,6 +306,10 @@ class Commands:
         for link in links:
             router.lose(link, Reason.KICKED)
         return f"{len(links)} kicked"
+
+    def limits(self, text: str | None = None) -> str:
+        rows = change_limits(self.service, text or "")
+        return "\n".join([*rows, *limit_figures(self.source.limits())])
 
     def loglevel(self, level: str) -> str:
         try:

@@ -27,6 +27,7 @@ from fastway.router import Refusal, Side
 
 if TYPE_CHECKING:
     from fastway.gateway import GatewayLink, RouterService
+    from fastway.gateway.gate import LimitFigures
 
 SLICE = 64
 """Links that are looked at between two yields: well below a millisecond."""
@@ -114,6 +115,21 @@ class QueueTotals:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitTotals:
+    """What limits did.
+
+    Attributes:
+        gate: To those who connect.
+        slowed: Links that are not read from now, because they sent more than they may.
+        slows: How often that began.
+    """
+
+    gate: LimitFigures
+    slowed: int
+    slows: int
+
+
+@dataclass(frozen=True, slots=True)
 class LayerTotals:
     """A layer of one port.
 
@@ -185,6 +201,7 @@ class Snapshot:
     server_ids: int
     router: RouterTotals
     queues: QueueTotals
+    limits: LimitTotals
     turned_away: int
     lost: Mapping[Reason, int]
     layers: tuple[LayerTotals, ...]
@@ -290,6 +307,7 @@ class Source:
                 pings=stats.pings,
             ),
             queues=self._queues(),
+            limits=self.limits(),
             turned_away=service.turned_away,
             lost=self._lost(),
             layers=tuple(layers),
@@ -339,6 +357,16 @@ class Source:
             identity=escaped(link.facts.identity),
             sha256=link.facts.sha256,
             port=link.facts.port,
+        )
+
+    def limits(self) -> LimitTotals:
+        """What limits did."""
+        service = self.service
+        native = None if service.native is None else service.native.totals()
+        return LimitTotals(
+            service.gate.figures(),
+            service.slowed + (0 if native is None else native.slowed),
+            service.slows + (0 if native is None else native.slows),
         )
 
     def _queues(self) -> QueueTotals:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from fastway.ops.snapshot import LinkRow, RelayTotals, Snapshot
+from fastway.ops.snapshot import LimitTotals, LinkRow, RelayTotals, Snapshot
 
 
 def status_rows(shot: Snapshot) -> list[str]:
@@ -37,7 +37,8 @@ def status_rows(shot: Snapshot) -> list[str]:
         + (f", of {queues.limit} bytes; " if queues.limit else "; ")
         + f"not read from now: {queues.held}, holds: {queues.holds}",
         f"turned away at the door: {shot.turned_away}",
-        *(f"{layer.name} of {layer.port}s: {layer.figures}" for layer in shot.layers),
+        *(f"{layer.name} of {_those_of(layer.port)}: {layer.figures}" for layer in shot.layers),
+        *limit_figures(shot.limits),
         f"links lost: {sum(shot.lost.values())}"
         + counts({reason.value: count for reason, count in shot.lost.items()}),
         f"log lines dropped: {shot.log_dropped}",
@@ -62,10 +63,36 @@ def link_row(link: LinkRow) -> str:
     )
 
 
+def limit_figures(totals: LimitTotals) -> list[str]:
+    """What the limits did, as rows of `status`."""
+    gate = totals.gate
+    refused = counts({reason.value: count for reason, count in gate.refused.items()})
+    rows = [
+        f"limits: {gate.connections} connections counted, "
+        f"{gate.entries} addresses of {gate.table} told apart"
+        + (f", {gate.overflowed} found no room" if gate.overflowed else "")
+        + f"; refused: {sum(gate.refused.values())}{refused}, "
+        + f"times that a port waited: {gate.rests}",
+        f"held for their rates now: {totals.slowed}, in all: {totals.slows}",
+    ]
+    if gate.dry_run or gate.dry or gate.dry_rests:
+        dry = counts({reason.value: count for reason, count in gate.dry.items()})
+        rows.append(
+            f"dry run of limits is {'on' if gate.dry_run else 'off'}; would have been refused: "
+            f"{sum(gate.dry.values())}{dry}, would have waited: {gate.dry_rests}"
+        )
+    return rows
+
+
 def counts(numbers: Mapping[str, int]) -> str:
     """` (3 a, 1 b)`, the most first, or nothing."""
     rows = sorted(numbers.items(), key=lambda row: (-row[1], row[0]))
     return f" ({', '.join(f'{count} {name}' for name, count in rows)})" if rows else ""
+
+
+def _those_of(port: str) -> str:
+    """The links of a port: `web clients`, `direct web`."""
+    return port if port.startswith("direct ") else f"{port}s"
 
 
 def _way(link: LinkRow) -> str:

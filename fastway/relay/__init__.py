@@ -48,6 +48,8 @@ class Totals(NamedTuple):
     input_bytes: int
     held: int
     shed: int
+    slows: int
+    slowed: int
 
 
 def missing() -> str:

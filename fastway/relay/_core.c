@@ -120,24 +120,45 @@ static PyObject *core_port(PyObject *self, PyObject *args, PyObject *kwargs)
     return PyLong_FromLong(port);
 }
 
-/* (handle, host, port), or -errno. */
-static PyObject *core_accept(PyObject *self, PyObject *const *args, Py_ssize_t count)
+static PyObject *core_rate(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
-    if (!count_is(count, 4))
+    if (!count_is(count, 3))
         return NULL;
-    long listening = PyLong_AsLong(args[0]), port = PyLong_AsLong(args[1]);
-    double now = PyFloat_AsDouble(args[2]);
-    long most = PyLong_AsLong(args[3]);
+    long port = PyLong_AsLong(args[0]);
+    double packets = PyFloat_AsDouble(args[1]), bytes = PyFloat_AsDouble(args[2]);
+    if (PyErr_Occurred())
+        return NULL;
+    if (relay_rate(RELAY(self), (int)port, packets, bytes) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+/* (socket, address, host, port), or -errno. */
+static PyObject *core_take(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    (void)self;
+    if (!count_is(count, 2))
+        return NULL;
+    long listening = PyLong_AsLong(args[0]), most = PyLong_AsLong(args[1]);
     if (PyErr_Occurred())
         return NULL;
     if (most > INT_MAX)
         most = INT_MAX;
     struct sockaddr_storage peer;
-    relay_handle handle =
-        relay_accept(RELAY(self), (int)listening, (int)port, now, (int)most, &peer);
-    if (handle == 0)
+    int fd = relay_take((int)listening, (int)most, &peer);
+    if (fd < 0)
         return PyLong_FromLong(-errno);
-    return make_accepted(handle, &peer);
+    return make_taken(fd, &peer);
+}
+
+static PyObject *core_refuse(PyObject *self, PyObject *number)
+{
+    (void)self;
+    long fd = PyLong_AsLong(number);
+    if (PyErr_Occurred())
+        return NULL;
+    relay_refuse((int)fd);
+    Py_RETURN_NONE;
 }
 
 static PyObject *core_adopt(PyObject *self, PyObject *const *args, Py_ssize_t count)
@@ -228,6 +249,22 @@ static PyObject *core_tls(PyObject *self, PyObject *const *args, Py_ssize_t coun
     if (PyErr_Occurred() || PyBytes_AsStringAndSize(args[4], &data, &size) < 0)
         return NULL;
     return PyBool_FromLong(relay_tls(RELAY(self), handle, ssl, into, from, data, (size_t)size));
+}
+
+static PyObject *core_tls_errors(PyObject *self, PyObject *number)
+{
+    relay_handle handle = to_handle(number);
+    uint32_t codes[RELAY_TLS_ERRORS];
+    if (PyErr_Occurred())
+        return NULL;
+    int count = relay_tls_errors(RELAY(self), handle, codes);
+    PyObject *list = PyList_New(count);
+    for (int i = 0; list != NULL && i < count; i++) {
+        PyObject *code = PyLong_FromUnsignedLong(codes[i]);
+        if (code == NULL || PyList_SetItem(list, i, code) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
 }
 
 static PyObject *core_pair(PyObject *self, PyObject *const *args, Py_ssize_t count)
@@ -340,7 +377,6 @@ BY_HANDLE(saturated, PyBool_FromLong(relay_saturated(RELAY(self), handle)))
 BY_HANDLE(added, PyLong_FromUnsignedLongLong(relay_added(RELAY(self), handle)))
 BY_HANDLE(taken, PyLong_FromUnsignedLongLong(relay_taken(RELAY(self), handle)))
 BY_HANDLE(pause, (relay_pause(RELAY(self), handle), none()))
-BY_HANDLE(tls_error, PyLong_FromUnsignedLongLong(relay_tls_error(RELAY(self), handle)))
 BY_HANDLE(socket, PyLong_FromLong(relay_socket(RELAY(self), handle)))
 
 /* The type. */
@@ -349,17 +385,17 @@ static PyObject *core_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"pool_type",   "factor",       "min_chunk",     "max_chunk",
                             "page_size",   "limit",        "commands_each", "commands_turn",
-                            "events_turn", "share_least",  "share_most",    "shares",
-                            "turn_seconds", NULL};
+                            "events_turn", "openings_turn", "share_least",  "share_most",
+                            "shares",      "turn_seconds", NULL};
     uint32_t pool_type;
     struct relay_config config = {0};
     struct pool_config *pool = &config.pool;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "$O&O&O&O&O&O&O&O&O&O&O&O&d", names, convert_u32, &pool_type,
+            args, kwargs, "$O&O&O&O&O&O&O&O&O&O&O&O&O&d", names, convert_u32, &pool_type,
             convert_u32, &pool->factor, convert_u32, &pool->min_chunk, convert_u32,
             &pool->max_chunk, convert_u32, &pool->page_size, convert_u64, &pool->limit,
             convert_u32, &config.commands_each, convert_u32, &config.commands_turn, convert_u32,
-            &config.events_turn, convert_u64, &config.share_least, convert_u64,
+            &config.events_turn, convert_u32, &config.openings_turn, convert_u64, &config.share_least, convert_u64,
             &config.share_most, convert_u64, &config.shares, &config.turn_seconds))
         return NULL;
     pool->type = (enum pool_type)pool_type;
@@ -415,7 +451,9 @@ static PyMethodDef core_methods[] = {
     NONE("fileno", core_fileno),
     ONE("limit", core_limit),
     {"port", (PyCFunction)(void (*)(void))core_port, METH_VARARGS | METH_KEYWORDS, NULL},
-    FAST("accept", core_accept),
+    FAST("rate", core_rate),
+    FAST("take", core_take),
+    ONE("refuse", core_refuse),
     FAST("adopt", core_adopt),
     FAST("own", core_own),
     ONE("release", core_release),
@@ -423,7 +461,7 @@ static PyMethodDef core_methods[] = {
     FAST("start", core_start),
     FAST("library", core_library),
     FAST("tls", core_tls),
-    ONE("tls_error", core_tls_error),
+    ONE("tls_errors", core_tls_errors),
     FAST("pair", core_pair),
     ONE("unpair", core_unpair),
     FAST("send", core_send),

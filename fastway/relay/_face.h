@@ -24,8 +24,9 @@ static inline relay_handle to_handle(PyObject *number)
 /* The events of a turn as [(kind, owner, payload)]; they are the caller's no more. */
 PyObject *take_events(struct relay *relay, int count);
 
-/* (handle, host, port); "" and 0 for what is not IP. */
-PyObject *make_accepted(relay_handle handle, const struct sockaddr_storage *peer);
+/* (socket, address, host, port): the address in 4 or 16 bytes, IPv4 inside of IPv6 as IPv4, and as
+ * text. b"", "" and 0 for what is not IP. */
+PyObject *make_taken(int fd, const struct sockaddr_storage *peer);
 
 /* Methods of Core. */
 PyObject *core_counts(PyObject *self, PyObject *number);

@@ -24,21 +24,27 @@ PyObject *core_counts(PyObject *self, PyObject *number)
                          counts.held ? Py_True : Py_False);
 }
 
-/* (handle, host, port); "" and 0 for what is not IP. */
-PyObject *make_accepted(relay_handle handle, const struct sockaddr_storage *peer)
+PyObject *make_taken(int fd, const struct sockaddr_storage *peer)
 {
     char host[INET6_ADDRSTRLEN] = "";
+    const char *address = "";
+    Py_ssize_t size = 0;
     unsigned port = 0;
     if (peer->ss_family == AF_INET) {
         const struct sockaddr_in *in = (const void *)peer;
         inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
+        address = (const char *)&in->sin_addr;
+        size = 4;
         port = ntohs(in->sin_port);
     } else if (peer->ss_family == AF_INET6) {
         const struct sockaddr_in6 *in6 = (const void *)peer;
+        bool mapped = IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr);
         inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof host);
+        address = (const char *)&in6->sin6_addr + (mapped ? 12 : 0);
+        size = mapped ? 4 : 16;
         port = ntohs(in6->sin6_port);
     }
-    return Py_BuildValue("(KsI)", (unsigned long long)handle, host, port);
+    return Py_BuildValue("(iy#sI)", fd, address, size, host, port);
 }
 
 PyObject *core_totals(PyObject *self, PyObject *unused)
@@ -46,14 +52,15 @@ PyObject *core_totals(PyObject *self, PyObject *unused)
     (void)unused;
     struct relay_totals totals;
     relay_totals(RELAY(self), &totals);
-    return Py_BuildValue("(KKKKKKKKKKK)", (unsigned long long)totals.packets,
+    return Py_BuildValue("(KKKKKKKKKKKKK)", (unsigned long long)totals.packets,
                          (unsigned long long)totals.bytes, (unsigned long long)totals.pings,
                          (unsigned long long)totals.holds, (unsigned long long)totals.links,
                          (unsigned long long)totals.pairs,
                          (unsigned long long)totals.waiting_packets,
                          (unsigned long long)totals.waiting_bytes,
                          (unsigned long long)totals.input_bytes, (unsigned long long)totals.held,
-                         (unsigned long long)totals.shed);
+                         (unsigned long long)totals.shed, (unsigned long long)totals.slows,
+                         (unsigned long long)totals.slowed);
 }
 
 PyObject *core_pool(PyObject *self, PyObject *unused)

@@ -92,6 +92,7 @@ void die(struct relay *relay, struct link *link, int error)
     drop_input(relay, link);
     drop_output(relay, link);
     forget_shares(relay, link);
+    speed_up(relay, link);
     tell(relay, link, RELAY_GONE, (uint64_t)error, NULL);
 }
 
@@ -114,6 +115,7 @@ void fail(struct relay *relay, struct link *link, enum relay_event_kind kind)
     drop_input(relay, link);
     drop_output(relay, link);
     forget_shares(relay, link);
+    speed_up(relay, link);
     list_drop(&link->work_node);
     update_interest(relay, link);
     tell(relay, link, kind, over_bytes, NULL);

@@ -13,6 +13,7 @@
  *     websocket.c  packets in the frames of a WebSocket
  *     tls.c     links whose bytes OpenSSL seals and opens
  *     hold.c    fair shares and holds
+ *     rate.c    packets and bytes a second
  *     end.c     how links end, and what they said before is kept
  *     memory.c  the limit, and who goes for it
  *     wheel.c   deadlines
@@ -146,7 +147,8 @@ struct websocket {
 struct tls {
     void *ssl, *into, *from;
     struct chunk *out; /* sealed, and not yet taken by its socket */
-    uint64_t error;    /* OpenSSL's first, of what broke it */
+    uint32_t errors[RELAY_TLS_ERRORS]; /* OpenSSL's, of what broke it */
+    uint8_t error_count;
     bool broken;
     bool closed; /* the peer has said that nothing more comes, */
     bool said;   /* and so have we */
@@ -208,8 +210,14 @@ struct link {
     bool shut : 1;
     bool reset : 1;
     bool direct : 1; /* its peer knows no packets */
+    bool slowed : 1; /* it sent more than it may: it is not read from for a while */
 };
 _Static_assert(sizeof(struct link) <= 280, "malloc has room for 280, and then 16 more for each");
+
+/* What a link of a port may send in a second; 0: no limit. */
+struct limit {
+    double packets, bytes;
+};
 
 struct pair {
     uint32_t conn_id; /* 0: free */
@@ -256,6 +264,11 @@ struct relay {
     struct relay_event *ring, *told;
     size_t ring_room, ring_start, ring_count;
     int told_count;
+
+    struct limit limits[RELAY_PORTS]; /* of the links of each port, */
+    bool limited;                     /* if one has any */
+    struct rate *rates; /* by the index of a link, as far as somebody needed one */
+    uint32_t rate_room;
 
     struct pair *pairs; /* open addressing */
     uint32_t pair_room; /* a power of 2 */
@@ -315,7 +328,7 @@ static inline bool takes(const struct link *link)
 static inline bool may_talk(const struct link *link)
 {
     return link->state == OPEN && !link->broken && !link->paused && !link->suspended
-           && link->held == 0;
+           && link->held == 0 && !link->slowed;
 }
 
 /* The packet that was collected is whole. */
@@ -402,6 +415,8 @@ bool took_more(struct link *link);
 uint64_t bytes_acked(const struct link *link);
 
 /* socket.c */
+ssize_t read_raw(struct link *link, void *data, size_t size);
+ssize_t write_raw(struct link *link, const void *data, size_t size);
 ssize_t read_socket(struct relay *relay, struct link *link, uint8_t *data, size_t size, bool *full);
 ssize_t write_socket(struct relay *relay, struct link *link, struct offer *offer, bool *all);
 
@@ -427,6 +442,11 @@ bool hold_for_itself(struct relay *relay, struct link *link);
 void let_go_drained(struct relay *relay, struct link *to);
 void forget_senders(struct relay *relay, struct link *to);
 void forget_shares(struct relay *relay, struct link *from);
+
+/* rate.c */
+size_t cut_at_rate(struct relay *relay, struct link *link, const uint8_t *data, size_t size);
+void speed_up(struct relay *relay, struct link *link);
+void look_at_rate(struct relay *relay, struct link *link);
 
 /* end.c */
 bool keep(struct relay *relay, struct link *link, const uint8_t *data, size_t size);

@@ -11,7 +11,9 @@
 
 static uint64_t holding(const struct link *link)
 {
-    return link->waiting_bytes + link->in_bytes + link->rest_bytes;
+    const struct chunk *sealed = link->tls == NULL ? NULL : link->tls->out;
+    return link->waiting_bytes + link->in_bytes + link->rest_bytes
+           + (sealed == NULL ? 0 : sealed->size);
 }
 
 static void shed(struct relay *relay, struct link *link)

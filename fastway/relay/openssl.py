@@ -8,10 +8,11 @@ Python lane speaks TLS then.
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 FUNCTIONS = {
     "SSL_read": "int(*)(SSL *, void *, int)",
@@ -64,13 +65,19 @@ def library() -> tuple[int, ...]:
     return tuple(found)
 
 
-def reasons(code: int) -> list[tuple[str, str, str]]:
-    """What an OpenSSL error says, as pyOpenSSL's exceptions have it; empty: nothing."""
-    if not code:
-        return []
-    ffi, lib = _binding().ffi, _binding().lib
-    text = lib.ERR_reason_error_string(code)
-    return [("", "", "" if text == ffi.NULL else ffi.string(text).decode("utf-8", "replace"))]
+def error_of(codes: Iterable[int]) -> Exception:
+    """OpenSSL's errors, as pyOpenSSL raises them."""
+    from OpenSSL import SSL
+
+    binding = _binding()
+    ffi, lib = binding.ffi, binding.lib
+
+    def text(pointer: Any) -> str:
+        said = b"" if pointer == ffi.NULL else ffi.string(pointer)
+        return cast(bytes, said).decode("utf-8", "replace")
+
+    strings = lib.ERR_lib_error_string, lib.ERR_func_error_string, lib.ERR_reason_error_string
+    return SSL.Error([tuple(text(string(code)) for string in strings) for code in codes])
 
 
 def _binding() -> Any:
@@ -111,6 +118,7 @@ def try_out() -> None:
         commands_each=1,
         commands_turn=1,
         events_turn=1,
+        openings_turn=1,
         share_least=1,
         share_most=1,
         shares=1,

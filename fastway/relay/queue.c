@@ -321,7 +321,10 @@ void write_link(struct relay *relay, struct link *link)
         close_early(relay, link);
     update_interest(relay, link);
     let_go_drained(relay, link);
-    if (!link->blocked && link->waiting_bytes == 0 && !link->failed)
+    if (link->waiting_bytes > 0 || link->jam == NULL)
+        return;
+    list_drop(&link->jam->judge_node);
+    if (!link->blocked && !link->failed)
         clear_jam(link);
 }
 

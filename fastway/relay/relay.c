@@ -18,6 +18,7 @@
 static bool sensible(const struct relay_config *config)
 {
     return config->commands_each > 0 && config->commands_turn > 0 && config->events_turn > 0
+           && config->openings_turn > 0
            && config->events_turn <= 1u << 20 && config->share_least > 0
            && config->share_least <= config->share_most && config->turn_seconds >= 0
            && config->turn_seconds <= 10;
@@ -98,6 +99,7 @@ void relay_free(struct relay *relay)
     free(relay->ring);
     free(relay->told);
     free(relay->pairs);
+    free(relay->rates);
     free(relay->scratch);
     free(relay->sealed);
     free(relay);
@@ -217,20 +219,31 @@ relay_handle relay_adopt(struct relay *relay, int fd, int port, double now)
     return handle_of(link);
 }
 
-relay_handle relay_accept(struct relay *relay, int listening, int port, double now, int most,
-                          struct sockaddr_storage *peer)
+int relay_take(int listening, int most, struct sockaddr_storage *peer)
 {
     /* Asked here and not of the socket: who resets at once has no name any more. */
     socklen_t size = sizeof *peer;
     memset(peer, 0, sizeof *peer);
     int fd = accept4(listening, (struct sockaddr *)peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    relay_handle handle = 0;
-    errno = EUSERS;
     if (fd <= most)
-        handle = relay_adopt(relay, fd, port, now);
-    if (handle == 0) {
+        return fd;
+    close(fd);
+    errno = EUSERS;
+    return -1;
+}
+
+void relay_refuse(int fd)
+{
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
+    close(fd);
+}
+
+relay_handle relay_accept(struct relay *relay, int listening, int port, double now, int most,
+                          struct sockaddr_storage *peer)
+{
+    int fd = relay_take(listening, most, peer);
+    relay_handle handle = fd < 0 ? 0 : relay_adopt(relay, fd, port, now);
+    if (handle == 0 && fd >= 0) {
         int error = errno;
         close(fd);
         errno = error;
@@ -383,6 +396,7 @@ void relay_close(struct relay *relay, relay_handle handle, enum relay_end how)
     drop_input(relay, link);
     forget_senders(relay, link);
     forget_shares(relay, link);
+    speed_up(relay, link);
     list_drop(&link->work_node);
     update_interest(relay, link);
     mark_dirty(relay, link);
@@ -423,7 +437,7 @@ bool relay_counts(const struct relay *relay, relay_handle handle, struct relay_c
         .waiting_packets = was_over ? jam->over_packets : link->waiting_packets,
         .waiting_bytes = was_over ? jam->over_bytes : link->waiting_bytes,
         .input_bytes = link->in_bytes + link->rest_bytes,
-        .held = link->held > 0,
+        .held = link->held > 0 || link->slowed,
     };
     return true;
 }

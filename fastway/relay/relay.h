@@ -13,7 +13,8 @@
  *     packet = length:u32 conn_id:u32 message      little-endian, length = 4 + size of the message
  *     Ping   = a packet with conn_id 0 whose message begins with 5; it is answered here
  *
- * All counts but bytes_in are of packets and their bytes, whatever they stand in.
+ * All counts but bytes_in are of packets and their bytes, whatever they stand in; bytes_in is of what
+ * TLS opened.
  */
 #ifndef FASTWAY_RELAY_H
 #define FASTWAY_RELAY_H
@@ -33,7 +34,8 @@ struct relay_config {
     struct pool_config pool;
     uint32_t commands_each; /* packets of one link that are handed up in one turn, at least 1 */
     uint32_t commands_turn; /* of all links, at least 1 */
-    uint32_t events_turn;   /* events of one turn, at least 1 */
+    uint32_t events_turn;   /* events of one turn, at least 1, */
+    uint32_t openings_turn; /* of which tell what came on a link that is not started, at least 1 */
     /* Bytes that one sender may have in the queue of a link that holds: `shares` divided by the
      * number of senders, but at least share_least, at most share_most. */
     uint64_t share_least, share_most, shares;
@@ -118,7 +120,8 @@ struct relay_counts {
     uint64_t waiting_packets; /* queued for it, not yet taken by its socket */
     uint64_t waiting_bytes;
     uint64_t input_bytes; /* read from it and not yet forwarded or handed up */
-    bool held;            /* not read from, because a link that it sends to has to drain first */
+    bool held;            /* not read from, because a link that it sends to has to drain first, or
+                             because it sent more than it may */
 };
 
 struct relay_totals {
@@ -133,6 +136,8 @@ struct relay_totals {
     uint64_t input_bytes;
     uint64_t held;
     uint64_t shed; /* links that went because the memory limit was met, since the start */
+    uint64_t slows;  /* how often a link was not read from because it sent more than it may */
+    uint64_t slowed; /* now */
 };
 
 struct relay;
@@ -153,11 +158,20 @@ void relay_limit(struct relay *relay, uint64_t bytes);
 #define RELAY_PORTS 256
 int relay_port(struct relay *relay, const struct relay_port *config);
 
-/* Accept one connection as a link that is not started, with TCP_NODELAY; 0: errno tells. One
- * whose descriptor is above `most` is closed at once: EUSERS. `peer`: who it is. */
+/* What each link of a port may send in a second, from now on: over it, it is not read from for a
+ * while. 0: no limit. -1: EINVAL. */
+int relay_rate(struct relay *relay, int port, double packets, double bytes);
+
+/* Take one connection that waits; returns its socket, which is non-blocking and the caller's, or
+ * -1: errno tells. One whose descriptor is above `most` is closed at once: EUSERS. `peer`: who it
+ * is. */
+int relay_take(int listening, int most, struct sockaddr_storage *peer);
+/* Close such a socket with a reset: nothing is left of the connection, here and in the kernel. */
+void relay_refuse(int fd);
+/* Take one as a link that is not started, with TCP_NODELAY; 0: errno tells. */
 relay_handle relay_accept(struct relay *relay, int listening, int port, double now, int most,
                           struct sockaddr_storage *peer);
-/* The same for a connected, non-blocking socket, which belongs to the relay unless 0 is returned. */
+/* The same of a connected, non-blocking socket, which belongs to the relay unless 0 is returned. */
 relay_handle relay_adopt(struct relay *relay, int fd, int port, double now);
 void relay_set_owner(struct relay *relay, relay_handle handle, void *owner);
 
@@ -190,8 +204,11 @@ void relay_library(struct relay *relay, const struct relay_library *library);
  * do not count as bytes_in. False: no such link, or it has TLS, or there is no library. */
 bool relay_tls(struct relay *relay, relay_handle handle, void *ssl, void *into, void *from,
                const void *data, size_t size);
-/* Of a link that is gone by EPROTO: OpenSSL's code for what was wrong; 0: it has none. */
-uint64_t relay_tls_error(const struct relay *relay, relay_handle handle);
+/* Of a link that is gone by EPROTO: OpenSSL's codes for what was wrong, the first it told first;
+ * returns how many, perhaps none. */
+#define RELAY_TLS_ERRORS 4
+int relay_tls_errors(const struct relay *relay, relay_handle handle,
+                     uint32_t codes[RELAY_TLS_ERRORS]);
 
 /* Packets of `conn_id` from either go to the other. False: no memory, or no such links; then
  * they are reported as events. */

@@ -9,16 +9,32 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+/* As recv and send. */
+ssize_t read_raw(struct link *link, void *data, size_t size)
+{
+    ssize_t got;
+    do
+        got = recv(link->fd, data, size, 0);
+    while (got < 0 && errno == EINTR);
+    return got;
+}
+
+ssize_t write_raw(struct link *link, const void *data, size_t size)
+{
+    ssize_t sent;
+    do
+        sent = send(link->fd, data, size, MSG_NOSIGNAL);
+    while (sent < 0 && errno == EINTR);
+    return sent;
+}
+
 /* Bytes that came; 0: its FIN; -1: errno tells, and EAGAIN that nothing more is there. `full`: there
  * may be more. `data` has room for TLS_RECORD more than `size`, and TLS may use it. */
 ssize_t read_socket(struct relay *relay, struct link *link, uint8_t *data, size_t size, bool *full)
 {
     if (link->tls != NULL)
         return tls_read(relay, link, data, size, full);
-    ssize_t got;
-    do
-        got = recv(link->fd, data, size, 0);
-    while (got < 0 && errno == EINTR);
+    ssize_t got = read_raw(link, data, size);
     *full = got >= 0 && (size_t)got == size;
     return got;
 }
@@ -32,10 +48,13 @@ ssize_t write_socket(struct relay *relay, struct link *link, struct offer *offer
     struct iovec *vector = offer->vector;
     struct msghdr message = {.msg_iov = vector, .msg_iovlen = (size_t)offer->count};
     ssize_t sent;
-    do
-        sent = offer->count == 1 ? send(link->fd, vector->iov_base, vector->iov_len, MSG_NOSIGNAL)
-                                   : sendmsg(link->fd, &message, MSG_NOSIGNAL);
-    while (sent < 0 && errno == EINTR);
+    if (offer->count == 1) {
+        sent = write_raw(link, vector->iov_base, vector->iov_len);
+    } else {
+        do
+            sent = sendmsg(link->fd, &message, MSG_NOSIGNAL);
+        while (sent < 0 && errno == EINTR);
+    }
     *all = sent >= 0 && (size_t)sent == offer->size;
     return sent;
 }

@@ -27,16 +27,23 @@ void relay_library(struct relay *relay, const struct relay_library *library)
     relay->library = *library;
 }
 
-uint64_t relay_tls_error(const struct relay *relay, relay_handle handle)
+int relay_tls_errors(const struct relay *relay, relay_handle handle,
+                     uint32_t codes[RELAY_TLS_ERRORS])
 {
     const struct link *link = find(relay, handle);
-    return link == NULL || link->tls == NULL ? 0 : link->tls->error;
+    if (link == NULL || link->tls == NULL)
+        return 0;
+    memcpy(codes, link->tls->errors, sizeof link->tls->errors);
+    return link->tls->error_count;
 }
 
 static void note_failure(struct relay *relay, struct tls *tls)
 {
+    unsigned long code;
     tls->broken = true;
-    tls->error = relay->library.ERR_get_error();
+    while (tls->error_count < RELAY_TLS_ERRORS
+           && (code = relay->library.ERR_get_error()) != 0)
+        tls->errors[tls->error_count++] = (uint32_t)code;
     relay->library.ERR_clear_error();
 }
 
@@ -76,10 +83,7 @@ static bool keep_sealed(struct relay *relay, struct link *link, const uint8_t *d
 /* What the socket takes now of some bytes; -1: it failed. */
 static ssize_t give(struct link *link, const uint8_t *data, size_t size)
 {
-    ssize_t sent;
-    do
-        sent = send(link->fd, data, size, MSG_NOSIGNAL);
-    while (sent < 0 && errno == EINTR);
+    ssize_t sent = write_raw(link, data, size);
     if (sent < 0 && (errno == EAGAIN || errno == ENOBUFS))
         return 0;
     return sent;
@@ -208,6 +212,8 @@ static size_t open_all(struct relay *relay, struct link *link, const uint8_t *se
 /* Something was opened: an end behind it comes when that has been handed on. */
 static void see_end(struct relay *relay, struct link *link)
 {
+    if (link->lost || link->broken)
+        return; /* its end comes already */
     if (link->tls->broken) {
         lose_socket(relay, link, EPROTO);
     } else if (link->tls->closed) {
@@ -224,9 +230,7 @@ ssize_t tls_read(struct relay *relay, struct link *link, uint8_t *data, size_t s
     *full = true;
     for (size_t all = 0;
          got == 0 && *full && all < 2 * TLS_RECORD && !tls->closed && !tls->broken;) {
-        ssize_t came = recv(link->fd, relay->sealed, size, MSG_DONTWAIT);
-        if (came < 0 && errno == EINTR)
-            continue;
+        ssize_t came = read_raw(link, relay->sealed, size);
         if (came == 0 && link->state == OPEN) {
             errno = ECONNRESET; /* TLS was not ended: who knows what is missing */
             return -1;

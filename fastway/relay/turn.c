@@ -136,9 +136,12 @@ void tell(struct relay *relay, struct link *link, enum relay_event_kind kind, ui
  * meanwhile nothing counts but its end. */
 static int present(struct relay *relay)
 {
+    uint32_t openings = 0;
     while (relay->ring_count > 0 && relay->told_count < (int)relay->config.events_turn) {
         struct relay_event event = relay->ring[relay->ring_start];
         struct link *link = find(relay, event.handle);
+        if (event.kind == RELAY_BYTES && openings++ == relay->config.openings_turn)
+            break; /* each may be a handshake */
         relay->ring_start = (relay->ring_start + 1) % relay->ring_room;
         relay->ring_count--;
         if (link->state != OPEN && event.kind != RELAY_GONE) {
@@ -194,7 +197,7 @@ static void go_on(struct relay *relay, struct link *link)
             size = link->port->read_size;
         uint8_t *data = piece == NULL ? NULL : chunk_bytes(piece) + piece->start;
         if (link->started)
-            size = cut(relay, link, data, size);
+            size = (relay->limited ? cut_at_rate : cut)(relay, link, data, size);
         else
             hand_up(relay, link, RELAY_BYTES, data, size);
         drop_rest(relay, link, size);
@@ -266,7 +269,7 @@ static void read_link(struct relay *relay, struct link *link)
         size_t came = (size_t)got;
         if (link->ws != NULL)
             came = unwrap(relay, link, relay->scratch, came);
-        size_t used = cut(relay, link, relay->scratch, came);
+        size_t used = (relay->limited ? cut_at_rate : cut)(relay, link, relay->scratch, came);
         if (used < came && link->state == OPEN && !link->broken)
             keep(relay, link, relay->scratch + used, came - used);
         if (link->ended) {

@@ -35,7 +35,11 @@ void check(struct relay *relay, struct link *link)
 {
     const struct relay_port *port = link->port;
     double now = relay->now, next = 0;
-    if (link->state != OPEN || !link->started || link->fd < 0)
+    if (link->state != OPEN || !link->started)
+        return;
+    if (link->slowed)
+        look_at_rate(relay, link);
+    if (link->fd < 0)
         return;
     if (link->blocked && port->write_timeout > 0) {
         uint64_t acked = bytes_acked(link);

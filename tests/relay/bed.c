@@ -23,6 +23,7 @@ const struct relay_config plain_config = {
     .commands_each = 16,
     .commands_turn = 64,
     .events_turn = 64,
+    .openings_turn = 64,
     .share_least = 4096,
     .share_most = 65536,
     .shares = 1 << 20,

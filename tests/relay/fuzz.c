@@ -476,6 +476,8 @@ static void step(struct day *day)
         relay_pair(day->relay, number % (CONNS + 1), handle, day->handles[number / 16 % LINKS]);
         break;
     case 9:
+        if (number % 32 == 31)
+            relay_rate(day->relay, 0, number / 32, number % 3 * 1000.);
         relay_unpair(day->relay, number % (CONNS + 1));
         break;
     case 10:
@@ -530,6 +532,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .shares = 1u + next_byte(&day) * 64u,
         .turn_seconds = next_byte(&day) % 2 ? .05 : 10,
     };
+    config.openings_turn = 1 + config.events_turn / 2;
     struct relay_port port = {
         .max_packet = MAX_PACKET,
         .read_size = 64u + next_byte(&day) * 8u,
@@ -550,6 +553,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     CHECK(relay_port(day.relay, &port) == 0);
     port.holds = true;
     CHECK(relay_port(day.relay, &port) == 1);
+    uint8_t rated = size > 0 ? data[size - 1] : 0; /* clients have rates on some days */
+    if (rated % 4 == 1)
+        CHECK(relay_rate(day.relay, 0, rated % 8 == 1 ? rated : 0, rated % 3 ? rated * 50 : 0) == 0);
     for (int which = 0; which < LINKS; which++) {
         day.peers[which] = -1;
         make_link(&day, which);

@@ -52,7 +52,7 @@ static void check_jam(const struct link *to)
     }
     CHECK(senders == jam->sender_count && waiting == jam->heap_count);
     CHECK(senders == 0 || to->waiting_bytes > 0);
-    CHECK(!listed(&jam->judge_node) || to->waiting_bytes > 0);
+    CHECK(!listed(&jam->judge_node) || has_output(to));
 }
 
 static uint32_t holds_of(const struct link *from)
@@ -95,7 +95,8 @@ static void check_waiting(const struct link *link)
 
 void check_sums(const struct relay *relay, int settled)
 {
-    uint64_t bytes = 0, packets = 0, input = 0, used = 0, held = 0, links = 0;
+    uint64_t bytes = 0, packets = 0, input = 0, used = 0, held = 0, links = 0,
+             slowed = 0;
     for (uint32_t index = 0; index < relay->link_end; index++) {
         const struct link *link = relay->links[index];
         if (link == NULL)
@@ -119,6 +120,8 @@ void check_sums(const struct relay *relay, int settled)
         input += link->in_bytes + rest.bytes;
         used += out.sizes + in.sizes + rest.sizes;
         held += link->held > 0;
+        slowed += link->slowed;
+        CHECK(!link->slowed || (link->state == OPEN && listed(&link->tick_node)));
     }
     CHECK(relay->ring_count > 0 || relay->ring_start == 0);
     for (size_t i = 0; i < relay->ring_count; i++)
@@ -129,5 +132,6 @@ void check_sums(const struct relay *relay, int settled)
     relay_totals(relay, &totals);
     CHECK(totals.waiting_bytes == bytes && totals.waiting_packets == packets);
     CHECK(totals.input_bytes == input && totals.held == held && totals.links == links);
+    CHECK(totals.slowed == slowed && totals.slows >= slowed);
     CHECK(pool_used(relay_pool(relay)) == used);
 }

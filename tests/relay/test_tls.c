@@ -33,6 +33,15 @@ static void accept_link(int which)
     relay_set_owner(relay, ends[which].handle, &ends[which]);
 }
 
+/* What the library says of a link that is gone; 0: nothing. */
+static uint32_t error_of(int which)
+{
+    uint32_t codes[RELAY_TLS_ERRORS];
+    int count = relay_tls_errors(relay, ends[which].handle, codes);
+    CHECK(count <= 1);
+    return count == 0 ? 0 : codes[0];
+}
+
 static bool secure(int which, const void *data, size_t size)
 {
     struct toy *toy = toys[which];
@@ -129,6 +138,7 @@ static void test_refused(void)
 {
     begin_secure(&plain_port);
     accept_link(0);
+    CHECK(error_of(0) == 0 && error_of(1) == 0);
     relay->library = (struct relay_library){0};
     CHECK(!secure(0, NULL, 0));
     relay_library(relay, &toy_library);
@@ -137,7 +147,6 @@ static void test_refused(void)
     accept_link(2);
     relay_close(relay, ends[2].handle, RELAY_ABORT);
     CHECK(!secure(2, NULL, 0));
-    CHECK(relay_tls_error(relay, ends[0].handle) == 0 && relay_tls_error(relay, 0) == 0);
     accept_link(4);
     calls.fail_calloc = 1;
     CHECK(!secure(4, NULL, 0));
@@ -321,7 +330,7 @@ static void test_cut_off(void)
         for (int i = 0; i < 100 && !told(0, RELAY_GONE); i++)
             turn();
         CHECK(told(0, RELAY_GONE) && last[0].detail == ECONNRESET);
-        CHECK(counts(1).bytes_out == size && relay_tls_error(relay, ends[0].handle) == 0);
+        CHECK(counts(1).bytes_out == size && error_of(0) == 0);
         end_secure();
     }
 }
@@ -344,7 +353,7 @@ static void test_broken(void)
             UNTIL(told(0, RELAY_GONE));
         }
         CHECK(last[last_count - 1].detail == EPROTO);
-        CHECK(relay_tls_error(relay, ends[0].handle) == TOY_ERROR);
+        CHECK(error_of(0) == TOY_ERROR);
         CHECK(!started || counts(1).bytes_out == size);
         CHECK(hear(0, got, sizeof got) == TOY_HEAD && got[0] == 'e');
         end_secure();
@@ -507,7 +516,28 @@ static void test_seal_fails(void)
     toys[0]->broken = 1;
     relay_send(relay, ends[0].handle, plain, 10, 1);
     UNTIL(told(0, RELAY_GONE));
-    CHECK(last[0].detail == EPROTO && relay_tls_error(relay, ends[0].handle) == TOY_ERROR);
+    CHECK(last[0].detail == EPROTO && error_of(0) == TOY_ERROR);
+    end_secure();
+}
+
+/* What is sealed and waits is memory too, for which its link goes. */
+static void test_memory_limit(void)
+{
+    begin_secure(&plain_port);
+    add_secure(0, true), add_secure(2, true), add_secure(1, true);
+    relay_pair(relay, 1, ends[0].handle, ends[1].handle);
+    fill(plain, BIG);
+    while (link_of(2)->waiting_bytes > 0 || link_of(2)->tls->out == NULL) {
+        relay_send(relay, ends[2].handle, plain, 700, 1);
+        turn();
+        CHECK(link_of(2)->waiting_bytes == 0);
+    }
+    relay_limit(relay, pool_used(relay_pool(relay)) + 64);
+    say(0, sealed, toy_seal(sealed, 'd', plain, make(plain, 1, 1000, 'x')));
+    UNTIL(told(2, RELAY_NO_MEMORY));
+    CHECK(link_of(2)->tls->out == NULL);
+    CHECK(hear_all(1, got, 1008) == 1008);
+    relay_limit(relay, 0);
     end_secure();
 }
 
@@ -562,6 +592,7 @@ int main(void)
     test_answers();
     test_losses();
     test_seal_fails();
+    test_memory_limit();
     test_websocket_inside();
     printf("test_tls: ok\n");
     return 0;

@@ -389,6 +389,33 @@ static void test_mass_release(void)
     scatter(count);
 }
 
+/* Of those who do not talk yet a few are heard in a turn: each may cost the caller a handshake. */
+static void test_openings(void)
+{
+    struct relay_config config = plain_config;
+    config.openings_turn = 2;
+    begin(&config, &plain_port);
+    for (int i = 0; i < ENDS; i++) {
+        ends[i].peer = dial();
+        ends[i].handle = relay_accept(relay, listening, 0, now, 1 << 20, &accepted);
+        relay_set_owner(relay, ends[i].handle, &ends[i]);
+        say(i, "hello", 5);
+    }
+    usleep(2000);
+    int heard = 0, turns = 0;
+    for (; heard < ENDS && turns < 20; turns++) {
+        int now_heard = 0;
+        turn();
+        for (int i = 0; i < last_count; i++)
+            now_heard += last[i].kind == RELAY_BYTES;
+        CHECK(now_heard <= 2);
+        heard += now_heard;
+        CHECK(heard == ENDS || readable());
+    }
+    CHECK(heard == ENDS && turns >= ENDS / 2);
+    end();
+}
+
 /* Nothing of a link that the caller has closed is told any more but its end. */
 static void test_void_events(void)
 {
@@ -442,6 +469,7 @@ int main(void)
     test_mass_ends();
     test_mass_deadlines();
     test_mass_release();
+    test_openings();
     test_void_events();
     test_trim();
     puts("test_turns: ok");

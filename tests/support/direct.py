@@ -22,6 +22,8 @@ from websockets.sync.client import connect as connect_websocket
 from fastway.endpoint import EndpointConfig, GatewayConnection, Overflow, VirtualConnection
 from fastway.errors import Reason
 from fastway.gateway import GatewayLink
+from fastway.ops.snapshot import Source, finish
+from fastway.ops.status import status_rows
 from fastway.router import Side
 from fastway.testing import LocalGateway
 from tests.support.files import scratch
@@ -378,6 +380,9 @@ class DirectChecks(DirectCase):
             client_ws_origins="*",
         )
         await self.serving(echo)
+        rows = status_rows(finish(Source(self.gateway_here.service).snapshot()))
+        self.assertTrue(any(row.startswith("direct wss port: 127.0.0.1:") for row in rows))
+        self.assertIn("ws of direct wss: 0 handshakes, 0 refused", rows)
         data = os.urandom(100_000)
         numbers = self.gateway_here.direct_ports
 

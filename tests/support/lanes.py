@@ -15,7 +15,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.trial.unittest import TestCase
 
-from fastway.errors import Reason
+from fastway.errors import Reason, RemoteError
 from fastway.gateway import GatewayFactory, PortConfig, RouterService
 from fastway.gateway.lane import NOBODY, End, Lane
 from fastway.router import Side
@@ -33,6 +33,7 @@ class Reports:
         came: Bytes before `start`.
         packets: The bytes of all packets that came.
         most: Runs that are taken at a time; the rest is given back.
+        ready: Its TLS, if it has any, is up.
     """
 
     def __init__(self, lane: Lane) -> None:
@@ -43,9 +44,31 @@ class Reports:
         self.packets = b""
         self.most = 1 << 30
         self.calls = 0
+        self.ready = not lane.securing
+        self._prefaces = [make() for make in lane.prefaces]
 
     def bytes_came(self, data: bytes) -> None:
-        self.came += data
+        """As a link does it, as far as the lane's own prefaces go."""
+        if not self._prefaces:
+            self.came += data
+            return
+        try:
+            done = self._prefaces[0].feed(data)
+        except RemoteError as error:
+            self.lane.write(error.answer)
+            self.misframed(error)
+            self.lane.close(End.CLOSE)
+            return
+        if isinstance(done, bytes):
+            self.lane.write(done)
+            return
+        self._prefaces.clear()
+        self.lane.write(done.answer)
+        self.lane.secure(done.secure, done.rest)
+        self.is_secure()
+
+    def is_secure(self) -> None:
+        self.ready = True
 
     def comes_from(self, address: object) -> None:
         """Tested where there is a proxy."""
@@ -107,7 +130,7 @@ class LaneChecks(TestCase):
         port = self.open_port(self.service, factory)
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
         peer = cast(Peer, await endpoint.connect(Factory.forProtocol(self.peer)))
-        await until("a lane", lambda: factory.made)
+        await until("a lane", lambda: factory.made and factory.made[0].ready)
         (reports,) = factory.made
         self.peers[reports.lane] = peer
 
@@ -210,7 +233,7 @@ class LaneChecks(TestCase):
         self.start(lane)
         data = packet(6, bytes(3000)) * 20
         peer.send(data)
-        peer.wire.loseWriteConnection()
+        peer.end()
         await until("the end", lambda: reports.heard("peer_ended"))
         self.assertEqual(reports.packets, data)
         lane.close(End.CLOSE)
@@ -303,6 +326,81 @@ class LaneChecks(TestCase):
         lane.holds -= 1
         lane.resume()
         await until("the report", lambda: reports.said)
+
+    async def trickle(self, reports: Reports, peer: Peer, piece: bytes, pieces: int) -> float:
+        """Send pieces, each when the one before it is there; returns the seconds that it took."""
+        began = reactor.seconds()
+        for number in range(1, pieces + 1):
+            peer.send(piece)
+
+            def there(size: int = number * len(piece)) -> bool:
+                return len(reports.packets) >= size
+
+            await until("the piece", there)
+        return cast(float, reactor.seconds() - began)
+
+    async def test_packet_rate(self) -> None:
+        """Who sends more packets than he may is not read from for a while; nothing is lost."""
+        lane, reports, peer = await self.make(packet_rate=40.0, idle_timeout=0)
+        self.start(lane)
+        took = await self.trickle(reports, peer, packet(5, b"five") * 10, 14)
+        # 130 of the 140 came before the last piece was read.
+        self.assertGreater(took, (130 - 40) / 40 - 0.01)
+        self.assertEqual((reports.packets, reports.said), (packet(5, b"five") * 140, []))
+        self.assertGreater(self.slows(), 0)
+        await until("to be let go", lambda: not lane.counts().held)
+
+    async def test_byte_rate(self) -> None:
+        """Bytes have a rate too, those of a packet that is not whole yet as well."""
+        lane, reports, peer = await self.make(byte_rate=20_000, read_size=1000, idle_timeout=0)
+        self.start(lane)
+        data = packet(5, bytes(3992))
+        peer.send(data[:100])
+        await until("the beginning", lambda: lane.counts().input_bytes)
+        peer.send(data[100:])
+        took = await self.trickle(reports, peer, data, 10)
+        # 36 000 bytes came before the last piece that it saw was read.
+        self.assertGreater(took, (36_000 - 20_000) / 20_000 - 0.3)
+        await until("all of it", lambda: len(reports.packets) == 44_000)
+        self.assertEqual(reports.said, [])
+
+    async def test_within_its_rate(self) -> None:
+        """Who keeps to his rates is never held."""
+        lane, reports, peer = await self.make(packet_rate=1000.0, byte_rate=100_000)
+        self.start(lane)
+        for _ in range(20):
+            peer.send(packet(5, b"five") * 5)
+            await later()
+        await until("the packets", lambda: len(reports.packets) == 100 * 12)
+        self.assertEqual(self.slows(), 0)
+
+    async def test_slowed_and_ends(self) -> None:
+        """What came before a FIN is handled before it, however slowly."""
+        lane, reports, peer = await self.make(packet_rate=20.0, read_size=120)
+        self.start(lane)
+        data = packet(5, b"five") * 50
+        peer.send(data)
+        peer.end()
+        # TLS of Twisted tells no FIN apart from the end.
+        await until("the end", lambda: reports.heard("peer_ended") or reports.heard("gone"))
+        self.assertEqual(reports.packets, data)
+
+    async def test_slowed_and_goes(self) -> None:
+        """One that is held for its rate and ends leaves nothing."""
+        lane, reports, peer = await self.make(packet_rate=1.0)
+        self.start(lane)
+        peer.send(packet(5, b"five") * 50)
+        await until("to be held", lambda: lane.counts().held)
+        lane.close(End.ABORT)
+        await until("the end", lambda: reports.heard("gone"))
+        native = self.service.native
+        self.assertEqual(self.service.slowed, 0)
+        self.assertFalse(native is not None and native.totals().slowed)
+
+    def slows(self) -> int:
+        """How often a lane was held for its rate."""
+        native = self.service.native
+        return self.service.slows + (0 if native is None else native.totals().slows)
 
     async def test_stuck(self) -> None:
         """A peer that takes nothing for the write timeout is reported, on any port."""
@@ -408,7 +506,7 @@ class LaneChecks(TestCase):
         lane.start(b"")
         data = os.urandom(50_000)
         peer.send(data)
-        peer.wire.loseWriteConnection()
+        peer.end()
         await until("the end", lambda: reports.heard("peer_ended"))
         self.assertEqual(bare_messages(reports.packets)[0], data)
         answer = os.urandom(300_000)

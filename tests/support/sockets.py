@@ -63,6 +63,10 @@ class Peer(Protocol):
         self.sent += len(data)
         self.wire.write(data)
 
+    def end(self) -> None:
+        """Say nothing more."""
+        self.wire.loseWriteConnection()
+
     async def read(self, size: int) -> bytes:
         """Exactly `size` bytes."""
         await until(
@@ -109,6 +113,11 @@ def listen_with(adopt: Callable[[int, int, Any], Any], factory: Any) -> Any:
         return adopt(bound.fileno(), bound.family, factory)
 
 
+def listen_calmly(factory: Any) -> Any:
+    """A port on 127.0.0.1 of the Python lane, with the factory's door."""
+    return listen_with(partial(CalmPort.adopt, reactor, door=factory.door), factory)
+
+
 def listen_by_relay(
     service: RouterService, pool: PoolConfig | None = None, on: Any = reactor
 ) -> Callable[[Any], Any]:
@@ -149,7 +158,7 @@ class Sockets:
         self.servers = ServerFactory(self.service, KEY, server)
         if relay:
             listen = listen or listen_by_relay(self.service, pool)
-        listen = listen or partial(listen_with, partial(CalmPort.adopt, reactor))
+        listen = listen or listen_calmly
         self._connect = connect or self._connect_tcp
         self.client_port = listen(self.clients)
         self.server_port = listen(self.servers)
