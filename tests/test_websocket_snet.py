@@ -27,6 +27,7 @@ from fastway.errors import (
     WebSocketRefused,
 )
 from fastway.gateway import PortConfig, WebSocketConfig
+from fastway.gateway.limits import LimitValues
 from fastway.gateway.preface import TIMEOUT
 from fastway.gateway.weblayer import WebLayer
 from fastway.ops.snapshot import Source, finish
@@ -208,6 +209,27 @@ class RefusedTests(SynchronousTestCase):
         end.gone()
         self.assertEqual(harness.router.stats.turned_away[Reason.NO_DESCRIPTOR], 1)
         self.assertEqual(len(harness.layer.waiting), 0)
+
+    def test_limits(self) -> None:
+        """The limits ask by whom an HTTP proxy tells; who is over them is told so by 429, and
+        gives his place back."""
+        harness = SnetInside(websocket=WebSocketConfig(proxies=parse_networks("192.0.2.0/24")))
+        harness.clients.door.tellers = parse_networks("192.0.2.0/24")
+        harness.service.set_limits(LimitValues(address_connections=1))
+        _, first = harness.stream(x_forwarded_for="203.0.113.9")
+        harness.stream(x_forwarded_for="203.0.113.10")
+        end = harness.comer()
+        with LogLines() as log:
+            end.send(request(headers=BROWSER, x_forwarded_for="203.0.113.9"))
+        self.assertTrue(end.take().startswith(b"HTTP/1.1 429 "))
+        end.gone()
+        (told,) = log.lines
+        self.assertIn("203.0.113.9", told)
+        self.assertIn(Reason.ADDRESS_CONNECTIONS.value, told)
+        self.assertEqual(str(harness.layer.figures()), "2 handshakes, 1 refused (1 by 429)")
+        first.gone(ConnectionLost())
+        harness.stream(x_forwarded_for="203.0.113.9")
+        self.assertEqual(harness.service.gate.figures().connections, 2)
 
     def test_stop(self) -> None:
         """A port that is closed tells who asked for nothing yet to come later."""
