@@ -216,6 +216,7 @@ class Comer(Carrier):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._layer.port.service.gate.leave(self._admitted)
         super().connectionLost(reason)
+        self.stream = None  # no cycle
         self._layer.over(self)
 
     def _comes_from(self, request: Request) -> None:

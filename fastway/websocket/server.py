@@ -62,7 +62,7 @@ class ServerMachine(Machine):
         self,
         policy: Policy,
         limit: int = MAX_FRAME,
-        asked: Callable[[Request], object] = lambda _: None,
+        asked: Callable[[Request], object] | None = None,
     ) -> None:
         super().__init__(Frames(limit))
         self.request: Request | None = None
@@ -74,7 +74,9 @@ class ServerMachine(Machine):
             found = self._handshake.feed(data)
             if found is None:
                 return None
-            self._asked(found[0])
+            asked, self._asked = self._asked, None  # no cycle
+            if asked is not None:
+                asked(found[0])
         except RemoteError as error:
             self._out = error.answer
             raise
