@@ -287,10 +287,15 @@ static ssize_t seal(struct relay *relay, struct tls *tls, const struct offer *of
         }
         if (fill < sizeof joined && count > 0)
             continue;
-        if (library->SSL_write(tls->ssl, joined, (int)fill) != (int)fill) {
-            note_failure(relay, tls);
-            errno = EPROTO;
-            return -1;
+        for (size_t done = 0; done < fill;) {
+            /* A record at a time, and a peer may have asked for short ones. */
+            int some = library->SSL_write(tls->ssl, joined + done, (int)(fill - done));
+            if (some <= 0) {
+                note_failure(relay, tls);
+                errno = EPROTO;
+                return -1;
+            }
+            done += (size_t)some;
         }
         collect(relay, tls, to);
         all += fill;

@@ -263,6 +263,20 @@ static void test_large_records(void)
     end_secure();
 }
 
+/* Peers that want short records have the library seal less than it is given, each time. */
+static void test_short_records(void)
+{
+    struct relay_port port = roomy();
+    begin_secure(&port);
+    add_secure(0, true);
+    toys[0]->piece = 512;
+    fill(plain, 50000);
+    relay_send(relay, ends[0].handle, plain, 50000, 1);
+    CHECK(hear_all(0, got, 50000) == 50000 && memcmp(got, plain, 50000) == 0);
+    CHECK(toys[0]->from.most < 4096 + 4096 && totals().waiting_bytes == 0);
+    end_secure();
+}
+
 /* What a link that is not read from has inside the library waits as what was read, and goes on
  * without its socket. */
 static void test_paused(void)
@@ -581,6 +595,7 @@ int main(void)
     test_kept_before();
     test_forward();
     test_large_records();
+    test_short_records();
     test_paused();
     test_end_of_peer();
     test_cut_off();
