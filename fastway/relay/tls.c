@@ -230,6 +230,8 @@ ssize_t tls_read(struct relay *relay, struct link *link, uint8_t *data, size_t s
     *full = true;
     for (size_t all = 0;
          got == 0 && *full && all < 2 * TLS_RECORD && !tls->closed && !tls->broken;) {
+        if (all > 0 && !link->lost && out_of_time(relay))
+            break; /* who is lost is heard to the end now, or never */
         ssize_t came = read_raw(link, relay->sealed, size);
         if (came == 0 && link->state == OPEN) {
             errno = ECONNRESET; /* TLS was not ended: who knows what is missing */

@@ -263,6 +263,28 @@ static void test_large_records(void)
     end_secure();
 }
 
+/* Who says much that brings nothing is heard no longer than a turn lasts, and loses nothing. */
+static void test_nothing_but_answers(void)
+{
+    uint8_t record[TOY_HEAD], flood[10000 * TOY_HEAD];
+    toy_seal(record, 'k', "", 0);
+    for (size_t at = 0; at < sizeof flood; at += TOY_HEAD)
+        memcpy(flood + at, record, TOY_HEAD);
+    begin_secure(&plain_port);
+    add_secure(0, false);
+    say(0, flood, sizeof flood);
+    usleep(1000);
+    calls.step = plain_config.turn_seconds;
+    calls.recvs = 0;
+    turn();
+    CHECK(calls.recvs == 1);
+    calls.step = 0;
+    say_sealed(0, 'd', "behind", 6);
+    UNTIL(told(0, RELAY_BYTES));
+    CHECK(kept_size == 6 && memcmp(kept, "behind", 6) == 0);
+    end_secure();
+}
+
 /* Peers that want short records have the library seal less than it is given, each time. */
 static void test_short_records(void)
 {
@@ -595,6 +617,7 @@ int main(void)
     test_kept_before();
     test_forward();
     test_large_records();
+    test_nothing_but_answers();
     test_short_records();
     test_paused();
     test_end_of_peer();
