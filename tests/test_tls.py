@@ -524,7 +524,9 @@ class StartTests(TlsTestCase):
             problem = self.problem(*self.tls())
             self.make()
         self.assertTrue(problem.startswith("--client-tls-cert: not all of it is installed"))
-        self.assertTrue(problem.endswith("pip install 'fastway[tls]'"), problem)
+        self.assertTrue(
+            problem.endswith("pip install 'fastway[tls]', or '.[tls]' in a checkout"), problem
+        )
 
     def test_files(self) -> None:
         """A certificate, authorities, or a table that cannot be used ends the start."""
