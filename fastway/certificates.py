@@ -345,13 +345,13 @@ class CertificateStore:
             found = self._wild.get(host.partition(".")[2])
         return self.default if found is None else found
 
-    def expiries(self) -> tuple[Expiry, ...]:
+    def expiries(self, most: int = MAX_PAIRS) -> tuple[Expiry, ...]:
         """Those in use by when they end, the first to end first."""
         now = self._now()
         days = timedelta(days=1)
         return tuple(
             Expiry(one.pair.name, one.ends, (one.ends - now) // days)
-            for one in sorted(self.used, key=lambda one: one.ends)
+            for one in sorted(self.used, key=lambda one: one.ends)[:most]
         )
 
     # What a watcher calls.

@@ -269,6 +269,8 @@ class TableTests(SynchronousTestCase):
             "logfile": "",
             "log-format": "text",
             "log-level": "info",
+            "metrics-addr": "",
+            "ready-needs-server": False,
             "relay": "auto",
             "mem-pool-limit": 0,
             "memory-limit": Share(0.25),
