@@ -820,6 +820,7 @@ class FileTests(SynchronousTestCase):
         """An option that a file sets in two ways, differently, is refused by both names."""
         error = self.refused('client-addr = ":1"\n[client]\naddr = ":2"')
         self.assertIn("client-addr sets the same option", str(error))
+        self.assertTrue(str(error).endswith("to another value; leave one out"), error)
         same = self.of('client-addr = ":1"\n[client]\naddr = ":1"')
         self.assertEqual(same["client-addr"], ":1")
 
