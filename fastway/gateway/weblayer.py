@@ -135,9 +135,10 @@ class WebLayer(WrappingFactory):
         if comer.over:
             return  # and now its connection is gone too
         if isinstance(error, (HandshakeRefused, ToldRefused)):
-            asked = isinstance(error, HandshakeRefused)
-            status = error.status if asked else refusing_status(error.reason)
-            self.refused[status] += 1
+            if isinstance(error, HandshakeRefused):
+                self.refused[error.status] += 1
+            else:
+                self.refused[refusing_status(error.reason)] += 1
             detail = "" if str(error) == error.reason.value else str(error)
             comer.log_end(error.reason, detail)
             comer.leave(half=True)
