@@ -387,6 +387,31 @@ class OpsSettings(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MetricsSettings(Section):
+    """Where figures and health are told by HTTP.
+
+    Attributes:
+        address: As the operator wrote it; empty: nowhere.
+        needs_server: Nobody should be sent here while no game server is connected.
+    """
+
+    address: str = of("metrics-addr")
+    needs_server: bool = of("ready-needs-server")
+
+    def check(self) -> None:
+        """See that they go together.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        if self.needs_server and not self.address:
+            raise ConfigError(
+                self.where("needs_server"),
+                "there is no /ready without --metrics-addr; give that too",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """All that a gateway is told."""
 
@@ -400,6 +425,7 @@ class Settings:
     pool: PoolSettings
     log: LogSettings
     ops: OpsSettings
+    metrics: MetricsSettings
 
     @property
     def ports(self) -> tuple[PortSettings, ...]:
@@ -415,6 +441,8 @@ def make_settings(values: Values) -> Settings:
     """
     pool = _make(PoolSettings, values)
     pool.check()
+    metrics = _make(MetricsSettings, values)
+    metrics.check()
     share, limit = _memory_limit(values)
     key = os.fsencode(values.values["server-auth-password"])
     server = _make(ServerPortSettings, values, "server", key=key, **_layers(values, "server"))
@@ -436,6 +464,7 @@ def make_settings(values: Values) -> Settings:
         pool=pool,
         log=_make(LogSettings, values),
         ops=_make(OpsSettings, values),
+        metrics=metrics,
     )
 
 

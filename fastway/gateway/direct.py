@@ -98,6 +98,7 @@ class DirectLink(ClientLink):
         self.facts = replace(self.facts, transport=f"direct+{self.facts.transport}")
         self._rest = rest, framing
         service.router.add_client(self)
+        self._came_in()
         if self.lost is not None:
             return
         service.router.dial(self, direct.server_id)

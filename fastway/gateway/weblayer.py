@@ -26,8 +26,9 @@ from twisted.python.failure import Failure
 from fastway.causes import cause_of
 from fastway.errors import NoWebSocket, Reason, RemoteError
 from fastway.gateway.facts import Facts, ToldAddress, facts_of
+from fastway.gateway.gate import Gate
 from fastway.gateway.limits import Entry
-from fastway.gateway.preface import SECURE_TIMEOUT, TIMEOUT
+from fastway.gateway.preface import SECURE_TIMEOUT, TIMEOUT, ToldRefused
 from fastway.gateway.proxied import ProxiedPort, ProxiedService, log_early_end
 from fastway.gateway.websocket import (
     WebSocketConfig,
@@ -44,6 +45,7 @@ class WebLayerService(ProxiedService, Interface):
     """What the layer needs of the service that all ports share (`service.RouterService`)."""
 
     clock: IReactorTime
+    gate: Gate
 
     def most_files(self) -> int:
         """The largest descriptor that a client may have."""
@@ -118,7 +120,7 @@ class WebLayer(WrappingFactory):
         comer = cast(Comer, carrier)
         self.over(comer)
         self.accepted += 1
-        peer: Any = ToldAddress(comer.facts) if comer.told else comer.below.getPeer()
+        peer = comer.below.getPeer() if comer.told is None else comer.told
         protocol = cast(Any, self.wrappedFactory).buildProtocol(peer)
         if protocol is None:
             comer.abort()
@@ -132,9 +134,12 @@ class WebLayer(WrappingFactory):
         comer = cast(Comer, carrier)
         if comer.over:
             return  # and now its connection is gone too
-        if isinstance(error, HandshakeRefused):
-            self.refused[error.status] += 1
-            detail = str(error) if error.reason is Reason.HANDSHAKE_REFUSED else ""
+        if isinstance(error, (HandshakeRefused, ToldRefused)):
+            if isinstance(error, HandshakeRefused):
+                self.refused[error.status] += 1
+            else:
+                self.refused[refusing_status(error.reason)] += 1
+            detail = "" if str(error) == error.reason.value else str(error)
             comer.log_end(error.reason, detail)
             comer.leave(half=True)
             return
@@ -170,20 +175,20 @@ class Comer(Carrier):
 
     Attributes:
         facts: Who it is.
+        told: Whom it is from, where an HTTP proxy told it.
         slot: The wheel's note.
         over: It was refused, or lost, and the log has a line.
-        told: A proxy told whom it is from.
     """
 
     def __init__(self, layer: WebLayer) -> None:
         port = layer.port
-        machine = ServerMachine(layer.websocket.policy, port.config.frame_limit, self._asked)
+        machine = ServerMachine(layer.websocket.policy, port.config.frame_limit, self._comes_from)
         super().__init__(layer, port.service.clock, machine)
         self.facts = Facts("?")
+        self.told: ToldAddress | None = None
+        self._admitted: Entry | None = None
         self.slot = -1
         self.over = False
-        self.told = False
-        self._admitted: Entry | None = None
         self._layer = layer
         self._since = 0.0
         self._bytes_in = 0
@@ -219,21 +224,22 @@ class Comer(Carrier):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._layer.port.service.gate.leave(self._admitted)
         super().connectionLost(reason)
+        self.stream = None  # no cycle
         self._layer.over(self)
 
-    def _asked(self, request: Request) -> None:
-        """Its request may be answered by a WebSocket, if those may come in whom it is from."""
-        facts = told_by_request(request, self.facts, self._layer.websocket.proxies)
-        self.told = facts.via != self.facts.via
-        self.facts = facts
-        if not self.told:
+    def _comes_from(self, request: Request) -> None:
+        """Its request is good. The limits ask by whom a proxy tells, whose own connections do
+        not count."""
+        layer = self._layer
+        facts = told_by_request(request, self.facts, layer.websocket.proxies)
+        if facts.name == self.facts.name:
             return
-        entry = self._layer.port.door.admit_told(facts.host)
+        self.facts = facts
+        entry = layer.port.door.admit_told(facts.host)
         if isinstance(entry, Reason):
-            refused = HandshakeRefused(refusing_status(entry), entry.value)
-            refused.reason = entry
-            raise refused
+            raise ToldRefused(entry, refusal(refusing_status(entry)))
         self._admitted = entry
+        self.told = ToldAddress(facts)
 
     # Time.
 
