@@ -357,12 +357,16 @@ class ProxyTests(GateTestCase):
         clients.door.at_accept = True
         layer = ProxyFactory(clients, clients, clients.proxies)
         made = []
-        for _ in range(2):
-            connection = cast(Any, layer.buildProtocol(IPv4Address("TCP", "10.0.0.1", 5)))
-            transport = LinkTransport(peerAddress=IPv4Address("TCP", "10.0.0.1", 5))
-            connection.makeConnection(transport)
-            connection.dataReceived(line("203.0.113.7", "10.0.0.2"))
-            made.append((connection, transport))
+        with LogLines() as logged:
+            for _ in range(2):
+                connection = cast(Any, layer.buildProtocol(IPv4Address("TCP", "10.0.0.1", 5)))
+                transport = LinkTransport(peerAddress=IPv4Address("TCP", "10.0.0.1", 5))
+                connection.makeConnection(transport)
+                connection.dataReceived(line("203.0.113.7", "10.0.0.2"))
+                made.append((connection, transport))
+        (told,) = logged.lines
+        self.assertTrue(told.startswith("client ? 203.0.113.7:"), told)
+        self.assertEqual(logged.events[0]["via"], "10.0.0.1:5")
         self.assertEqual([transport.aborted for _, transport in made], [False, True])
         self.assertEqual(clients.links, 1)
         self.assertEqual(self.gate.figures().connections, 1)

@@ -290,6 +290,14 @@ class ServiceTests(ServiceTestCase):
         """Below snet: a carrier is never made."""
         await self.check("--client-snet-enable")
 
+    async def test_not_taken(self) -> None:
+        """Who is closed because no proxy sent him counts no more, though nobody comes after."""
+        gateway = self.begin("--client-snet-enable", "--client-proxy-from=192.0.2.1")
+        (comer,) = self.come(1)
+        await until("its end", lambda: comer.state == "closed")
+        self.assertEqual(gateway.router.stats.turned_away[Reason.PROXY_UNTRUSTED], 1)
+        self.assertEqual(gateway.gate.figures().connections, 0)
+
     async def test_websocket(self) -> None:
         """The port for web pages shares the table with the other."""
         gateway = await self.check("--client-ws-addr=127.0.0.1:0", name="web client")

@@ -97,6 +97,36 @@ class InTests(SynchronousTestCase):
             (harness.only.facts.name, harness.only.facts.via), ("192.0.2.1:50001", "")
         )
 
+    def test_limited(self) -> None:
+        """Whom a trusted proxy names is limited, before a WebSocket is made, and counts as long
+        as the connection is there; the proxy is not."""
+        proxies = parse_networks("192.0.2.0/24")
+        harness = SnetInside(websocket=WebSocketConfig(proxies=proxies))
+        harness.clients.door.tellers = proxies
+        gate = harness.service.gate
+        gate.values = LimitValues(connections=3, address_connections=2)
+        first, _ = harness.web(x_forwarded_for="6.6.6.6"), harness.web(x_forwarded_for="6.6.6.6")
+        third = harness.comer()
+        with LogLines() as logged:
+            third.send(request(headers=BROWSER, x_forwarded_for="6.6.6.6"))
+        answer = third.take()
+        self.assertTrue(answer.startswith(b"HTTP/1.1 429 "), answer)
+        self.assertIn(b"Retry-After", answer)
+        (line,) = logged.lines
+        self.assertIn(f"client ? 6.6.6.6 lost: {Reason.ADDRESS_CONNECTIONS.value} (after", line)
+        harness.web(x_forwarded_for="7.7.7.7")
+        fourth = harness.comer()
+        fourth.send(request(headers=BROWSER, x_forwarded_for="8.8.8.8"))
+        self.assertTrue(fourth.take().startswith(b"HTTP/1.1 503 "))
+        self.assertEqual(gate.figures().connections, 3)
+        self.assertEqual((harness.layer.accepted, harness.layer.refused), (3, {429: 1, 503: 1}))
+        for end in (first, third, fourth):
+            end.gone()
+        self.assertEqual(gate.figures().connections, 2)
+        harness.stream(x_forwarded_for="6.6.6.6")
+        self.assertEqual(gate.figures().connections, 3)
+        self.assertEqual(harness.only.facts.name, "6.6.6.6")
+
 
 class RefusedTests(SynchronousTestCase):
     """Who does not."""

@@ -334,13 +334,12 @@ class DoorSocket(socket.socket):
             OSError: EAGAIN: there is none now; all others of `accept`.
         """
         door = self._door
+        # Nobody took it over: no connection was made.
+        door.gate.leave(self.take_over())
         for _ in range(REFUSALS):
             if door.rests():
                 break
             accepted, address = super().accept()
-            # Nobody took it over: no connection was made.
-            door.gate.leave(self.admitted)
-            self.admitted = None
             entry = door.admit((packed_address(address[0]) or b"") if address else b"")
             if not isinstance(entry, Reason):
                 self.admitted = entry

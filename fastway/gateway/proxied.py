@@ -267,7 +267,7 @@ class ProxyConnection(ProtocolWrapper):
             return
         if not isinstance(result, Done):
             return
-        facts = result.told(self._facts)
+        self._facts = facts = result.told(self._facts)
         entry = None if facts.probe else self.factory.port.door.admit_told(facts.host)
         if isinstance(entry, Reason):
             self.lose(entry)

@@ -30,7 +30,12 @@ from fastway.gateway.gate import Gate
 from fastway.gateway.limits import Entry
 from fastway.gateway.preface import SECURE_TIMEOUT, TIMEOUT, ToldRefused
 from fastway.gateway.proxied import ProxiedPort, ProxiedService, log_early_end
-from fastway.gateway.websocket import WebSocketConfig, WebSocketFigures, told_by_request
+from fastway.gateway.websocket import (
+    WebSocketConfig,
+    WebSocketFigures,
+    refusing_status,
+    told_by_request,
+)
 from fastway.tcp import descriptor, transport_name
 from fastway.websocket import HandshakeRefused, Request, ServerMachine, refusal
 from fastway.websocket.stream import Carrier, Stream
@@ -130,7 +135,10 @@ class WebLayer(WrappingFactory):
         if comer.over:
             return  # and now its connection is gone too
         if isinstance(error, (HandshakeRefused, ToldRefused)):
-            self.refused[error.status if isinstance(error, HandshakeRefused) else 429] += 1
+            if isinstance(error, HandshakeRefused):
+                self.refused[error.status] += 1
+            else:
+                self.refused[refusing_status(error.reason)] += 1
             detail = "" if str(error) == error.reason.value else str(error)
             comer.log_end(error.reason, detail)
             comer.leave(half=True)
@@ -229,7 +237,7 @@ class Comer(Carrier):
         self.facts = facts
         entry = layer.port.door.admit_told(facts.host)
         if isinstance(entry, Reason):
-            raise ToldRefused(entry, refusal(429))
+            raise ToldRefused(entry, refusal(refusing_status(entry)))
         self._admitted = entry
         self.told = ToldAddress(facts)
 
