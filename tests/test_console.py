@@ -191,7 +191,14 @@ class CheckTests(ConsoleTestCase):
             "check", path, "--client-ws-addr=:0", "--client-ws-origins=same,https://a"
         )
         self.assertIn("web pages :0 (any free port); as many connections", text)
-        self.assertIn("WebSocket, path /, for pages of same, https://a", text)
+        self.assertIn("WebSocket, path /, for pages of the same host, https://a", text)
+
+    def test_limits(self) -> None:
+        """What limits who connects, where something does."""
+        path = self.write('[client]\naddr = "127.0.0.1:0"\n[server]\naddr = "127.0.0.1:0"\n')
+        self.assertNotIn("limits", self.says("check", path))
+        text = self.says("check", path, "--limit-address-rate=10", "--limit-exempt=10.0.0.0/8,::1")
+        self.assertIn("limits    address-rate=10, exempt=10.0.0.0/8,::1/128\n", text)
 
     def test_bad(self) -> None:
         """What `run` would refuse is refused by the place where it stands, with status 1."""

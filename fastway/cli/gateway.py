@@ -238,6 +238,16 @@ def check(options: CheckOptions) -> int:
     return 0
 
 
+def _limits(service: GatewayService) -> str:
+    """What limits who connects, where it is not the default."""
+    from fastway.gateway.limits import LimitValues
+    from fastway.ops.limits import limit_rows
+
+    values = service.router_service.gate.values
+    given = [row for row in limit_rows(values) if row not in limit_rows(LimitValues())]
+    return ", ".join(row.removeprefix("limit-") for row in given)
+
+
 def describe(service: GatewayService) -> list[tuple[str, str]]:
     """What a gateway would do, in rows of a name and a text."""
     settings = service.settings
@@ -253,7 +263,8 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
             text += "; they prove a key" if settings.server.key else "; without a key"
         name, packets = f"{port.side}s", f"{port.queue_packets} packets and "
         if isinstance(port, WebSocketPortSettings):
-            text += f"; WebSocket, path {port.path}, for pages of {', '.join(port.allowed)}"
+            pages = ("the same host" if word == "same" else word for word in port.allowed)
+            text += f"; WebSocket, path {port.path}, for pages of {', '.join(pages)}"
             name = "web pages"
         if isinstance(port, DirectPortSettings):
             text += f"; {port.direct.name}, to server {port.direct.server_id}"
@@ -283,6 +294,9 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
     if limits.memory_share is not None:
         memory += f" ({limits.memory_share:.0%} of the memory)"
     rows.append(("memory", f"{memory} of what waits for all links together"))
+    allowed = _limits(service)
+    if allowed:
+        rows.append(("limits", allowed))
     metrics = settings.metrics
     if metrics.address:
         text = metrics.address
