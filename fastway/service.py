@@ -59,6 +59,7 @@ class GatewayService(Service):
     Attributes:
         router_service: What all ports share.
         failed: Called with a StartError when a port fails after startService has returned.
+        drained: Called when a drain is over and the process should stop, in order.
     """
 
     name = "fastway"
@@ -70,10 +71,12 @@ class GatewayService(Service):
         # Imported here so that `twistd --help` loads none of it.
         from fastway.assemble import make_router_service
         from fastway.ops.commands import Commands
+        from fastway.ops.drain import Drain, DrainedService, Plan
 
         self.settings = settings
         self.reactor = reactor
         self.failed: Callable[[StartError], None] = lambda _: reactor.stop()
+        self.drained: Callable[[], object] = lambda: reactor.stop()
         self.router_service = make_router_service(settings, reactor)
         self.router_service.failed = self._cannot_go_on
         ops = settings.ops
@@ -85,10 +88,26 @@ class GatewayService(Service):
             if "" not in sys.path:
                 sys.path.insert(0, "")
             self.commands.load(ops.commands_module)
+        told = settings.drain
+        self._drain = Drain(
+            reactor,
+            Plan(told.delay, told.grace, told.spread, told.limit),
+            DrainedService(self.router_service, self._close_ports, lambda: self.drained()),
+        )
+        self._drain_signalled = False
+        self.commands.source.drain = self._drain.figures
+        self.commands.register(
+            r"drain( again)?",
+            "drain [again]: empties the gateway, then stops it; again: a successor listens there",
+            lambda again: self.drain(bool(again)),
+        )
+        self.commands.register(
+            r"undrain", "undrain: takes that back, while the ports are open", self.undrain
+        )
         self._opening: list[Deferred[None]] = []
         self._log_started = False
         self._logfile: LogFileOutput | None = None
-        self._signals = Signals(reactor, self.hurry)
+        self._signals = Signals(reactor, self.hurry, self._drain_at_signal)
         self._stopping: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
 
@@ -176,6 +195,7 @@ class GatewayService(Service):
             if not self._opening:
                 self._open_ports()
         super().startService()
+        self._drain_signalled = False
         bound_turns(self.reactor)
         self.router_service.startService()
         self.commands.start()
@@ -205,6 +225,7 @@ class GatewayService(Service):
         """Stop listening, lose every link, leave nothing behind; fires within seconds."""
         super().stopService()
         log.info("fastway stops")
+        self._drain.stop()
         done = self._stopping = Deferred()
         hurried = self._signals.stopping
         self._signals.stopping = True
@@ -241,6 +262,51 @@ class GatewayService(Service):
         log.info("fastway stopped")
         self._stop_log(0.1 if hurried is not None else FLUSH)
         done.callback(None)
+
+    # The drain.
+
+    @property
+    def draining(self) -> bool:
+        """Nobody should be sent here any more."""
+        return self.router_service.draining
+
+    def drain(self, again: bool = False) -> str:
+        """Empty the gateway step by step (`fastway.ops.drain`), then have the process stop.
+
+        Args:
+            again: A successor listens at the same addresses.
+
+        Returns:
+            What happens, for the operator.
+
+        Raises:
+            CommandError: it drains already.
+        """
+        self._drain.begin(again)
+        plan = self._drain.plan
+        return (
+            f"ports are closed in {plan.delay:g} s, clients lost from "
+            f"{plan.delay + plan.grace:g} s on; all is over within {plan.timeout:g} s"
+        )
+
+    def undrain(self) -> str:
+        """Take a drain back.
+
+        Raises:
+            CommandError: there is none, or the ports are closed.
+        """
+        self._drain.undo()
+        self._drain_signalled = False
+        return "the drain is taken back; all goes on"
+
+    def _drain_at_signal(self) -> bool:
+        """The first SIGTERM drains, if it should; a drain that goes on counts as its own."""
+        if not self.settings.drain.timeout or self._drain_signalled:
+            return False
+        self._drain_signalled = True
+        if not self.draining:
+            self.drain()
+        return True
 
     # Ports.
 

@@ -68,6 +68,11 @@ class RouterService(Service):
         ports: All ports, in the order in which they are opened.
         watchers: What looks after files that may change while it runs.
         path: What packets between plain TCP links take, and why, for operators.
+        draining: Nobody should be sent here any more (`fastway.ops.drain`).
+        drain_begins: Called as that begins, with the seconds since 1970 at which clients begin to
+            be lost and at which all is over at the latest, and whether a successor listens at the
+            same addresses; with a successor once more, when the ports are closed.
+        drain_is_undone: Called when it goes on after all.
         failed: Called with one line when the gateway cannot go on.
     """
 
@@ -104,6 +109,9 @@ class RouterService(Service):
         self.path = "Python"
         self.started = clock.seconds()
         self.stopping = False
+        self.draining = False
+        self.drain_begins: list[Callable[[float, float | None, bool], object]] = []
+        self.drain_is_undone: list[Callable[[], object]] = []
         self.failed: Callable[[str], None] = lambda _: None
         self._stopped: Deferred[None] | None = None
         self._tides = Tide(CROWD), Tide(LINKS)
@@ -253,7 +261,7 @@ class RouterService(Service):
 
     def startService(self) -> None:
         super().startService()
-        self.stopping = False
+        self.stopping = self.draining = False
         self.started = self.clock.seconds()
         for watcher in self.watchers:
             watcher.start()

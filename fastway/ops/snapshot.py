@@ -22,6 +22,7 @@ from fastway import __version__
 from fastway.address import address_name
 from fastway.errors import Reason
 from fastway.logs import escaped
+from fastway.ops.drain import DrainFigures
 from fastway.ops.logs import dropped
 from fastway.router import Refusal, Side
 
@@ -189,6 +190,7 @@ class Snapshot:
         memory: Bytes resident; 0 where the system does not tell.
         log_dropped: Lines of the log that could not be written.
         relay: None on the Python path.
+        drain: How far a drain is; None: there is none.
     """
 
     version: str
@@ -208,6 +210,7 @@ class Snapshot:
     memory: int
     log_dropped: int
     relay: RelayTotals | None
+    drain: DrainFigures | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,10 +263,12 @@ class Source:
     Attributes:
         service: What all ports share.
         memory: Tells the resident memory in bytes.
+        drain: Tells how far a drain is.
     """
 
     service: RouterService
     memory: Callable[[], int] = lambda: 0
+    drain: Callable[[], DrainFigures | None] = lambda: None
 
     def snapshot(self) -> Slices[Snapshot]:
         """The gateway's figures."""
@@ -314,6 +319,7 @@ class Source:
             memory=self.memory(),
             log_dropped=dropped(),
             relay=self._relay(),
+            drain=self.drain(),
         )
 
     def links(self) -> Slices[Iterator[GatewayLink]]:
