@@ -27,6 +27,7 @@ from fastway.config import Settings
 from fastway.config.sources import GatewayOptions
 from fastway.errors import ConfigError, LocalError, StartError
 from fastway.ops.logs import FLUSH, LogFileOutput, TwistdLog, add, check_logfile, remove
+from fastway.ops.notify import Notify, of_environment
 from fastway.ops.pidfile import PidFile
 from fastway.ops.process import own_process, raise_file_limit
 from fastway.ops.signals import Signals, shield
@@ -36,6 +37,13 @@ log = logs.make_logger(__name__)
 
 HURRY = 0.5
 """Seconds that a stop takes at the most after a second signal asked for it."""
+
+
+GOODBYES = 15.0
+"""Seconds that a drain and the stop after it may take beyond its timeout."""
+
+RUNS = "runs"
+"""What systemd shows of a gateway that does."""
 
 
 @dataclass(slots=True)
@@ -60,6 +68,7 @@ class GatewayService(Service):
         router_service: What all ports share.
         failed: Called with a StartError when a port fails after startService has returned.
         drained: Called when a drain is over and the process should stop, in order.
+        notify: Who is told how it is; nobody, unless the process is its own.
     """
 
     name = "fastway"
@@ -94,6 +103,9 @@ class GatewayService(Service):
             Plan(told.delay, told.grace, told.spread, told.limit),
             DrainedService(self.router_service, self._close_ports, lambda: self.drained()),
         )
+        self.notify = Notify()
+        self.router_service.drain_begins.append(self._tell_of_drain)
+        self.router_service.drain_is_undone.append(lambda: self.notify.tell(STATUS=RUNS))
         self._drain_signalled = False
         self.commands.source.drain = self._drain.figures
         self.commands.register(
@@ -208,6 +220,7 @@ class GatewayService(Service):
             version=__version__,
             files=raise_file_limit(),
         )
+        self.notify.tell(READY=1, STATUS=RUNS)
 
     @contextmanager
     def _undone_if_it_fails(self) -> Iterator[None]:
@@ -225,6 +238,7 @@ class GatewayService(Service):
         """Stop listening, lose every link, leave nothing behind; fires within seconds."""
         super().stopService()
         log.info("fastway stops")
+        self.notify.tell(STOPPING=1, STATUS="stops")
         self._drain.stop()
         done = self._stopping = Deferred()
         hurried = self._signals.stopping
@@ -307,6 +321,10 @@ class GatewayService(Service):
         if not self.draining:
             self.drain()
         return True
+
+    def _tell_of_drain(self, at: float, until: float | None, again: bool) -> None:
+        seconds = self._drain.plan.timeout + GOODBYES
+        self.notify.tell(STATUS="drains", EXTEND_TIMEOUT_USEC=round(seconds * 1e6))
 
     # Ports.
 
@@ -466,6 +484,7 @@ def makeService(options: Options) -> GatewayService:
                 wanted.where("format"), "under twistd it goes with --logfile; give that too"
             )
         service = TwistdService(options.settings, reactor)
+        service.notify = of_environment()
         if options.settings.ops.command_path:
             shield()
         # twistd changes to its --rundir later.

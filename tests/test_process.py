@@ -228,6 +228,11 @@ class SignalTests(ProcessTestCase):
         turn, and the status is 0."""
         drain = {"TIMEOUT": "60s", "DELAY": "0", "GRACE": "1s", "SPREAD": "100ms"}
         told = {f"FASTWAY_DRAIN_{name}": text for name, text in drain.items()}
+        systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(systemd.close)
+        systemd.settimeout(PATIENCE)
+        systemd.bind(self.path("systemd"))
+        told["NOTIFY_SOCKET"] = self.path("systemd")
         process = self.spawn(CONSOLE, {**LOOPBACK, **told})
         ports = self.ports("output")
         peers = self.serves(ports)
@@ -237,6 +242,14 @@ class SignalTests(ProcessTestCase):
             self.assertEqual(late.connect_ex(("127.0.0.1", ports[0])), errno.ECONNREFUSED)
         self.leave(peers)
         self.assertEqual(process.wait(PATIENCE), 0)
+        self.assertEqual(
+            [systemd.recv(1000) for _ in range(3)],
+            [
+                b"READY=1\nSTATUS=runs",
+                b"STATUS=drains\nEXTEND_TIMEOUT_USEC=75000000",
+                b"STOPPING=1\nSTATUS=stops",
+            ],
+        )
         output = self.read("output")
         self.assertIn("lost: the gateway is drained before it stops", output)
         self.assertIn("drain: over after", output)
