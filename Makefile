@@ -20,7 +20,7 @@ JS_PAGE := fastway/demo_page/client
 
 $(BIN)/.runs: setup.cfg setup.py pyproject.toml $(wildcard fastway/relay/*.[ch])
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[snet]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tls,snet]'
 	@touch $@
 
 $(BIN)/.tests: $(BIN)/.runs

@@ -43,6 +43,8 @@ from bench.table import Case, Figure
 SPEAKS = ("tcp", "ws", "tls", "wss")
 LANES = {"relay": "on", "python": "off"}
 CLIENTS = 2000
+UNLIMITED = ("--limit-tls-rate", "0")
+"""By default those who come for TLS wait for one another."""
 CASES = [
     Case("echo 100 x 1 x 1", "echo -c 100", CPU),
     Case("echo 1000 x 1 x 1", "echo -c 1000", CPU),
@@ -183,7 +185,8 @@ def compare(arguments: argparse.Namespace, directory: Path) -> None:
         gateways = []
     for tree in [ROOT, *arguments.tree]:
         for one in speaks:
-            gateways += lane_gateways(tree, one, arguments.lanes, options, directory)
+            more = UNLIMITED if one in ("tls", "wss") else ()
+            gateways += lane_gateways(tree, one, arguments.lanes, [*options, *more], directory)
     if not gateways:
         raise Failure("there is nothing to measure")
     names = [gateway.name for gateway in gateways]

@@ -260,8 +260,9 @@ def _check_addresses(settings: Settings, service: RouterService) -> None:
         for first in addresses[:number]:
             if first.port and (first.host, first.port) == (later.host, later.port):
                 # With reuse-port the kernel would deal connections to either.
-                name = first.option.lstrip("-")
-                raise ConfigError(later.option, f"{later.text} is the {name} too; give another")
+                name = first.option.lstrip("-").replace(": ", " port ")
+                problem = f"{later.text} is the address of {name} too; give another"
+                raise ConfigError(later.option, problem)
     wanted = settings.server
     server = addresses[1]
     proved = wanted.tls is not None and wanted.tls.client_auth == "require"

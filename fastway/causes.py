@@ -127,7 +127,8 @@ def not_installed(error: BaseException, text: str) -> str:
     lacks = "" if _left_out(error) else f": {one_line(error)}"
     inside = re.search(r"(?i)\b(tls|ssl)\\*:|openssl|TLS|Certificate|service_identity", text)
     extra = "tls" if inside or not re.search("snet|cryptography", text) else "snet"
-    return f"not all of it is installed{lacks}; pip install 'fastway[{extra}]'"
+    how = f"pip install 'fastway[{extra}]', or '.[{extra}]' in a checkout"
+    return f"not all of it is installed{lacks}; {how}"
 
 
 def string_problem(text: str, error: BaseException) -> str:

@@ -190,7 +190,7 @@ def read_certificates(path: str, where: str) -> list[x509.Certificate]:
     except ValueError:
         found = []
     if not found:
-        raise ConfigError(where, f"{path} has no certificate in PEM")
+        raise ConfigError(where, f"{path} has no certificate in PEM; give a file that has")
     return found
 
 
@@ -239,7 +239,8 @@ def _read_key(path: str, where: str) -> Any:
             f"openssl pkey -in {path} -out FILE",
         ) from None
     except Exception:  # several kinds of errors of what is no key
-        raise ConfigError(where, f"{path} has no private key in PEM") from None
+        problem = f"{path} has no private key in PEM; -tls-key names its file"
+        raise ConfigError(where, problem) from None
 
 
 def _public(key: Any) -> bytes:
@@ -344,13 +345,13 @@ class CertificateStore:
             found = self._wild.get(host.partition(".")[2])
         return self.default if found is None else found
 
-    def expiries(self) -> tuple[Expiry, ...]:
+    def expiries(self, most: int = MAX_PAIRS) -> tuple[Expiry, ...]:
         """Those in use by when they end, the first to end first."""
         now = self._now()
         days = timedelta(days=1)
         return tuple(
             Expiry(one.pair.name, one.ends, (one.ends - now) // days)
-            for one in sorted(self.used, key=lambda one: one.ends)
+            for one in sorted(self.used, key=lambda one: one.ends)[:most]
         )
 
     # What a watcher calls.

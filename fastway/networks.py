@@ -38,9 +38,8 @@ class Networks:
         for network in self.networks:
             if network == "unix":
                 continue
+            network = unmapped(network)
             low, mask = network.network_address.packed, network.netmask.packed
-            if low.startswith(_MAPPED) and network.prefixlen >= 96:
-                low, mask = low[12:], mask[12:]
             ranges = found[len(low)]
             ranges.setdefault(int.from_bytes(mask, "big"), set()).add(int.from_bytes(low, "big"))
         made = {
@@ -70,6 +69,16 @@ class Networks:
             return "unix" in self.networks
         number = int.from_bytes(packed, "big")
         return any(number & mask in lows for mask, lows in self._ranges[len(packed)])
+
+
+def unmapped(
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network,
+) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """A network of IPv4 that was written as one of IPv6 (`::ffff:10.0.0.0/104`) as what it is."""
+    low = network.network_address.packed
+    if low.startswith(_MAPPED) and network.prefixlen >= 96:
+        return ipaddress.IPv4Network((low[12:], network.prefixlen - 96))
+    return network
 
 
 def packed_address(text: str) -> bytes | None:

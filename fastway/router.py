@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import cast
+from typing import TypeVar, cast
 
 from fastway.control import SERVICE_ID
 from fastway.errors import BadCommand, Reason, RemoteError
@@ -36,6 +36,8 @@ from fastway.wire import (
     encode_connect,
     encode_refuse,
 )
+
+T = TypeVar("T")
 
 SLICE = 64
 """Steps of one job that are done at once: ends told of a lost link, dials answered in a row."""
@@ -71,6 +73,11 @@ class Refusal(Enum):
     NO_ID = "no connection id is free"
     RATE = "the client dials more often than it may"
     GONE = "the dialler was lost before the answer came"
+
+    @property
+    def code(self) -> str:
+        """How metrics name it."""
+        return self.name.lower()
 
 
 @dataclass(slots=True)
@@ -110,11 +117,14 @@ class Stats:
     """Links that got or brought their id."""
     lost: Counter[tuple[Side, Reason]] = field(default_factory=Counter)
     """Such links that went."""
-    turned_away: Counter[Reason] = field(default_factory=Counter)
+    strangers: Counter[tuple[Side, Reason]] = field(default_factory=Counter)
     """Connections that went before they had an id: handshakes that failed."""
     dials: int = 0
     accepted: int = 0
-    refused: Counter[Refusal] = field(default_factory=Counter)
+    accepted_servers: int = 0
+    """Of these, dials of servers."""
+    refusals: Counter[tuple[Side, Refusal]] = field(default_factory=Counter)
+    """Refused dials, by who dialled."""
     closed: int = 0
     packets: int = 0
     """Packets forwarded over virtual connections."""
@@ -125,6 +135,23 @@ class Stats:
     foreign_closes: int = 0
     """Closes of somebody else's virtual connection, without effect."""
     pings: int = 0
+
+    @property
+    def turned_away(self) -> Counter[Reason]:
+        """`strangers` of both sides."""
+        return _of_both(self.strangers)
+
+    @property
+    def refused(self) -> Counter[Refusal]:
+        """`refusals` of both sides."""
+        return _of_both(self.refusals)
+
+
+def _of_both(counts: Counter[tuple[Side, T]]) -> Counter[T]:
+    both: Counter[T] = Counter()
+    for (_, what), count in counts.items():
+        both[what] += count
+    return both
 
 
 _NOBODY = cast("dict[int, Link]", MappingProxyType({}))
@@ -428,13 +455,13 @@ class Router:
         link.lost = reason
         self._forget(link)
         if link.dials is not None:
-            self.stats.refused[Refusal.GONE] += len(link.dials)
+            self.stats.refusals[link.side, Refusal.GONE] += len(link.dials)
             self.dials_waiting -= len(link.dials)
             link.dials = None
         if link.known:
             self.stats.lost[link.side, reason] += 1
         else:
-            self.stats.turned_away[reason] += 1
+            self.stats.strangers[link.side, reason] += 1
         if link.peers:
             self._begin(self._tell_ends(link))
         link.disconnect(reason, detail)
@@ -531,11 +558,13 @@ class Router:
             refusal = self._refusal(link, remote)
         conn_id = 0 if refusal is not None else self.conn_range.take(self.conn_ids)
         if remote is None or not conn_id:
-            stats.refused[refusal or Refusal.NO_ID] += 1
+            stats.refusals[link.side, refusal or Refusal.NO_ID] += 1
             link.send(encode_refuse(remote_id), 1)
             return
         self.conn_ids.add(conn_id)
         stats.accepted += 1
+        if link.side is _SERVER:
+            stats.accepted_servers += 1
         link.pair(conn_id, remote)
         remote.pair(conn_id, link)
         link.send(encode_accept(conn_id, remote_id), 1)
@@ -556,7 +585,7 @@ class Router:
             found = (self.look_up or self._find_remote)(link, remote_id)
         if link.lost is not None:
             self.dials_waiting -= 1
-            self.stats.refused[Refusal.GONE] += 1
+            self.stats.refusals[link.side, Refusal.GONE] += 1
             return
         if isinstance(found, Pending):
             dial = found

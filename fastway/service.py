@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -22,7 +22,7 @@ from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.python.failure import Failure
 
 from fastway import __version__, logs
-from fastway.address import Address
+from fastway.address import Address, parse_address
 from fastway.config import Settings
 from fastway.config.sources import GatewayOptions
 from fastway.errors import ConfigError, LocalError, StartError
@@ -31,7 +31,11 @@ from fastway.ops.notify import Notify, of_environment
 from fastway.ops.pidfile import PidFile
 from fastway.ops.process import own_process, raise_file_limit
 from fastway.ops.signals import Signals, shield
-from fastway.ops.turns import bound_turns
+from fastway.ops.turns import bound_turns, leave_turns, time_turns
+
+if TYPE_CHECKING:
+    from fastway.gateway import Port
+    from fastway.ops.site import MetricsPort
 
 log = logs.make_logger(__name__)
 
@@ -66,6 +70,7 @@ class GatewayService(Service):
 
     Attributes:
         router_service: What all ports share.
+        metrics: Where figures and health are told; None: nowhere.
         failed: Called with a StartError when a port fails after startService has returned.
         drained: Called when a drain is over and the process should stop, in order.
         notify: Who is told how it is; nobody, unless the process is its own.
@@ -116,12 +121,37 @@ class GatewayService(Service):
         self.commands.register(
             r"undrain", "undrain: takes that back, while the ports are open", self.undrain
         )
+        self.metrics = self._make_metrics()
         self._opening: list[Deferred[None]] = []
         self._log_started = False
         self._logfile: LogFileOutput | None = None
         self._signals = Signals(reactor, self.hurry, self._drain_at_signal)
         self._stopping: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
+
+    def _make_metrics(self) -> MetricsPort | None:
+        """Where figures and health are told, if that is asked for.
+
+        Raises:
+            ConfigError: not at that address.
+        """
+        metrics = self.settings.metrics
+        if not metrics.address:
+            return None
+        from fastway.ops.site import MetricsPort
+        from fastway.ops.snapshot import finish
+
+        address = parse_address(metrics.where("address"), metrics.address)
+        for port in self.router_service.ports:
+            other = port.address
+            if address.port and (address.host, address.port) == (other.host, other.port):
+                name = other.option.lstrip("-")
+                raise ConfigError(
+                    address.option, f"{address.text} is the {name} too; give another"
+                )
+        source = self.commands.source
+        source.needs_server = metrics.needs_server
+        return MetricsPort(address, lambda: finish(source.snapshot(brief=True)))
 
     @property
     def path(self) -> str:
@@ -131,7 +161,9 @@ class GatewayService(Service):
     @property
     def ports(self) -> dict[str, IListeningPort]:
         """Name -> the port, of all that listen."""
-        ports = self.router_service.ports
+        ports: list[Port | MetricsPort] = list(self.router_service.ports)
+        if self.metrics is not None:
+            ports.append(self.metrics)
         return {port.name: port.listening for port in ports if port.listening is not None}
 
     @property
@@ -161,6 +193,8 @@ class GatewayService(Service):
             checks.append(PidFile(os.path.join(working_dir, self.pid_file.path)).check)
         for port in self.router_service.ports:
             checks.append(partial(port.address.check, self.reactor, port.reuse_port))
+        if self.metrics is not None:
+            checks.append(partial(self.metrics.address.check, self.reactor, False))
         for check in checks:
             try:
                 check()
@@ -209,6 +243,9 @@ class GatewayService(Service):
         super().startService()
         self._drain_signalled = False
         bound_turns(self.reactor)
+        if self.metrics is not None:
+            turns = time_turns(self.reactor)
+            self.commands.source.turns = lambda: None if turns is None else turns.figures()
         self.router_service.startService()
         self.commands.start()
         if self.settings.server.allow_empty_key and not self.settings.server.key:
@@ -228,6 +265,8 @@ class GatewayService(Service):
             yield
         except LocalError:
             self._close_ports()
+            if self.metrics is not None:
+                self.metrics.close()
             if self.pid_file is not None:
                 self.pid_file.remove()
             self._signals.release()
@@ -265,6 +304,11 @@ class GatewayService(Service):
         done, self._stopping = self._stopping, None
         if done is None:
             return
+        closing: Deferred[Any] | None = None
+        if self.metrics is not None:
+            # Until now it has told that the gateway stops.
+            closing = self.metrics.close()
+            leave_turns(self.reactor)
         hurried, self._deadline = self._deadline, None
         if hurried is not None and hurried.active():
             hurried.cancel()
@@ -275,7 +319,10 @@ class GatewayService(Service):
         self._signals.release()
         log.info("fastway stopped")
         self._stop_log(0.1 if hurried is not None else FLUSH)
-        done.callback(None)
+        if closing is None:
+            done.callback(None)
+        else:
+            closing.addBoth(lambda _: done.callback(None))
 
     # The drain.
 
@@ -329,9 +376,14 @@ class GatewayService(Service):
     # Ports.
 
     def _open_ports(self) -> None:
-        for port in self.router_service.ports:
+        native = self.router_service.native
+        opens: list[Callable[[], Deferred[None]]] = []
+        if self.metrics is not None:
+            opens.append(partial(self.metrics.open, self.reactor))
+        opens += [partial(port.open, self.reactor, native) for port in self.router_service.ports]
+        for port_opens in opens:
             attempt = Attempt()
-            opening = port.open(self.reactor, self.router_service.native)
+            opening = port_opens()
             opening.addErrback(self._port_failed, attempt)
             self._opening.append(opening)
             if attempt.error is not None:

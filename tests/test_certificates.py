@@ -130,9 +130,9 @@ class StartTests(StoreTestCase):
         for cert, key, expected in (
             ("none.pem", "good.key", "cannot read none.pem: No such file or directory"),
             ("good.pem", "none.key", "cannot read none.key: No such file or directory"),
-            ("junk", "good.key", "junk has no certificate in PEM"),
+            ("junk", "good.key", "junk has no certificate in PEM; give a file that has"),
             ("good.key", "good.key", "good.key has no certificate in PEM"),
-            ("good.pem", "", "good.pem has no private key in PEM"),
+            ("good.pem", "", "good.pem has no private key in PEM; -tls-key names"),
             ("good.pem", "junk", "junk has no private key in PEM"),
             ("good.pem", "locked.key", "the key locked.key is encrypted; give one without"),
             ("good.pem", "other.key", "the key other.key is not that of the certificate good.pem"),

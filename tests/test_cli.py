@@ -260,7 +260,7 @@ class EchoTests(ToolTestCase):
         gateway = self.gateway()
         gates = [f"--gateway={self.gate(gateway, 'server')}", "--gateway=127.0.0.1:1"]
         echo = self.run_tool("serve-echo", *gates, "--key=wrong", typed=None)
-        refused = gateway.service.router.stats.turned_away
+        refused = gateway.service.router.stats.strangers
         await until("two attempts", lambda: sum(refused.values()) > 1 or echo.over, PATIENCE)
         await echo.says(b"is one there?")
         await echo.says(b"is the key right")

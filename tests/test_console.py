@@ -89,7 +89,7 @@ class HelpTests(ConsoleTestCase):
         text = self.says("help", "run")
         for topic in {option.topic for option in OPTIONS}:
             self.assertEqual(text.count(f"\n{topic}:\n"), 1)
-        names = re.findall(r"^  --([a-z-]+)", text, re.MULTILINE)
+        names = re.findall(r"^  --([a-z0-9-]+)", text, re.MULTILINE)
         self.assertEqual([name for name in names if name != "config"], [o.name for o in OPTIONS])
 
     def test_demo_defaults(self) -> None:

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from twisted.internet.error import ConnectionLost
 from twisted.trial.unittest import SynchronousTestCase
 
+from fastway.config.values import parse_networks
 from fastway.errors import Reason
 from fastway.gateway import ClientFactory, PortConfig, WebSocketFactory
 from fastway.gateway.bounds import LINGER
 from fastway.gateway.preface import TIMEOUT
+from fastway.gateway.proxied import Proxies
 from fastway.ops.snapshot import Source
 from fastway.ops.status import link_row
 from fastway.router import Pending, Refusal, Router, Side
@@ -75,6 +77,86 @@ class RouterTests(SynchronousTestCase):
         self.assertEqual(self.server.sent, [refuse(1)])
         self.assertEqual(self.router.stats.refused, {Refusal.UNKNOWN: 1})
         self.assertFalse(self.link.peers)
+
+
+class CheckTests(SynchronousTestCase):
+    """Checks of a proxy's own."""
+
+    def setUp(self) -> None:
+        self.harness = DirectHarness()
+        self.harness.web.proxies = Proxies(parse_networks("192.0.2.1"))
+        self.harness.nowhere.proxies = self.harness.web.proxies
+        self.server = self.harness.server()
+
+    def check(self, more: bytes = b"") -> End:
+        end = self.harness.comer()
+        end.send(b"PROXY UNKNOWN\r\n" + more)
+        return end
+
+    def dialled(self) -> int:
+        return len(split(self.server.take()))
+
+    def said(self) -> bytes:
+        return b"".join(data for conn_id, data in split(self.server.take()) if conn_id)
+
+    def test_connects(self) -> None:
+        """A server does not hear of one that only connects, nor the log."""
+        with LogLines() as log:
+            end = self.check()
+            self.assertEqual(len(self.harness.web.handshakes), 1)
+            end.half_close()
+            end.gone()
+        self.assertEqual(self.dialled(), 0)
+        self.assertEqual((log.lines, self.harness.web.links), ([], 0))
+        self.assertFalse(self.harness.web.handshakes)
+        self.assertEqual(self.harness.router.stats.dials, 0)
+
+    def test_speaks(self) -> None:
+        """One that asks something is dialled, with what it asks."""
+        late = self.check()
+        self.assertEqual(self.dialled(), 0)
+        late.drip(b"ask")
+        self.check(b"ask")
+        self.assertEqual(self.said(), b"askask")
+        self.assertEqual(len(self.server.link.peers), 2)
+        self.assertFalse(self.harness.web.handshakes)
+        self.assertEqual(late.link.facts.transport, "direct+other")
+
+    def test_stays(self) -> None:
+        """One that stays may wait for its server to speak."""
+        end = self.check()
+        self.harness.clock.pump([0.5] * int(2 * TIMEOUT + 2))
+        self.assertEqual(self.dialled(), 1)
+        self.assertIsNone(end.lost)
+        self.assertFalse(self.harness.web.handshakes)
+        end.send(b"more")
+        ((conn_id, data),) = split(self.server.take())
+        self.assertEqual((conn_id in self.harness.router.conn_ids, data), (True, b"more"))
+
+    def test_websocket(self) -> None:
+        """The same inside WebSocket."""
+        web = WebSocketFactory(self.harness.service)
+        web.leads_to("page", 1)
+        web.proxies = self.harness.web.proxies
+        end = self.harness._connect(web)
+        end.send(b"PROXY UNKNOWN\r\n" + request(headers=BROWSER))
+        self.assertEqual(self.dialled(), 0)
+        end.take()
+        end.drip(frame(b"ask"))
+        self.assertEqual(self.said(), b"ask")
+
+    def test_nowhere(self) -> None:
+        """Where there is no server it is lost, as clients would be."""
+        end = self.harness._connect(self.harness.nowhere)
+        end.send(b"PROXY UNKNOWN\r\n")
+        self.assertIs(end.lost, Reason.NO_SERVER)
+        self.assertTrue(end.transport.aborted)
+
+    def test_client(self) -> None:
+        """A client is dialled at once."""
+        end = self.harness.comer()
+        end.send(b"PROXY TCP4 203.0.113.7 192.0.2.9 5 6\r\n")
+        self.assertEqual(self.dialled(), 1)
 
 
 class WireTests(SynchronousTestCase):

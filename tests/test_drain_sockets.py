@@ -23,6 +23,7 @@ from fastway.endpoint import (
 from fastway.errors import CommandError, EndpointEnded, FastwayError, Reason, WebSocketClosed
 from fastway.gateway.bounds import LINGER
 from fastway.ops.drain import State
+from fastway.ops.health import problem
 from fastway.ops.snapshot import finish
 from fastway.ops.status import status_rows
 from fastway.router import Side
@@ -188,16 +189,21 @@ class DrainTests(DrainCase):
             rows = status_rows(finish(service.commands.source.snapshot()))
             return [one for one in rows if one.startswith("drain: ")]
 
-        self.assertEqual(row(), [])
+        def ready() -> str:
+            return problem(finish(service.commands.source.snapshot()))
+
+        self.assertEqual((row(), ready()), ([], ""))
         self.assertIn("does not drain", answer_to("undrain"))
         self.assertIn("drain: ports are closed in 5 s", answer_to("drain"))
         self.assertEqual(len(told), 1)
         self.assertFalse(told[0][2])
+        self.assertEqual(ready(), "the gateway is draining")
         self.assertIn("ports are still open; 1 of 1 clients left", row()[0])
         self.assertIn("drains already", answer_to("drain"))
         await self.turn(service, 4)
         self.assertIn("taken back", answer_to("undrain"))
         self.assertEqual((undone, service.draining), ([1], False))
+        self.assertEqual(ready(), "")
         await self.turn(service, 30)
         self.assertIsNone(client.ended)
         self.assertIn("ports are closed in 5 s", answer_to("drain again"))

@@ -166,6 +166,25 @@ class DoorTests(GateTestCase):
             self.harness.pass_time(2 * MINUTE)
         self.assertEqual([row for row in log.lines if "turned" in row], [])
 
+    def test_sum_of_a_dry_run(self) -> None:
+        """A dry run that ends within the minute has a sum of its own: nobody was refused by it."""
+        self.allow(address_connections=1, dry_run=True)
+        for _ in range(5):
+            self.come()
+        self.harness.pass_time(20)
+        with LogLines() as log:
+            self.allow(address_connections=1)
+            self.come()
+            self.come()
+            self.harness.pass_time(MINUTE + 11)
+        self.assertEqual(
+            [row.partition(";")[0] for row in log.lines if " for the limits in " in row],
+            [
+                "4 connections would be turned away for the limits in 20 s",
+                "2 connections turned away for the limits in 60 s",
+            ],
+        )
+
     def test_handshakes(self) -> None:
         """limit-handshakes bounds what is at its prefaces: past it the oldest goes."""
         web = WebSocketFactory(self.service)
@@ -338,12 +357,16 @@ class ProxyTests(GateTestCase):
         clients.door.at_accept = True
         layer = ProxyFactory(clients, clients, clients.proxies)
         made = []
-        for _ in range(2):
-            connection = cast(Any, layer.buildProtocol(IPv4Address("TCP", "10.0.0.1", 5)))
-            transport = LinkTransport(peerAddress=IPv4Address("TCP", "10.0.0.1", 5))
-            connection.makeConnection(transport)
-            connection.dataReceived(line("203.0.113.7", "10.0.0.2"))
-            made.append((connection, transport))
+        with LogLines() as logged:
+            for _ in range(2):
+                connection = cast(Any, layer.buildProtocol(IPv4Address("TCP", "10.0.0.1", 5)))
+                transport = LinkTransport(peerAddress=IPv4Address("TCP", "10.0.0.1", 5))
+                connection.makeConnection(transport)
+                connection.dataReceived(line("203.0.113.7", "10.0.0.2"))
+                made.append((connection, transport))
+        (told,) = logged.lines
+        self.assertTrue(told.startswith("client ? 203.0.113.7:"), told)
+        self.assertEqual(logged.events[0]["via"], "10.0.0.1:5")
         self.assertEqual([transport.aborted for _, transport in made], [False, True])
         self.assertEqual(clients.links, 1)
         self.assertEqual(self.gate.figures().connections, 1)

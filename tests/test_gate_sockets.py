@@ -290,6 +290,14 @@ class ServiceTests(ServiceTestCase):
         """Below snet: a carrier is never made."""
         await self.check("--client-snet-enable")
 
+    async def test_not_taken(self) -> None:
+        """Who is closed because no proxy sent him counts no more, though nobody comes after."""
+        gateway = self.begin("--client-snet-enable", "--client-proxy-from=192.0.2.1")
+        (comer,) = self.come(1)
+        await until("its end", lambda: comer.state == "closed")
+        self.assertEqual(gateway.router.stats.turned_away[Reason.PROXY_UNTRUSTED], 1)
+        self.assertEqual(gateway.gate.figures().connections, 0)
+
     async def test_websocket(self) -> None:
         """The port for web pages shares the table with the other."""
         gateway = await self.check("--client-ws-addr=127.0.0.1:0", name="web client")
@@ -371,7 +379,13 @@ class OptionTests(SynchronousTestCase):
             ("--limit-allow=10.0.0.0/8", "'10.0.0.0/8' is no network with its values: give a"),
             ("--limit-allow=10.0.0.0/8=1:2:3:4", "'10.0.0.0/8=1:2:3:4' is no network with its"),
             ("--limit-allow=unix=1:2", "'unix=1:2' is no network with its values: give a list"),
-            ("--limit-allow=10.0.0.1/8=1:2", "'10.0.0.1/8=1:2' is no network with its values"),
+            (
+                "--limit-allow=10.0.0.1/8=1:2",
+                "'10.0.0.1/8=1:2' is no network with its values: give 10.0.0.0/8, or 10.0.0.1 alo",
+            ),
+            ("--limit-exempt=::1/64", "'::1/64' is no network: give ::/64, or ::1 alone"),
+            ("--limit-exempt=10.0.0.0/33", "'10.0.0.0/33' is no network: give a list such as"),
+            ("--client-proxy-from=10.0.0.5/8", "'10.0.0.5/8' is no network: give 10.0.0.0/8, or"),
             ("--limit-allow=10.0.0.0/8=x:2", "'x' is not a whole number"),
             ("--limit-allow=10.0.0.0/8=1:x", "'x' is no rate: give a number a second"),
             ("--client-packet-rate=fast", "'fast' is no rate: give a number a second"),

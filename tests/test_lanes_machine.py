@@ -189,7 +189,8 @@ class GatewayPath:
             ),
             "peers": [
                 (
-                    peer.received,
+                    # A reset takes along what had not left yet.
+                    None if peer.link.lost is Reason.SERVER_LOST else peer.received,
                     peer.ended,
                     peer.link.lost,
                     sorted(peer.link.peers),

@@ -164,6 +164,17 @@ class AdmitTests(SynchronousTestCase):
         self.assertEqual(self.let_in(few, "198.51.100.1", 99), 99)
         self.assertEqual(self.let_in(few, "203.0.113.1", 9), 1)
 
+    def test_mapped(self) -> None:
+        """Networks of IPv4 may be written as IPv6 has them."""
+        few = table(
+            address_connections=1,
+            exempt=Networks((net("::ffff:10.0.0.0/104"),)),
+            allow=((net("::ffff:192.0.2.0/120"), 3, 0.0, 1),),
+        )
+        self.assertEqual(self.let_in(few, "10.1.2.3", 99), 99)
+        self.assertEqual(self.let_in(few, "192.0.2.1", 9), 3)
+        self.assertEqual(self.let_in(few, "203.0.113.1", 9), 1)
+
     def test_allow_alone(self) -> None:
         """Values of a network hold also where all others have none."""
         few = table(allow=((net("192.0.2.0/24"), 0, 1.0, 2),))

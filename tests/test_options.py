@@ -269,6 +269,8 @@ class TableTests(SynchronousTestCase):
             "logfile": "",
             "log-format": "text",
             "log-level": "info",
+            "metrics-addr": "",
+            "ready-needs-server": False,
             "relay": "auto",
             "mem-pool-limit": 0,
             "memory-limit": Share(0.25),
@@ -822,6 +824,7 @@ class FileTests(SynchronousTestCase):
         """An option that a file sets in two ways, differently, is refused by both names."""
         error = self.refused('client-addr = ":1"\n[client]\naddr = ":2"')
         self.assertIn("client-addr sets the same option", str(error))
+        self.assertTrue(str(error).endswith("to another value; leave one out"), error)
         same = self.of('client-addr = ":1"\n[client]\naddr = ":1"')
         self.assertEqual(same["client-addr"], ":1")
 

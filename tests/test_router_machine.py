@@ -312,7 +312,9 @@ class RouterMachine(RuleBasedStateMachine):
             elif whose == "unknown" or not remotes:
                 remote_id = 0x7FFFFF00 + pick
             else:
-                remote_id = remotes[pick % len(remotes)].link_id + NOW * (whose == "now")
+                remote_id = remotes[pick % len(remotes)].link_id
+                if whose == "now" and remote_id < 0x60000000 - NOW:  # not those that wrap
+                    remote_id += NOW
             self.model_dial(link, remote_id)
             return encode_dial(remote_id)
         choice = self.foreign_to(link) if whose == "foreign" else self.conns_of(link)

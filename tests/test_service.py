@@ -539,8 +539,13 @@ class RefusalTests(ServiceTestCase):
             both = [f"--{side}-addr=127.0.0.1:9", "--client-ws-addr=127.0.0.1:9"]
             problem = self.refused(*both)
             self.assertEqual(
-                problem, f"--client-ws-addr: 127.0.0.1:9 is the {side}-addr too; give another"
+                problem,
+                f"--client-ws-addr: 127.0.0.1:9 is the address of {side}-addr too; give another",
             )
+        problem = self.refused("--direct=a=127.0.0.1:9->1,b=127.0.0.1:9->2")
+        self.assertEqual(
+            problem, "--direct: b: 127.0.0.1:9 is the address of direct port a too; give another"
+        )
 
     async def test_live_pid_file(self) -> None:
         """A live gateway's pid file is respected before and at the start, and stays."""

@@ -123,6 +123,7 @@ class TreeTests(SynchronousTestCase):
             more["FASTWAY_CLIENT_WSS_ADDR"] = ":0"
             more["FASTWAY_CLIENT_PROXY_FROM"] = more["FASTWAY_SERVER_PROXY_FROM"] = "::1"
             more["FASTWAY_DIRECT"] = "some=:0->1"
+            more["FASTWAY_METRICS_ADDR"] = ":0"
             if name == "mem-pool-min-chunk":
                 text = "64"
             environment = {**more, f"FASTWAY_{name.replace('-', '_').upper()}": text}
@@ -293,6 +294,42 @@ class TogetherTests(SynchronousTestCase):
         error = self.refused("--client-wss-addr=:443")
         self.assertEqual(error.option, "--client-wss-addr")
         self.assertIn("--client-tls-cert", error.problem)
+
+    def test_snet_inside(self) -> None:
+        """Streams survive inside WebSocket on the ports that say so, with the client port's
+        numbers, whether that speaks snet or not."""
+        tls = "--client-tls-cert=x"
+        told = settings("--client-ws-addr=:80 snet+:81", "--client-wss-addr=snet+:443", tls)
+        self.assertEqual(
+            [(port.address, port.snet is not None) for port in told.websockets],
+            [(":80", False), (":81", True), (":443", True)],
+        )
+        self.assertIsNone(told.client.snet)
+        inside = told.websockets[2].snet
+        assert inside is not None
+        self.assertEqual(inside.where("enable"), "--client-wss-addr snet+:443")
+        self.assertEqual((inside.buffer, inside.dead_after), (32 * 1024, 20.0))
+        for client in ("--client-addr=:9", "--client-addr=snet:tcp\\:9", "--client-snet-enable"):
+            told = settings(
+                "--client-ws-addr=snet+:81",
+                client,
+                "--client-snet-encrypt",
+                "--client-snet-buffer=5K",
+                "--client-idle-timeout=3s",
+            )
+            inside = told.websockets[0].snet
+            assert inside is not None
+            self.assertEqual((inside.encrypt, inside.buffer, inside.dead_after), (True, 5120, 2.0))
+        error = self.refused("--client-ws-addr=snet+snet:tcp\\:81")
+        self.assertEqual(error.option, "--client-ws-addr")
+        self.assertIn("inside and outside", error.problem)
+        error = self.refused(
+            "--client-addr=snet:tcp\\:9", "--client-snet-enable", "--client-ws-addr=snet+:81"
+        )
+        self.assertEqual(error.option, "--client-snet-enable")
+        # No web ports: as ever.
+        self.assertIn("--client-snet-enable", self.refused("--client-snet-encrypt").problem)
+        self.refused("--client-snet-encrypt", "--client-ws-addr=:80")
 
     def test_direct(self) -> None:
         """Direct ports from one text, an option given several times, or a file's array."""

@@ -737,6 +737,7 @@ class OptionTests(SynchronousTestCase):
             ),
             ({"server_auth_key": "k"}, "sets it itself; give key"),
             ({"run_dir": "/tmp"}, "run_dir: a gateway for tests sets it itself"),
+            ({"metrics_addr": ":0"}, "metrics_addr: a gateway for tests sets it itself"),
             ({"relay": "on"}, "relay: "),
             ({"max_packet": 1}, "max_packet: "),
             ({"client_snet_encrypt": True}, "client_snet_encrypt: nothing would be encrypted"),

@@ -484,7 +484,7 @@ class StartTests(TlsTestCase):
                 [*self.tls("server"), "--server-identities=x"],
                 "--server-identities: without certificates no server could come",
             ),
-            ([cert, "--client-tls-min-version=1.1"], "'1.1' is none of 1.2, 1.3"),
+            ([cert, "--client-tls-min-version=1.1"], "'1.1' is not one of 1.2, 1.3"),
             (
                 [*self.tls(), "--client-addr=ssl:0"],
                 "--client-addr: ssl: does not go with --client-tls-cert",
@@ -524,7 +524,9 @@ class StartTests(TlsTestCase):
             problem = self.problem(*self.tls())
             self.make()
         self.assertTrue(problem.startswith("--client-tls-cert: not all of it is installed"))
-        self.assertTrue(problem.endswith("pip install 'fastway[tls]'"), problem)
+        self.assertTrue(
+            problem.endswith("pip install 'fastway[tls]', or '.[tls]' in a checkout"), problem
+        )
 
     def test_files(self) -> None:
         """A certificate, authorities, or a table that cannot be used ends the start."""

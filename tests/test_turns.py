@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -88,3 +89,49 @@ class TurnTests(SynchronousTestCase):
         """What is no epoll reactor is left alone."""
         clock: Any = Clock()
         self.assertFalse(bound_turns(clock))
+        self.assertIsNone(turns.time_turns(clock))
+        turns.leave_turns(clock)
+
+    def test_timed(self) -> None:
+        """Turns are measured from one question to the poller to the next, waits left out."""
+        now = 0.0
+        self.patch(turns, "perf_counter", lambda: now)
+        self.assertIsNone(turns.time_turns(self.reactor))
+        bound_turns(self.reactor)
+        told = turns.time_turns(self.reactor)
+        assert told is not None
+        (reader,) = self.readers(1)
+
+        def wait(timeout: float, most: int) -> list[tuple[int, int]]:
+            nonlocal now
+            now += 100
+            return []
+
+        for seconds in (0.0, turns.SHORT, 0.015, 0.3, 5.0):
+            now += seconds
+            self.reactor.doIteration(0)
+            poller = self.reactor._poller
+            real, poller._poller = poller._poller, SimpleNamespace(poll=wait)
+            poller.poll(0, 1)
+            poller._poller = real
+        figures = told.figures()
+        self.assertEqual(sum(figures.counts), 10)
+        self.assertEqual(figures.counts[-2:], (1, 1))
+        self.assertEqual(figures.counts[turns.LENGTHS.index(0.02)], 1)
+        self.assertAlmostEqual(figures.total, 5.316)
+        self.assertEqual(reader.heard, 5)
+
+    def test_users(self) -> None:
+        """They are measured for as long as anybody wants to know."""
+        bound_turns(self.reactor)
+        told = turns.time_turns(self.reactor)
+        self.assertIs(turns.time_turns(self.reactor), told)
+        self.assertTrue(bound_turns(self.reactor))
+        for _ in range(2):
+            self.assertIsInstance(self.reactor._poller, turns.TimedPoller)
+            turns.leave_turns(self.reactor)
+        self.assertIs(type(self.reactor._poller), turns.BoundedPoller)
+        turns.leave_turns(self.reactor)
+        (reader,) = self.readers(1)
+        self.reactor.doIteration(0)
+        self.assertEqual(reader.heard, 1)

@@ -85,7 +85,8 @@ class HandshakeTests(SynchronousTestCase):
                 self.assertTrue(end.transport.disconnecting)
                 end.gone()
         self.assertEqual(len(log.lines), 1)
-        self.assertIn("403: origin 'https://evil.example'", log.lines[0])
+        problem = "403: origin 'https://evil.example', which client-ws-origins does not name"
+        self.assertIn(problem, log.lines[0])
         end = harness.comer()
         end.send(b"\x16\x03\x01")
         self.assertTrue(end.take().startswith(b"HTTP/1.1 400 "))

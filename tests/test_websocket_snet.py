@@ -3,31 +3,52 @@ two faces against it over sockets."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import os
+import ssl
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, clientFromString, quoteStringArgument
 from twisted.internet.error import ConnectionLost
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
+from fastway import aio
 from fastway.config.values import parse_networks
 from fastway.endpoint import connect_client, connect_server
-from fastway.errors import ConfigError, Reason
+from fastway.errors import (
+    ConfigError,
+    EndpointEnded,
+    GatewayUnreachable,
+    Reason,
+    WebSocketRefused,
+)
 from fastway.gateway import PortConfig, WebSocketConfig
+from fastway.gateway.limits import LimitValues
 from fastway.gateway.preface import TIMEOUT
 from fastway.gateway.weblayer import WebLayer
+from fastway.ops.snapshot import Source, finish
 from fastway.service import GatewayService
-from fastway.snet import SnetConfig
+from fastway.snet import SnetClientEndpoint, SnetConfig
 from fastway.snet.session import Fault
-from fastway.testing import MemoryGateway
-from fastway.websocket import Policy
+from fastway.testing import LocalGateway, MemoryGateway
+from fastway.websocket import Policy, WebSocket
+from fastway.websocket.dial import WebSocketClientEndpoint
 from fastway.websocket.stream import LINGER
 from tests.support.core import DETERMINISTIC, cut
-from tests.support.errors import raised
-from tests.support.golden import PING, accept, dial, packet
+from tests.support.errors import failure_of, raised
+from tests.support.files import scratch
+from tests.support.gateways import GatewayTestCase
+from tests.support.golden import KEY, PING, accept, dial, packet
 from tests.support.logs import LogLines
 from tests.support.options import LOOPBACK, settings
-from tests.support.waits import reactor
+from tests.support.snet_golden import Script
+from tests.support.snet_sockets import Proxy
+from tests.support.tls import make
+from tests.support.waits import SECONDS, reactor, until
 from tests.support.web_snet import SnetInside
 from tests.support.websocket import BROWSER, closing, frame, request
 
@@ -49,7 +70,7 @@ class InTests(SynchronousTestCase):
     def test_byte_by_byte(self) -> None:
         """However the bytes are cut."""
         harness = SnetInside()
-        end, script = harness.comer(), harness.stream()[0].__class__()
+        end, script = harness.comer(), Script()
         end.drip(request(headers=BROWSER))
         self.assertTrue(end.take().startswith(b"HTTP/1.1 101 "))
         end.drip(frame(script.hello()))
@@ -75,6 +96,36 @@ class InTests(SynchronousTestCase):
         self.assertEqual(
             (harness.only.facts.name, harness.only.facts.via), ("192.0.2.1:50001", "")
         )
+
+    def test_limited(self) -> None:
+        """Whom a trusted proxy names is limited, before a WebSocket is made, and counts as long
+        as the connection is there; the proxy is not."""
+        proxies = parse_networks("192.0.2.0/24")
+        harness = SnetInside(websocket=WebSocketConfig(proxies=proxies))
+        harness.clients.door.tellers = proxies
+        gate = harness.service.gate
+        gate.values = LimitValues(connections=3, address_connections=2)
+        first, _ = harness.web(x_forwarded_for="6.6.6.6"), harness.web(x_forwarded_for="6.6.6.6")
+        third = harness.comer()
+        with LogLines() as logged:
+            third.send(request(headers=BROWSER, x_forwarded_for="6.6.6.6"))
+        answer = third.take()
+        self.assertTrue(answer.startswith(b"HTTP/1.1 429 "), answer)
+        self.assertIn(b"Retry-After", answer)
+        (line,) = logged.lines
+        self.assertIn(f"client ? 6.6.6.6 lost: {Reason.ADDRESS_CONNECTIONS.value} (after", line)
+        harness.web(x_forwarded_for="7.7.7.7")
+        fourth = harness.comer()
+        fourth.send(request(headers=BROWSER, x_forwarded_for="8.8.8.8"))
+        self.assertTrue(fourth.take().startswith(b"HTTP/1.1 503 "))
+        self.assertEqual(gate.figures().connections, 3)
+        self.assertEqual((harness.layer.accepted, harness.layer.refused), (3, {429: 1, 503: 1}))
+        for end in (first, third, fourth):
+            end.gone()
+        self.assertEqual(gate.figures().connections, 2)
+        harness.stream(x_forwarded_for="6.6.6.6")
+        self.assertEqual(gate.figures().connections, 3)
+        self.assertEqual(harness.only.facts.name, "6.6.6.6")
 
 
 class RefusedTests(SynchronousTestCase):
@@ -188,6 +239,27 @@ class RefusedTests(SynchronousTestCase):
         end.gone()
         self.assertEqual(harness.router.stats.turned_away[Reason.NO_DESCRIPTOR], 1)
         self.assertEqual(len(harness.layer.waiting), 0)
+
+    def test_limits(self) -> None:
+        """The limits ask by whom an HTTP proxy tells; who is over them is told so by 429, and
+        gives his place back."""
+        harness = SnetInside(websocket=WebSocketConfig(proxies=parse_networks("192.0.2.0/24")))
+        harness.clients.door.tellers = parse_networks("192.0.2.0/24")
+        harness.service.set_limits(LimitValues(address_connections=1))
+        _, first = harness.stream(x_forwarded_for="203.0.113.9")
+        harness.stream(x_forwarded_for="203.0.113.10")
+        end = harness.comer()
+        with LogLines() as log:
+            end.send(request(headers=BROWSER, x_forwarded_for="203.0.113.9"))
+        self.assertTrue(end.take().startswith(b"HTTP/1.1 429 "))
+        end.gone()
+        (told,) = log.lines
+        self.assertIn("203.0.113.9", told)
+        self.assertIn(Reason.ADDRESS_CONNECTIONS.value, told)
+        self.assertEqual(str(harness.layer.figures()), "2 handshakes, 1 refused (1 by 429)")
+        first.gone(ConnectionLost())
+        harness.stream(x_forwarded_for="203.0.113.9")
+        self.assertEqual(harness.service.gate.figures().connections, 2)
 
     def test_stop(self) -> None:
         """A port that is closed tells who asked for nothing yet to come later."""
@@ -347,3 +419,144 @@ class OptionTests(SynchronousTestCase):
         self.assertEqual((config.buffer, config.wait_timeout), (5120, 120.0))
         self.assertIsInstance(streams.layer("ws"), WebLayer)
         self.assertEqual(streams.address.text, "127.0.0.1:0")
+
+
+class SocketTests(GatewayTestCase):
+    """The library's two faces against such ports, over a network that is cut."""
+
+    BUFFER = 1 << 20  # the kernel tells nothing here, so what is on its way has to fit
+
+    async def open(self, secure: bool = False, **options: Any) -> LocalGateway:
+        """A gateway with an echo behind it; `self.proxy` is before its port."""
+        directory = scratch(self)
+        self.cert = os.path.join(directory, "cert.pem")
+        key = os.path.join(directory, "key.pem")
+        if secure:
+            make("localhost", ["localhost", "127.0.0.1"]).write(self.cert, key)
+            options |= {"client_tls_cert": self.cert, "client_tls_key": key}
+        options[f"client_{'wss' if secure else 'ws'}_addr"] = "snet+127.0.0.1:0"
+        gateway = LocalGateway(
+            reactor,
+            KEY,
+            relay="off",
+            client_snet_buffer=self.BUFFER,
+            client_send_buffer="8M",
+            **options,
+        )
+        self.addCleanup(gateway.stop)
+        await gateway.start()
+        self.proxy = Proxy(gateway.web_port)
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.proxy.stop()))
+
+        async def echo(conn: Any) -> None:
+            async for message in conn:
+                await conn.send(message)
+
+        (await self.server(gateway)).serve(echo)
+        return gateway
+
+    def link(self, gateway: LocalGateway) -> Any:
+        (link,) = gateway.service.router.clients.values()
+        return link
+
+    async def with_twisted(self, gateway: LocalGateway, inner: str) -> None:
+        where = clientFromString(
+            reactor, f"snet:{quoteStringArgument(inner)}:buffer={self.BUFFER}"
+        )
+        client = self.keep(await connect_client(where))
+        conn = await client.dial(1)
+        for number in range(6):
+            sent = os.urandom(200_000)
+            await conn.send(sent)
+            self.proxy.cut(number)
+            self.assertEqual(await conn.receive().addTimeout(SECONDS, reactor), sent)
+        self.assertIsNone(client.ended)
+        self.assertIsNone(self.link(gateway).lost)
+        self.assertGreaterEqual(streams_of(gateway.service.ports[2]).stats.resumed, 1)
+
+    async def with_asyncio(self, where: aio.Gateway) -> None:
+        async def main() -> None:
+            async with aio.connect_client(where) as client:
+                conn = await client.dial(1)
+                for number in range(6):
+                    sent = os.urandom(200_000)
+                    await conn.send(sent)
+                    cast(Any, reactor).callFromThread(self.proxy.cut, number)
+                    got = await asyncio.wait_for(conn.receive(), SECONDS)
+                    assert got == sent, number
+
+        await deferToThread(lambda: asyncio.run(main()))
+
+    async def test_ws(self) -> None:
+        """Cut amid much, both ways of it, and back: every byte, once; figures of both layers."""
+        gateway = await self.open()
+        await self.with_twisted(gateway, f"ws:127.0.0.1:{self.proxy.port}")
+        self.assertEqual(self.link(gateway).facts.transport, "snet+ws")
+        config = SnetConfig(buffer=self.BUFFER)
+        there = aio.Gateway("127.0.0.1", self.proxy.port, snet=config, websocket=WebSocket())
+        await self.with_asyncio(there)
+        self.assertTrue(gateway.web_url.startswith("snet+ws://127.0.0.1:"))
+        shot = finish(Source(gateway.service).snapshot())
+        figures = {layer.name: str(layer.figures) for layer in shot.layers}
+        self.assertRegex(figures["ws"], r"^\d+ handshakes, 0 refused$")
+        self.assertIn("streams live", figures["snet"])
+
+    async def test_wss(self) -> None:
+        """The same inside TLS, whose facts are known."""
+        gateway = await self.open(secure=True)
+        inner = f"wss:localhost:{self.proxy.port}:trustRoots={quoteStringArgument(self.cert)}"
+        await self.with_twisted(gateway, inner)
+        facts = self.link(gateway).facts
+        self.assertEqual((facts.transport, facts.sni), ("snet+wss", "localhost"))
+        self.assertTrue(facts.tls.startswith("TLSv1."))
+        there = aio.Gateway(
+            "localhost",
+            self.proxy.port,
+            tls=ssl.create_default_context(cafile=self.cert),
+            snet=SnetConfig(buffer=self.BUFFER),
+            websocket=WebSocket(),
+        )
+        await self.with_asyncio(there)
+
+    async def test_refused(self) -> None:
+        """Another path is refused as over plain ws, and both faces say so."""
+        gateway = await self.open(client_ws_path="/game")
+        text = quoteStringArgument(f"ws:127.0.0.1:{self.proxy.port}:path=/other")
+        error = await failure_of(
+            WebSocketRefused, connect_client(clientFromString(reactor, f"snet:{text}"))
+        )
+        self.assertEqual(error.status, 404)
+
+        async def main() -> Any:
+            try:
+                async with aio.connect_client(f"snet+ws://127.0.0.1:{self.proxy.port}/other"):
+                    return None
+            except GatewayUnreachable as error:
+                return error.cause
+
+        self.assertEqual((await deferToThread(lambda: asyncio.run(main()))).status, 404)
+        layer = gateway.service.ports[2].layer("ws")
+        await until("the ends", lambda: not layer.waiting)
+        self.assertEqual(str(layer.figures()), "0 handshakes, 2 refused (2 by 404)")
+
+    async def test_kicked(self) -> None:
+        """A kicked client is told by the Close, and its stream is over."""
+        gateway = await self.open()
+        wanted = TCP4ClientEndpoint(reactor, "127.0.0.1", self.proxy.port)
+        endpoint = WebSocketClientEndpoint(wanted, reactor, "game.example")
+        client = self.keep(await connect_client(SnetClientEndpoint(endpoint, reactor)))
+        await client.ping()
+        gateway.service.router.lose(self.link(gateway), Reason.KICKED)
+        gateway.service.flush()
+        await client.when_ended().addTimeout(SECONDS, reactor)
+        streams = streams_of(gateway.service.ports[2])
+        await until("the stream's end", lambda: not streams.streams)
+
+    async def test_pages(self) -> None:
+        """Who speaks no snet there is not let in, and the log says why."""
+        gateway = await self.open()
+        with LogLines() as log:
+            client = self.keep(await connect_client(f"ws://127.0.0.1:{self.proxy.port}/"))
+            await failure_of(EndpointEnded, client.dial(1))
+        self.assertEqual(len(gateway.service.router.clients), 0)
+        self.assertTrue(any("snet handshake" in line for line in log.lines), log.lines)

@@ -285,6 +285,14 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
     if limits.memory_share is not None:
         memory += f" ({limits.memory_share:.0%} of the memory)"
     rows.append(("memory", f"{memory} of what waits for all links together"))
+    metrics = settings.metrics
+    if metrics.address:
+        text = metrics.address
+        if text.rpartition(":")[2] == "0" and ":" in text:
+            text += " (any free port)"
+        text += "; /metrics, /live and /ready by HTTP"
+        text += ", which says no without a game server" if metrics.needs_server else ""
+        rows.append(("metrics", text))
     ops = settings.ops
     names = [path for path in (ops.pid_path, ops.command_path) if path]
     rows.append(("files", f"reports in {os.path.abspath(ops.run_dir)}; {', '.join(names) or '-'}"))

@@ -428,6 +428,31 @@ class DrainSettings(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MetricsSettings(Section):
+    """Where figures and health are told by HTTP.
+
+    Attributes:
+        address: As the operator wrote it; empty: nowhere.
+        needs_server: Nobody should be sent here while no game server is connected.
+    """
+
+    address: str = of("metrics-addr")
+    needs_server: bool = of("ready-needs-server")
+
+    def check(self) -> None:
+        """See that they go together.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        if self.needs_server and not self.address:
+            raise ConfigError(
+                self.where("needs_server"),
+                "there is no /ready without --metrics-addr; give that too",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """All that a gateway is told."""
 
@@ -442,6 +467,7 @@ class Settings:
     drain: DrainSettings
     log: LogSettings
     ops: OpsSettings
+    metrics: MetricsSettings
 
     @property
     def ports(self) -> tuple[PortSettings, ...]:
@@ -459,6 +485,8 @@ def make_settings(values: Values) -> Settings:
     pool.check()
     drain = _make(DrainSettings, values)
     drain.check()
+    metrics = _make(MetricsSettings, values)
+    metrics.check()
     share, limit = _memory_limit(values)
     key = os.fsencode(values.values["server-auth-password"])
     server = _make(ServerPortSettings, values, "server", key=key, **_layers(values, "server"))
@@ -481,6 +509,7 @@ def make_settings(values: Values) -> Settings:
         drain=drain,
         log=_make(LogSettings, values),
         ops=_make(OpsSettings, values),
+        metrics=metrics,
     )
 
 

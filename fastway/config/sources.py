@@ -248,7 +248,8 @@ def _set_once(settings: dict[str, Given], option: Option, given: Given) -> None:
     """Set an option in one source, where no spelling counts more than another."""
     other = settings.setdefault(option.name, given)
     if other.text != given.text:
-        raise ConfigError(given.where, f"{other.where} sets the same option to another value")
+        problem = f"{other.where} sets the same option to another value; leave one out"
+        raise ConfigError(given.where, problem)
 
 
 class TableOptions(Options):

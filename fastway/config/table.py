@@ -658,6 +658,19 @@ def _log() -> Iterator[Option]:
     )
 
 
+def _metrics() -> Iterator[Option]:
+    topic = "Metrics and health: for Prometheus, probes and balancers (docs/metrics.md)"
+    yield Option(
+        "metrics-addr",
+        "",
+        str,
+        "address",
+        "where /metrics, /live and /ready are, by HTTP; empty = nowhere",
+        topic,
+    )
+    yield flag("ready-needs-server", "/ready says no while no game server is connected", topic)
+
+
 OPTIONS: list[Option] = [
     *_addresses(),
     *_clients(),
@@ -673,6 +686,7 @@ OPTIONS: list[Option] = [
     *_drain(),
     *_files(),
     *_log(),
+    *_metrics(),
 ]
 
 CONFIG = Option("config", "", str, "path", "a TOML file with options", "Configuration", short="c")

@@ -173,7 +173,7 @@ def one_of(*words: str) -> Parser:
 
     def checked(text: str) -> str:
         if text not in words:
-            raise ValueError(f"{quoted(text)} is none of {', '.join(words)}")
+            raise ValueError(f"{quoted(text)} is not one of {', '.join(words)}")
         return text
 
     return checked
@@ -288,10 +288,21 @@ def parse_networks(text: str) -> Networks:
         try:
             found.append("unix" if word == "unix" else ipaddress.ip_network(word))
         except ValueError:
-            raise ValueError(
-                f"{quoted(word)} is no network: give a list such as 10.0.0.0/8, ::1, unix"
-            ) from None
+            meant = _meant(word) or "a list such as 10.0.0.0/8, ::1, unix"
+            raise ValueError(f"{quoted(word)} is no network: give {meant}") from None
     return Networks(tuple(found))
+
+
+def _meant(word: str) -> str:
+    """What whoever gave bits behind a network's prefix can have meant; empty: it is not that."""
+    address = word.partition("/")[0]
+    try:
+        network = ipaddress.ip_network(word, strict=False)
+        if network.network_address == ipaddress.ip_address(address):
+            return ""
+    except ValueError:
+        return ""
+    return f"{network}, or {address} alone"
 
 
 Allowance = tuple[Network, int, float, int]
@@ -323,9 +334,10 @@ def parse_allowances(text: str) -> tuple[Allowance, ...]:
                 raise ValueError
             network = ipaddress.ip_network(name)
         except ValueError:
+            such = "100.64.0.0/10=2000:200:400, which are connections, rate and burst"
+            meant = _meant(name) or f"a list such as {such}"
             raise ValueError(
-                f"{quoted(word)} is no network with its values: give a list such as "
-                "100.64.0.0/10=2000:200:400, which are connections, rate and burst"
+                f"{quoted(word)} is no network with its values: give {meant}"
             ) from None
         second = _may_come(often)
         at_once = _may_burst(burst[0]) if burst else max(1, math.ceil(4 * second))

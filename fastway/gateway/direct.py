@@ -7,6 +7,8 @@ bytes only; all else, bounds and limits and who may talk to whom, is that of any
     the server's messages its bytes, bare
     its FIN or its loss   Close, behind all that it said
     the server's Close    a FIN, behind all that the server sent
+    a proxy's own check   dialled once it says something, or has stayed for TIMEOUT: one that
+                          only connects is no news to a server
     no such server, and a server that is lost: a reset. An end in order would be an answer, an
     empty or a short one, and a link that lingers would cost something.
 """
@@ -21,13 +23,33 @@ from fastway.gateway.bounds import LINGER
 from fastway.gateway.facts import Facts
 from fastway.gateway.lane import Framing, Lane
 from fastway.gateway.link import ClientLink, LinkPort
-from fastway.gateway.preface import TIMEOUT
+from fastway.gateway.preface import TIMEOUT, Chain, Done
 from fastway.kernel import acked_bytes
-from fastway.router import Link
+from fastway.router import Link, Side
 from fastway.wire import HEAD, CommandType, decode_command
 
 _COMMAND = bytes(4)
 """The connection id of a command."""
+
+
+class FirstBytes:
+    """A preface that is over with the first bytes, which stand behind it."""
+
+    __slots__ = ()
+
+    seconds = None
+
+    def begin(self) -> bytes:
+        return b""
+
+    def feed(self, data: bytes) -> Done | bytes:
+        return Done(data) if data else b""
+
+    def refuse(self, reason: Reason) -> bytes:
+        return b""
+
+    def why(self, reason: Reason) -> Reason:
+        return reason
 
 
 class DirectLink(ClientLink):
@@ -36,7 +58,16 @@ class DirectLink(ClientLink):
     It dials as soon as it may talk. Nothing is read of it before the answer.
     """
 
-    __slots__ = ("_acked", "_acked_at", "_begun", "_conn_id", "_end", "_rest", "_waits")
+    __slots__ = (
+        "_acked",
+        "_acked_at",
+        "_begun",
+        "_conn_id",
+        "_end",
+        "_rest",
+        "_silent",
+        "_waits",
+    )
 
     dialable = False
 
@@ -46,6 +77,8 @@ class DirectLink(ClientLink):
         self._conn_id = 0
         self._begun = False
         self._waits = False
+        self._silent = False
+        """It may be no more than a proxy's check."""
         self._end: Reason | None = None
         """Why it has to be lost as soon as the router may be called."""
         self._rest: tuple[bytes, Framing | None] = b"", None
@@ -57,9 +90,15 @@ class DirectLink(ClientLink):
         service = self.factory.service
         direct = self.factory.direct
         assert direct is not None
+        if self._silent:
+            self._silent = False
+        elif self.facts.probe and not rest:
+            self._wait_for_bytes(direct.server_id, framing)
+            return
         self.facts = replace(self.facts, transport=f"direct+{self.facts.transport}")
         self._rest = rest, framing
         service.router.add_client(self)
+        self._came_in()
         if self.lost is not None:
             return
         service.router.dial(self, direct.server_id)
@@ -69,6 +108,18 @@ class DirectLink(ClientLink):
             self.lane.wait()
             service.wheel.watch(self, service.wheel.seconds() + TIMEOUT)
         service.flush()
+
+    def _wait_for_bytes(self, server_id: int, framing: Framing | None) -> None:
+        """A proxy speaks for itself. Without a server it is lost, as its clients would be."""
+        if self.factory.service.router.find(Side.SERVER, server_id) is None:
+            self._lose(Reason.NO_SERVER, f"server {server_id}")
+            return
+        self._silent = True
+        self._chain = chain = Chain(self.facts, (FirstBytes,))
+        chain.framing = framing
+        chain.begin()
+        self._watch(TIMEOUT)
+        self.factory.handshake_begins(self)
 
     # What the router calls.
 
@@ -117,6 +168,12 @@ class DirectLink(ClientLink):
         self._acked_at = self.factory.service.wheel.seconds()
 
     def check(self, now: float) -> float | None:
+        if self.lost is None and self._silent:
+            chain, self._chain = self._chain, None
+            assert chain is not None
+            self.factory.handshakes.pop(self, None)
+            self._admit(b"", chain.framing)
+            return None
         if self.lost is None and self._waits:
             self._lose(Reason.NO_SERVER, f"no answer within {TIMEOUT:g} s")
             return None

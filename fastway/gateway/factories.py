@@ -136,7 +136,7 @@ class GatewayFactory(Factory):
     ) -> None:
         """The same, by the names of who it was: his address, and how the line has it."""
         self.service.turned_away += 1
-        self.service.router.stats.turned_away[reason] += 1
+        self.service.router.stats.strangers[self.side, reason] += 1
         self.quiet.warn(
             log,
             f"{self.side.value} turned away",

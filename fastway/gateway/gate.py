@@ -109,6 +109,8 @@ class Gate:
 
     @values.setter
     def values(self, values: LimitValues) -> None:
+        if values.dry_run != self.table.values.dry_run:
+            self._sum_up(self.service.wheel.seconds())  # what was done until now
         self.table.values = values
         self.paced = bool(values.rate)
 
@@ -151,18 +153,24 @@ class Gate:
         """Forget whom it can, and sum up the minute."""
         table = self.table
         table.sweep(now)
-        if self._minute and now - self._since >= MINUTE:
-            count, self._minute = self._minute, 0
-            done = "would be turned away" if table.values.dry_run else "turned away"
-            log.warn(
-                f"{{count}} connections {done} for the limits in {{seconds:.0f}} s; "
-                "{entries} addresses of {table} are told apart",
-                count=count,
-                seconds=now - self._since,
-                entries=len(table.entries),
-                table=table.values.table,
-            )
+        if now - self._since >= MINUTE:
+            self._sum_up(now)
         return now + TICK if table.entries or self._minute else None
+
+    def _sum_up(self, now: float) -> None:
+        if not self._minute:
+            return
+        count, self._minute = self._minute, 0
+        table = self.table
+        done = "would be turned away" if table.values.dry_run else "turned away"
+        log.warn(
+            f"{{count}} connections {done} for the limits in {{seconds:.0f}} s; "
+            "{entries} addresses of {table} are told apart",
+            count=count,
+            seconds=now - self._since,
+            entries=len(table.entries),
+            table=table.values.table,
+        )
 
 
 class DoorPort(Protocol):
@@ -326,13 +334,12 @@ class DoorSocket(socket.socket):
             OSError: EAGAIN: there is none now; all others of `accept`.
         """
         door = self._door
+        # Nobody took it over: no connection was made.
+        door.gate.leave(self.take_over())
         for _ in range(REFUSALS):
             if door.rests():
                 break
             accepted, address = super().accept()
-            # Nobody took it over: no connection was made.
-            door.gate.leave(self.admitted)
-            self.admitted = None
             entry = door.admit((packed_address(address[0]) or b"") if address else b"")
             if not isinstance(entry, Reason):
                 self.admitted = entry

@@ -23,7 +23,7 @@ from typing import Final
 
 from fastway.config.values import Allowance
 from fastway.errors import Reason
-from fastway.networks import Network, Networks
+from fastway.networks import Network, Networks, unmapped
 
 WIDE: Final = 48
 """Bits of an IPv6 address that one site has, with all its networks;"""
@@ -350,6 +350,7 @@ class Ranges:
             if network == "unix":
                 self._unix = self._unix or most
                 continue
+            network = unmapped(network)
             shift = network.max_prefixlen - network.prefixlen
             under = of[network.max_prefixlen // 8].setdefault(shift, {})
             under.setdefault(int(network.network_address) >> shift, most)

@@ -37,6 +37,7 @@ from fastway.gateway.preface import (
     PrefaceFactory,
     ToldRefused,
 )
+from fastway.gateway.tally import Tally
 from fastway.logs import Throttle, make_logger
 from fastway.router import IdConflict, Link, Router, Side
 from fastway.wheel import Wheel
@@ -63,10 +64,12 @@ class LinkService(Protocol):
         connected: Links that are not gone.
         turned: Links that have something to do at the end of the batch.
         stopping: The gateway stops.
+        tally: Where those count that came in.
     """
 
     router: Router
     wheel: Wheel
+    tally: Tally
     turned: list[Turned]
     stopping: bool
 
@@ -239,8 +242,14 @@ class GatewayLink(Link):
                     **fields,
                 )
             router.add_server(self, server_id)
+        self._came_in()
         if self.lost is None:
             self.lane.start(rest, framing)
+
+    def _came_in(self) -> None:
+        """It counts, if it got its id; it may be lost already."""
+        if self.known:
+            self.factory.service.tally.comes(self.side, self.facts.transport)
 
     # What the lane reports.
 
@@ -393,6 +402,9 @@ class GatewayLink(Link):
         self._log_lost(reason, detail)
         chain, self._chain = self._chain, None
         wheel = self.factory.service.wheel
+        if self.known:
+            lasted = wheel.seconds() - self.since
+            self.factory.service.tally.goes(self.side, self.facts.transport, lasted)
         wheel.forget(self)
         if reason.aborts or self not in self.factory.service.connected:
             self.lane.close(End.ABORT)

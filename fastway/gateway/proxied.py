@@ -267,7 +267,7 @@ class ProxyConnection(ProtocolWrapper):
             return
         if not isinstance(result, Done):
             return
-        facts = result.told(self._facts)
+        self._facts = facts = result.told(self._facts)
         entry = None if facts.probe else self.factory.port.door.admit_told(facts.host)
         if isinstance(entry, Reason):
             self.lose(entry)
@@ -337,7 +337,7 @@ def log_early_end(
     port: ProxiedPort, facts: Facts, reason: Reason, detail: str, since: float, bytes_in: int
 ) -> None:
     """Count and log the end of a connection in a layer, before it has a link."""
-    port.service.router.stats.turned_away[reason] += 1
+    port.service.router.stats.strangers[port.side, reason] += 1
     if (facts.probe or not (bytes_in or detail)) and reason in _SILENT:
         return
     port.quiet.info(

@@ -23,6 +23,7 @@ from fastway.gateway.limits import LimitValues
 from fastway.gateway.link import GatewayLink
 from fastway.gateway.memory import CROWD, EVERY, LINKS, Tide, give_back
 from fastway.gateway.ports import Native, Port
+from fastway.gateway.tally import Tally
 from fastway.logs import Throttle, make_logger
 from fastway.router import Limits, Router, Side
 from fastway.watched import Watcher
@@ -60,6 +61,7 @@ class RouterService(Service):
         slows: The same of those who sent more than their rates allow,
         slowed: of the Python lane.
         turned_away: Connections closed at once at the door.
+        tally: Links that got their ids, and went.
         gate: Who may connect.
         waiting_packets: Packets that wait in the Python lane, of all links.
         waiting_bytes: Their bytes, and those of packets that are not whole,
@@ -99,6 +101,7 @@ class RouterService(Service):
         self.slows = 0
         self.slowed = 0
         self.turned_away = 0
+        self.tally = Tally()
         self.gate = Gate(self)
         self.waiting_packets = 0
         self.waiting_bytes = 0
@@ -258,6 +261,15 @@ class RouterService(Service):
                 most.lane.close(End.ABORT)
 
     # Start and stop.
+
+    @property
+    def state(self) -> str:
+        """What an operator calls it: starting, running, draining or stopping."""
+        if self.stopping:
+            return "stopping"
+        if self.draining:
+            return "draining"
+        return "running" if self.running else "starting"
 
     def startService(self) -> None:
         super().startService()

@@ -35,7 +35,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fastway.causes import cause_of
-from fastway.certificates import CertificateStore, Expiry, Loaded, read_certificates
+from fastway.certificates import MAX_PAIRS, CertificateStore, Expiry, Loaded, read_certificates
 from fastway.errors import ConfigError, Reason, TlsFailed
 from fastway.gateway.preface import SECURE_TIMEOUT, Done
 from fastway.watched import Stamp, stamp_of
@@ -54,6 +54,9 @@ MORSEL = 4096
 
 MAX_FAILURES = 32
 """Reasons of failed handshakes that are counted apart."""
+
+MAX_TOLD = 16
+"""Certificates that metrics tell of."""
 
 MAX_AUTHORITIES = 100
 """Authorities of one port: their names go to each client that is asked for a certificate."""
@@ -352,10 +355,14 @@ class TlsFactory(TLSMemoryBIOFactory):
         self.handshakes = Handshakes()
         super().__init__(cast(Any, Shown(store)), False, wrapped, clock)
 
-    def figures(self) -> TlsFigures:
-        """What there is now."""
+    def counts(self) -> TlsFigures:
+        """The figures, with the first certificates to end only."""
+        return self.figures(MAX_TOLD)
+
+    def figures(self, most: int = MAX_PAIRS) -> TlsFigures:
+        """What there is now, with so many certificates at most."""
         return TlsFigures(
-            self.store.expiries(),
+            self.store.expiries(most),
             self.contexts.min_version,
             self.contexts.client_auth,
             self.store.rereads,

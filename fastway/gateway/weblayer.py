@@ -26,11 +26,18 @@ from twisted.python.failure import Failure
 from fastway.causes import cause_of
 from fastway.errors import NoWebSocket, Reason, RemoteError
 from fastway.gateway.facts import Facts, ToldAddress, facts_of
-from fastway.gateway.preface import SECURE_TIMEOUT, TIMEOUT
+from fastway.gateway.gate import Gate
+from fastway.gateway.limits import Entry
+from fastway.gateway.preface import SECURE_TIMEOUT, TIMEOUT, ToldRefused
 from fastway.gateway.proxied import ProxiedPort, ProxiedService, log_early_end
-from fastway.gateway.websocket import WebSocketConfig, WebSocketFigures, told_by_request
+from fastway.gateway.websocket import (
+    WebSocketConfig,
+    WebSocketFigures,
+    refusing_status,
+    told_by_request,
+)
 from fastway.tcp import descriptor, transport_name
-from fastway.websocket import HandshakeRefused, ServerMachine, refusal
+from fastway.websocket import HandshakeRefused, Request, ServerMachine, refusal
 from fastway.websocket.stream import Carrier, Stream
 
 
@@ -38,6 +45,7 @@ class WebLayerService(ProxiedService, Interface):
     """What the layer needs of the service that all ports share (`service.RouterService`)."""
 
     clock: IReactorTime
+    gate: Gate
 
     def most_files(self) -> int:
         """The largest descriptor that a client may have."""
@@ -110,13 +118,9 @@ class WebLayer(WrappingFactory):
 
     def upgraded(self, carrier: Carrier) -> Stream | None:
         comer = cast(Comer, carrier)
-        request = cast(ServerMachine, comer.machine).request
-        assert request is not None
         self.over(comer)
         self.accepted += 1
-        facts = told_by_request(request, comer.facts, self.websocket.proxies)
-        told = facts.name != comer.facts.name
-        peer: Any = ToldAddress(facts) if told else comer.below.getPeer()
+        peer = comer.below.getPeer() if comer.told is None else comer.told
         protocol = cast(Any, self.wrappedFactory).buildProtocol(peer)
         if protocol is None:
             comer.abort()
@@ -130,9 +134,13 @@ class WebLayer(WrappingFactory):
         comer = cast(Comer, carrier)
         if comer.over:
             return  # and now its connection is gone too
-        if isinstance(error, HandshakeRefused):
-            self.refused[error.status] += 1
-            comer.log_end(error.reason, str(error))
+        if isinstance(error, (HandshakeRefused, ToldRefused)):
+            if isinstance(error, HandshakeRefused):
+                self.refused[error.status] += 1
+            else:
+                self.refused[refusing_status(error.reason)] += 1
+            detail = "" if str(error) == error.reason.value else str(error)
+            comer.log_end(error.reason, detail)
             comer.leave(half=True)
             return
         cause = error.cause if isinstance(error, NoWebSocket) else None
@@ -167,15 +175,18 @@ class Comer(Carrier):
 
     Attributes:
         facts: Who it is.
+        told: Whom it is from, where an HTTP proxy told it.
         slot: The wheel's note.
         over: It was refused, or lost, and the log has a line.
     """
 
     def __init__(self, layer: WebLayer) -> None:
         port = layer.port
-        machine = ServerMachine(layer.websocket.policy, port.config.frame_limit)
+        machine = ServerMachine(layer.websocket.policy, port.config.frame_limit, self._comes_from)
         super().__init__(layer, port.service.clock, machine)
         self.facts = Facts("?")
+        self.told: ToldAddress | None = None
+        self._admitted: Entry | None = None
         self.slot = -1
         self.over = False
         self._layer = layer
@@ -211,8 +222,24 @@ class Comer(Carrier):
         super().dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._layer.port.service.gate.leave(self._admitted)
         super().connectionLost(reason)
+        self.stream = None  # no cycle
         self._layer.over(self)
+
+    def _comes_from(self, request: Request) -> None:
+        """Its request is good. The limits ask by whom a proxy tells, whose own connections do
+        not count."""
+        layer = self._layer
+        facts = told_by_request(request, self.facts, layer.websocket.proxies)
+        if facts.name == self.facts.name:
+            return
+        self.facts = facts
+        entry = layer.port.door.admit_told(facts.host)
+        if isinstance(entry, Reason):
+            raise ToldRefused(entry, refusal(refusing_status(entry)))
+        self._admitted = entry
+        self.told = ToldAddress(facts)
 
     # Time.
 

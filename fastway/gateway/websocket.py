@@ -112,6 +112,11 @@ def told_by_request(request: Request, facts: Facts, proxies: Networks) -> Facts:
     return replace(facts, transport=transport, name=client, via=via)
 
 
+def refusing_status(reason: Reason) -> int:
+    """How HTTP says that somebody may not come in for a reason of the gateway's."""
+    return 429 if reason in TOO_MANY else 503
+
+
 class WebSocketPreface:
     """A client's handshake."""
 
@@ -149,7 +154,7 @@ class WebSocketPreface:
     def refuse(self, reason: Reason) -> bytes:
         if reason.cause is not Cause.GATEWAY:
             return b""
-        status = 429 if reason in TOO_MANY else 503
+        status = refusing_status(reason)
         self._factory.accepted -= self._accepted
         self._factory.refused[status] += 1
         return refusal(status)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fastway import __version__
 from fastway.address import address_name
 from fastway.errors import Reason
+from fastway.histogram import Distribution
 from fastway.logs import escaped
+from fastway.ops import usage
 from fastway.ops.drain import DrainFigures
 from fastway.ops.logs import dropped
 from fastway.router import Refusal, Side
@@ -82,8 +85,50 @@ class SideTotals:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkTotals:
+    """Links that got their ids, and connections that did not. All but `connected` only grow.
+
+    Attributes:
+        connected: Side and transport -> links that are there.
+        since_start: The same -> links that came.
+        lasted: Side -> how long those were connected that went, in seconds.
+        lost: Side and reason -> links that went.
+        strangers: Side and reason -> connections that went before they had an id.
+    """
+
+    connected: Mapping[tuple[str, str], int]
+    since_start: Mapping[tuple[str, str], int]
+    lasted: Mapping[str, Distribution]
+    lost: Mapping[tuple[Side, Reason], int]
+    strangers: Mapping[tuple[Side, Reason], int]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessTotals:
+    """What this process takes of the system; 0 where the system does not tell.
+
+    Attributes:
+        cpu: Seconds of all threads.
+        started: When, in seconds since 1970.
+        files: Descriptors that are open; 0 before Linux 6.2.
+        max_files: And how many may be.
+        memory: Bytes resident.
+    """
+
+    cpu: float
+    started: float
+    files: int
+    max_files: int
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
 class RouterTotals:
-    """Virtual connections, and what went over them. All but `open` only grow."""
+    """Virtual connections, and what went over them. All but `open` only grow.
+
+    Attributes:
+        answers: Side that dialled, and why it was refused, None: it was not -> dials.
+    """
 
     open: int
     accepted: int
@@ -94,6 +139,7 @@ class RouterTotals:
     strays: int
     foreign_closes: int
     pings: int
+    answers: Mapping[tuple[Side, Refusal | None], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +183,12 @@ class LayerTotals:
     Attributes:
         port: The port's name.
         name: The layer's.
-        figures: Its own, a frozen dataclass whose str is one line.
+        figures: Its own, a frozen dataclass whose str is one line; in a brief snapshot what it
+            has without a look at many things, which has the same names.
     """
 
     port: str
+    side: str
     name: str
     figures: Any
 
@@ -190,6 +238,12 @@ class Snapshot:
         memory: Bytes resident; 0 where the system does not tell.
         log_dropped: Lines of the log that could not be written.
         relay: None on the Python path.
+        state: starting, running, draining or stopping.
+        shut: Names of the ports that do not listen.
+        links: More about `clients` and `servers`, and about those who never were.
+        process: What it takes of the system.
+        turns: How long turns of the reactor take, in seconds; None: nobody measures that.
+        needs_server: Without a game server nobody should be sent here.
         drain: How far a drain is; None: there is none.
     """
 
@@ -210,6 +264,12 @@ class Snapshot:
     memory: int
     log_dropped: int
     relay: RelayTotals | None
+    state: str
+    shut: tuple[str, ...]
+    links: LinkTotals
+    process: ProcessTotals
+    turns: Distribution | None
+    needs_server: bool
     drain: DrainFigures | None = None
 
 
@@ -263,23 +323,37 @@ class Source:
     Attributes:
         service: What all ports share.
         memory: Tells the resident memory in bytes.
+        turns: Tells how long turns of the reactor take.
+        needs_server: Without a game server nobody should be sent here.
         drain: Tells how far a drain is.
     """
 
     service: RouterService
     memory: Callable[[], int] = lambda: 0
+    turns: Callable[[], Distribution | None] = lambda: None
+    needs_server: bool = False
     drain: Callable[[], DrainFigures | None] = lambda: None
 
-    def snapshot(self) -> Slices[Snapshot]:
-        """The gateway's figures."""
+    def snapshot(self, brief: bool = False) -> Slices[Snapshot]:
+        """The gateway's figures.
+
+        Args:
+            brief: Only what costs the same however many links and streams there are.
+        """
         service = self.service
         router = service.router
         stats = router.stats
         layers = []
         for port in service.ports:
             for layer, factory in zip(port.layers, port.wrapped, strict=True):
-                layers.append(LayerTotals(port.name, layer.name, factory.figures()))
+                told = getattr(factory, "counts", factory.figures) if brief else factory.figures
+                side = port.factory.side.value
+                layers.append(LayerTotals(port.name, side, layer.name, told()))
                 yield
+        servers = stats.gained[Side.SERVER] - sum(
+            count for (side, _), count in stats.lost.items() if side is Side.SERVER
+        )
+        memory = self.memory()
         return Snapshot(
             version=__version__,
             path=service.path,
@@ -298,7 +372,7 @@ class Source:
                 if port.listening is not None
             ),
             clients=SideTotals(len(router.clients), stats.gained[Side.CLIENT]),
-            servers=SideTotals(sum(map(len, router.servers.values())), stats.gained[Side.SERVER]),
+            servers=SideTotals(servers, stats.gained[Side.SERVER]),
             server_ids=len(router.servers),
             router=RouterTotals(
                 open=len(router.conn_ids),
@@ -310,15 +384,28 @@ class Source:
                 strays=stats.strays,
                 foreign_closes=stats.foreign_closes,
                 pings=stats.pings,
+                answers=self._answers(),
             ),
             queues=self._queues(),
             limits=self.limits(),
             turned_away=service.turned_away,
             lost=self._lost(),
             layers=tuple(layers),
-            memory=self.memory(),
+            memory=memory,
             log_dropped=dropped(),
             relay=self._relay(),
+            state=service.state,
+            shut=tuple(port.name for port in service.ports if port.listening is None),
+            links=self._links(),
+            process=ProcessTotals(
+                cpu=time.process_time(),
+                started=usage.started(),
+                files=usage.open_files(),
+                max_files=usage.max_files(),
+                memory=memory,
+            ),
+            turns=self.turns(),
+            needs_server=self.needs_server,
             drain=self.drain(),
         )
 
@@ -393,6 +480,26 @@ class Source:
             lost[reason] += count
         lost.update(stats.turned_away)
         return dict(lost)
+
+    def _links(self) -> LinkTotals:
+        tally, stats = self.service.tally, self.service.router.stats
+        return LinkTotals(
+            connected={way: came - tally.went[way] for way, came in tally.came.items()},
+            since_start=dict(tally.came),
+            lasted={side.value: lasted.figures() for side, lasted in tally.lasted.items()},
+            lost=dict(stats.lost),
+            strangers=dict(stats.strangers),
+        )
+
+    def _answers(self) -> dict[tuple[Side, Refusal | None], int]:
+        stats = self.service.router.stats
+        answers: dict[tuple[Side, Refusal | None], int] = {
+            (Side.CLIENT, None): stats.accepted - stats.accepted_servers,
+            (Side.SERVER, None): stats.accepted_servers,
+        }
+        for key, count in stats.refusals.items():
+            answers[key] = count
+        return answers
 
     def _relay(self) -> RelayTotals | None:
         native = self.service.native

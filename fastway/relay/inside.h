@@ -444,6 +444,7 @@ void forget_senders(struct relay *relay, struct link *to);
 void forget_shares(struct relay *relay, struct link *from);
 
 /* rate.c */
+void charge(struct relay *relay, struct link *link, uint64_t packets, uint64_t bytes);
 size_t cut_at_rate(struct relay *relay, struct link *link, const uint8_t *data, size_t size);
 void speed_up(struct relay *relay, struct link *link);
 void look_at_rate(struct relay *relay, struct link *link);

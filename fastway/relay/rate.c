@@ -83,28 +83,22 @@ static double free_of(const struct limit *limit, const struct rate *rate)
     return packets > bytes ? packets : bytes;
 }
 
-/* cut, where a port has rates: what is done with counts. */
-size_t cut_at_rate(struct relay *relay, struct link *link, const uint8_t *data, size_t size)
+/* It sent so much: over its rates it is not read from for a while. */
+void charge(struct relay *relay, struct link *link, uint64_t packets, uint64_t bytes)
 {
-    uint64_t packets = link->packets_in;
-    uint32_t commands = relay->commands_left;
-    size_t used = cut(relay, link, data, size);
-    if (!rated(relay, link))
-        return used;
-    if (link->state != OPEN || link->broken)
-        return used;
-    packets = link->packets_in - packets + (commands - relay->commands_left);
+    if (!rated(relay, link) || link->state != OPEN || link->broken)
+        return;
     struct rate *rate = rate_of(relay, link);
     if (rate == NULL) {
         fail(relay, link, RELAY_NO_MEMORY); /* never without a limit */
-        return used;
+        return;
     }
     const struct limit *limit = limit_of(relay, link);
     rate->packets_due = spend(rate->packets_due, relay->now, limit->packets, (double)packets);
-    rate->bytes_due = spend(rate->bytes_due, relay->now, limit->bytes, (double)used);
+    rate->bytes_due = spend(rate->bytes_due, relay->now, limit->bytes, (double)bytes);
     double when = free_of(limit, rate);
     if (when <= relay->now)
-        return used;
+        return;
     if (!link->slowed) {
         link->slowed = true;
         relay->totals.slowed++;
@@ -112,6 +106,16 @@ size_t cut_at_rate(struct relay *relay, struct link *link, const uint8_t *data, 
         update_interest(relay, link);
     }
     watch(relay, link, when);
+}
+
+/* cut, where a port has rates: what is done with counts. */
+size_t cut_at_rate(struct relay *relay, struct link *link, const uint8_t *data, size_t size)
+{
+    uint64_t packets = link->packets_in;
+    uint32_t commands = relay->commands_left;
+    size_t used = cut(relay, link, data, size);
+    packets = link->packets_in - packets + (commands - relay->commands_left);
+    charge(relay, link, packets, used);
     return used;
 }
 

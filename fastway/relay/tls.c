@@ -230,6 +230,8 @@ ssize_t tls_read(struct relay *relay, struct link *link, uint8_t *data, size_t s
     *full = true;
     for (size_t all = 0;
          got == 0 && *full && all < 2 * TLS_RECORD && !tls->closed && !tls->broken;) {
+        if (all > 0 && !link->lost && out_of_time(relay))
+            break; /* who is lost is heard to the end now, or never */
         ssize_t came = read_raw(link, relay->sealed, size);
         if (came == 0 && link->state == OPEN) {
             errno = ECONNRESET; /* TLS was not ended: who knows what is missing */
@@ -287,10 +289,15 @@ static ssize_t seal(struct relay *relay, struct tls *tls, const struct offer *of
         }
         if (fill < sizeof joined && count > 0)
             continue;
-        if (library->SSL_write(tls->ssl, joined, (int)fill) != (int)fill) {
-            note_failure(relay, tls);
-            errno = EPROTO;
-            return -1;
+        for (size_t done = 0; done < fill;) {
+            /* A record at a time, and a peer may have asked for short ones. */
+            int some = library->SSL_write(tls->ssl, joined + done, (int)(fill - done));
+            if (some <= 0) {
+                note_failure(relay, tls);
+                errno = EPROTO;
+                return -1;
+            }
+            done += (size_t)some;
         }
         collect(relay, tls, to);
         all += fill;

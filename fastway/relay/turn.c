@@ -269,6 +269,10 @@ static void read_link(struct relay *relay, struct link *link)
         size_t came = (size_t)got;
         if (link->ws != NULL)
             came = unwrap(relay, link, relay->scratch, came);
+        if (relay->limited)
+            charge(relay, link, 0, (uint64_t)got - came); /* what frames are made of */
+        if (link->failed)
+            return;
         size_t used = (relay->limited ? cut_at_rate : cut)(relay, link, relay->scratch, came);
         if (used < came && link->state == OPEN && !link->broken)
             keep(relay, link, relay->scratch + used, came - used);

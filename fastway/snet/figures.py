@@ -12,8 +12,8 @@ from fastway.snet.session import Fault
 
 
 @dataclass(frozen=True, slots=True)
-class SnetFigures:
-    """The listening side's figures; see `SnetFactory.figures`.
+class SnetCounts:
+    """The listening side's counters: what can be told without a look at each stream.
 
     Attributes:
         live: Streams that have a connection.
@@ -23,9 +23,6 @@ class SnetFigures:
         resumed: Times that one came back.
         taken_over: Of these, while the old connection still looked alive.
         replayed: Bytes that were sent again.
-        replayable: Bytes kept to be sent again.
-        pending: Bytes that wait for a connection, or for room in it.
-        unread: Bytes that came and wait for who is not read from.
         handshakes: Connections that shake hands, or that close.
         refused: Handshakes that failed, by what was wrong.
     """
@@ -37,11 +34,23 @@ class SnetFigures:
     resumed: int
     taken_over: int
     replayed: int
+    handshakes: int
+    refused: Mapping[Fault, int]
+
+
+@dataclass(frozen=True, slots=True)
+class SnetFigures(SnetCounts):
+    """All its figures; see `SnetFactory.figures`.
+
+    Attributes:
+        replayable: Bytes kept to be sent again.
+        pending: Bytes that wait for a connection, or for room in it.
+        unread: Bytes that came and wait for who is not read from.
+    """
+
     replayable: int
     pending: int
     unread: int
-    handshakes: int
-    refused: Mapping[Fault, int]
 
     def __str__(self) -> str:
         """One line for an operator."""

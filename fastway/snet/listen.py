@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -29,7 +29,7 @@ from fastway.errors import Reason
 from fastway.logs import Throttle, make_logger
 from fastway.snet.carrier import Carrier
 from fastway.snet.config import LINGER, SnetConfig
-from fastway.snet.figures import SnetFigures
+from fastway.snet.figures import SnetCounts, SnetFigures
 from fastway.snet.interfaces import IBounded
 from fastway.snet.session import Fault, HandshakeFailed, ListenHandshake, Made, Resumed, Session
 from fastway.snet.slices import SLICE, Slices
@@ -117,8 +117,18 @@ class SnetFactory(Factory):
             replayable += stream.replayable
             pending += stream.pending
             unread += stream.unread
-        stats = self.stats
+        counts = self.counts()
         return SnetFigures(
+            **{item.name: getattr(counts, item.name) for item in fields(counts)},
+            replayable=replayable,
+            pending=pending,
+            unread=unread,
+        )
+
+    def counts(self) -> SnetCounts:
+        """The counters alone, however many streams there are."""
+        stats = self.stats
+        return SnetCounts(
             live=len(self.streams) - len(self.waiting),
             waiting=len(self.waiting),
             made=stats.made,
@@ -126,9 +136,6 @@ class SnetFactory(Factory):
             resumed=stats.resumed,
             taken_over=stats.taken_over,
             replayed=stats.replayed,
-            replayable=replayable,
-            pending=pending,
-            unread=unread,
             handshakes=len(self.handshakes),
             refused=dict(stats.refused),
         )

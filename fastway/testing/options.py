@@ -27,6 +27,8 @@ OURS = {
     "pid-file": "",
     "command-file": "",
     "logfile": "",
+    "metrics-addr": "",
+    "ready-needs-server": "",
 }
 """Options that a gateway for tests sets itself, and the argument to give instead, if there is
 one."""

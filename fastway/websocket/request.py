@@ -246,13 +246,14 @@ def accept(request: Request, policy: Policy) -> bytes:
     if host is None:
         raise HandshakeRefused(400, "its Host is none")
     if request.path != policy.path:
-        raise HandshakeRefused(404, f"path {_shown(request.path)}")
+        raise HandshakeRefused(404, f"path {_shown(request.path)}, not {policy.path}")
     if not (_has(request, "connection", "upgrade") and _has(request, "upgrade", "websocket")):
         raise HandshakeRefused(426, "it does not ask for a WebSocket")
     if headers.get("sec-websocket-version") != "13":
         raise HandshakeRefused(426, "it asks for another version than 13")
     if not _allowed(headers.get("origin"), host, policy.origins):
-        raise HandshakeRefused(403, f"origin {_shown(headers['origin'])}")
+        shown = _shown(headers["origin"])
+        raise HandshakeRefused(403, f"origin {shown}, which client-ws-origins does not name")
     key = headers.get("sec-websocket-key", "")
     if not _is_key(key):
         raise HandshakeRefused(400, "its key is not 16 bytes in base64")

@@ -12,6 +12,9 @@ caller's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from fastway.errors import RemoteError
 from fastway.websocket.frames import MAX_FRAME, Frames
 from fastway.websocket.machine import Machine
 from fastway.websocket.request import HandshakeRefused, Policy, Request, RequestReader, accept
@@ -48,23 +51,34 @@ class ServerMachine(Machine):
     Args:
         policy: What requests must ask for.
         limit: Bytes that a frame of the peer may announce.
+        asked: Called with a good request before it is answered; it may raise a RemoteError, whose
+            `answer` is sent instead.
 
     Attributes:
         request: What asked for it, once it is up.
     """
 
-    def __init__(self, policy: Policy, limit: int = MAX_FRAME) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        limit: int = MAX_FRAME,
+        asked: Callable[[Request], object] | None = None,
+    ) -> None:
         super().__init__(Frames(limit))
         self.request: Request | None = None
         self._handshake = ServerHandshake(policy)
+        self._asked = asked
 
     def _shake(self, data: bytes) -> bytes | None:
         try:
             found = self._handshake.feed(data)
-        except HandshakeRefused as error:
+            if found is None:
+                return None
+            asked, self._asked = self._asked, None  # no cycle
+            if asked is not None:
+                asked(found[0])
+        except RemoteError as error:
             self._out = error.answer
             raise
-        if found is None:
-            return None
         self.request, self._out = found
         return b""

@@ -25,6 +25,7 @@ static unsigned calls;
 static uint64_t ticks;
 static bool directs; /* some links know no packets */
 static bool refuses; /* what adds links, and room for them, works */
+static bool calm; /* a turn has all the time that it needs */
 
 ssize_t test_recv(int fd, void *data, size_t size, int flags)
 {
@@ -80,7 +81,8 @@ int test_epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
 int test_clock_gettime(clockid_t clock, struct timespec *now)
 {
     (void)clock;
-    ticks += ++calls % 3 == 0 ? 100 : 1;
+    if (!calm)
+        ticks += ++calls % 3 == 0 ? 100 : 1;
     *now = (struct timespec){(time_t)(ticks / 1000), (long)(ticks % 1000) * 1000000};
     return 0;
 }
@@ -94,6 +96,7 @@ void *test_calloc(size_t count, size_t size)
 #define CONNS 8
 #define MAX_PACKET 3000
 #define EVENTS_TURN 5
+#define QUIET_TURNS 5000 /* many are of few bytes */
 
 /* Links with frames; the last one may get them when it is started. */
 #define WEB(which) (webs && ((which) == 2 || (which) == 3))
@@ -147,6 +150,7 @@ static void end_link(struct day *day, relay_handle handle, uint8_t how)
 static void shake_hands(struct day *day, int which, const uint8_t *data, size_t size)
 {
     struct toy *toy = toy_new();
+    toy->piece = day->answer % 2 ? 0 : 7u * day->answer; /* of 0: all */
     bool refused = refuses;
     refuses = false;
     if (relay_tls(day->relay, day->handles[which], toy, &toy->into, &toy->from, data, size))
@@ -512,6 +516,21 @@ static void step(struct day *day)
         handle_events(day, relay_run(day->relay, day->now));
 }
 
+/* When nobody says anything more there is soon nothing to do, whatever state links are in. */
+static void settle_down(struct day *day)
+{
+    struct epoll_event event;
+    int relay_set = epoll_create1(EPOLL_CLOEXEC), turns = 0;
+    struct epoll_event wanted = {.events = EPOLLIN};
+    CHECK(relay_set >= 0);
+    CHECK(epoll_ctl(relay_set, EPOLL_CTL_ADD, relay_fd(day->relay), &wanted) == 0);
+    while (epoll_wait(relay_set, &event, 1, 0) > 0) {
+        CHECK(turns++ < QUIET_TURNS);
+        handle_events(day, relay_run(day->relay, day->now));
+    }
+    close(relay_set);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct day day = {.data = data, .size = size, .now = 1000};
@@ -555,7 +574,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     CHECK(relay_port(day.relay, &port) == 1);
     uint8_t rated = size > 0 ? data[size - 1] : 0; /* clients have rates on some days */
     if (rated % 4 == 1)
-        CHECK(relay_rate(day.relay, 0, rated % 8 == 1 ? rated : 0, rated % 3 ? rated * 50 : 0) == 0);
+        CHECK(relay_rate(day.relay, webs ? rated / 8 % 2 : 0, rated % 8 == 1 ? rated : 0,
+                         rated % 3 ? rated * 50 : 0) == 0);
     for (int which = 0; which < LINKS; which++) {
         day.peers[which] = -1;
         make_link(&day, which);
@@ -566,6 +586,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     while (day.at < day.size)
         step(&day);
     refuses = false;
+    calm = true;
+    settle_down(&day);
+    calm = false;
     bool leave = next_byte(&day) % 2 || size % 2;
     if (leave) {
         for (int which = 0; which < LINKS; which++)

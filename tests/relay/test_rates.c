@@ -114,6 +114,34 @@ static void test_bytes_and_commands(void)
     end();
 }
 
+/* What frames are made of counts as bytes: control frames, and heads of empty ones. */
+static void test_frames(void)
+{
+    static const uint8_t frames[2][6] = {{0x89, 0x80, 1, 2, 3, 4}, {0x00, 0x80, 1, 2, 3, 4}};
+    static const uint8_t first[6] = {0x02, 0x80, 1, 2, 3, 4};
+    uint8_t flood[6 * 100];
+    for (int kind = 0; kind < 2; kind++) {
+        begin(&plain_config, &plain_port);
+        set(0, 1000);
+        ends[0].peer = dial();
+        ends[0].handle = relay_accept(relay, listening, 0, now, 1 << 20, &accepted);
+        relay_set_owner(relay, ends[0].handle, &ends[0]);
+        relay_start(relay, ends[0].handle, first, sizeof first, RELAY_WEBSOCKET, now);
+        for (size_t at = 0; at < sizeof flood; at += 6)
+            memcpy(flood + at, frames[kind], 6);
+        say(0, flood, sizeof flood);
+        say(0, flood, sizeof flood);
+        UNTIL(link_of(0)->slowed);
+        say(0, flood, sizeof flood);
+        settle_down();
+        CHECK(counts(0).bytes_in == 2 * sizeof flood && !told(0, RELAY_MISFRAMED));
+        for (int i = 0; i < 30; i++)
+            sweep(.1);
+        UNTIL(counts(0).bytes_in == 3 * sizeof flood);
+        end();
+    }
+}
+
 /* Other links notice nothing, nor do those of other ports; Pings count. */
 static void test_others(void)
 {
@@ -227,6 +255,7 @@ int main(void)
 {
     test_packets();
     test_bytes_and_commands();
+    test_frames();
     test_others();
     test_ends();
     test_goes();

@@ -263,6 +263,42 @@ static void test_large_records(void)
     end_secure();
 }
 
+/* Who says much that brings nothing is heard no longer than a turn lasts, and loses nothing. */
+static void test_nothing_but_answers(void)
+{
+    uint8_t record[TOY_HEAD], flood[10000 * TOY_HEAD];
+    toy_seal(record, 'k', "", 0);
+    for (size_t at = 0; at < sizeof flood; at += TOY_HEAD)
+        memcpy(flood + at, record, TOY_HEAD);
+    begin_secure(&plain_port);
+    add_secure(0, false);
+    say(0, flood, sizeof flood);
+    usleep(1000);
+    calls.step = plain_config.turn_seconds;
+    calls.recvs = 0;
+    turn();
+    CHECK(calls.recvs == 1);
+    calls.step = 0;
+    say_sealed(0, 'd', "behind", 6);
+    UNTIL(told(0, RELAY_BYTES));
+    CHECK(kept_size == 6 && memcmp(kept, "behind", 6) == 0);
+    end_secure();
+}
+
+/* Peers that want short records have the library seal less than it is given, each time. */
+static void test_short_records(void)
+{
+    struct relay_port port = roomy();
+    begin_secure(&port);
+    add_secure(0, true);
+    toys[0]->piece = 512;
+    fill(plain, 50000);
+    relay_send(relay, ends[0].handle, plain, 50000, 1);
+    CHECK(hear_all(0, got, 50000) == 50000 && memcmp(got, plain, 50000) == 0);
+    CHECK(toys[0]->from.most < 4096 + 4096 && totals().waiting_bytes == 0);
+    end_secure();
+}
+
 /* What a link that is not read from has inside the library waits as what was read, and goes on
  * without its socket. */
 static void test_paused(void)
@@ -581,6 +617,8 @@ int main(void)
     test_kept_before();
     test_forward();
     test_large_records();
+    test_nothing_but_answers();
+    test_short_records();
     test_paused();
     test_end_of_peer();
     test_cut_off();

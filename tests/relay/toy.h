@@ -34,6 +34,7 @@ struct toy {
     unsigned code;                         /* in the queue of errors */
     int broken, ended, said;
     int patient; /* an 'e' is an end like others */
+    unsigned piece; /* bytes that it seals of one write, at most; 0: all */
     unsigned reads, writes;
 };
 
@@ -167,6 +168,8 @@ static int toy_SSL_write(void *ssl, const void *data, int size)
     CHECK(size > 0 && !toy->said);
     if (toy->broken)
         return toy_break(toy);
+    if (toy->piece > 0 && (unsigned)size > toy->piece)
+        size = (int)toy->piece;
     toy_say(toy, 'd', data, (size_t)size);
     return size;
 }

@@ -92,6 +92,12 @@ class DirectCase(GatewayTestCase):
         """The links of clients."""
         return [one for one in self.gateway_here.service.connected if one.side is Side.CLIENT]
 
+    def way(self) -> tuple[str, bool]:
+        """What carries the only client, which has been answered: before that it may be at its
+        handshakes still, and no direct link yet."""
+        (link,) = self.links()
+        return link.facts.transport, link.lane.native
+
     def lost(self, reason: Reason) -> int:
         """Clients that were lost for it."""
         return self.gateway_here.service.router.stats.lost[Side.CLIENT, reason]
@@ -365,6 +371,43 @@ class DirectChecks(DirectCase):
         await peer.expect(b"you said quit")
         await peer.expect_end()
 
+    async def test_checks_of_a_proxy(self) -> None:
+        """One that only connects reaches no server; one that asks has its answer, whatever the
+        port speaks."""
+        directory = scratch(self)
+        made = make("localhost", ["127.0.0.1"])
+        cert, key = os.path.join(directory, "cert.pem"), os.path.join(directory, "key.pem")
+        made.write(cert, key)
+        trusted = ssl.create_default_context(cafile=made.save(os.path.join(directory, "trusted")))
+        gateway = await self.open(
+            direct="web=127.0.0.1:0->1, tls=tls+127.0.0.1:0->1",
+            client_tls_cert=cert,
+            client_tls_key=key,
+            client_proxy_from="127.0.0.1",
+        )
+        await self.serving(echo)
+        check = b"PROXY UNKNOWN\r\n"
+        for word in (b"", b"hello"):
+            peer = await self.come()
+            peer.send(check)
+            await until("it", lambda: [one for one in self.links() if one.facts.probe])
+            if word:
+                peer.send(word)
+                await peer.expect(word)
+            peer.wire.loseConnection()
+            await until("all to be gone", lambda: not self.links())
+
+        def over_tls() -> bytes:
+            where = ("127.0.0.1", gateway.direct_ports["tls"])
+            with socket.create_connection(where, SECONDS) as plain:
+                plain.sendall(check)
+                with trusted.wrap_socket(plain, server_hostname="127.0.0.1") as sock:
+                    sock.sendall(b"hello")
+                    return sock.recv(5)
+
+        self.assertEqual(await deferToThread(over_tls), b"hello")
+        self.assertEqual(gateway.service.router.stats.dials, 2)
+
     async def test_tls(self) -> None:
         """Inside TLS, and in a WebSocket inside it, what is inside is the stream."""
         directory = scratch(self)
@@ -392,11 +435,10 @@ class DirectChecks(DirectCase):
                 trusted.wrap_socket(plain, server_hostname="127.0.0.1") as sock,
             ):
                 sock.sendall(data)
-                (link,) = blockingCallFromThread(reactor, self.links)
-                carried.append((link.facts.transport, link.lane.native))
                 came = b""
                 while len(came) < len(data):
                     came += sock.recv(65536)
+                carried.append(blockingCallFromThread(reactor, self.way))
                 return came
 
         def over_websocket(scheme: str) -> bytes:
@@ -404,13 +446,12 @@ class DirectChecks(DirectCase):
             where = f"{scheme}://127.0.0.1:{numbers[scheme]}/"
             with connect_websocket(where, proxy=None, max_size=None, **more) as websocket:
                 websocket.send(data)
-                (link,) = blockingCallFromThread(reactor, self.links)
-                carried.append((link.facts.transport, link.lane.native))
                 came = b""
                 while len(came) < len(data):
                     piece = websocket.recv(timeout=SECONDS)
                     assert isinstance(piece, bytes)
                     came += piece
+                carried.append(blockingCallFromThread(reactor, self.way))
                 return came
 
         carried: list[tuple[str, bool]] = []
