@@ -114,9 +114,9 @@ class Reason(Enum):
     A row has the sentence that an operator reads (it is the `value`), who caused it, a WebSocket
     close code, and whether the link `aborts`. The close codes are those of RFC 6455, section
     7.4.1 (1000 normal, 1001 going away, 1002 protocol error, 1003 unsupported data, 1007 invalid
-    payload, 1008 policy violation, 1009 message
-    too big, 1011 unexpected condition), and IANA's 1013 (try again later); where none of these
-    fits, 4000 and the HTTP status that says the same.
+    payload, 1008 policy violation, 1009 message too big, 1011 unexpected condition), and IANA's
+    1012 (service restart) and 1013 (try again later); where none of these fits, 4000 and the HTTP
+    status that says the same.
 
     Attributes:
         cause: Who is to blame.
@@ -179,6 +179,7 @@ class Reason(Enum):
     EVICTED = "a newer server took its id", Cause.GATEWAY, 4409
     KICKED = "kicked by the operator", Cause.GATEWAY, 4403
     SHUTDOWN = "the gateway stops", Cause.GATEWAY, 1001
+    DRAIN = "the gateway is drained before it stops", Cause.GATEWAY, 1012
     SERVER_CLOSED = "its game server closed the connection", Cause.GATEWAY, 1000
     SERVER_LOST = "its game server was lost", Cause.GATEWAY, 1013, True
     NO_SERVER = "its game server could not be dialled", Cause.GATEWAY, 1013, True

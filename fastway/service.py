@@ -27,6 +27,7 @@ from fastway.config import Settings
 from fastway.config.sources import GatewayOptions
 from fastway.errors import ConfigError, LocalError, StartError
 from fastway.ops.logs import FLUSH, LogFileOutput, TwistdLog, add, check_logfile, remove
+from fastway.ops.notify import Notify, of_environment
 from fastway.ops.pidfile import PidFile
 from fastway.ops.process import own_process, raise_file_limit
 from fastway.ops.signals import Signals, shield
@@ -40,6 +41,13 @@ log = logs.make_logger(__name__)
 
 HURRY = 0.5
 """Seconds that a stop takes at the most after a second signal asked for it."""
+
+
+GOODBYES = 15.0
+"""Seconds that a drain and the stop after it may take beyond its timeout."""
+
+RUNS = "runs"
+"""What systemd shows of a gateway that does."""
 
 
 @dataclass(slots=True)
@@ -64,6 +72,8 @@ class GatewayService(Service):
         router_service: What all ports share.
         metrics: Where figures and health are told; None: nowhere.
         failed: Called with a StartError when a port fails after startService has returned.
+        drained: Called when a drain is over and the process should stop, in order.
+        notify: Who is told how it is; nobody, unless the process is its own.
     """
 
     name = "fastway"
@@ -75,10 +85,12 @@ class GatewayService(Service):
         # Imported here so that `twistd --help` loads none of it.
         from fastway.assemble import make_router_service
         from fastway.ops.commands import Commands
+        from fastway.ops.drain import Drain, DrainedService, Plan
 
         self.settings = settings
         self.reactor = reactor
         self.failed: Callable[[StartError], None] = lambda _: reactor.stop()
+        self.drained: Callable[[], object] = lambda: reactor.stop()
         self.router_service = make_router_service(settings, reactor)
         self.router_service.failed = self._cannot_go_on
         ops = settings.ops
@@ -90,11 +102,30 @@ class GatewayService(Service):
             if "" not in sys.path:
                 sys.path.insert(0, "")
             self.commands.load(ops.commands_module)
+        told = settings.drain
+        self._drain = Drain(
+            reactor,
+            Plan(told.delay, told.grace, told.spread, told.limit),
+            DrainedService(self.router_service, self._close_ports, lambda: self.drained()),
+        )
+        self.notify = Notify()
+        self.router_service.drain_begins.append(self._tell_of_drain)
+        self.router_service.drain_is_undone.append(lambda: self.notify.tell(STATUS=RUNS))
+        self._drain_signalled = False
+        self.commands.source.drain = self._drain.figures
+        self.commands.register(
+            r"drain( again)?",
+            "drain [again]: empties the gateway, then stops it; again: a successor listens there",
+            lambda again: self.drain(bool(again)),
+        )
+        self.commands.register(
+            r"undrain", "undrain: takes that back, while the ports are open", self.undrain
+        )
         self.metrics = self._make_metrics()
         self._opening: list[Deferred[None]] = []
         self._log_started = False
         self._logfile: LogFileOutput | None = None
-        self._signals = Signals(reactor, self.hurry)
+        self._signals = Signals(reactor, self.hurry, self._drain_at_signal)
         self._stopping: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
 
@@ -210,6 +241,7 @@ class GatewayService(Service):
             if not self._opening:
                 self._open_ports()
         super().startService()
+        self._drain_signalled = False
         bound_turns(self.reactor)
         if self.metrics is not None:
             turns = time_turns(self.reactor)
@@ -225,6 +257,7 @@ class GatewayService(Service):
             version=__version__,
             files=raise_file_limit(),
         )
+        self.notify.tell(READY=1, STATUS=RUNS)
 
     @contextmanager
     def _undone_if_it_fails(self) -> Iterator[None]:
@@ -244,6 +277,8 @@ class GatewayService(Service):
         """Stop listening, lose every link, leave nothing behind; fires within seconds."""
         super().stopService()
         log.info("fastway stops")
+        self.notify.tell(STOPPING=1, STATUS="stops")
+        self._drain.stop()
         done = self._stopping = Deferred()
         hurried = self._signals.stopping
         self._signals.stopping = True
@@ -288,6 +323,55 @@ class GatewayService(Service):
             done.callback(None)
         else:
             closing.addBoth(lambda _: done.callback(None))
+
+    # The drain.
+
+    @property
+    def draining(self) -> bool:
+        """Nobody should be sent here any more."""
+        return self.router_service.draining
+
+    def drain(self, again: bool = False) -> str:
+        """Empty the gateway step by step (`fastway.ops.drain`), then have the process stop.
+
+        Args:
+            again: A successor listens at the same addresses.
+
+        Returns:
+            What happens, for the operator.
+
+        Raises:
+            CommandError: it drains already.
+        """
+        self._drain.begin(again)
+        plan = self._drain.plan
+        return (
+            f"ports are closed in {plan.delay:g} s, clients lost from "
+            f"{plan.delay + plan.grace:g} s on; all is over within {plan.timeout:g} s"
+        )
+
+    def undrain(self) -> str:
+        """Take a drain back.
+
+        Raises:
+            CommandError: there is none, or the ports are closed.
+        """
+        self._drain.undo()
+        self._drain_signalled = False
+        return "the drain is taken back; all goes on"
+
+    def _drain_at_signal(self) -> bool:
+        """The first SIGTERM drains, if it should; a drain that goes on counts as its own."""
+        if not self.settings.drain.timeout or self._drain_signalled:
+            return False
+        self._drain_signalled = True
+        if not self.draining:
+            self.drain()
+        return True
+
+    def _tell_of_drain(self, at: float, until: float | None, again: bool) -> None:
+        seconds = self._drain.plan.timeout + GOODBYES
+        self.notify.tell(STATUS="drains", EXTEND_TIMEOUT_USEC=round(seconds * 1e6))
 
     # Ports.
 
@@ -452,6 +536,7 @@ def makeService(options: Options) -> GatewayService:
                 wanted.where("format"), "under twistd it goes with --logfile; give that too"
             )
         service = TwistdService(options.settings, reactor)
+        service.notify = of_environment()
         if options.settings.ops.command_path:
             shield()
         # twistd changes to its --rundir later.

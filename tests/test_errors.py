@@ -52,6 +52,7 @@ class ReasonTests(SynchronousTestCase):
                 Reason.ID_IN_USE,
                 Reason.KICKED,
                 Reason.SHUTDOWN,
+                Reason.DRAIN,
                 Reason.SERVER_CLOSED,
             },
         )

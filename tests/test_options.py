@@ -299,6 +299,10 @@ class TableTests(SynchronousTestCase):
             "client-ws-path": "/",
             "client-ws-origins": ("same",),
             "trusted-proxies": Networks(),
+            "drain-timeout": 0,
+            "drain-delay": 5,
+            "drain-grace": 10,
+            "drain-spread": 0,
         }
         for side in ("client", "server"):
             for name in ("cert", "key", "dir", "client-ca"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -221,6 +222,60 @@ class SignalTests(ProcessTestCase):
             self.assertEqual(process.wait(PATIENCE), 0)
             self.assertNotIn("Traceback", self.read(f"output{more}"))
             self.assertIn("fastway stops at once", self.read(f"output{more}"))
+
+    def test_drain(self) -> None:
+        """With drain-timeout SIGTERM drains: new ones are refused, the others go on until their
+        turn, and the status is 0."""
+        drain = {"TIMEOUT": "60s", "DELAY": "0", "GRACE": "1s", "SPREAD": "100ms"}
+        told = {f"FASTWAY_DRAIN_{name}": text for name, text in drain.items()}
+        systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.addCleanup(systemd.close)
+        systemd.settimeout(PATIENCE)
+        systemd.bind(self.path("systemd"))
+        told["NOTIFY_SOCKET"] = self.path("systemd")
+        process = self.spawn(CONSOLE, {**LOOPBACK, **told})
+        ports = self.ports("output")
+        peers = self.serves(ports)
+        process.send_signal(signal.SIGTERM)
+        wait_for("the ports to close", lambda: "drain: ports are closed" in self.read("output"))
+        with socket.socket() as late:
+            self.assertEqual(late.connect_ex(("127.0.0.1", ports[0])), errno.ECONNREFUSED)
+        self.leave(peers)
+        self.assertEqual(process.wait(PATIENCE), 0)
+        self.assertEqual(
+            [systemd.recv(1000) for _ in range(3)],
+            [
+                b"READY=1\nSTATUS=runs",
+                b"STATUS=drains\nEXTEND_TIMEOUT_USEC=75000000",
+                b"STOPPING=1\nSTATUS=stops",
+            ],
+        )
+        output = self.read("output")
+        self.assertIn("lost: the gateway is drained before it stops", output)
+        self.assertIn("drain: over after", output)
+        self.assertIn("fastway stopped", output)
+        self.assertNotIn("Traceback", output)
+        self.assertFalse(os.path.exists(self.path("fastway.pid")))
+
+    def test_stop_of_a_drain(self) -> None:
+        """A second SIGTERM stops a gateway that drains, and a third hurries that."""
+        for more in (1, 2):
+            name = f"output{more}"
+            process = self.spawn(CONSOLE, {**LOOPBACK, "FASTWAY_DRAIN_TIMEOUT": "600s"}, name)
+            client = self.connect(self.ports(name)[0])
+            client.sendall(PING)
+            client.recv(len(PING), socket.MSG_WAITALL)
+            process.send_signal(signal.SIGTERM)
+            wait_for("the drain", lambda: "drain: nobody should" in self.read(name))  # noqa: B023
+            client.sendall(PING)
+            self.assertEqual(client.recv(len(PING), socket.MSG_WAITALL), PING)
+            for _ in range(more):
+                process.send_signal(signal.SIGTERM)
+                wait_for("the stop", lambda: "fastway stops" in self.read(name))  # noqa: B023
+            if more == 1:
+                self.leave([client])
+            self.assertEqual(process.wait(PATIENCE), 0)
+            self.assertNotIn("Traceback", self.read(name))
 
     def test_many_at_once(self) -> None:
         """Signals that come together are a stop, and no traceback."""

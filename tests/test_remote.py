@@ -144,6 +144,13 @@ class AskTests(RemoteTestCase):
         self.assertIn("no client 9 is connected", self.says("kick", "client", "9", status=1))
         self.assertEqual(self.files(), ["fastway.pid", "seen"])
 
+    def test_drain(self) -> None:
+        """A drain, one before a successor, and its undoing are the gateway's commands."""
+        self.gateway()
+        for words in (("drain",), ("drain", "again"), ("undrain",)):
+            self.assertIn(f"{' '.join(words)}: done", self.says(*words))
+        self.assertIn("'now' is not again", self.says("drain", "now", status=1))
+
     def test_bad_kick(self) -> None:
         """A kick of what cannot be is refused before anything is sent."""
         self.assertIn("'player' is neither", self.says("kick", "player", "1", status=1))

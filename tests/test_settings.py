@@ -195,6 +195,20 @@ class TogetherTests(SynchronousTestCase):
         self.assertNotIn("\n", str(error))
         return error
 
+    def test_drain(self) -> None:
+        """The steps of a drain fit into its time, that of a command too."""
+        told = settings().drain
+        self.assertEqual((told.timeout, told.limit, told.delay, told.grace), (0, 120, 5, 10))
+        self.assertEqual(settings("--drain-timeout=15s").drain.limit, 15)
+        for arguments, mend in (
+            (("--drain-timeout=14s",), "are 15s together, and it is 14s; give more"),
+            (("--drain-spread=2m",), "are 135s together, and it is 2m; give that more than"),
+            (("--drain-timeout=1m", "--drain-grace=56s"), "are 61s together, and it is 1m"),
+        ):
+            error = self.refused(*arguments)
+            self.assertEqual(error.option, "--drain-timeout")
+            self.assertIn(f"drain-delay, drain-grace and drain-spread {mend}", str(error))
+
     def test_pool(self) -> None:
         """The pool's sizes fit into each other, with equal ones as the last that do."""
         for fits, too_much, option in (

@@ -123,6 +123,32 @@ class SignalsTests(SynchronousTestCase):
             self.kill(signal.SIGTERM)
         self.assertEqual((self.reactor.stops, self.hurried), ([signal.SIGTERM], 1))
 
+    def test_drain(self) -> None:
+        """A SIGTERM that drains is no stop; SIGINT never drains, and nothing does in a stop."""
+        self.reactor_handles()
+        drains = [True, False]
+        signals = Signals(self.reactor, self.hurry, lambda: drains.pop(0))
+        signals.catch({})
+        self.reactor.run()
+        self.kill(signal.SIGTERM)
+        self.assertEqual((self.reactor.stops, self.hurried, drains), ([], 0, [False]))
+        self.kill(signal.SIGTERM)
+        self.assertEqual((self.reactor.stops, self.hurried, drains), ([signal.SIGTERM], 0, []))
+        self.kill(signal.SIGTERM)
+        self.assertEqual((self.reactor.stops, self.hurried), ([signal.SIGTERM], 1))
+        signals.release()
+
+    def test_interrupt_does_not_drain(self) -> None:
+        """Ctrl-C stops, also in a drain."""
+        self.reactor_handles()
+        signals = Signals(self.reactor, self.hurry, lambda: True)
+        signals.catch({})
+        self.reactor.run()
+        self.kill(signal.SIGTERM)
+        self.kill(signal.SIGINT)
+        self.assertEqual(self.reactor.stops, [signal.SIGINT])
+        signals.release()
+
     def test_after_the_end(self) -> None:
         """After a stop that a signal asked for others are ignored: the reactor would fail."""
         self.reactor_handles()

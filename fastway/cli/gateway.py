@@ -51,6 +51,7 @@ def run_gateway(
     from twisted.internet import reactor
 
     from fastway.ops import logs
+    from fastway.ops.notify import of_environment
     from fastway.ops.process import own_process
     from fastway.ops.signals import shield
     from fastway.service import GatewayService
@@ -64,6 +65,7 @@ def run_gateway(
 
     service = GatewayService(settings, reactor)
     service.failed = failed
+    service.notify = of_environment()
     if check is not None:
         check(service)
     service.check()

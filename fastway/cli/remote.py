@@ -1,4 +1,4 @@
-"""`fastway status`, `links` and `kick`: a command to a gateway that runs, and its answer.
+"""`fastway status`, `links`, `kick`, `drain`: a command to a gateway that runs, and its answer.
 
 The command goes into the gateway's command file as `#TOKEN command`, in one rename; then SIGUSR1.
 The gateway writes its answer to `fastway.answer` in its run directory, in one rename too: a line
@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from fastway.cli.table import MAX_ID, KickOptions, RemoteOptions, operand
+from fastway.cli.table import MAX_ID, DrainOptions, KickOptions, RemoteOptions, operand
 from fastway.config.settings import OpsSettings
 from fastway.config.values import number
 from fastway.errors import CommandError, ConfigError, LocalError
@@ -60,6 +60,21 @@ def kick(options: KickOptions) -> int:
     except ValueError as error:
         raise ConfigError("ID", str(error)) from None
     print(ask(options, f"kick {side} {link_id}"))
+    return 0
+
+
+def drain(options: DrainOptions) -> int:
+    """`fastway drain [again]`."""
+    words = list(options.operands)
+    if words not in ([], ["again"]):
+        raise ConfigError("drain", f"{words[0]!r} is not again")
+    print(ask(options, " ".join(["drain", *words])))
+    return 0
+
+
+def undrain(options: RemoteOptions) -> int:
+    """`fastway undrain`."""
+    print(ask(options, "undrain"))
     return 0
 
 

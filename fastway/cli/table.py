@@ -117,6 +117,16 @@ class KickOptions(RemoteOptions):
     longdesc = f"Loses a client, or all servers of an id. {RemoteOptions.longdesc}"
 
 
+class DrainOptions(RemoteOptions):
+    """`fastway drain [again]`."""
+
+    max_operands = 1
+    longdesc = (
+        "Empties a gateway step by step, then stops it; status says how far it is. With again, "
+        f"game servers are told that a successor listens there. {RemoteOptions.longdesc}"
+    )
+
+
 class ClientOptions(TableOptions):
     """`fastway client` and `fastway play`."""
 
@@ -282,6 +292,22 @@ COMMANDS = [
         _RUNNING,
         "client|server ID",
         (("client", "server"),),
+    ),
+    Command(
+        "drain",
+        "empty it without an outage, then stop it",
+        DrainOptions,
+        "fastway.cli.remote:drain",
+        _RUNNING,
+        "[again]",
+        (("again",),),
+    ),
+    Command(
+        "undrain",
+        "take that back, while its ports are open",
+        RemoteOptions,
+        "fastway.cli.remote:undrain",
+        _RUNNING,
     ),
     Command(
         "play",

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from fastway.config.memory import memory_size
 from fastway.config.table import BY_NAME, COUNT
-from fastway.config.values import Allowance, DirectPort, Share, show_size
+from fastway.config.values import Allowance, DirectPort, Share, show_duration, show_size
 from fastway.errors import ConfigError
 from fastway.networks import Networks
 
@@ -23,6 +23,9 @@ AnySection = TypeVar("AnySection", bound="Section")
 DEAD_AFTER = 20.0
 """Seconds without a sign of life after which a connection under snet counts as cut, at most."""
 
+
+DRAIN_LIMIT = 120.0
+"""Seconds of a drain that was asked for where SIGTERM makes none."""
 
 WEB = "client-ws-addr", "client-wss-addr"
 """The options with addresses of ports that speak WebSocket,"""
@@ -387,6 +390,44 @@ class OpsSettings(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DrainSettings(Section):
+    """How a gateway is emptied before it stops, in seconds.
+
+    Attributes:
+        delay: Before its ports are closed.
+        grace: After that, before the first client is lost.
+        spread: Over which the clients are lost; 0: by their number.
+        timeout: In which all is over; 0: SIGTERM stops at once, and a drain that is asked for has
+            `limit`.
+    """
+
+    delay: float = of("drain-delay")
+    grace: float = of("drain-grace")
+    spread: float = of("drain-spread")
+    timeout: float = of("drain-timeout")
+
+    @property
+    def limit(self) -> float:
+        """Seconds in which all is over."""
+        return self.timeout or DRAIN_LIMIT
+
+    def check(self) -> None:
+        """See that the steps fit into the whole.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        steps = self.delay + self.grace + self.spread
+        if steps > self.limit:
+            mend = "give more" if self.timeout else "give that more than the default"
+            raise ConfigError(
+                self.where("timeout"),
+                f"drain-delay, drain-grace and drain-spread are {show_duration(steps)} together, "
+                f"and it is {show_duration(self.limit)}; {mend}, or less of them",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MetricsSettings(Section):
     """Where figures and health are told by HTTP.
 
@@ -423,6 +464,7 @@ class Settings:
     door: DoorSettings
     relay: RelaySettings
     pool: PoolSettings
+    drain: DrainSettings
     log: LogSettings
     ops: OpsSettings
     metrics: MetricsSettings
@@ -441,6 +483,8 @@ def make_settings(values: Values) -> Settings:
     """
     pool = _make(PoolSettings, values)
     pool.check()
+    drain = _make(DrainSettings, values)
+    drain.check()
     metrics = _make(MetricsSettings, values)
     metrics.check()
     share, limit = _memory_limit(values)
@@ -462,6 +506,7 @@ def make_settings(values: Values) -> Settings:
         door=_make(DoorSettings, values),
         relay=_make(RelaySettings, values),
         pool=pool,
+        drain=drain,
         log=_make(LogSettings, values),
         ops=_make(OpsSettings, values),
         metrics=metrics,

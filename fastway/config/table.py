@@ -580,6 +580,43 @@ def _pool() -> Iterator[Option]:
     )
 
 
+def _drain() -> Iterator[Option]:
+    topic = "Drain: a stop without an outage (docs/operations.md)"
+    yield Option(
+        "drain-timeout",
+        "0",
+        duration(1, zero="a stop at once"),
+        "duration",
+        "SIGTERM empties the gateway first, within this time; 0 = it stops at once, and the "
+        "command drain has 2m",
+        topic,
+    )
+    yield Option(
+        "drain-delay",
+        "5s",
+        duration(0),
+        "duration",
+        "how long it goes on listening, so that balancers notice",
+        topic,
+    )
+    yield Option(
+        "drain-grace",
+        "10s",
+        duration(0),
+        "duration",
+        "how long clients are left alone after that",
+        topic,
+    )
+    yield Option(
+        "drain-spread",
+        "0",
+        duration(0.1, zero="by their number"),
+        "duration",
+        "over how long they are lost then, one by one; 0 = 30s, or 3ms for each if that is more",
+        topic,
+    )
+
+
 def _files() -> Iterator[Option]:
     topic = "Files and commands"
     yield Option(
@@ -646,6 +683,7 @@ OPTIONS: list[Option] = [
     *_proxies(),
     *_direct(),
     *_pool(),
+    *_drain(),
     *_files(),
     *_log(),
     *_metrics(),

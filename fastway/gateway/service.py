@@ -70,6 +70,11 @@ class RouterService(Service):
         ports: All ports, in the order in which they are opened.
         watchers: What looks after files that may change while it runs.
         path: What packets between plain TCP links take, and why, for operators.
+        draining: Nobody should be sent here any more (`fastway.ops.drain`).
+        drain_begins: Called as that begins, with the seconds since 1970 at which clients begin to
+            be lost and at which all is over at the latest, and whether a successor listens at the
+            same addresses; with a successor once more, when the ports are closed.
+        drain_is_undone: Called when it goes on after all.
         failed: Called with one line when the gateway cannot go on.
     """
 
@@ -107,6 +112,9 @@ class RouterService(Service):
         self.path = "Python"
         self.started = clock.seconds()
         self.stopping = False
+        self.draining = False
+        self.drain_begins: list[Callable[[float, float | None, bool], object]] = []
+        self.drain_is_undone: list[Callable[[], object]] = []
         self.failed: Callable[[str], None] = lambda _: None
         self._stopped: Deferred[None] | None = None
         self._tides = Tide(CROWD), Tide(LINKS)
@@ -256,14 +264,16 @@ class RouterService(Service):
 
     @property
     def state(self) -> str:
-        """What an operator calls it: starting, running or stopping."""
+        """What an operator calls it: starting, running, draining or stopping."""
         if self.stopping:
             return "stopping"
+        if self.draining:
+            return "draining"
         return "running" if self.running else "starting"
 
     def startService(self) -> None:
         super().startService()
-        self.stopping = False
+        self.stopping = self.draining = False
         self.started = self.clock.seconds()
         for watcher in self.watchers:
             watcher.start()

@@ -2,7 +2,7 @@
 
 Rule: a signal never kills what it is to command. SIGUSR1 is caught before the pid file tells
 anybody where to send it, and ignored where it is not caught; the first SIGTERM or SIGINT begins a
-clean stop, any further one hurries it.
+clean stop, any further one hurries it. Where a SIGTERM drains, the first of them does so instead.
 
 A handler only hands on to the reactor: Python runs it in the middle of whatever is going on.
 """
@@ -32,11 +32,18 @@ class Signals:
             front of, once it runs; where it has none, or an embedding program has others, those
             stay.
         hurry: Called, once, for a signal that comes when a stop was asked for already.
+        drain: Called for a SIGTERM before that; whether it is to be no stop.
     """
 
-    def __init__(self, reactor: Any, hurry: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        hurry: Callable[[], object],
+        drain: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._reactor = reactor
         self._hurry = hurry
+        self._drain = drain
         self._old: dict[int, Any] = {}
         self._old_stops: dict[int, Any] = {}
         self._actions: dict[int, Callable[[], object]] = {}
@@ -100,6 +107,9 @@ class Signals:
         self._reactor.callFromThread(self._stop_asked, number)
 
     def _stop_asked(self, number: int) -> None:
+        calm = not (self._asked or self.stopping)
+        if number == signal.SIGTERM and calm and self._drain():
+            return
         self._asked += 1
         if self._asked == 1 and not self.stopping:
             self._old_stops[number](number, None)

@@ -25,6 +25,7 @@ from fastway.errors import Reason
 from fastway.histogram import Distribution
 from fastway.logs import escaped
 from fastway.ops import usage
+from fastway.ops.drain import DrainFigures
 from fastway.ops.logs import dropped
 from fastway.router import Refusal, Side
 
@@ -237,12 +238,13 @@ class Snapshot:
         memory: Bytes resident; 0 where the system does not tell.
         log_dropped: Lines of the log that could not be written.
         relay: None on the Python path.
-        state: starting, running or stopping.
+        state: starting, running, draining or stopping.
         shut: Names of the ports that do not listen.
         links: More about `clients` and `servers`, and about those who never were.
         process: What it takes of the system.
         turns: How long turns of the reactor take, in seconds; None: nobody measures that.
         needs_server: Without a game server nobody should be sent here.
+        drain: How far a drain is; None: there is none.
     """
 
     version: str
@@ -268,6 +270,7 @@ class Snapshot:
     process: ProcessTotals
     turns: Distribution | None
     needs_server: bool
+    drain: DrainFigures | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,12 +325,14 @@ class Source:
         memory: Tells the resident memory in bytes.
         turns: Tells how long turns of the reactor take.
         needs_server: Without a game server nobody should be sent here.
+        drain: Tells how far a drain is.
     """
 
     service: RouterService
     memory: Callable[[], int] = lambda: 0
     turns: Callable[[], Distribution | None] = lambda: None
     needs_server: bool = False
+    drain: Callable[[], DrainFigures | None] = lambda: None
 
     def snapshot(self, brief: bool = False) -> Slices[Snapshot]:
         """The gateway's figures.
@@ -401,6 +406,7 @@ class Source:
             ),
             turns=self.turns(),
             needs_server=self.needs_server,
+            drain=self.drain(),
         )
 
     def links(self) -> Slices[Iterator[GatewayLink]]:

@@ -6,8 +6,10 @@ Rule: figures come from `fastway.ops.snapshot`; here is only how they look.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
 
 from fastway.gateway.ports import those_of
+from fastway.ops.drain import DrainFigures, State
 from fastway.ops.snapshot import LimitTotals, LinkRow, RelayTotals, Snapshot
 
 
@@ -18,6 +20,7 @@ def status_rows(shot: Snapshot) -> list[str]:
         f"version: {shot.version}, process {shot.pid}",
         f"path: {shot.path or '?'}",
         f"uptime: {shot.uptime:.0f} s",
+        *([] if shot.drain is None else [drain_row(shot.drain)]),
         *(
             f"{port.name} port: {port.addr}"
             + "".join(f", with {layer}" for layer in port.layers)
@@ -61,6 +64,25 @@ def link_row(link: LinkRow) -> str:
         + _way(link)
         + _state(link)
         + _secured(link)
+    )
+
+
+_STEPS = {
+    State.DELAY: "ports are still open",
+    State.GRACE: "ports are closed",
+    State.SPREAD: "clients are lost one by one",
+    State.SERVERS: "servers are lost",
+    State.DONE: "over",
+}
+
+
+def drain_row(drain: DrainFigures) -> str:
+    """How far a drain is, as a row of `status`."""
+    until = datetime.fromtimestamp(drain.until, timezone.utc)
+    return (
+        f"drain: {drain.state.value}, {_STEPS.get(drain.state, '')}; "
+        f"{drain.left} of {drain.clients} clients left; "
+        f"over within {drain.seconds:.0f} s, at {until:%H:%M:%S} UTC"
     )
 
 
