@@ -64,11 +64,10 @@ static struct run next_run(const struct relay *relay, struct link *link, const u
     return run;
 }
 
-/* `to` got packets of `from`. */
-static void sent(struct relay *relay, struct link *from, struct link *to, uint64_t size,
-                 uint32_t packets, bool ping)
+/* `to` was queued packets of `from`. */
+static void passed(struct relay *relay, struct link *from, struct link *to, uint64_t size,
+                   uint32_t packets, bool ping)
 {
-    from->packets_in += packets;
     if (ping) {
         relay->totals.pings += packets;
     } else {
@@ -81,6 +80,14 @@ static void sent(struct relay *relay, struct link *from, struct link *to, uint64
     if (size > 0 && to->blocked && to->port->holds && to->state == OPEN
         && !account(relay, from, to, size))
         fail(relay, from, RELAY_NO_MEMORY);
+}
+
+/* The same of packets that `from` said. */
+static void sent(struct relay *relay, struct link *from, struct link *to, uint64_t size,
+                 uint32_t packets, bool ping)
+{
+    from->packets_in += packets;
+    passed(relay, from, to, size, packets, ping);
 }
 
 static bool queue_any(struct relay *relay, struct link *to, const uint8_t *head,
@@ -332,4 +339,24 @@ size_t cut(struct relay *relay, struct link *link, const uint8_t *data, size_t s
             return at;
     }
     return at;
+}
+
+size_t relay_multicast(struct relay *relay, relay_handle handle, uint32_t *conn_ids, size_t count,
+                       const void *message, size_t size)
+{
+    struct link *from = find(relay, handle);
+    uint8_t head[HEAD];
+    size_t left = 0;
+    put_u32(head, (uint32_t)size + MIN_LENGTH);
+    for (size_t i = 0; i < count; i++) {
+        struct link *to = NULL;
+        put_u32(head + 4, conn_ids[i]);
+        if (from != NULL && from->state == OPEN && !from->failed)
+            to = other_end(relay, from, conn_ids[i]);
+        if (to != NULL && queue_for(relay, from, to, head, message, size, 1))
+            passed(relay, from, to, HEAD + size, 1, false);
+        else
+            conn_ids[left++] = conn_ids[i];
+    }
+    return left;
 }
