@@ -7,6 +7,7 @@ more entry in `RouterService.ports`.
 from __future__ import annotations
 
 import os
+import socket
 from typing import Any
 
 from twisted.internet.interfaces import IProtocolFactory
@@ -33,6 +34,7 @@ from fastway.gateway import (
     WebSocketConfig,
     WebSocketFactory,
 )
+from fastway.gateway.control import ControlConfig
 from fastway.gateway.identities import Identities
 from fastway.gateway.proxied import Proxies, ProxyFactory
 from fastway.logs import make_logger
@@ -63,6 +65,15 @@ def make_router_service(settings: Settings, reactor: Any) -> RouterService:
         memory_limit=limits.memory_limit,
         keep_files=limits.keep_files,
     )
+    control = settings.control
+    service.control.config = ControlConfig(
+        gateway=socket.gethostname() or "fastway",
+        queue=control.queue,
+        groups=control.groups,
+        group_members=control.group_members,
+        kick_servers=control.kick_servers,
+    )
+    service.router.client_service_id = control.client_service_id
     for port in settings.ports:
         factory = _factory(port, service)
         if isinstance(port, DirectPortSettings) and isinstance(factory, ClientFactory):

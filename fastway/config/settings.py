@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from fastway.config.memory import memory_size
 from fastway.config.table import BY_NAME, COUNT
-from fastway.config.values import DirectPort, Share, show_size
+from fastway.config.values import DirectPort, Ids, Share, show_size
 from fastway.errors import ConfigError
 from fastway.networks import Networks
 
@@ -274,6 +274,25 @@ class LimitSettings(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ControlSettings(Section):
+    """Control connections.
+
+    Attributes:
+        kick_servers: Servers that may kick any client.
+        client_service_id: What clients dial for theirs; None: they have none.
+        groups: Groups of one server.
+        group_members: Members of one group.
+        queue: Messages that may wait for one end.
+    """
+
+    kick_servers: Ids = of("kick-servers")
+    client_service_id: int | None = of("client-service-id")
+    groups: int = of("groups")
+    group_members: int = of("group-members")
+    queue: int = of("control-queue")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RelaySettings(Section):
     """Whether packets are forwarded in native code."""
 
@@ -366,6 +385,7 @@ class Settings:
     websockets: tuple[WebSocketPortSettings, ...]
     direct: tuple[DirectPortSettings, ...]
     limits: LimitSettings
+    control: ControlSettings
     relay: RelaySettings
     pool: PoolSettings
     log: LogSettings
@@ -401,6 +421,7 @@ def make_settings(values: Values) -> Settings:
         websockets=tuple(_make_websockets(values, client.tls)),
         direct=tuple(_make_direct(values, port, client.tls) for port in values.values["direct"]),
         limits=_make(LimitSettings, values, memory_limit=limit, memory_share=share),
+        control=_make(ControlSettings, values),
         relay=_make(RelaySettings, values),
         pool=pool,
         log=_make(LogSettings, values),

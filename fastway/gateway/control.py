@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as with_
 from typing import Any, Protocol, cast
@@ -80,7 +80,7 @@ class ControlConfig:
     queue_bytes: int = 4 * 1024 * 1024
     groups: int = 10_000
     group_members: int = 100_000
-    kick_servers: Collection[int] = field(default_factory=frozenset)
+    kick_servers: Container[int] = field(default_factory=frozenset)
 
 
 class ControlService(Protocol):

@@ -210,14 +210,16 @@ class NativeLane:
         """Packets that the core did not forward; what has to wait keeps all that follows."""
         left = self.link.packets_came(runs, ALL)
         held = self._rest is not None
-        self._rest = left or None
-        if left and not self.link.parks(self):
+        waits = bool(self.link.parks(self))
+        if left and not waits:
+            waits = True
             self._native.service.wait_for_turn(self)
-        if held is not bool(left):
-            self.holds += 1 if left else -1
-            if left and self.holds == 1:
+        self._rest = left if waits else None
+        if held is not waits:
+            self.holds += 1 if waits else -1
+            if waits and self.holds == 1:
                 self.pause()
-            elif not (left or self.holds):
+            elif not (waits or self.holds):
                 self.resume()
 
     def go_on(self) -> None:

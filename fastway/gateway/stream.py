@@ -194,7 +194,7 @@ class StreamLane(Protocol):
             cast(Any, self.transport).loseConnection()
             return
         self._ended = True
-        if not self._rest:
+        if not (self._rest or self.link.parks(self)):
             self.link.peer_ended()
 
     def writeConnectionLost(self) -> None:
@@ -470,13 +470,14 @@ class StreamLane(Protocol):
     def go_on(self) -> None:
         """It has its turn: what waits for it is handled as far as the turn's commands suffice."""
         rest, self._rest = self._rest, None
-        if self._closing or not rest:
+        if self._closing:
             return
-        left = self.service.receive(self.link, rest)
-        if not self._closing:
-            self._rest = left
-            self._count_input(-_size(rest[: len(rest) - len(left)]))
-        self.service.flush(self)
+        if rest:
+            left = self.service.receive(self.link, rest)
+            if not self._closing:
+                self._rest = left
+                self._count_input(_size(left) - _size(rest))
+            self.service.flush(self)
         if self._rest:
             self._wait()
             return
