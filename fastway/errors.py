@@ -172,7 +172,7 @@ class Reason(Enum):
     ID_IN_USE = "its server id is in use", Cause.GATEWAY, 4409
     EVICTED = "a newer server took its id", Cause.GATEWAY, 4409
     KICKED = "kicked by the operator", Cause.GATEWAY, 4403
-    KICKED_BY_SERVER = "kicked by a game server", Cause.GATEWAY, 4000
+    KICKED_BY_SERVER = "kicked by a game server", Cause.GATEWAY, 4403
     SHUTDOWN = "the gateway stops", Cause.GATEWAY, 1001
     SERVER_CLOSED = "its game server closed the connection", Cause.GATEWAY, 1000
     SERVER_LOST = "its game server was lost", Cause.GATEWAY, 1013, True

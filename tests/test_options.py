@@ -27,6 +27,7 @@ from fastway.config.sources import (
 )
 from fastway.config.table import BY_NAME, CONFIG, OPTIONS, Option, resolve_name
 from fastway.config.values import (
+    Ids,
     Share,
     duration,
     number,
@@ -282,6 +283,11 @@ class TableTests(SynchronousTestCase):
             "client-ws-path": "/",
             "client-ws-origins": ("same",),
             "trusted-proxies": Networks(),
+            "kick-servers": Ids(),
+            "client-service-id": None,
+            "groups": 10_000,
+            "group-members": 100_000,
+            "control-queue": 1000,
         }
         for side in ("client", "server"):
             for name in ("cert", "key", "dir", "client-ca"):

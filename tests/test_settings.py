@@ -109,6 +109,8 @@ class TreeTests(SynchronousTestCase):
             "list of addresses": ":77",
             "list of origins": "https://some",
             "list of networks": "10.0.0.0/8",
+            "list of ids": "7, 100-199",
+            "id": "77",
             "list of ports": "some=:77->7",
         }
         for name, option in BY_NAME.items():

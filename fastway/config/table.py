@@ -425,7 +425,7 @@ def _direct() -> Iterator[Option]:
 
 
 def _control() -> Iterator[Option]:
-    topic = "What game servers may ask the gateway itself (docs/control.md)"
+    topic = "Control connections: what servers ask the gateway itself (docs/control.md)"
     yield Option(
         "kick-servers",
         "",
@@ -448,7 +448,7 @@ def _control() -> Iterator[Option]:
     yield Option(
         "group-members",
         "100000",
-        number(1, COUNT // 4),
+        number(1, COUNT),
         "number",
         "virtual connections that one group may have; all of a server four times as many",
         topic,
