@@ -137,6 +137,7 @@ class ControlTests(GatewayTestCase):
         draining = await control.when_draining()
         self.assertEqual((draining.at, draining.until, draining.again), (1.5, 60.0, True))
         late = await (await self.server(gateway, server_id=2)).when_control()
+        assert late is not None
         self.assertEqual((await late.when_draining()).until, 60.0)
         await gateway.stop()
         await server.when_ended()

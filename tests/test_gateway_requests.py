@@ -6,10 +6,10 @@ the same days, and must answer alike.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from array import array
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any
 
 from hypothesis import given, settings
@@ -232,7 +232,7 @@ class AnswerTests(RequestsCase):
     @given(st.binary(max_size=80))
     def test_any_bytes(self, message: bytes) -> None:
         """BadControl, or it is answered; never anything else."""
-        with suppress(BadControl):
+        with contextlib.suppress(BadControl):
             self.requests.receive(message)
 
     @settings(DETERMINISTIC, max_examples=300)
@@ -474,7 +474,7 @@ class GroupMachine(RuleBasedStateMachine):
 
 class MachineTests(SynchronousTestCase):
     def test_days(self) -> None:
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(
             GroupMachine,
             settings=settings(DETERMINISTIC, max_examples=60, stateful_step_count=40),
         )
