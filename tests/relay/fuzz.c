@@ -499,7 +499,7 @@ static void step(struct day *day)
             for (size_t i = 0; i < count; i++)
                 conn_ids[i] = (uint32_t)(number + i) % (CONNS + 2);
             left = relay_multicast(day->relay, handle, conn_ids, count, buffer,
-                                   number < 128 ? number : number * 11u);
+                                   number < 128 ? number : number * 23u);
             CHECK(left <= count);
             break;
         }
