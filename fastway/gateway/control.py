@@ -13,7 +13,6 @@ import time
 from array import array
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
-from dataclasses import replace as with_
 from typing import Any, Protocol, cast
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -493,11 +492,17 @@ def address_of(facts: Facts) -> tuple[str, int]:
     """Address and port; `unix` for those who have none."""
     if facts.transport.endswith("unix") and not facts.via:
         return "unix", 0
-    host = facts.host
-    port = facts.name[len(host) :].lstrip("]:") if not facts.name.startswith("[") else ""
-    if facts.name.startswith("["):
-        port = facts.name.rpartition("]:")[2]
-    number = int(port) if port.isdecimal() and port.isascii() else 0
+    return _host_and_port(facts.name)
+
+
+def _host_and_port(name: str) -> tuple[str, int]:
+    """Of an address as operators write it; the port is 0 where there is none."""
+    host, _, port = name.rpartition(":")
+    if name.startswith("["):
+        host = name[1:].partition("]")[0]
+    elif not host or ":" in host:  # a name, or IPv6 alone
+        host, port = name, ""
+    number = int(port) if port.isascii() and port.isdecimal() and len(port) < 6 else 0
     return _fit(host), number if number <= 0xFFFF else 0
 
 
@@ -513,7 +518,7 @@ def transport_of(facts: Facts) -> str:
 def player_facts(client: int, facts: Facts, user: str | None, since: float) -> PlayerFacts:
     """What servers are told of a client."""
     addr, port = address_of(facts)
-    via = [with_(facts, name=name).host for name in facts.via.split(", ") if name]
+    via = [_host_and_port(name)[0] for name in facts.via.split(", ") if name]
     tls = None
     if facts.tls:
         tls = TlsFacts(_fit(facts.tls), _fit(facts.sni), _fit(facts.identity), _fit(facts.sha256))
