@@ -6,8 +6,8 @@ from twisted.internet.address import IPv4Address
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.control import MAX_TEXT, TRANSPORTS, PlayerFacts
-from fastway.gateway.control import address_of, player_facts, transport_of
 from fastway.gateway.facts import Facts, facts_of
+from fastway.gateway.players import address_of, player_facts, transport_of
 from tests.support.control import FACTS
 
 
