@@ -7,6 +7,7 @@ more entry in `RouterService.ports`.
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import fields
 from typing import Any
 
@@ -34,6 +35,7 @@ from fastway.gateway import (
     WebSocketConfig,
     WebSocketFactory,
 )
+from fastway.gateway.control import ControlConfig
 from fastway.gateway.identities import Identities
 from fastway.gateway.limits import LimitValues
 from fastway.gateway.ports import those_of
@@ -67,6 +69,15 @@ def make_router_service(settings: Settings, reactor: Any) -> RouterService:
         memory_limit=limits.memory_limit,
         keep_files=limits.keep_files,
     )
+    control = settings.control
+    service.control.config = ControlConfig(
+        gateway=socket.gethostname() or "fastway",
+        queue=control.queue,
+        groups=control.groups,
+        group_members=control.group_members,
+        kick_servers=control.kick_servers,
+    )
+    service.router.client_service_id = control.client_service_id
     for port in settings.ports:
         factory = _factory(port, service)
         factory.door.proxies = port.proxy_from

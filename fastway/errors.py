@@ -178,6 +178,7 @@ class Reason(Enum):
     ID_IN_USE = "its server id is in use", Cause.GATEWAY, 4409
     EVICTED = "a newer server took its id", Cause.GATEWAY, 4409
     KICKED = "kicked by the operator", Cause.GATEWAY, 4403
+    KICKED_BY_SERVER = "kicked by a game server", Cause.GATEWAY, 4403
     SHUTDOWN = "the gateway stops", Cause.GATEWAY, 1001
     DRAIN = "the gateway is drained before it stops", Cause.GATEWAY, 1012
     SERVER_CLOSED = "its game server closed the connection", Cause.GATEWAY, 1000

@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 from fastway.control import SERVICE_ID
 from fastway.errors import BadCommand, Reason, RemoteError
@@ -154,6 +154,35 @@ def _of_both(counts: Counter[tuple[Side, T]]) -> Counter[T]:
     return both
 
 
+class Service(Protocol):
+    """The gateway's end of a link's control connection, which is in no table of connections.
+
+    Attributes:
+        conn_id: Its virtual connection.
+        busy: What its link sends has to wait, until it calls for the rest.
+    """
+
+    conn_id: int
+
+    @property
+    def busy(self) -> bool: ...
+
+    def receive(self, packets: bytes, count: int) -> tuple[bytes, int]:
+        """Packets came over it. Returns those that have to wait, and how many they are."""
+
+    def connecting(self, conn_id: int, remote: Link) -> tuple[bytes, int]:
+        """Packets that tell of a new connection and its far end, a Connect among them."""
+
+    def closing(self, conn_id: int, reason: Reason) -> tuple[bytes, int]:
+        """Packets that tell why a connection closes, a Close among them."""
+
+    def losing(self, reason: Reason) -> None:
+        """Its link is about to be lost."""
+
+    def over(self) -> None:
+        """Nothing more comes over it, and nothing may be sent."""
+
+
 _NOBODY = cast("dict[int, Link]", MappingProxyType({}))
 """The peers of every link that never had one: a crowd that only connects has no dicts."""
 
@@ -170,10 +199,11 @@ class Link:
         lost: Why it was lost; None while it lives. Nothing is sent to a lost link.
         dials: Its dials that wait for their answers, the oldest first; None: none does.
         routed: Whole packets of it that came to the router, commands included.
+        service: Its control connection; None: it has none.
         dialable: Others may dial it.
     """
 
-    __slots__ = ("dials", "known", "link_id", "lost", "peers", "routed")
+    __slots__ = ("dials", "known", "link_id", "lost", "peers", "routed", "service")
 
     side: Side
     dialable = True
@@ -185,6 +215,7 @@ class Link:
         self.lost: Reason | None = None
         self.dials: deque[Pending] | None = None
         self.routed = 0
+        self.service: Service | None = None
 
     @property
     def packets_in(self) -> int:
@@ -329,6 +360,12 @@ class Router:
         """server id -> its links, the newest last; the newest gets the dials."""
         self.conn_ids: set[int] = set()
         """The ids of all open virtual connections."""
+        self.services: dict[int, Link] = {}
+        """conn_id -> the link, for each control connection."""
+        self.make_service: Callable[[Link, int], Service | None] | None = None
+        """Makes the control connection of a link, or will not; None: there are none."""
+        self.client_service_id: int | None = None
+        """What clients dial for theirs; None: they have none."""
         self.commands = 0
         """Commands, and runs of strays, that were carried out since the start."""
         self.dials_waiting = 0
@@ -388,6 +425,8 @@ class Router:
         """
         if link.lost is not None:
             return []
+        if link.service is not None and link.service.busy:
+            return list(runs)
         stats = self.stats
         peers = link.peers
         packets = size = 0
@@ -410,6 +449,20 @@ class Router:
                 continue  # it was lost, and this end has not been told yet
             if most <= 0:
                 return [(conn_id, data, count), *rest]
+            service = link.service
+            if service is not None and service.conn_id == conn_id:
+                left, waiting = service.receive(data, count)
+                most -= count - waiting
+                self.commands += count - waiting
+                link.routed += count - waiting
+                if link.lost is not None:
+                    return []
+                if waiting:
+                    return [(conn_id, left, waiting), *rest]
+                if service.busy:
+                    return list(rest)
+                peers = link.peers
+                continue
             most -= 1
             self.commands += 1
             link.routed += count
@@ -433,15 +486,25 @@ class Router:
         """`link` closes a virtual connection: both ends are told. No effect unless it owns it."""
         peer = link.peers.get(conn_id)
         if peer is None:
-            if conn_id in self.conn_ids:
+            if link.service is not None and link.service.conn_id == conn_id:
+                self.end_service(link)
+            elif conn_id in self.conn_ids or conn_id in self.services:
                 self.stats.foreign_closes += 1
             return
         self._unpair(link, peer, conn_id)
-        close = encode_close(conn_id)
+        reason = Reason.PEER_CLOSED if link.side is _CLIENT else Reason.SERVER_CLOSED
+        _tell_close(link, conn_id, reason)
+        _tell_close(peer, conn_id, reason)
+
+    def end_service(self, link: Link) -> None:
+        """A link's control connection ends; the link is told, and may ask for another."""
+        service, link.service = link.service, None
+        if service is None:
+            return
+        del self.services[service.conn_id]
         if link.lost is None:
-            link.send(close, 1)
-        if peer.lost is None:
-            peer.send(close, 1)
+            link.send(encode_close(service.conn_id), 1)
+        service.over()
 
     def lose(self, link: Link, reason: Reason, detail: str = "") -> None:
         """Forget a link, tell the other end of each of its connections, and disconnect it.
@@ -452,7 +515,10 @@ class Router:
         """
         if link.lost is not None:
             return
+        if link.service is not None:
+            link.service.losing(reason)
         link.lost = reason
+        self.end_service(link)
         self._forget(link)
         if link.dials is not None:
             self.stats.refusals[link.side, Refusal.GONE] += len(link.dials)
@@ -463,7 +529,7 @@ class Router:
         else:
             self.stats.strangers[link.side, reason] += 1
         if link.peers:
-            self._begin(self._tell_ends(link))
+            self.begin(self._tell_ends(link))
         link.disconnect(reason, detail)
 
     @property
@@ -486,7 +552,8 @@ class Router:
                 jobs.popleft()
         return bool(jobs)
 
-    def _begin(self, job: Iterator[None]) -> None:
+    def begin(self, job: Iterator[None]) -> None:
+        """Do the first steps of a job, and the others by `work`."""
         for _ in range(SLICE):
             if not _step(job):
                 return
@@ -499,8 +566,7 @@ class Router:
             peer = link.peers.get(conn_id)
             if peer is not None:
                 self._unpair(link, peer, conn_id)
-                if peer.lost is None:
-                    peer.send(encode_close(conn_id), 1)
+                _tell_close(peer, conn_id, link.lost or Reason.CONNECTION_LOST)
             yield
 
     def _forget(self, link: Link) -> None:
@@ -515,7 +581,7 @@ class Router:
                 del self.servers[link.link_id]
 
     def _stray(self, link: Link, conn_id: int, count: int) -> None:
-        if conn_id in self.conn_ids:
+        if conn_id in self.conn_ids or conn_id in self.services:
             self.lose(link, Reason.NOT_OWNER, f"virtual connection {conn_id}")
             return
         self.stats.strays += count
@@ -535,9 +601,8 @@ class Router:
 
     def dial(self, link: Link, remote_id: int) -> None:
         """`link` dials. It is sent the answer, mostly at once; see `Pending`."""
-        if remote_id == SERVICE_ID and link.side is _SERVER and link.dials is None:
-            # A server asks for a control connection, as each does once: no dial of a client.
-            link.send(encode_refuse(remote_id), 1)
+        if remote_id == (SERVICE_ID if link.side is _SERVER else self.client_service_id):
+            self._serve(link, remote_id)
             return
         self.stats.dials += 1
         refusal = None if link.may_dial() else Refusal.RATE
@@ -545,6 +610,26 @@ class Router:
             self._answer(link, remote_id, self._find_remote(link, remote_id), refusal)
         else:
             self._ask(link, remote_id, refusal)
+
+    def _serve(self, link: Link, remote_id: int) -> None:
+        """`link` asks for a control connection: no dial of another, and answered before those."""
+        conn_id = 0
+        if self.make_service is not None and link.service is None:
+            conn_id = self._take_conn_id()
+            link.service = self.make_service(link, conn_id) if conn_id else None
+        if link.service is None or link.service.conn_id != conn_id:
+            link.send(encode_refuse(remote_id), 1)
+            return
+        self.services[conn_id] = link
+        link.send(encode_accept(conn_id, remote_id), 1)
+
+    def _take_conn_id(self) -> int:
+        """An id that is free; 0: too many are in use."""
+        for _ in range(len(self.services) + 1):
+            conn_id = self.conn_range.take(self.conn_ids)
+            if conn_id not in self.services:
+                return conn_id
+        return 0
 
     def _find_remote(self, link: Link, remote_id: int) -> Link | None:
         return self.find(_SERVER if link.side is _CLIENT else _CLIENT, remote_id)
@@ -556,7 +641,7 @@ class Router:
         stats = self.stats
         if refusal is None:
             refusal = self._refusal(link, remote)
-        conn_id = 0 if refusal is not None else self.conn_range.take(self.conn_ids)
+        conn_id = 0 if refusal is not None else self._take_conn_id()
         if remote is None or not conn_id:
             stats.refusals[link.side, refusal or Refusal.NO_ID] += 1
             link.send(encode_refuse(remote_id), 1)
@@ -568,7 +653,10 @@ class Router:
         link.pair(conn_id, remote)
         remote.pair(conn_id, link)
         link.send(encode_accept(conn_id, remote_id), 1)
-        remote.send(encode_connect(conn_id, link.link_id), 1)
+        if remote.service is None:
+            remote.send(encode_connect(conn_id, link.link_id), 1)
+        else:
+            remote.send(*remote.service.connecting(conn_id, link))
 
     def _ask(self, link: Link, remote_id: int, refusal: Refusal | None) -> None:
         """A dial whose answer may have to wait: for its look-up, or for the dials before it."""
@@ -609,7 +697,7 @@ class Router:
     def _resolved(self, link: Link, dial: Pending) -> None:
         """The answer to a dial that waits is known: give it, if its turn has come."""
         if link.dials is not None and link.dials[0] is dial:
-            self._begin(self._answer_dials(link))
+            self.begin(self._answer_dials(link))
 
     def _answer_dials(self, link: Link) -> Iterator[None]:
         """Answer the dials of a link whose turn has come, one a step."""
@@ -639,6 +727,16 @@ class Router:
         link.unpair(conn_id)
         peer.unpair(conn_id)
         self.stats.closed += 1
+
+
+def _tell_close(link: Link, conn_id: int, reason: Reason) -> None:
+    """Tell one end that a virtual connection is closed."""
+    if link.lost is not None:
+        return
+    if link.service is None:
+        link.send(encode_close(conn_id), 1)
+    else:
+        link.send(*link.service.closing(conn_id, reason))
 
 
 def _step(job: Iterator[None]) -> bool:

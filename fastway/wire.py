@@ -70,16 +70,18 @@ def encode_accept(conn_id: int, remote_id: int) -> bytes:
     return _COMMAND_2.pack(13, 0, _ACCEPT, conn_id, remote_id)
 
 
-def encode_connect(conn_id: int, remote_id: int) -> bytes:
-    return _COMMAND_2.pack(13, 0, _CONNECT, conn_id, remote_id)
+def encode_connect(conn_id: int, remote_id: int, extra: bytes = b"") -> bytes:
+    """A Connect, with `extra` behind its arguments for who asked for it."""
+    return _COMMAND_2.pack(13 + len(extra), 0, _CONNECT, conn_id, remote_id) + extra
 
 
 def encode_refuse(remote_id: int) -> bytes:
     return _COMMAND_1.pack(9, 0, _REFUSE, remote_id)
 
 
-def encode_close(conn_id: int) -> bytes:
-    return _COMMAND_1.pack(9, 0, _CLOSE, conn_id)
+def encode_close(conn_id: int, extra: bytes = b"") -> bytes:
+    """A Close, with `extra` behind its arguments for who asked for it."""
+    return _COMMAND_1.pack(9 + len(extra), 0, _CLOSE, conn_id) + extra
 
 
 PING = _COMMAND.pack(5, 0, _PING)

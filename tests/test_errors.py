@@ -51,6 +51,7 @@ class ReasonTests(SynchronousTestCase):
                 Reason.EVICTED,
                 Reason.ID_IN_USE,
                 Reason.KICKED,
+                Reason.KICKED_BY_SERVER,
                 Reason.SHUTDOWN,
                 Reason.DRAIN,
                 Reason.SERVER_CLOSED,

@@ -79,7 +79,7 @@ EXPECTED = {
     "with_asyncio.py": [
         "client: HELLO",
         "client: nothing more",
-        "server: closed by the far end",
+        "server: closed by the far end: peer_closed",
     ],
 }
 TURNED = {

@@ -27,6 +27,7 @@ from fastway.config.sources import (
 )
 from fastway.config.table import BY_NAME, CONFIG, OPTIONS, Option, resolve_name
 from fastway.config.values import (
+    Ids,
     Share,
     duration,
     number,
@@ -303,6 +304,11 @@ class TableTests(SynchronousTestCase):
             "drain-delay": 5,
             "drain-grace": 10,
             "drain-spread": 0,
+            "kick-servers": Ids(),
+            "client-service-id": None,
+            "groups": 10_000,
+            "group-members": 100_000,
+            "control-queue": 1000,
         }
         for side in ("client", "server"):
             for name in ("cert", "key", "dir", "client-ca"):

@@ -111,6 +111,8 @@ class TreeTests(SynchronousTestCase):
             "list of networks": "10.0.0.0/8",
             "list of networks with values": "10.0.0.0/8=1:2:3",
             "rate": "77",
+            "list of ids": "7, 100-199",
+            "id": "77",
             "list of ports": "some=:77->7",
         }
         for name, option in BY_NAME.items():

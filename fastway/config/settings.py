@@ -14,7 +14,14 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from fastway.config.memory import memory_size
 from fastway.config.table import BY_NAME, COUNT
-from fastway.config.values import Allowance, DirectPort, Share, show_duration, show_size
+from fastway.config.values import (
+    Allowance,
+    DirectPort,
+    Ids,
+    Share,
+    show_duration,
+    show_size,
+)
 from fastway.errors import ConfigError
 from fastway.networks import Networks
 
@@ -306,6 +313,25 @@ class DoorSettings(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ControlSettings(Section):
+    """Control connections.
+
+    Attributes:
+        kick_servers: Servers that may kick any client.
+        client_service_id: What clients dial for theirs; None: they have none.
+        groups: Groups of one server.
+        group_members: Members of one group.
+        queue: Messages that may wait for one end.
+    """
+
+    kick_servers: Ids = of("kick-servers")
+    client_service_id: int | None = of("client-service-id")
+    groups: int = of("groups")
+    group_members: int = of("group-members")
+    queue: int = of("control-queue")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RelaySettings(Section):
     """Whether packets are forwarded in native code."""
 
@@ -462,6 +488,7 @@ class Settings:
     direct: tuple[DirectPortSettings, ...]
     limits: LimitSettings
     door: DoorSettings
+    control: ControlSettings
     relay: RelaySettings
     pool: PoolSettings
     drain: DrainSettings
@@ -504,6 +531,7 @@ def make_settings(values: Values) -> Settings:
         direct=tuple(_make_direct(values, port, client.tls) for port in values.values["direct"]),
         limits=_make(LimitSettings, values, memory_limit=limit, memory_share=share),
         door=_make(DoorSettings, values),
+        control=_make(ControlSettings, values),
         relay=_make(RelaySettings, values),
         pool=pool,
         drain=drain,

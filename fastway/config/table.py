@@ -19,6 +19,8 @@ from fastway.config.values import (
     parse_allowances,
     parse_bool,
     parse_direct,
+    parse_id,
+    parse_ids,
     parse_networks,
     parse_origins,
     parse_path,
@@ -547,6 +549,45 @@ def _direct() -> Iterator[Option]:
     )
 
 
+def _control() -> Iterator[Option]:
+    topic = "Control connections: what servers ask the gateway itself (docs/control.md)"
+    yield Option(
+        "kick-servers",
+        "",
+        parse_ids,
+        "list of ids",
+        "ids and ranges of servers that may kick any client, not only those that they serve",
+        topic,
+    )
+    yield Option(
+        "client-service-id",
+        "",
+        parse_id,
+        "id",
+        "what clients dial to be told that the gateway will close; empty = nothing",
+        topic,
+    )
+    yield Option(
+        "groups", "10000", number(1, COUNT), "number", "groups that one server may have", topic
+    )
+    yield Option(
+        "group-members",
+        "100000",
+        number(1, COUNT),
+        "number",
+        "virtual connections that one group may have; all of a server four times as many",
+        topic,
+    )
+    yield Option(
+        "control-queue",
+        "1000",
+        number(2, COUNT),
+        "number",
+        "messages of the gateway's own that may wait for one end; past that it is not told all",
+        topic,
+    )
+
+
 def _pool() -> Iterator[Option]:
     topic = "The relay's memory pool"
     yield choice(
@@ -682,6 +723,7 @@ OPTIONS: list[Option] = [
     *_websocket(),
     *_proxies(),
     *_direct(),
+    *_control(),
     *_pool(),
     *_drain(),
     *_files(),

@@ -354,6 +354,54 @@ def show_allowances(allowances: Iterable[Allowance]) -> str:
 
 
 @dataclass(frozen=True)
+class Ids:
+    """Ids, as ranges: what asks whether one is `in` them."""
+
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    def __contains__(self, number: object) -> bool:
+        return isinstance(number, int) and any(low <= number <= high for low, high in self.ranges)
+
+
+MOST_RANGES = 1000
+"""Ranges of one option."""
+
+_RANGE = re.compile(r"(\d{1,10})(?:-(\d{1,10}))?", re.ASCII)
+
+
+def parse_ids(text: str) -> Ids:
+    """Ids and ranges of them: `7, 100-199`.
+
+    Raises:
+        ValueError: one is none.
+    """
+    found = []
+    for word in text.replace(",", " ").split():
+        match = _RANGE.fullmatch(word)
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not low <= high <= MAX_ID:
+            raise ValueError(f"{quoted(word)} is no id: give a list such as 7, 100-199")
+        found.append((low, high))
+    if len(found) > MOST_RANGES:
+        raise ValueError(f"there are too many: give up to {MOST_RANGES}")
+    return Ids(tuple(found))
+
+
+def parse_id(text: str) -> int | None:
+    """An id, or nothing.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not text.strip():
+        return None
+    value = parse_int(text)
+    if not 0 <= value <= MAX_ID:
+        raise ValueError(f"{quoted(text)} is no id: it is 0 to {MAX_ID}, or empty")
+    return value
+
+
+@dataclass(frozen=True)
 class Share:
     """A part of something that is known only on the machine itself: over 0, at most 1."""
 

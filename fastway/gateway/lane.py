@@ -17,6 +17,7 @@ from fastway.errors import Reason, RemoteError
 from fastway.gateway.bounds import share_of
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Iterable
 
     from twisted.internet.interfaces import IAddress, IReactorTime
@@ -86,6 +87,16 @@ class Counts(NamedTuple):
     held: int = 0
 
 
+class Told(Protocol):
+    """What a peer is told at the end, as a `Reason` has it: a WebSocket's code, and a text."""
+
+    @property
+    def close_code(self) -> int: ...
+
+    @property
+    def value(self) -> Any: ...
+
+
 class LaneOwner(Protocol):
     """What a lane reports to: its link.
 
@@ -110,6 +121,9 @@ class LaneOwner(Protocol):
         Returns:
             The runs that are left.
         """
+
+    def parks(self, lane: Waiter) -> bool:
+        """What is left has to wait for the gateway itself, which calls `lane.go_on` then."""
 
     def comes_from(self, address: IAddress) -> None:
         """The first bytes came, and with them perhaps another address: a proxy told it."""
@@ -153,7 +167,7 @@ class Nobody:
     def ignore(self, *_: object) -> list[Run]:
         return []
 
-    bytes_came = is_secure = packets_came = comes_from = peer_ended = ignore
+    bytes_came = is_secure = packets_came = parks = comes_from = peer_ended = ignore
     broke = misframed = went_idle = got_stuck = went_over = had_no_memory = ignore
     was_cut = came_back = gone = ignore
 
@@ -198,7 +212,14 @@ class LaneService(Protocol):
 
 
 class Waiter(Protocol):
-    """A lane that waits for its turn."""
+    """A lane that waits for its turn, or what else does.
+
+    Attributes:
+        costs: Commands of a turn for which its own work counts.
+    """
+
+    @property
+    def costs(self) -> int: ...
 
     def go_on(self) -> None:
         """It has it."""
@@ -295,6 +316,13 @@ class Lane(Protocol):
     def send(self, data: bytes, packets: int) -> None:
         """Queue whole packets; they are written at the end of the turn, or of the batch."""
 
+    def multicast(self, conn_ids: array[int], message: bytes) -> array[int]:
+        """Forward a message of this lane's peer over many virtual connections, in order with all
+        else; returns those over which this lane could not by itself."""
+
+    def progress(self) -> tuple[int, int]:
+        """Bytes that were ever sent to it, and those of them that left its queue."""
+
     def settle(self, source: Lane | None) -> None:
         """The end of a batch, which `source` made if one lane did: write, look at the bounds."""
 
@@ -310,7 +338,7 @@ class Lane(Protocol):
     def resume(self) -> None:
         """Read again. Its idle time begins anew: it could not be heard."""
 
-    def close(self, how: End, reason: Reason | None = None) -> None:
+    def close(self, how: End, reason: Told | None = None) -> None:
         """End it; `gone` follows. If its framing can, and it does not abort, it tells why."""
 
     def rates_changed(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IAddress
@@ -28,7 +28,7 @@ from fastway.errors import (
 from fastway.gateway.bounds import LINGER, PortConfig
 from fastway.gateway.facts import Direct, Facts, facts_of
 from fastway.gateway.gate import Door
-from fastway.gateway.lane import Counts, End, Framing, Lane, Turned
+from fastway.gateway.lane import Counts, End, Framing, Lane, Turned, Waiter
 from fastway.gateway.limits import Bucket
 from fastway.gateway.preface import (
     SECURE_TIMEOUT,
@@ -57,6 +57,25 @@ _CONFLICT = {
 }
 
 
+class Farewell(NamedTuple):
+    """What a WebSocket client is told in place of a Reason's."""
+
+    close_code: int
+    value: str
+
+
+class Moves(Protocol):
+    """Who is told of streams that came back from elsewhere."""
+
+    def moved(self, link: GatewayLink) -> None: ...
+
+
+class Parks(Protocol):
+    """A control connection, to a lane."""
+
+    def park(self, lane: Waiter) -> bool: ...
+
+
 class LinkService(Protocol):
     """What a link needs of the service that all ports share (`service.RouterService`).
 
@@ -72,6 +91,9 @@ class LinkService(Protocol):
     tally: Tally
     turned: list[Turned]
     stopping: bool
+
+    @property
+    def control(self) -> Moves: ...
 
     @property
     def connected(self) -> set[GatewayLink]: ...
@@ -123,6 +145,9 @@ class GatewayLink(Link):
         lane: What carries its bytes.
         since: When it connected, in the wheel's time.
         slot: The wheel's note.
+        user: The name of the player, if a server told it.
+        farewell: What it is told at its end, in place of the reason's.
+        spoken: Its facts as servers are told them: of which, whose user, since when, the JSON.
     """
 
     __slots__ = (
@@ -131,9 +156,12 @@ class GatewayLink(Link):
         "_told",
         "factory",
         "facts",
+        "farewell",
         "lane",
         "since",
         "slot",
+        "spoken",
+        "user",
     )
 
     def __init__(self, factory: LinkPort, lane: Lane, facts: Facts) -> None:
@@ -143,6 +171,9 @@ class GatewayLink(Link):
         self.facts = facts
         self.since = factory.service.wheel.seconds()
         self.slot = -1
+        self.user: str | None = None
+        self.farewell: Farewell | None = None
+        self.spoken: tuple[Facts, str | None, float, bytes] | None = None
         self._chain: Chain | None = None
         self._told = False
         """The log has a line about it."""
@@ -302,6 +333,9 @@ class GatewayLink(Link):
     def packets_came(self, runs: Iterable[Run], most: int) -> list[Run]:
         return self.factory.service.router.receive(self, runs, most)
 
+    def parks(self, lane: Waiter) -> bool:
+        return self.service is not None and cast(Parks, self.service).park(lane)
+
     def comes_from(self, address: IAddress) -> None:
         name = address_name(address)
         if name == self.facts.name:
@@ -347,11 +381,14 @@ class GatewayLink(Link):
         )
 
     def came_back(self, address: IAddress, seconds: float, replayed: int) -> None:
-        server_id = self.facts.server_id
+        server_id, before = self.facts.server_id, self.facts.host
         self.facts = replace(facts_of(address, self.facts.transport), server_id=server_id)
         self._is_known_by(self.lane.secured())
         if not self.recheck():
             return
+        if self.side is Side.CLIENT and self.facts.host != before:
+            self.factory.service.control.moved(self)
+            self.factory.service.flush()
         log.info(
             "{side} {id} {addr} resumed after {seconds:.1f} s, {replayed} bytes sent again",
             side=self.side.value,
@@ -415,7 +452,7 @@ class GatewayLink(Link):
         if answer:
             self.lane.write(answer)
         half = reason.ours or reason is Reason.HANDSHAKE_REFUSED
-        self.lane.close(End.HALF if half else End.CLOSE, reason)
+        self.lane.close(End.HALF if half else End.CLOSE, self.farewell or reason)
 
     # Time.
 
@@ -475,11 +512,13 @@ class GatewayLink(Link):
             "bytes_in": counts.bytes_in,
             "packets_out": counts.packets_out,
             "bytes_out": counts.bytes_out,
+            "user": self.user,
             **self.facts.fields,
         }
         text = (
             "{side} {id} {addr}"
             + self._port
+            + ("" if self.user is None else " ({user})")
             + " lost: {reason}"
             + (": {detail} " if detail else " ")
             + "(after {seconds:.1f} s; in {packets_in} packets, {bytes_in} bytes; "

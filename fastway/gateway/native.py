@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from array import array
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from twisted.internet.error import ConnectionLost
@@ -34,13 +35,14 @@ from fastway.gateway.bounds import (
 from fastway.gateway.factories import GatewayFactory
 from fastway.gateway.framings import FRAMINGS, broken_rule
 from fastway.gateway.identities import told_by
-from fastway.gateway.lane import NOBODY, Counts, End, Framing, Lane, LaneOwner, Shares
+from fastway.gateway.lane import NOBODY, Counts, End, Framing, Lane, LaneOwner, Shares, Told
 from fastway.gateway.limits import Entry
 from fastway.gateway.preface import PrefaceFactory
 from fastway.gateway.service import RouterService
 from fastway.logs import make_logger
 from fastway.relay import POOL_TYPES, PoolConfig, Totals, _core, openssl
 from fastway.wheel import TICK
+from fastway.wire import Run
 
 if TYPE_CHECKING:
     from fastway.gateway.tls import TlsFactory, TlsHandshake
@@ -79,6 +81,7 @@ class NativeLane:
         "_handle",
         "_handshake",
         "_native",
+        "_rest",
         "_sent",
         "_tls",
         "_waits",
@@ -91,6 +94,7 @@ class NativeLane:
 
     link: LaneOwner
     native = True
+    costs = 0
 
     def __init__(
         self,
@@ -107,6 +111,8 @@ class NativeLane:
         self._handle = handle
         self._config = port.config
         self._waits = False
+        self._rest: list[Run] | None = None
+        """What the gateway has no time for yet; it is held until then."""
         self._ended: Counts | None = None
         """The last counts of one that is gone."""
         self._sent = 0
@@ -168,6 +174,14 @@ class NativeLane:
                 self._native.service.touched.append(cast(Lane, self))
             self._sent += len(data)
 
+    def multicast(self, conn_ids: array[int], message: bytes) -> array[int]:
+        left = array("I")
+        left.frombytes(self._core.multicast(self._handle, conn_ids.tobytes(), message))
+        return left
+
+    def progress(self) -> tuple[int, int]:
+        return self._core.added(self._handle), self._core.taken(self._handle)
+
     def settle(self, source: Lane | None) -> None:
         """The core writes at the end of its turn, and holds those who send within it."""
         sent, self._sent = self._sent, 0
@@ -197,7 +211,29 @@ class NativeLane:
     def resume(self) -> None:
         self._core.resume(self._handle, self._native.now())
 
-    def close(self, how: End, reason: Reason | None = None) -> None:
+    def packets_came(self, runs: list[Run]) -> None:
+        """Packets that the core did not forward; what has to wait keeps all that follows."""
+        left = self.link.packets_came(runs, ALL)
+        held = self._rest is not None
+        waits = bool(self.link.parks(self))
+        if left and not waits:
+            waits = True
+            self._native.service.wait_for_turn(self)
+        self._rest = left if waits else None
+        if held is not waits:
+            self.holds += 1 if waits else -1
+            if waits and self.holds == 1:
+                self.pause()
+            elif not (waits or self.holds):
+                self.resume()
+
+    def go_on(self) -> None:
+        """It has its turn."""
+        if self._rest is not None and self._ended is None:
+            self.packets_came(self._rest)
+            self._native.service.flush(cast(Lane, self))
+
+    def close(self, how: End, reason: Told | None = None) -> None:
         if self.shares is not None:
             self.shares.clear()
         counted_at, self.counted_at = self.counted_at, None
@@ -437,7 +473,7 @@ class NativeCore:
         for kind, lane, payload in events or ():
             try:
                 if kind == PACKETS:
-                    lane.link.packets_came(payload, ALL)
+                    lane.packets_came(payload)
                 else:
                     _REPORTS[kind](lane, payload)
                 if service.touched or service.turned:

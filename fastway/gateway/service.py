@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from fastway.errors import Reason
 from fastway.gateway.bounds import CLOSES_TURN, COMMANDS_EACH, COMMANDS_TURN, KEEP_FILES
+from fastway.gateway.control import Controls
 from fastway.gateway.gate import Gate
 from fastway.gateway.lane import End, Lane, LaneOwner, Turned, Waiter
 from fastway.gateway.limits import LimitValues
@@ -68,6 +69,7 @@ class RouterService(Service):
         input_bytes: of which so many are the latter.
         native: The fast path, if there is one.
         ports: All ports, in the order in which they are opened.
+        control: The control connections.
         watchers: What looks after files that may change while it runs.
         path: What packets between plain TCP links take, and why, for operators.
         draining: Nobody should be sent here any more (`fastway.ops.drain`).
@@ -91,6 +93,7 @@ class RouterService(Service):
         self.router = Router(limits)
         self.wheel = Wheel(clock)
         self.quiet = Throttle(clock)
+        self.control = Controls(self)
         self.memory_limit = memory_limit or sys.maxsize
         self.keep_files = keep_files
         self.touched: list[Lane] = []
@@ -183,6 +186,8 @@ class RouterService(Service):
             if self._commands <= 0:
                 break
             lane = self._queue.popleft()
+            if lane.costs:
+                self._commands -= lane.costs
             lane.go_on()
         if self.router.unfinished:
             self.router.work(CLOSES_TURN)

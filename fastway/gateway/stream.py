@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from array import array
 from collections import deque
 from typing import Any, cast
 
@@ -36,10 +37,20 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from fastway.errors import FrameTooLarge, FrameTooShort, Reason, RemoteError
+from fastway.errors import FrameTooLarge, FrameTooShort, RemoteError
 from fastway.gateway.bounds import PATIENCE, UNSENT, WRITE_PIECE
 from fastway.gateway.identities import secured
-from fastway.gateway.lane import NOBODY, Counts, End, Framing, Lane, LaneOwner, LanePort, Shares
+from fastway.gateway.lane import (
+    NOBODY,
+    Counts,
+    End,
+    Framing,
+    Lane,
+    LaneOwner,
+    LanePort,
+    Shares,
+    Told,
+)
 from fastway.gateway.limits import Entry, Rate
 from fastway.snet.interfaces import IResumableProtocol, IResumableTransport
 from fastway.tcp import (
@@ -105,6 +116,7 @@ class StreamLane(Protocol):
 
     link: LaneOwner
     native = False
+    costs = 0
 
     def __init__(self, factory: LanePort) -> None:
         super().__init__()
@@ -149,7 +161,7 @@ class StreamLane(Protocol):
         self._ended = False
         """The peer's FIN came, and what came before it waits its turn."""
         self._closing = False
-        self._goodbye: tuple[End, Reason | None] | None = None
+        self._goodbye: tuple[End, Told | None] | None = None
         """How it ends once its queue is written."""
         self._gone = False
 
@@ -192,7 +204,7 @@ class StreamLane(Protocol):
             cast(Any, self.transport).loseConnection()
             return
         self._ended = True
-        if not self._rest:
+        if not (self._rest or self.link.parks(self)):
             self.link.peer_ended()
 
     def writeConnectionLost(self) -> None:
@@ -250,6 +262,13 @@ class StreamLane(Protocol):
             batch.append(data)
             self._batch_packets += packets
 
+    def multicast(self, conn_ids: array[int], message: bytes) -> array[int]:
+        return conn_ids
+
+    def progress(self) -> tuple[int, int]:
+        added = self._bytes_out + sum(map(len, self._batch or ()))
+        return added, self._bytes_out - self._waiting_bytes
+
     def settle(self, source: Lane | None) -> None:
         batch, packets = self._batch, self._batch_packets
         self._batch = None
@@ -293,7 +312,7 @@ class StreamLane(Protocol):
         self._last_packet = self.service.wheel.seconds()
         self._read_or_not()
 
-    def close(self, how: End, reason: Reason | None = None) -> None:
+    def close(self, how: End, reason: Told | None = None) -> None:
         if self._closing:
             if how is End.ABORT and not self._gone:
                 self._drop()
@@ -335,7 +354,7 @@ class StreamLane(Protocol):
             self._paused = False
             cast(Any, self.transport).resumeProducing()
 
-    def _end(self, how: End, reason: Reason | None) -> None:
+    def _end(self, how: End, reason: Told | None) -> None:
         """All that waited is the transport's."""
         transport = cast(Any, self.transport)
         framing = self._framing
@@ -460,7 +479,7 @@ class StreamLane(Protocol):
             if rest:
                 self._rest = rest
                 self._count_input(_size(rest))
-                self.service.wait_for_turn(self)
+                self._wait()
                 return
         if reader.error is not None and not self._rest:
             self._broke(reader.error)
@@ -494,15 +513,16 @@ class StreamLane(Protocol):
     def go_on(self) -> None:
         """It has its turn: what waits for it is handled as far as the turn's commands suffice."""
         rest, self._rest = self._rest, None
-        if self._closing or not rest:
+        if self._closing:
             return
-        left = self.service.receive(self.link, rest)
-        if not self._closing:
-            self._rest = left
-            self._count_input(-_size(rest[: len(rest) - len(left)]))
-        self.service.flush(self)
+        if rest:
+            left = self.service.receive(self.link, rest)
+            if not self._closing:
+                self._rest = left
+                self._count_input(_size(left) - _size(rest))
+            self.service.flush(self)
         if self._rest:
-            self.service.wait_for_turn(self)
+            self._wait()
             return
         error = cast(Reader, self._reader).error
         if error is not None:
@@ -511,6 +531,10 @@ class StreamLane(Protocol):
         self._read_or_not()
         if not self._closing:
             self._see_end()
+
+    def _wait(self) -> None:
+        if not self.link.parks(self):
+            self.service.wait_for_turn(self)
 
     def _broke(self, error: RemoteError) -> None:
         if isinstance(error, (FrameTooLarge, FrameTooShort)) and not self._closing:

@@ -283,6 +283,7 @@ class LinkRow:
         transport: What carries it, as `gateway.facts` names it.
         via: The proxy that it came through; empty without one.
         port: The direct port that it came in by; empty: it is none.
+        user: The name of the player, if a game server told it, fit for a line of text.
         seconds: Since it connected.
         held: It is not read from.
         cut: Seconds for which its stream has been without a connection, or None.
@@ -314,6 +315,7 @@ class LinkRow:
     identity: str = ""
     sha256: str = ""
     port: str = ""
+    user: str = ""
 
 
 @dataclass(slots=True)
@@ -450,6 +452,7 @@ class Source:
             identity=escaped(link.facts.identity),
             sha256=link.facts.sha256,
             port=link.facts.port,
+            user=escaped(link.user or ""),
         )
 
     def limits(self) -> LimitTotals:

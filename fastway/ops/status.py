@@ -62,6 +62,7 @@ def link_row(link: LinkRow) -> str:
         f"out {link.packets_out} packets {link.bytes_out} bytes\t"
         f"waiting {link.waiting_packets} packets {link.waiting_bytes} bytes"
         + _way(link)
+        + _player(link)
         + _state(link)
         + _secured(link)
     )
@@ -117,6 +118,10 @@ def _way(link: LinkRow) -> str:
     via = f" of {link.port}" if link.port else ""
     via += f" via {link.via}" if link.via else ""
     return "" if link.transport == "tcp" and not via else f"\tover {link.transport}{via}"
+
+
+def _player(link: LinkRow) -> str:
+    return f"\tplayer {link.user}" if link.user else ""
 
 
 def _state(link: LinkRow) -> str:

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <string.h>
 
 /* Arguments. */
 
@@ -300,6 +301,33 @@ static PyObject *core_send(PyObject *self, PyObject *const *args, Py_ssize_t cou
     return PyBool_FromLong(relay_send(RELAY(self), handle, data, (size_t)size, packets));
 }
 
+/* The ids are an array of native u32, and so are those that are returned. */
+static PyObject *core_multicast(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    char *ids, *data;
+    Py_ssize_t ids_size, size;
+    if (!count_is(count, 3))
+        return NULL;
+    relay_handle handle = to_handle(args[0]);
+    if (PyErr_Occurred() || PyBytes_AsStringAndSize(args[1], &ids, &ids_size) < 0
+        || PyBytes_AsStringAndSize(args[2], &data, &size) < 0)
+        return NULL;
+    if (size > RELAY_MAX_PACKET || ids_size % (Py_ssize_t)sizeof(uint32_t) != 0) {
+        PyErr_SetString(PyExc_ValueError, "a message too large, or part of an id");
+        return NULL;
+    }
+    uint32_t *conn_ids = PyMem_Malloc(ids_size > 0 ? (size_t)ids_size : 1);
+    if (conn_ids == NULL)
+        return PyErr_NoMemory();
+    memcpy(conn_ids, ids, (size_t)ids_size);
+    size_t left = relay_multicast(RELAY(self), handle, conn_ids,
+                                  (size_t)ids_size / sizeof *conn_ids, data, (size_t)size);
+    PyObject *rest = PyBytes_FromStringAndSize((const char *)conn_ids,
+                                               (Py_ssize_t)(left * sizeof *conn_ids));
+    PyMem_Free(conn_ids);
+    return rest;
+}
+
 static PyObject *core_resume(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     if (!count_is(count, 2))
@@ -465,6 +493,7 @@ static PyMethodDef core_methods[] = {
     FAST("pair", core_pair),
     ONE("unpair", core_unpair),
     FAST("send", core_send),
+    FAST("multicast", core_multicast),
     ONE("over", core_over),
     ONE("saturated", core_saturated),
     ONE("added", core_added),

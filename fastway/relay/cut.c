@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define PING 5u
+#define SHARED 4096u /* bytes of a message for many of which there is one copy: of less it costs more */
 
 /* Whole packets in a row with one destination; `to` NULL: the caller. */
 struct run {
@@ -64,11 +65,10 @@ static struct run next_run(const struct relay *relay, struct link *link, const u
     return run;
 }
 
-/* `to` got packets of `from`. */
-static void sent(struct relay *relay, struct link *from, struct link *to, uint64_t size,
-                 uint32_t packets, bool ping)
+/* `to` was queued packets of `from`. */
+static void passed(struct relay *relay, struct link *from, struct link *to, uint64_t size,
+                   uint32_t packets, bool ping)
 {
-    from->packets_in += packets;
     if (ping) {
         relay->totals.pings += packets;
     } else {
@@ -83,34 +83,60 @@ static void sent(struct relay *relay, struct link *from, struct link *to, uint64
         fail(relay, from, RELAY_NO_MEMORY);
 }
 
-static bool queue_any(struct relay *relay, struct link *to, const uint8_t *head,
-                      const uint8_t *data, size_t size, uint32_t packets)
+/* The same of packets that `from` said. */
+static void sent(struct relay *relay, struct link *from, struct link *to, uint64_t size,
+                 uint32_t packets, bool ping)
 {
+    from->packets_in += packets;
+    passed(relay, from, to, size, packets, ping);
+}
+
+/* What is queued: whole packets; or a message behind its head, which a chunk may have. */
+struct load {
+    const uint8_t *head, *data;
+    size_t size;
+    uint32_t packets;
+    struct chunk *shared;
+};
+
+static bool queue_any(struct relay *relay, struct link *to, const struct load *load)
+{
+    const uint8_t *head = load->head, *data = load->data;
+    size_t size = load->size;
+    if (load->shared != NULL)
+        return queue_shared(relay, to, to->direct ? NULL : head, load->shared);
     if (head != NULL && !to->direct)
         return queue_packet(relay, to, head, data, size);
     if (head == NULL && to->direct)
         return queue_messages(relay, to, data, size, false);
-    return queue_bytes(relay, to, data, size, packets, false);
+    return queue_bytes(relay, to, data, size, load->packets, false);
 }
 
 /* Queue what `from` sent; the one who sends pays where there is no memory. False: it is not
- * queued. `head`: that of the one message that the data is; NULL: they have their own. */
-static bool queue_for(struct relay *relay, struct link *from, struct link *to,
-                      const uint8_t *head, const uint8_t *data, size_t size, uint32_t packets)
+ * queued. */
+static bool queue_load(struct relay *relay, struct link *from, struct link *to,
+                       const struct load *load)
 {
     if (to->state != OPEN || !writes(to))
         return false; /* its loss is being reported */
-    if (queue_any(relay, to, head, data, size, packets))
+    if (queue_any(relay, to, load))
         return true;
-    make_room(relay, size);
+    make_room(relay, load->size);
     if (from->failed || from->state != OPEN)
         return false; /* and the bytes are gone with it, perhaps */
     if (to->state != OPEN || !writes(to))
         return false;
-    if (queue_any(relay, to, head, data, size, packets))
+    if (queue_any(relay, to, load))
         return true;
     fail(relay, from, RELAY_NO_MEMORY);
     return false;
+}
+
+/* `head`: that of the one message that the data is; NULL: they have their own. */
+static bool queue_for(struct relay *relay, struct link *from, struct link *to,
+                      const uint8_t *head, const uint8_t *data, size_t size, uint32_t packets)
+{
+    return queue_load(relay, from, to, &(struct load){head, data, size, packets, NULL});
 }
 
 /* Forward the packet that has become whole; its chunks change hands. */
@@ -332,4 +358,35 @@ size_t cut(struct relay *relay, struct link *link, const uint8_t *data, size_t s
             return at;
     }
     return at;
+}
+
+size_t relay_multicast(struct relay *relay, relay_handle handle, uint32_t *conn_ids, size_t count,
+                       const void *message, size_t size)
+{
+    struct link *from = find(relay, handle);
+    uint8_t head[HEAD];
+    struct load load = {head, message, size, 1, NULL};
+    size_t left = 0;
+    put_u32(head, (uint32_t)size + MIN_LENGTH);
+    if (size >= SHARED && count > 1 && from != NULL && from->state == OPEN && !from->failed) {
+        load.shared = get_chunk(relay, from, size);
+        if (load.shared != NULL) {
+            memcpy(chunk_bytes(load.shared), message, size);
+            load.shared->end = (uint32_t)size;
+            load.shared->packets = 1;
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct link *to = NULL;
+        put_u32(head + 4, conn_ids[i]);
+        if (from != NULL && from->state == OPEN && !from->failed)
+            to = other_end(relay, from, conn_ids[i]);
+        if (to != NULL && queue_load(relay, from, to, &load))
+            passed(relay, from, to, HEAD + size, 1, false);
+        else
+            conn_ids[left++] = conn_ids[i];
+    }
+    if (load.shared != NULL)
+        pool_share_ends(relay->pool, load.shared);
+    return left;
 }

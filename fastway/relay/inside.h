@@ -403,6 +403,8 @@ bool queue_packet(struct relay *relay, struct link *link, const uint8_t *head,
                   const uint8_t *data, size_t size);
 bool queue_messages(struct relay *relay, struct link *link, const uint8_t *data, size_t size,
                     bool force);
+bool queue_shared(struct relay *relay, struct link *link, const uint8_t *head,
+                  struct chunk *message);
 void queue_chunks(struct relay *relay, struct link *link, struct chunk *head, struct chunk *tail,
                   uint64_t size, uint32_t packets);
 void take(struct relay *relay, struct link *link, size_t size);

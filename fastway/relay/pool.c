@@ -184,12 +184,34 @@ struct chunk *pool_get(struct pool *pool, size_t size, bool force)
     pool->used_bytes += takes;
     chunk->next = NULL;
     chunk->size = (uint32_t)takes;
-    chunk->start = chunk->end = chunk->packets = 0;
+    chunk->start = chunk->end = 0;
+    chunk->packets = 0;
+    chunk->view = false;
     return chunk;
+}
+
+struct chunk *pool_view(struct pool *pool, struct chunk *whole)
+{
+    struct chunk *view = pool_get(pool, sizeof whole, false);
+    if (view == NULL)
+        return NULL;
+    *chunk_whole(view) = whole;
+    view->end = whole->end;
+    view->view = true;
+    whole->packets++;
+    return view;
+}
+
+void pool_share_ends(struct pool *pool, struct chunk *whole)
+{
+    if (--whole->packets == 0)
+        pool_put(pool, whole);
 }
 
 void pool_put(struct pool *pool, struct chunk *chunk)
 {
+    if (chunk->view)
+        pool_share_ends(pool, *chunk_whole(chunk));
     struct pool_class *class = pool->classes, *end = class + pool->class_count;
     struct pool_page *page = chunk->page;
     pool->used_bytes -= chunk->size;

@@ -34,12 +34,24 @@ struct chunk {
     uint32_t size;
     uint32_t start;
     uint32_t end;
-    uint32_t packets; /* the queue's own note */
+    uint32_t packets : 31; /* the queue's own note; of one that is shared, how many share it */
+    uint32_t view : 1;     /* its bytes are another's: see pool_view */
 };
 
-static inline uint8_t *chunk_bytes(struct chunk *chunk) { return (uint8_t *)(chunk + 1); }
+/* A view has the address of that other chunk in place of bytes. */
+static inline struct chunk **chunk_whole(struct chunk *view)
+{
+    return (struct chunk **)(void *)(view + 1);
+}
+static inline uint8_t *chunk_bytes(struct chunk *chunk)
+{
+    return (uint8_t *)((chunk->view ? *chunk_whole(chunk) : chunk) + 1);
+}
 static inline uint32_t chunk_length(const struct chunk *chunk) { return chunk->end - chunk->start; }
-static inline uint32_t chunk_room(const struct chunk *chunk) { return chunk->size - chunk->end; }
+static inline uint32_t chunk_room(const struct chunk *chunk)
+{
+    return chunk->view ? 0 : chunk->size - chunk->end;
+}
 
 struct pool_class_stats {
     uint32_t size;  /* bytes of a chunk */
@@ -66,6 +78,11 @@ void pool_free(struct pool *pool);
  * NULL: the limit is reached, unless `force`, or there is no memory. */
 struct chunk *pool_get(struct pool *pool, size_t size, bool force);
 void pool_put(struct pool *pool, struct chunk *chunk);
+/* A chunk whose bytes are those of another, which is in no queue, is not written to any more, and
+ * goes back when nobody shares it any more. Whoever got it sets its `packets` to 1, and is the first
+ * who shares it, until pool_share_ends. NULL as pool_get without force. */
+struct chunk *pool_view(struct pool *pool, struct chunk *whole);
+void pool_share_ends(struct pool *pool, struct chunk *whole);
 void pool_put_list(struct pool *pool, struct chunk *chunk);
 
 /* Give back to the system what nobody has used since the last call, a bounded number of pages and

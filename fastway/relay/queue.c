@@ -137,6 +137,29 @@ bool queue_messages(struct relay *relay, struct link *link, const uint8_t *data,
     return count_or_undo(relay, link, mark, whole, bytes, packets);
 }
 
+/* The same of a packet whose message is a chunk's that others share; `head` NULL: bare. */
+bool queue_shared(struct relay *relay, struct link *link, const uint8_t *head,
+                  struct chunk *message)
+{
+    struct mark mark = mark_end(link);
+    struct chunk *view = pool_view(relay->pool, message);
+    if (view == NULL)
+        return false;
+    if (head != NULL && !append(relay, link, head, HEAD, false)) {
+        pool_put(relay->pool, view);
+        roll_back(relay, link, mark.tail, mark.end);
+        return false;
+    }
+    uint64_t size = (head == NULL ? 0 : HEAD) + (uint64_t)chunk_length(view);
+    if (link->out_tail == NULL)
+        link->out_head = view;
+    else
+        link->out_tail->next = view;
+    link->out_tail = view;
+    count_added(relay, link, size, 1);
+    return true;
+}
+
 /* Queue chunks as they are. */
 void queue_chunks(struct relay *relay, struct link *link, struct chunk *head, struct chunk *tail,
                   uint64_t size, uint32_t packets)

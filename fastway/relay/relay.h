@@ -221,6 +221,13 @@ void relay_unpair(struct relay *relay, uint32_t conn_id);
 bool relay_send(struct relay *relay, relay_handle handle, const void *data, size_t size,
                 uint32_t packets);
 
+/* Forward a message of a link over many virtual connections, as if it had sent it over each; it
+ * counts as no packet that came. At most 2^30 bytes. Those over which it did not go, because they
+ * are none of this link's in here or their other end takes nothing more, come to the front of
+ * `conn_ids`; returns how many they are. */
+size_t relay_multicast(struct relay *relay, relay_handle handle, uint32_t *conn_ids, size_t count,
+                       const void *message, size_t size);
+
 /* Its socket takes nothing, and more waits for it than its port allows; than twice that. */
 bool relay_over(const struct relay *relay, relay_handle handle);
 bool relay_saturated(const struct relay *relay, relay_handle handle);

@@ -6,13 +6,22 @@ struct sum {
     uint64_t bytes, packets, sizes;
 };
 
-static struct sum sum_of(const struct chunk *chunk)
+/* What is shared counts with the last of its views, which are counted where it has no use itself. */
+static struct sum sum_of(struct chunk *chunk)
 {
     struct sum sum = {0, 0, 0};
     for (; chunk != NULL; chunk = chunk->next) {
         sum.bytes += chunk_length(chunk);
         sum.packets += chunk->packets;
         sum.sizes += chunk->size;
+        if (!chunk->view)
+            continue;
+        struct chunk *whole = *chunk_whole(chunk);
+        CHECK(chunk->end == whole->end);
+        if (++whole->start == whole->packets) {
+            sum.sizes += whole->size;
+            whole->start = 0;
+        }
     }
     return sum;
 }

@@ -73,6 +73,9 @@ class Reports:
     def comes_from(self, address: object) -> None:
         """Tested where there is a proxy."""
 
+    def parks(self, lane: object) -> bool:
+        return False
+
     def packets_came(self, runs: Iterable[Run], most: int) -> list[Run]:
         runs = list(runs)
         self.calls += 1
