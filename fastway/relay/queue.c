@@ -195,6 +195,8 @@ void take(struct relay *relay, struct link *link, size_t size)
     count_removed(relay, link, size, packets);
     if (link->waiting_packets <= link->port->queue_packets)
         link->eased = true;
+    if (link->waiting_bytes == 0 && link->jam != NULL)
+        list_drop(&link->jam->judge_node); /* what blocks it is sealed: nothing to be judged for */
 }
 
 void drop_output(struct relay *relay, struct link *link)
