@@ -133,7 +133,8 @@ class ControlTests(GatewayTestCase):
     async def test_drain_and_bye(self) -> None:
         """A server is told that the gateway will close, and why its link ends."""
         gateway, server, control = await self.ready()
-        gateway.service.control.tell_drain(1.5, 60.0, True)
+        for tell in gateway.service.drain_begins:  # as a drain does
+            tell(1.5, 60.0, True)
         draining = await control.when_draining()
         self.assertEqual((draining.at, draining.until, draining.again), (1.5, 60.0, True))
         late = await (await self.server(gateway, server_id=2)).when_control()

@@ -116,8 +116,10 @@ class RouterService(Service):
         self.started = clock.seconds()
         self.stopping = False
         self.draining = False
-        self.drain_begins: list[Callable[[float, float | None, bool], object]] = []
-        self.drain_is_undone: list[Callable[[], object]] = []
+        self.drain_begins: list[Callable[[float, float | None, bool], object]] = [
+            self.control.tell_drain
+        ]
+        self.drain_is_undone: list[Callable[[], object]] = [self.control.drain_is_over]
         self.failed: Callable[[str], None] = lambda _: None
         self._stopped: Deferred[None] | None = None
         self._tides = Tide(CROWD), Tide(LINKS)
