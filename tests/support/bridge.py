@@ -33,6 +33,8 @@ class Bridge:
         self.said: list[tuple[int, str]] = []
         self._target = target
         self._connections: set[ServerConnection] = set()
+        self._sending = threading.Lock()
+        """Held while a message is sent: a close amid its fragments has another code."""
         self._server: Server = serve(
             self._serve,
             "127.0.0.1",
@@ -52,8 +54,9 @@ class Bridge:
 
     def close(self, code: int, text: str = "") -> None:
         """Close all connections, with that code."""
-        for one in list(self._connections):
-            one.close(code, text)
+        with self._sending:
+            for one in list(self._connections):
+                one.close(code, text)
 
     def ping(self) -> bool:
         """All connections answer a Ping of WebSocket."""
@@ -89,10 +92,10 @@ class Bridge:
                     said = comer.protocol.close_rcvd
                     self.said.append((said.code, said.reason))
 
-    @staticmethod
-    def _back(comer: ServerConnection, inner: socket.socket) -> None:
+    def _back(self, comer: ServerConnection, inner: socket.socket) -> None:
         with suppress(OSError, ConnectionClosed):
             while data := inner.recv(65536):
                 # In fragments, as a proxy may cut what it passes on.
-                comer.send([data[:10], data[10:]])
+                with self._sending:
+                    comer.send([data[:10], data[10:]])
         comer.close(1001, "the one behind is gone")
