@@ -112,7 +112,8 @@ class MemoryServerTests(EndpointBody, TestCase):
     """A server of the real gateway without sockets."""
 
     async def open(self, **config: Any) -> World:
-        world = MemoryWorld(True, EndpointConfig(**config))
+        # The body's ids are those of a gateway that nobody asks for anything.
+        world = MemoryWorld(True, EndpointConfig(**{"control": False, **config}))
         self.addCleanup(world.gateway.stop)
         return world
 
@@ -140,6 +141,7 @@ class SocketTestCase(TestCase):
 
     async def server(self, sockets: Sockets, key: bytes = KEY, **config: Any) -> GatewayConnection:
         where = TCP4ClientEndpoint(reactor, "127.0.0.1", sockets.server_port.getHost().port)
+        config = {"control": False, **config}
         endpoint = await connect_server(where, SERVER_ID, key, EndpointConfig(**config))
         self.addCleanup(self._gone, endpoint)
         return endpoint

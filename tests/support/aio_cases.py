@@ -121,6 +121,7 @@ class SocketCase(AioCase):
 
     async def server(self, sockets: Sockets, **config: Any) -> GatewayConnection:
         where = self.where(sockets.server_port)
+        config = {"control": False, **config}
         connecting = connect_server(where, SERVER_ID, KEY, EndpointConfig(**config))
         return self.keep(await self.run_aio(_made(connecting)))
 
