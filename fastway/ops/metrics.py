@@ -127,11 +127,16 @@ def _dials(shot: Snapshot) -> Samples:
     return told.items()
 
 
-def _snet_cut(shot: Snapshot) -> Samples:
-    cut: Counter[tuple[str, ...]] = Counter()
-    for layer in _layers(shot, "snet"):
-        cut[layer.side,] += layer.figures.waiting
-    return cut.items()
+def _snet(figure: str) -> Callable[[Snapshot], Samples]:
+    """One of the figures of snet (`SnetFigures`), by side."""
+
+    def read(shot: Snapshot) -> Samples:
+        sums: Counter[tuple[str, ...]] = Counter()
+        for layer in _layers(shot, "snet"):
+            sums[layer.side,] += getattr(layer.figures, figure)
+        return sums.items()
+
+    return read
 
 
 def _snet_resumes(shot: Snapshot) -> Samples:
@@ -141,13 +146,6 @@ def _snet_resumes(shot: Snapshot) -> Samples:
         resumed[layer.side, "resumed"] += figures.resumed - figures.taken_over
         resumed[layer.side, "taken_over"] += figures.taken_over
     return resumed.items()
-
-
-def _snet_replayed(shot: Snapshot) -> Samples:
-    replayed: Counter[tuple[str, ...]] = Counter()
-    for layer in _layers(shot, "snet"):
-        replayed[layer.side,] += layer.figures.replayed
-    return replayed.items()
 
 
 def _dry(shot: Snapshot) -> Samples:
@@ -408,7 +406,7 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         "Streams that are cut and may come back.",
         ("side",),
-        _snet_cut,
+        _snet("waiting"),
     ),
     Metric(
         "fastway_snet_resumes_total",
@@ -423,7 +421,7 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         "Bytes sent again to streams that came back.",
         ("side",),
-        _snet_replayed,
+        _snet("replayed"),
     ),
     Metric(
         "fastway_pool_bytes",
