@@ -179,24 +179,6 @@ class CheckTests(AioSnetCase):
 
     timeout = 60
 
-    WITHOUT = (
-        # What asyncio's transports do not have.
-        checks.interfaces,
-        checks.addresses,
-        checks.write_sequence,
-        checks.only_bytes,
-        checks.push_producer,
-        checks.pull_producer,
-        checks.pull_producers_in_turn,
-        checks.one_producer,
-        checks.stop_producing,
-        checks.lose_waits_for_push,
-        checks.lose_waits_for_pull,
-        checks.deaf_after_lose,
-        checks.stop_producing_closes,
-        checks.after_the_loss,
-    )
-
     async def check(self, server: Any, client: Any, encrypt: bool, listening_first: bool) -> None:
         # A close is no word of snet: the listening side waits for the peer to come back.
         config = SnetConfig(encrypt=encrypt, wait_timeout=0.03)
@@ -225,7 +207,9 @@ class CheckTests(AioSnetCase):
             await until("the other end", lambda: listens.transport is not None)
 
         try:
-            await check_transport(self, make_pair, self.WITHOUT, told=StreamConnectionLost)
+            await check_transport(
+                self, make_pair, checks.NOT_ON_ASYNCIO, told=StreamConnectionLost
+            )
         finally:
             await stop()
 

@@ -466,24 +466,6 @@ class AioTransportTests(SocketCase):
 
     timeout = 60
 
-    WITHOUT = (
-        # What asyncio's transports do not have.
-        checks.interfaces,
-        checks.addresses,
-        checks.write_sequence,
-        checks.only_bytes,
-        checks.push_producer,
-        checks.pull_producer,
-        checks.pull_producers_in_turn,
-        checks.one_producer,
-        checks.stop_producing,
-        checks.lose_waits_for_push,
-        checks.lose_waits_for_pull,
-        checks.deaf_after_lose,
-        checks.stop_producing_closes,
-        checks.after_the_loss,
-    )
-
     async def check(self, tls: bool, dialling_first: bool) -> None:
         made = make("localhost", ["localhost"])
         context: Any = ssl.create_default_context(cadata=made.pem.decode()) if tls else False
@@ -503,7 +485,7 @@ class AioTransportTests(SocketCase):
             await until("the other end", lambda: listens.transport is not None)
 
         try:
-            await checks.check_transport(self, make_pair, self.WITHOUT)
+            await checks.check_transport(self, make_pair, checks.NOT_ON_ASYNCIO)
         finally:
             for port in ports:
                 await port.stopListening()

@@ -383,6 +383,24 @@ BEYOND_TCP = (lose_waits_for_push, deaf_after_lose)
 """Promises of ITransport that Twisted's TCP breaks: it does not wait for a push producer that is
 not paused."""
 
+NOT_ON_ASYNCIO = (
+    interfaces,
+    addresses,
+    write_sequence,
+    only_bytes,
+    push_producer,
+    pull_producer,
+    pull_producers_in_turn,
+    one_producer,
+    stop_producing,
+    lose_waits_for_push,
+    lose_waits_for_pull,
+    deaf_after_lose,
+    stop_producing_closes,
+    after_the_loss,
+)
+"""Checks of what asyncio's transports do not have."""
+
 
 async def check_transport(
     case: TestCase,
