@@ -16,6 +16,7 @@ frame does: so nothing is ever put together again. Extensions are never agreed t
 from __future__ import annotations
 
 import os
+from enum import IntEnum
 
 from fastway.errors import Reason, RemoteError
 
@@ -38,6 +39,48 @@ class BadFrame(RemoteError):
     def __init__(self, problem: str, reason: Reason = Reason.BAD_FRAME) -> None:
         super().__init__(problem)
         self.reason = reason
+
+
+class Rule(IntEnum):
+    """Rules that a client can break, by the numbers of the native core (`enum relay_rule`)."""
+
+    RESERVED_BIT = 1
+    RESERVED_OPCODE = 2
+    CONTROL_IN_FRAGMENTS = 3
+    MESSAGE_INSIDE = 4
+    NOTHING_TO_CONTINUE = 5
+    TEXT = 6
+    NO_MASK = 7
+    LONG_CONTROL = 8
+    LENGTH_FORM = 9
+    CLOSE_CODE = 10
+    CLOSE_TEXT = 11
+
+
+_BROKEN = {
+    Rule.RESERVED_BIT: "a frame has a reserved bit, of an extension that was not agreed to",
+    Rule.RESERVED_OPCODE: "a frame has the reserved opcode {}",
+    Rule.CONTROL_IN_FRAGMENTS: "a control frame is in fragments",
+    Rule.MESSAGE_INSIDE: "a message begins inside another",
+    Rule.NOTHING_TO_CONTINUE: "a frame continues no message",
+    Rule.TEXT: "text came",
+    Rule.NO_MASK: "a frame is not masked",
+    Rule.LONG_CONTROL: f"a control frame has over {MAX_CONTROL} bytes",
+    Rule.LENGTH_FORM: "a frame's length is not in its shortest form",
+    Rule.CLOSE_CODE: "a Close has no code that may be sent",
+    Rule.CLOSE_TEXT: "the text of a Close is not UTF-8",
+}
+_REASONS = {Rule.TEXT: Reason.NOT_BINARY, Rule.CLOSE_TEXT: Reason.NOT_UTF8}
+
+
+def broken(rule: Rule, opcode: int = 0) -> BadFrame:
+    """The error of a broken rule; `opcode` is the reserved one."""
+    return BadFrame(_BROKEN[rule].format(opcode), _REASONS.get(rule, Reason.BAD_FRAME))
+
+
+def too_large(length: int, limit: int) -> BadFrame:
+    """The error of a frame that announces more bytes than it may."""
+    return BadFrame(f"a frame of {length} bytes is over {limit}", Reason.FRAME_TOO_LARGE)
 
 
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -81,7 +124,7 @@ class Frames:
     """The mask bit of the peer's frames,"""
     _key = 4
     """the bytes of its mask,"""
-    _wrong = "a frame is not masked"
+    _wrong = _BROKEN[Rule.NO_MASK]
     """and what is wrong with others."""
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
@@ -144,11 +187,9 @@ class Frames:
                     break
                 length = int.from_bytes(data[at + 2 : body], "big")
                 if length < 126 or (wide == 8 and length < 0x10000) or length >> 63:
-                    raise BadFrame("a frame's length is not in its shortest form")
+                    raise broken(Rule.LENGTH_FORM)
                 if length > self._limit:
-                    raise BadFrame(
-                        f"a frame of {length} bytes is over {self._limit}", Reason.FRAME_TOO_LARGE
-                    )
+                    raise too_large(length, self._limit)
             end = body + key
             if size < end:
                 break
@@ -185,27 +226,25 @@ class Frames:
         """See that a frame may begin so, now; returns whether it is a control frame."""
         kind = first & 0x0F
         if first & 0x70:
-            raise BadFrame("a frame has a reserved bit, of an extension that was not agreed to")
+            raise broken(Rule.RESERVED_BIT)
         if kind >= _CLOSE:
             if kind > _PONG:
-                raise BadFrame(f"a frame has the reserved opcode {kind}")
+                raise broken(Rule.RESERVED_OPCODE, kind)
             if first < _FIN:
-                raise BadFrame("a control frame is in fragments")
+                raise broken(Rule.CONTROL_IN_FRAGMENTS)
             return True
         if kind > _BINARY:
-            raise BadFrame(f"a frame has the reserved opcode {kind}")
+            raise broken(Rule.RESERVED_OPCODE, kind)
         if (kind == _CONTINUATION) is not self._inside:
-            raise BadFrame(
-                "a message begins inside another" if kind else "a frame continues no message"
-            )
+            raise broken(Rule.MESSAGE_INSIDE if kind else Rule.NOTHING_TO_CONTINUE)
         if kind == _TEXT:
-            raise BadFrame("text came", Reason.NOT_BINARY)
+            raise broken(Rule.TEXT)
         return False
 
     def _control(self, data: bytes, at: int, first: int, length: int) -> None:
         """Do what a control frame says, if it is whole; otherwise keep it."""
         if length > MAX_CONTROL:
-            raise BadFrame(f"a control frame has over {MAX_CONTROL} bytes")
+            raise broken(Rule.LONG_CONTROL)
         begin = at + 2 + self._key
         end = begin + length
         if len(data) < end:
@@ -227,11 +266,11 @@ class Frames:
         if len(payload) == 1 or not (
             code in (1000, 1001, 1002, 1003) or 1007 <= code <= 1014 or 3000 <= code <= 4999
         ):
-            raise BadFrame("a Close has no code that may be sent")
+            raise broken(Rule.CLOSE_CODE)
         try:
             self.text = payload[2:].decode("utf-8")
         except UnicodeDecodeError:
-            raise BadFrame("the text of a Close is not UTF-8", Reason.NOT_UTF8) from None
+            raise broken(Rule.CLOSE_TEXT) from None
         self.code = code
 
     def wrap(self, data: bytes) -> bytes:
