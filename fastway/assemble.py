@@ -137,7 +137,7 @@ def _factory(port: PortSettings, service: RouterService) -> GatewayFactory:
 
 
 def _websocket_config(port: WebSocketPortSettings) -> WebSocketConfig:
-    return WebSocketConfig(Policy(port.path, port.allowed), port.proxies)
+    return WebSocketConfig(Policy(port.path, port.allowed), port.proxies, port.header)
 
 
 def _websocket(port: PortSettings, factory: GatewayFactory) -> Layer | None:
