@@ -484,8 +484,44 @@ class MetricsSettings(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdminSettings(Section):
+    """Where operators see and steer it by HTTP.
+
+    Attributes:
+        addresses: As the operator wrote them; none: nowhere.
+        token: What whoever asks by TCP must know; empty: it is in the file.
+        hosts: Names by which it may be asked for, besides those of this machine.
+    """
+
+    addresses: tuple[str, ...] = of("admin-addr")
+    token: str = field(repr=False, metadata={"option": "admin-token"})
+    token_file: str = of("admin-token-file")
+    hosts: tuple[str, ...] = of("admin-hosts")
+
+    def check(self) -> None:
+        """See that they go together.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        for name in ("token", "token_file", "hosts"):
+            if getattr(self, name) and not self.addresses:
+                raise ConfigError(
+                    self.where(name), "there is nothing to ask without --admin-addr; give that too"
+                )
+        if self.token and self.token_file:
+            raise ConfigError(
+                self.where("token"), f"{self.where('token_file')} has one too; leave one out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All that a gateway is told."""
+    """All that a gateway is told.
+
+    Attributes:
+        given: Option name -> what it was set to; what is missing has its default.
+    """
 
     client: PortSettings
     server: ServerPortSettings
@@ -500,6 +536,8 @@ class Settings:
     log: LogSettings
     ops: OpsSettings
     metrics: MetricsSettings
+    admin: AdminSettings
+    given: Mapping[str, Given] = field(repr=False, compare=False, default_factory=dict)
 
     @property
     def ports(self) -> tuple[PortSettings, ...]:
@@ -519,6 +557,8 @@ def make_settings(values: Values) -> Settings:
     drain.check()
     metrics = _make(MetricsSettings, values)
     metrics.check()
+    admin = _make(AdminSettings, values)
+    admin.check()
     share, limit = _memory_limit(values)
     key = os.fsencode(values.values["server-auth-password"])
     server = _make(ServerPortSettings, values, "server", key=key, **_layers(values, "server"))
@@ -543,6 +583,8 @@ def make_settings(values: Values) -> Settings:
         log=_make(LogSettings, values),
         ops=_make(OpsSettings, values),
         metrics=metrics,
+        admin=admin,
+        given=values.given,
     )
 
 
