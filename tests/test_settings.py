@@ -126,6 +126,7 @@ class TreeTests(SynchronousTestCase):
             more["FASTWAY_CLIENT_PROXY_FROM"] = more["FASTWAY_SERVER_PROXY_FROM"] = "::1"
             more["FASTWAY_DIRECT"] = "some=:0->1"
             more["FASTWAY_METRICS_ADDR"] = ":0"
+            more["FASTWAY_ACCESS_LOG"] = "access.log"
             if name == "mem-pool-min-chunk":
                 text = "64"
             environment = {**more, f"FASTWAY_{name.replace('-', '_').upper()}": text}

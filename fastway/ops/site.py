@@ -203,8 +203,8 @@ class MetricsPort:
         self._opening = None
         self.listening = listening
         log.info(
-            "metrics port listens on {addr}",
-            addr=address_name(listening.getHost()),
+            "metrics port listens on {at}",
+            at=address_name(listening.getHost()),
             given=self.address.text,
         )
 
