@@ -88,6 +88,8 @@ def json_line(event: LogEvent) -> str:
     if failure is not None:
         line["traceback"] = cast(Any, failure).getTraceback()
     for name, value in event.items():
+        if name == "why" and "isError" in event:
+            continue  # the text once more, as observers of the old kind have it
         if name in TEXT_ONLY or name in _LEGACY or name.startswith("log_") or name in line:
             continue
         if isinstance(value, (str, int, float, bool)):
