@@ -10,6 +10,7 @@ import atexit
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from fastway.config import Settings
 from fastway.config.sources import GatewayOptions
 from fastway.errors import ConfigError, LocalError, StartError
 from fastway.inherited import inherited, unused
+from fastway.ops.access import AccessLog
 from fastway.ops.logs import FLUSH, LogFileOutput, TwistdLog, add, check_logfile, remove
 from fastway.ops.notify import Notify, of_environment
 from fastway.ops.pidfile import PidFile
@@ -124,6 +126,7 @@ class GatewayService(Service):
         self._opening: list[Deferred[None]] = []
         self._log_started = False
         self._logfile: LogFileOutput | None = None
+        self._access: AccessLog | None = None
         self._signals = Signals(reactor, self.hurry, self._drain_at_signal)
         self._stopping: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
@@ -233,6 +236,10 @@ class GatewayService(Service):
         if self.settings.log.file:
             logfile = os.path.join(working_dir, self.settings.log.file)
             checks.append(lambda: check_logfile(logfile))
+        if self.settings.log.access:
+            access = os.path.join(working_dir, self.settings.log.access)
+            where = self.settings.log.where("access")
+            checks.append(lambda: check_logfile(access, where))
         if self.pid_file is not None:
             checks.append(PidFile(os.path.join(working_dir, self.pid_file.path)).check)
         for port in self.router_service.ports:
@@ -468,31 +475,46 @@ class GatewayService(Service):
         self._log_started = True
         wanted = self.settings.log
         logs.threshold.set(wanted.level)
+        logs.addresses.kept = wanted.address
         if wanted.file:
             self._logfile = LogFileOutput(wanted.file, wanted.format)
             add(self._logfile)
         if self.admin is not None:
             add(self.admin.api.tail)
+        if wanted.access:
+            where = wanted.where("access")
+            self._access = AccessLog(wanted.access, wanted.access_format, where)
+            self.router_service.access = self._access.ended
 
     def _stop_log(self, seconds: float = FLUSH) -> None:
         """Write what waits, for so many seconds at the most."""
         self._log_started = False
         if self.admin is not None:
             remove(self.admin.api.tail)
+        until = time.monotonic() + seconds
+        access, self._access = self._access, None
+        if access is not None:
+            self.router_service.access = None
+            access.close(0)
         if self._logfile is not None:
             remove(self._logfile)
             self._logfile.close(seconds)
             self._logfile = None
+        if access is not None:
+            access.close(max(until - time.monotonic(), 0.0))
 
     def reload(self) -> None:
-        """SIGHUP: open the log file anew, and read again what changed in the files of TLS."""
+        """SIGHUP: open the log files anew, and read again what changed in the files of TLS."""
         self.reopen_log()
         self.router_service.refresh()
 
     def reopen_log(self) -> None:
-        """Open the log file anew, after logrotate moved it."""
+        """Open the log files anew, after logrotate moved them."""
+        if self._access is not None:
+            self._access.reopen()
         if self._logfile is None:
-            log.info("there is no --logfile to reopen")
+            if self._access is None:
+                log.info("there is no --logfile to reopen")
             return
         try:
             new = LogFileOutput(self._logfile.path, self.settings.log.format)
@@ -512,7 +534,8 @@ class GatewayService(Service):
         if self.settings.ops.command_path:
             actions[signal.SIGUSR1] = self.commands.obey
         # A gateway on a terminal ends with it, as the original does.
-        if self._logfile is not None or self.daemon or self.router_service.watchers:
+        files = self._logfile is not None or self._access is not None
+        if files or self.daemon or self.router_service.watchers:
             actions[signal.SIGHUP] = self.reload
         self._signals.catch(actions)
 

@@ -129,6 +129,7 @@ class TreeTests(SynchronousTestCase):
             more["FASTWAY_CLIENT_PROXY_FROM"] = more["FASTWAY_SERVER_PROXY_FROM"] = "::1"
             more["FASTWAY_DIRECT"] = "some=:0->1"
             more["FASTWAY_METRICS_ADDR"] = more["FASTWAY_ADMIN_ADDR"] = ":0"
+            more["FASTWAY_ACCESS_LOG"] = "access.log"
             more["FASTWAY_TRUSTED_PROXIES"] = "::1"
             if name == "mem-pool-min-chunk":
                 text = "64"

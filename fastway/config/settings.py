@@ -380,15 +380,41 @@ class PoolSettings(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class LogSettings(Section):
-    """The log.
+    """The log, and the access log.
 
     Attributes:
         file: Empty: the console.
+        access: Where the access log is; empty: there is none.
+        address: What of players' addresses both have.
     """
 
     file: str = of("logfile")
     format: Literal["text", "json"] = of("log-format")
     level: Literal["debug", "info", "warn", "error", "critical"] = of("log-level")
+    access: str = of("access-log")
+    access_format: Literal["text", "json"] = of("access-log-format")
+    address: Literal["full", "prefix", "none"] = of("log-address")
+
+    def check(self) -> None:
+        """See that they go together.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        if self.access_format != "text" and not self.access:
+            raise ConfigError(
+                self.where("access_format"),
+                "there is no access log without --access-log; give that too",
+            )
+        if self.access and self.file and _same_file(self.access, self.file):
+            raise ConfigError(
+                self.where("access"),
+                f"{self.access} is the file of --logfile too; give another",
+            )
+
+
+def _same_file(one: str, other: str) -> bool:
+    return os.path.abspath(one) == os.path.abspath(other)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -559,6 +585,8 @@ def make_settings(values: Values) -> Settings:
     metrics.check()
     admin = _make(AdminSettings, values)
     admin.check()
+    log = _make(LogSettings, values)
+    log.check()
     share, limit = _memory_limit(values)
     key = os.fsencode(values.values["server-auth-password"])
     server = _make(ServerPortSettings, values, "server", key=key, **_layers(values, "server"))
@@ -580,7 +608,7 @@ def make_settings(values: Values) -> Settings:
         relay=_make(RelaySettings, values),
         pool=pool,
         drain=drain,
-        log=_make(LogSettings, values),
+        log=log,
         ops=_make(OpsSettings, values),
         metrics=metrics,
         admin=admin,

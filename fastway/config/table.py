@@ -705,6 +705,23 @@ def _log() -> Iterator[Option]:
         "the least level that is logged",
         topic,
     )
+    yield Option(
+        "access-log",
+        "",
+        str,
+        "path",
+        "write one line there at the end of each connection (docs/logs.md); SIGHUP reopens it; "
+        "empty = none",
+        topic,
+    )
+    yield choice("access-log-format", "text", ("text", "json"), "how those lines look", topic)
+    yield choice(
+        "log-address",
+        "full",
+        ("full", "prefix", "none"),
+        "players' addresses in both logs: whole, as /24 (IPv4) and /48 (IPv6), or not at all",
+        topic,
+    )
 
 
 def _metrics() -> Iterator[Option]:
