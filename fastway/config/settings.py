@@ -480,8 +480,13 @@ class MetricsSettings(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All that a gateway is told."""
+    """All that a gateway is told.
 
+    Attributes:
+        values: What all the others are made of.
+    """
+
+    values: Values = field(repr=False, compare=False)
     client: PortSettings
     server: ServerPortSettings
     websockets: tuple[WebSocketPortSettings, ...]
@@ -525,6 +530,7 @@ def make_settings(values: Values) -> Settings:
         )
     client = _make(PortSettings, values, "client", **_layers(values, "client"))
     return Settings(
+        values=values,
         client=client,
         server=server,
         websockets=tuple(_make_websockets(values, client.tls)),
