@@ -138,7 +138,7 @@ def _factory(port: PortSettings, service: RouterService) -> GatewayFactory:
 
 def websocket_config(port: WebSocketPortSettings) -> WebSocketConfig:
     """What a port for web pages answers to."""
-    return WebSocketConfig(Policy(port.path, port.allowed), port.proxies)
+    return WebSocketConfig(Policy(port.path, port.allowed), port.proxies, port.header)
 
 
 def _websocket(port: PortSettings, factory: GatewayFactory) -> Layer | None:
