@@ -43,6 +43,7 @@ LIVE = frozenset(
         "client-ws-origins",
         "client-ws-path",
         "trusted-proxies",
+        "trusted-proxies-header",
         "log-level",
         KEY,
     }
