@@ -30,7 +30,7 @@ from fastway.errors import ConfigError, LocalError, StartError
 from fastway.inherited import inherited, unused
 from fastway.ops.access import AccessLog
 from fastway.ops.logs import FLUSH, LogFileOutput, TwistdLog, add, check_logfile, remove
-from fastway.ops.notify import Notify, of_environment
+from fastway.ops.notify import Notify, Watchdog, of_environment
 from fastway.ops.pidfile import PidFile
 from fastway.ops.process import own_process, raise_file_limit
 from fastway.ops.signals import Signals, shield
@@ -52,7 +52,10 @@ GOODBYES = 15.0
 """Seconds that a drain and the stop after it may take beyond its timeout."""
 
 RUNS = "runs"
-"""What systemd shows of a gateway that does."""
+"""What systemd shows of a gateway that does,"""
+
+DRAINS = "drains"
+"""and of one that does that."""
 
 
 @dataclass(slots=True)
@@ -80,6 +83,7 @@ class GatewayService(Service):
         failed: Called with a StartError when a port fails after startService has returned.
         drained: Called when a drain is over and the process should stop, in order.
         notify: Who is told how it is; nobody, unless the process is its own.
+        reread: Reads the options anew, for `reload`; None: there is no file that could change.
     """
 
     name = "fastway"
@@ -115,6 +119,7 @@ class GatewayService(Service):
             DrainedService(self.router_service, self._close_ports, lambda: self.drained()),
         )
         self.notify = Notify()
+        self.reread: Callable[[], Settings] | None = None
         self.router_service.drain_begins.append(self._tell_of_drain)
         self.router_service.drain_is_undone.append(lambda: self.notify.tell(STATUS=RUNS))
         self._drain_signalled = False
@@ -311,7 +316,11 @@ class GatewayService(Service):
             version=__version__,
             files=raise_file_limit(),
         )
-        self.notify.tell(READY=1, STATUS=RUNS)
+        self._tell_ready()
+        Watchdog(self.notify).start(self.router_service.wheel)
+
+    def _tell_ready(self) -> None:
+        self.notify.tell(READY=1, STATUS=DRAINS if self.draining else RUNS)
 
     @contextmanager
     def _undone_if_it_fails(self) -> Iterator[None]:
@@ -424,7 +433,7 @@ class GatewayService(Service):
 
     def _tell_of_drain(self, at: float, until: float | None, again: bool) -> None:
         seconds = self._drain.plan.timeout + GOODBYES
-        self.notify.tell(STATUS="drains", EXTEND_TIMEOUT_USEC=round(seconds * 1e6))
+        self.notify.tell(STATUS=DRAINS, EXTEND_TIMEOUT_USEC=round(seconds * 1e6))
 
     # Ports.
 
@@ -503,29 +512,76 @@ class GatewayService(Service):
         if access is not None:
             access.close(max(until - time.monotonic(), 0.0))
 
-    def reload(self) -> None:
-        """SIGHUP: open the log files anew, and read again what changed in the files of TLS."""
-        self.reopen_log()
-        self.router_service.refresh()
+    # The reload.
 
-    def reopen_log(self) -> None:
-        """Open the log files anew, after logrotate moved them."""
+    def reload(self, said: bool = True) -> list[str]:
+        """SIGHUP: open the log file anew, read again what changed in the files of TLS and of
+        identities, and use what changed in the options, as far as that needs no restart.
+
+        Args:
+            said: The log has these rows too; otherwise whoever asks sees to that.
+
+        Returns:
+            What has come of it, in rows for the operator. What cannot be used leaves all that is
+            in use, and is such a row.
+        """
+        if not self.running or self._stopping is not None:
+            return ["it does not run"]
+        self.notify.reloads()
+        rows = self.reopen_logs()
+        if self.router_service.watchers:
+            self.router_service.refresh()
+            rows.append("files of TLS and of identities are read where they changed")
+        say: Callable[..., None] = log.info
+        if self.reread is not None:
+            try:
+                told, waits = self._reread(self.reread)
+            except ConfigError as error:
+                say, told, waits = log.error, [f"the old options stay in use: {error}"], []
+            for text in told if said else ():
+                say("reload: {row}", row=text)
+            rows += told
+            if waits:
+                rows.append(f"to be used after a restart: {', '.join(waits)}")
+                if said:
+                    log.warn("reload: {row}", row=rows[-1])
+        self._tell_ready()
+        return rows or ["there is nothing to read anew: neither a --config nor a log file"]
+
+    def _reread(self, reread: Callable[[], Settings]) -> tuple[list[str], list[str]]:
+        """Use what changed in the options.
+
+        Returns:
+            A row for each that is used, and the names of those that are not yet.
+
+        Raises:
+            ConfigError: something in them cannot be used, and nothing has changed.
+        """
+        from fastway.ops.reload import Reload
+
+        done = Reload(self.router_service, self.settings, reread())
+        self.settings = done.settings
+        return done.rows or ["nothing that is used at once has changed"], done.waits
+
+    def reopen_logs(self) -> list[str]:
+        """Open the log files anew, after logrotate moved them; returns what came of it."""
+        rows = [] if self._logfile is None else [self._reopen_log(self._logfile)]
         if self._access is not None:
-            self._access.reopen()
-        if self._logfile is None:
-            if self._access is None:
-                log.info("there is no --logfile to reopen")
-            return
+            rows.append(self._access.reopen())
+        return rows
+
+    def _reopen_log(self, old: LogFileOutput) -> str:
         try:
-            new = LogFileOutput(self._logfile.path, self.settings.log.format)
+            new = LogFileOutput(old.path, self.settings.log.format)
         except ConfigError as error:
             log.error("the old log file stays open: {problem}", problem=str(error))
-            return
+            return f"the old log file stays open: {error}"
         add(new)
-        remove(self._logfile)
-        self._logfile.close(0)  # its thread writes on what waits
+        remove(old)
+        old.close(0)  # its thread writes on what waits
         self._logfile = new
         log.info("log file reopened")
+        return "log file reopened"
 
     # Signals.
 
@@ -535,7 +591,8 @@ class GatewayService(Service):
             actions[signal.SIGUSR1] = self.commands.obey
         # A gateway on a terminal ends with it, as the original does.
         files = self._logfile is not None or self._access is not None
-        if files or self.daemon or self.router_service.watchers:
+        reads = self.reread is not None and not any(map(os.isatty, range(3)))
+        if files or self.daemon or self.router_service.watchers or reads:
             actions[signal.SIGHUP] = self.reload
         self._signals.catch(actions)
 
@@ -622,6 +679,7 @@ def makeService(options: Options) -> GatewayService:
             )
         service = TwistdService(options.settings, reactor)
         service.notify = of_environment()
+        service.reread = options.reread if options.file else None
         if options.settings.ops.command_path:
             shield()
         # twistd changes to its --rundir later.

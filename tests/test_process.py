@@ -228,14 +228,21 @@ class SignalTests(ProcessTestCase):
     def test_drain(self) -> None:
         """With drain-timeout SIGTERM drains: new ones are refused, the others go on until their
         turn, and the status is 0."""
-        drain = {"TIMEOUT": "60s", "DELAY": "0", "GRACE": "1s", "SPREAD": "100ms"}
+        self.drain(CONSOLE, (0,))
+
+    def test_twistd_drain(self) -> None:
+        """The same under twistd, which ends as the signal would have ended it."""
+        self.drain(twistd("-n", "--pidfile=", "fastway"), (0, -signal.SIGTERM))
+
+    def drain(self, command: Sequence[str], status: tuple[int, ...]) -> None:
+        drain = {"TIMEOUT": "60s", "DELAY": "0", "GRACE": "100ms", "SPREAD": "100ms"}
         told = {f"FASTWAY_DRAIN_{name}": text for name, text in drain.items()}
         systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.addCleanup(systemd.close)
         systemd.settimeout(PATIENCE)
         systemd.bind(self.path("systemd"))
         told["NOTIFY_SOCKET"] = self.path("systemd")
-        process = self.spawn(CONSOLE, {**LOOPBACK, **told})
+        process = self.spawn(command, {**LOOPBACK, **told})
         ports = self.ports("output")
         peers = self.serves(ports)
         process.send_signal(signal.SIGTERM)
@@ -243,7 +250,7 @@ class SignalTests(ProcessTestCase):
         with socket.socket() as late:
             self.assertEqual(late.connect_ex(("127.0.0.1", ports[0])), errno.ECONNREFUSED)
         self.leave(peers)
-        self.assertEqual(process.wait(PATIENCE), 0)
+        self.assertIn(process.wait(PATIENCE), status)
         self.assertEqual(
             [systemd.recv(1000) for _ in range(3)],
             [
@@ -294,10 +301,11 @@ class SignalTests(ProcessTestCase):
             self.assertNotIn("Traceback", self.read(name))
 
     def test_stop_of_a_drain(self) -> None:
-        """A second SIGTERM stops a gateway that drains, and a third hurries that."""
-        for more in (1, 2):
+        """A second SIGTERM stops a gateway that drains, and a third hurries that; under twistd
+        too."""
+        for more, command in ((1, CONSOLE), (2, twistd("-n", "--pidfile=", "fastway"))):
             name = f"output{more}"
-            process = self.spawn(CONSOLE, {**LOOPBACK, "FASTWAY_DRAIN_TIMEOUT": "600s"}, name)
+            process = self.spawn(command, {**LOOPBACK, "FASTWAY_DRAIN_TIMEOUT": "600s"}, name)
             client = self.connect(self.ports(name)[0])
             client.sendall(PING)
             client.recv(len(PING), socket.MSG_WAITALL)
@@ -310,7 +318,8 @@ class SignalTests(ProcessTestCase):
                 wait_for("the stop", lambda: "fastway stops" in self.read(name))  # noqa: B023
             if more == 1:
                 self.leave([client])
-            self.assertEqual(process.wait(PATIENCE), 0)
+            # twistd ends as the signal would have ended it.
+            self.assertIn(process.wait(PATIENCE), (0, *([-signal.SIGTERM] if more > 1 else [])))
             self.assertNotIn("Traceback", self.read(name))
 
     def test_many_at_once(self) -> None:

@@ -43,6 +43,8 @@ GIB = 2**30
 def sections(told: Settings) -> Iterator[tuple[Section, str]]:
     """Every section with the side that it is of."""
     for item in dataclasses.fields(told):
+        if item.name == "values":
+            continue  # of which the sections are made
         found = getattr(told, item.name)
         if item.name == "given":  # what they are made of
             continue

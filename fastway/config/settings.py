@@ -546,9 +546,10 @@ class Settings:
     """All that a gateway is told.
 
     Attributes:
-        given: Option name -> what it was set to; what is missing has its default.
+        values: What all the others are made of.
     """
 
+    values: Values = field(repr=False, compare=False)
     client: PortSettings
     server: ServerPortSettings
     websockets: tuple[WebSocketPortSettings, ...]
@@ -563,7 +564,6 @@ class Settings:
     ops: OpsSettings
     metrics: MetricsSettings
     admin: AdminSettings
-    given: Mapping[str, Given] = field(repr=False, compare=False, default_factory=dict)
 
     @property
     def ports(self) -> tuple[PortSettings, ...]:
@@ -598,6 +598,7 @@ def make_settings(values: Values) -> Settings:
         )
     client = _make(PortSettings, values, "client", **_layers(values, "client"))
     return Settings(
+        values=values,
         client=client,
         server=server,
         websockets=tuple(_make_websockets(values, client.tls)),
@@ -612,7 +613,6 @@ def make_settings(values: Values) -> Settings:
         ops=_make(OpsSettings, values),
         metrics=metrics,
         admin=admin,
-        given=values.given,
     )
 
 
