@@ -211,7 +211,7 @@ def game_server(gateway: Running, tree: Path, key: str) -> Iterator[int]:
     with subprocess.Popen(
         [sys.executable, "-c", SERVER_PROGRAM, *where],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(tree)},
+        cwd=tree,  # where it imports from
     ) as process:
         try:
             assert process.stdout is not None
