@@ -8,13 +8,10 @@ it. Who ends has left before anybody is told.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fastway.app.session import Lane, Session
+from fastway.app.session import Home, Lane, Session
 from fastway.dialect import Meta
-
-if TYPE_CHECKING:
-    from fastway.app.app import App
 
 
 class Group:
@@ -29,7 +26,7 @@ class Group:
     """
 
     def __init__(
-        self, app: App, name: str = "", left: Callable[[Session], object] | None = None
+        self, app: Home, name: str = "", left: Callable[[Session], object] | None = None
     ) -> None:
         self.app = app
         self.name = name

@@ -7,17 +7,13 @@ ends it, it has left all groups before anybody hears of it. It knows no bytes: i
 from __future__ import annotations
 
 from collections.abc import Generator, Hashable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
 from fastway.app.strand import Strand
 from fastway.dialect import Meta
 from fastway.errors import ConnectionEnded
-
-if TYPE_CHECKING:
-    from fastway.app.app import App
-    from fastway.app.group import Group
 
 
 class SessionEnded(ConnectionEnded):
@@ -26,6 +22,27 @@ class SessionEnded(ConnectionEnded):
     Attributes:
         cause: What went wrong; None: it was closed in order.
     """
+
+
+class Home(Protocol):
+    """What sessions and groups need of their App."""
+
+    @property
+    def has_outgoing(self) -> bool:
+        """Each message that is sent is looked at."""
+
+    def outgoing_message(self, session: Session, route: str, message: Any) -> Any:
+        """A message as hooks leave it, with `route` and `message`; None: it is not sent."""
+
+    def bind(self, session: Session, user: Any) -> None:
+        """See `Session.bind`."""
+
+
+class Circle(Protocol):
+    """What sessions can be members of."""
+
+    def forget(self, session: Session) -> None:
+        """It has ended."""
 
 
 class Lane(Protocol):
@@ -115,7 +132,7 @@ class Session:
         "user",
     )
 
-    def __init__(self, app: App, carrier: Carrier, session_id: int, strand: Strand) -> None:
+    def __init__(self, app: Home, carrier: Carrier, session_id: int, strand: Strand) -> None:
         self.app = app
         self.session_id = session_id
         self.user: Any = None
@@ -123,7 +140,7 @@ class Session:
         self.strand = strand
         self.ended: SessionEnded | None = None
         self._carrier = carrier
-        self._groups: dict[Group, None] | None = None
+        self._groups: dict[Circle, None] | None = None
         self._waiters: list[Deferred[None]] | None = None
 
     @property
@@ -236,13 +253,13 @@ class Session:
 
     # Of groups, and of whoever carries it.
 
-    def enter(self, group: Group) -> None:
+    def enter(self, group: Circle) -> None:
         """A group has it as a member, and is told when it ends."""
         if self._groups is None:
             self._groups = {}
         self._groups[group] = None
 
-    def leave(self, group: Group) -> None:
+    def leave(self, group: Circle) -> None:
         """That group has it no more."""
         if self._groups is not None:
             self._groups.pop(group, None)
