@@ -710,6 +710,10 @@ class LinkFactory(Factory):
         return Link(self.app, self.dialect, self.dialect.server())
 
 
+def _never_ready(_: object, seconds: float) -> Failure:
+    return Failure(RequestTimeout("connect", seconds))
+
+
 class ConnectFactory(Factory):
     """The link of one client."""
 
@@ -729,7 +733,7 @@ class ConnectFactory(Factory):
         self._connecting = connecting
         connecting.addErrback(self._failed)
         if self.timeout is not None:
-            done.addTimeout(self.timeout, self.app.clock)
+            done.addTimeout(self.timeout, self.app.clock, _never_ready)
         return done
 
     def buildProtocol(self, addr: IAddress | None) -> Link:
