@@ -32,6 +32,8 @@ __all__ = [
     "Message",
     "Meta",
     "NotInDialect",
+    "NotLetIn",
+    "PeerSilent",
     "Ready",
     "Refused",
     "WebSocketRules",
@@ -80,8 +82,30 @@ class BadFrame(RemoteError):
     """A peer sent what its dialect does not know. The text is one line, and of ours."""
 
 
+class NotLetIn(RemoteError):
+    """A peer does not let this end in.
+
+    Attributes:
+        refused: What it says why; its words are those of the peer.
+    """
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(f"not let in: {refused.code}")
+        self.refused = refused
+
+
+class PeerSilent(RemoteError):
+    """A peer gave no sign of life for `seconds`, longer than its dialect has it."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"silent for {seconds:.1f} s")
+        self.seconds = seconds
+
+
 class Hello(NamedTuple):
     """A peer asks to be let in. Nothing more is told before `accept` or `reject`.
+
+    In pomelo it may come again, of a peer that is ready; it is to be decided then as before.
 
     Attributes:
         user: What it says of itself, decoded; None: nothing.
@@ -190,7 +214,11 @@ class Wire(Protocol):
         """
 
     def accept(self, user: Any = None) -> None:
-        """Let a peer that said Hello in; `user` is told it, where the dialect has a place."""
+        """Let a peer that said Hello in; `user` is told it, where the dialect has a place.
+
+        Raises:
+            FrameRefused: that does not fit.
+        """
 
     def reject(self, refused: Refused) -> None:
         """Do not; the connection is to be closed behind what is to be sent."""
