@@ -86,9 +86,7 @@ class Pomelo:
         if not 0 <= heartbeat <= MAX_BEAT:
             raise ValueError(f"heartbeat is 0 to {MAX_BEAT:g} s, not {heartbeat!r}")
         if not MIN_PACKET <= max_packet <= MAX_BODY:
-            raise ValueError(
-                f"max_packet is {MIN_PACKET} to {MAX_BODY} bytes, not {max_packet!r}"
-            )
+            raise ValueError(f"max_packet is {MIN_PACKET} to {MAX_BODY} bytes, not {max_packet!r}")
         names, dictionary = dict(names or {}), dict(dictionary or {})
         _check_names(names)
         _check_dictionary(dictionary)
