@@ -26,6 +26,7 @@ from fastway.address import Address, parse_address
 from fastway.config import Settings
 from fastway.config.sources import GatewayOptions
 from fastway.errors import ConfigError, LocalError, StartError
+from fastway.inherited import inherited, unused
 from fastway.ops.logs import FLUSH, LogFileOutput, TwistdLog, add, check_logfile, remove
 from fastway.ops.notify import Notify, of_environment
 from fastway.ops.pidfile import PidFile
@@ -144,7 +145,7 @@ class GatewayService(Service):
         address = parse_address(metrics.where("address"), metrics.address)
         for port in self.router_service.ports:
             other = port.address
-            if address.port and (address.host, address.port) == (other.host, other.port):
+            if address.is_that_of(other):
                 name = other.option.lstrip("-")
                 raise ConfigError(
                     address.option, f"{address.text} is the {name} too; give another"
@@ -389,6 +390,18 @@ class GatewayService(Service):
             if attempt.error is not None:
                 raise attempt.error
             attempt.late = True
+        ports: list[Port | MetricsPort] = list(self.router_service.ports)
+        if self.metrics is not None:
+            ports.append(self.metrics)
+        addresses = [port.address for port in ports]
+        if any("systemd:domain" in address.text for address in addresses):
+            return  # Twisted's own way to the same sockets
+        for name in unused({address.inherited for address in addresses}):
+            log.warn(
+                "systemd gave a socket {name}, at which nobody is served; give a port the address "
+                "systemd:{name}, or take it out of its unit",
+                name=name,
+            )
 
     def _port_failed(self, failure: Failure, attempt: Attempt) -> None:
         attempt.error = StartError(str(failure.value))
@@ -529,6 +542,7 @@ def makeService(options: Options) -> GatewayService:
     """
     from twisted.internet import reactor
 
+    inherited()
     try:
         wanted = options.settings.log
         if wanted.format != "text" and not wanted.file:

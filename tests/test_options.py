@@ -300,6 +300,7 @@ class TableTests(SynchronousTestCase):
             "client-ws-path": "/",
             "client-ws-origins": ("same",),
             "trusted-proxies": Networks(),
+            "trusted-proxies-header": "x-forwarded-for",
             "drain-timeout": 0,
             "drain-delay": 5,
             "drain-grace": 10,

@@ -522,7 +522,14 @@ def _websocket() -> Iterator[Option]:
         "",
         parse_networks,
         "list of networks",
-        "networks (or unix) of the HTTP proxies whose X-Forwarded-For is believed",
+        "networks (or unix) of the HTTP proxies that are believed whom a request is from",
+        topic,
+    )
+    yield choice(
+        "trusted-proxies-header",
+        "x-forwarded-for",
+        ("x-forwarded-for", "forwarded"),
+        "the header in which they say so; the other one is not read",
         topic,
     )
 
