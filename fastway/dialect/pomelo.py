@@ -28,6 +28,9 @@ __all__ = ["MAX_PACKET", "Pomelo", "PomeloJson"]
 MAX_PACKET = 64 * 1024
 """The largest body of a packet that nano's peers take, in bytes."""
 
+MIN_PACKET = 128
+"""The least `max_packet`: handshakes have to fit."""
+
 
 class Pomelo:
     """What one port, or one client, speaks; the dialect of nano, of pitaya, and of their clients.
@@ -82,8 +85,8 @@ class Pomelo:
             raise ValueError("compress needs the profile pitaya: others cannot say it")
         if not 0 <= heartbeat <= MAX_BEAT:
             raise ValueError(f"heartbeat is 0 to {MAX_BEAT:g} s, not {heartbeat!r}")
-        if not 0 < max_packet <= MAX_BODY:
-            raise ValueError(f"max_packet is 1 to {MAX_BODY} bytes, not {max_packet!r}")
+        if not MIN_PACKET <= max_packet <= MAX_BODY:
+            raise ValueError(f"max_packet is {MIN_PACKET} to {MAX_BODY} bytes, not {max_packet!r}")
         names, dictionary = dict(names or {}), dict(dictionary or {})
         _check_names(names)
         _check_dictionary(dictionary)

@@ -449,17 +449,17 @@ class PomeloClient(_Wire):
         self._out.append(self._settings.greeting_packet())
 
     def _unusual(self, flag: int, mid: int, route: str, body: bytes, events: list[Event]) -> None:
-        settings, refused = self._settings, None
-        if flag & settings.bits:
+        kind, bits = flag & TYPE, flag & self._settings.bits
+        if kind not in (PUSH, RESPONSE):
+            return
+        if bits:
             body = self._inflated(flag, body)
-            if flag & ERROR & settings.bits:
-                refused = read_error(body, settings.format)
-        kind = flag & TYPE
         if kind == RESPONSE:
+            refused = read_error(body, self.format) if bits & ERROR else None
             self._answered(mid, body, refused, events)
-        elif kind == PUSH and self._open:
+        elif self._open:
             events.append(Message(route, body, self.format))
-        elif kind == PUSH:
+        else:
             # It came before the answer to the handshake, and is told behind Ready.
             if len(self._early) == MAX_EARLY:
                 raise BadFrame(f"more than {MAX_EARLY} messages before the handshake is done")
