@@ -462,20 +462,22 @@ class GatewayService(Service):
 
     def reopen_log(self) -> None:
         """Open the log files anew, after logrotate moved them."""
+        if self._logfile is not None:
+            self._reopen_logfile(self._logfile)
+        elif self._access is None:
+            log.info("there is no --logfile to reopen")
         if self._access is not None:
             self._access.reopen()
-        if self._logfile is None:
-            if self._access is None:
-                log.info("there is no --logfile to reopen")
-            return
+
+    def _reopen_logfile(self, old: LogFileOutput) -> None:
         try:
-            new = LogFileOutput(self._logfile.path, self.settings.log.format)
+            new = LogFileOutput(old.path, self.settings.log.format)
         except ConfigError as error:
             log.error("the old log file stays open: {problem}", problem=str(error))
             return
         add(new)
-        remove(self._logfile)
-        self._logfile.close(0)  # its thread writes on what waits
+        remove(old)
+        old.close(0)  # its thread writes on what waits
         self._logfile = new
         log.info("log file reopened")
 

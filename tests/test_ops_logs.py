@@ -511,8 +511,10 @@ class WriterTests(LogTestCase):
         sink.fault = errno.ENOSPC
         writer = self.make(sink)
         writer.write("lost\n")
+        before = logs.dropped()
         self.assertFalse(writer.close())
         self.wait_for("the sink to be closed", lambda: sink.closed)
+        self.wait_for("the line to count as dropped", lambda: logs.dropped() == before + 1)
 
     def test_no_thread_to_be_had(self) -> None:
         """When no thread can be made lines wait, and a later one is written with them."""
