@@ -381,7 +381,7 @@ class SignalTests(ServiceTestCase):
         os.mkdir(os.path.dirname(path))
         service = self.start(f"--logfile={path}")
         os.rename(os.path.dirname(path), os.path.join(self.directory, "moved"))
-        service.reopen_log()
+        service.reload()
         service.commands.run("nonsense")
         await service.stopService()
         with open(os.path.join(self.directory, "moved", "fastway.log"), encoding="utf-8") as file:

@@ -510,9 +510,46 @@ class MetricsSettings(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """All that a gateway is told."""
+class AdminSettings(Section):
+    """Where operators see and steer it by HTTP.
 
+    Attributes:
+        addresses: As the operator wrote them; none: nowhere.
+        token: What whoever asks by TCP must know; empty: it is in the file.
+        hosts: Names by which it may be asked for, besides those of this machine.
+    """
+
+    addresses: tuple[str, ...] = of("admin-addr")
+    token: str = field(repr=False, metadata={"option": "admin-token"})
+    token_file: str = of("admin-token-file")
+    hosts: tuple[str, ...] = of("admin-hosts")
+
+    def check(self) -> None:
+        """See that they go together.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        for name in ("token", "token_file", "hosts"):
+            if getattr(self, name) and not self.addresses:
+                raise ConfigError(
+                    self.where(name), "there is nothing to ask without --admin-addr; give that too"
+                )
+        if self.token and self.token_file:
+            raise ConfigError(
+                self.where("token"), f"{self.where('token_file')} has one too; leave one out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that a gateway is told.
+
+    Attributes:
+        values: What all the others are made of.
+    """
+
+    values: Values = field(repr=False, compare=False)
     client: PortSettings
     server: ServerPortSettings
     websockets: tuple[WebSocketPortSettings, ...]
@@ -526,6 +563,7 @@ class Settings:
     log: LogSettings
     ops: OpsSettings
     metrics: MetricsSettings
+    admin: AdminSettings
 
     @property
     def ports(self) -> tuple[PortSettings, ...]:
@@ -545,6 +583,8 @@ def make_settings(values: Values) -> Settings:
     drain.check()
     metrics = _make(MetricsSettings, values)
     metrics.check()
+    admin = _make(AdminSettings, values)
+    admin.check()
     log = _make(LogSettings, values)
     log.check()
     share, limit = _memory_limit(values)
@@ -558,6 +598,7 @@ def make_settings(values: Values) -> Settings:
         )
     client = _make(PortSettings, values, "client", **_layers(values, "client"))
     return Settings(
+        values=values,
         client=client,
         server=server,
         websockets=tuple(_make_websockets(values, client.tls)),
@@ -571,6 +612,7 @@ def make_settings(values: Values) -> Settings:
         log=log,
         ops=_make(OpsSettings, values),
         metrics=metrics,
+        admin=admin,
     )
 
 

@@ -89,8 +89,10 @@ class LinkService(Protocol):
         turned: Links that have something to do at the end of the batch.
         stopping: The gateway stops.
         tally: Where those count that came in.
+        ended: Is told of each link that is lost, why, and more about that; None: nobody is.
     """
 
+    ended: Callable[[GatewayLink, Reason, str], object] | None
     router: Router
     wheel: Wheel
     tally: Tally
@@ -448,6 +450,9 @@ class GatewayLink(Link):
         return self.lane.saturated()
 
     def disconnect(self, reason: Reason, detail: str) -> None:
+        ended = self.factory.service.ended
+        if ended is not None:
+            ended(self, reason, detail)
         self._log_lost(reason, detail)
         chain, self._chain = self._chain, None
         wheel = self.factory.service.wheel

@@ -64,6 +64,7 @@ class RouterService(Service):
         turned_away: Connections closed at once at the door.
         tally: Links that got their ids, and went.
         gate: Who may connect.
+        ended: Is told of each link that is lost, why, and more about that; None: nobody is.
         access: The access log, if there is one.
         waiting_packets: Packets that wait in the Python lane, of all links.
         waiting_bytes: Their bytes, and those of packets that are not whole,
@@ -107,6 +108,7 @@ class RouterService(Service):
         self.turned_away = 0
         self.tally = Tally()
         self.gate = Gate(self)
+        self.ended: Callable[[GatewayLink, Reason, str], object] | None = None
         self.access: Access | None = None
         self.waiting_packets = 0
         self.waiting_bytes = 0

@@ -193,16 +193,18 @@ class AccessLog:
         """A link is lost."""
         self._writer.write(self._row(ended(link, counts, reason, detail, time.time())))
 
-    def reopen(self) -> None:
-        """Open the file anew, after logrotate moved it; if it cannot be, go on in the old one."""
+    def reopen(self) -> str:
+        """Open the file anew, after logrotate moved it; if it cannot be, go on in the old one.
+        Returns what came of it."""
         try:
             new = self._open()
         except ConfigError as error:
             log.error("the old access log stays open: {problem}", problem=str(error))
-            return
+            return f"the old access log stays open: {error}"
         old, self._writer = self._writer, new
         old.close(0)  # its thread writes on what waits
         log.info("access log reopened")
+        return "access log reopened"
 
     def close(self, seconds: float = FLUSH) -> bool:
         """Write what waits, for so many seconds at the most; returns whether all was written."""

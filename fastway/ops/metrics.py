@@ -171,6 +171,13 @@ METRICS: tuple[Metric, ...] = (
         _one(lambda shot: 0 if problem(shot) else 1),
     ),
     Metric(
+        "fastway_draining",
+        "gauge",
+        "1 while it drains or stops, else 0.",
+        (),
+        _one(lambda shot: int(shot.state in ("draining", "stopping"))),
+    ),
+    Metric(
         "fastway_port_open",
         "gauge",
         "1 for each port that listens, 0 for one that does not.",
