@@ -137,7 +137,7 @@ def _factory(port: PortSettings, service: RouterService) -> GatewayFactory:
 
 
 def _websocket_config(port: WebSocketPortSettings) -> WebSocketConfig:
-    return WebSocketConfig(Policy(port.path, port.allowed), port.proxies)
+    return WebSocketConfig(Policy(port.path, port.allowed), port.proxies, port.header)
 
 
 def _websocket(port: PortSettings, factory: GatewayFactory) -> Layer | None:
@@ -270,7 +270,7 @@ def _check_addresses(settings: Settings, service: RouterService) -> None:
     addresses = [port.address for port in service.ports]
     for number, later in enumerate(addresses):
         for first in addresses[:number]:
-            if first.port and (first.host, first.port) == (later.host, later.port):
+            if later.is_that_of(first):
                 # With reuse-port the kernel would deal connections to either.
                 name = first.option.lstrip("-").replace(": ", " port ")
                 problem = f"{later.text} is the address of {name} too; give another"
@@ -334,7 +334,7 @@ def _check_native_ports(settings: Settings, service: RouterService) -> None:
     for port in service.ports:
         if port.plain:
             continue
-        if port.address.host is None:
+        if not port.address.is_tcp:
             problem = f"{port.address.text} is no host:port address"
         else:
             layer = next(one for one in port.layers if one.wrap and not one.native)

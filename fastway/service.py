@@ -26,6 +26,7 @@ from fastway.address import Address, parse_address
 from fastway.config import Settings
 from fastway.config.sources import GatewayOptions
 from fastway.errors import ConfigError, LocalError, StartError
+from fastway.inherited import inherited, unused
 from fastway.ops.logs import FLUSH, LogFileOutput, TwistdLog, add, check_logfile, remove
 from fastway.ops.notify import Notify, of_environment
 from fastway.ops.pidfile import PidFile
@@ -35,7 +36,9 @@ from fastway.ops.turns import bound_turns, leave_turns, time_turns
 
 if TYPE_CHECKING:
     from fastway.gateway import Port
+    from fastway.ops.adminport import AdminPorts
     from fastway.ops.site import MetricsPort
+    from fastway.ops.web import WebPort
 
 log = logs.make_logger(__name__)
 
@@ -71,6 +74,7 @@ class GatewayService(Service):
     Attributes:
         router_service: What all ports share.
         metrics: Where figures and health are told; None: nowhere.
+        admin: Where operators see and steer it by HTTP; None: nowhere.
         failed: Called with a StartError when a port fails after startService has returned.
         drained: Called when a drain is over and the process should stop, in order.
         notify: Who is told how it is; nobody, unless the process is its own.
@@ -113,15 +117,10 @@ class GatewayService(Service):
         self.router_service.drain_is_undone.append(lambda: self.notify.tell(STATUS=RUNS))
         self._drain_signalled = False
         self.commands.source.drain = self._drain.figures
-        self.commands.register(
-            r"drain( again)?",
-            "drain [again]: empties the gateway, then stops it; again: a successor listens there",
-            lambda again: self.drain(bool(again)),
-        )
-        self.commands.register(
-            r"undrain", "undrain: takes that back, while the ports are open", self.undrain
-        )
+        self.commands.serve(self)
+        self._turns_wanted = 0
         self.metrics = self._make_metrics()
+        self.admin = self._make_admin()
         self._opening: list[Deferred[None]] = []
         self._log_started = False
         self._logfile: LogFileOutput | None = None
@@ -142,16 +141,63 @@ class GatewayService(Service):
         from fastway.ops.snapshot import finish
 
         address = parse_address(metrics.where("address"), metrics.address)
-        for port in self.router_service.ports:
-            other = port.address
-            if address.port and (address.host, address.port) == (other.host, other.port):
+        self._check_apart(address)
+        source = self.commands.source
+        source.needs_server = metrics.needs_server
+        return MetricsPort(address, lambda: finish(source.snapshot(brief=True)))
+
+    def _make_admin(self) -> AdminPorts | None:
+        """Where operators see and steer it, if that is asked for.
+
+        Raises:
+            ConfigError: not so.
+        """
+        if not self.settings.admin.addresses:
+            return None
+        from fastway.ops.adminport import AdminPorts
+        from fastway.ops.api import Api
+
+        api = Api(self.commands, lambda: self.settings, self.reactor, self._want_turns)
+        quiet, path_of = self.router_service.quiet, self.settings.ops.path
+        admin = AdminPorts(self.settings.admin, path_of, api, quiet)
+        for port in admin.ports:
+            if port.address is not None:
+                self._check_apart(port.address)
+        return admin
+
+    def _check_apart(self, address: Address) -> None:
+        """See that nothing else listens there.
+
+        Raises:
+            ConfigError: something does.
+        """
+        others = [port.address for port in self.router_service.ports]
+        metrics = getattr(self, "metrics", None)
+        for other in others if metrics is None else [*others, metrics.address]:
+            if address.is_that_of(other):
                 name = other.option.lstrip("-")
                 raise ConfigError(
                     address.option, f"{address.text} is the {name} too; give another"
                 )
+
+    @property
+    def _web_ports(self) -> list[WebPort]:
+        """Where operators and their programs ask."""
+        ports: list[WebPort] = [] if self.metrics is None else [self.metrics]
+        return ports if self.admin is None else [*ports, *self.admin.ports]
+
+    def _want_turns(self, wanted: bool) -> None:
+        """Somebody wants to know how long turns of the reactor take, or no more."""
         source = self.commands.source
-        source.needs_server = metrics.needs_server
-        return MetricsPort(address, lambda: finish(source.snapshot(brief=True)))
+        if wanted:
+            turns = time_turns(self.reactor)
+            source.turns = lambda: None if turns is None else turns.figures()
+            self._turns_wanted += 1
+            return
+        leave_turns(self.reactor)
+        self._turns_wanted -= 1
+        if not self._turns_wanted:
+            source.turns = lambda: None
 
     @property
     def path(self) -> str:
@@ -161,9 +207,7 @@ class GatewayService(Service):
     @property
     def ports(self) -> dict[str, IListeningPort]:
         """Name -> the port, of all that listen."""
-        ports: list[Port | MetricsPort] = list(self.router_service.ports)
-        if self.metrics is not None:
-            ports.append(self.metrics)
+        ports: list[Port | WebPort] = [*self.router_service.ports, *self._web_ports]
         return {port.name: port.listening for port in ports if port.listening is not None}
 
     @property
@@ -195,6 +239,8 @@ class GatewayService(Service):
             checks.append(partial(port.address.check, self.reactor, port.reuse_port))
         if self.metrics is not None:
             checks.append(partial(self.metrics.address.check, self.reactor, False))
+        if self.admin is not None:
+            checks += [partial(port.check, self.reactor, working_dir) for port in self.admin.ports]
         for check in checks:
             try:
                 check()
@@ -244,8 +290,9 @@ class GatewayService(Service):
         self._drain_signalled = False
         bound_turns(self.reactor)
         if self.metrics is not None:
-            turns = time_turns(self.reactor)
-            self.commands.source.turns = lambda: None if turns is None else turns.figures()
+            self._want_turns(True)
+        if self.admin is not None:
+            self.router_service.ended = self.admin.api.closed.ended
         self.router_service.startService()
         self.commands.start()
         if self.settings.server.allow_empty_key and not self.settings.server.key:
@@ -265,8 +312,8 @@ class GatewayService(Service):
             yield
         except LocalError:
             self._close_ports()
-            if self.metrics is not None:
-                self.metrics.close()
+            for port in self._web_ports:
+                port.close()
             if self.pid_file is not None:
                 self.pid_file.remove()
             self._signals.release()
@@ -304,11 +351,13 @@ class GatewayService(Service):
         done, self._stopping = self._stopping, None
         if done is None:
             return
-        closing: Deferred[Any] | None = None
+        if self.admin is not None:
+            self.admin.api.viewers.stop()
+            self.router_service.ended = None
+        # Until now they have told that the gateway stops.
+        closing = DeferredList([port.close() for port in self._web_ports])
         if self.metrics is not None:
-            # Until now it has told that the gateway stops.
-            closing = self.metrics.close()
-            leave_turns(self.reactor)
+            self._want_turns(False)
         hurried, self._deadline = self._deadline, None
         if hurried is not None and hurried.active():
             hurried.cancel()
@@ -319,10 +368,7 @@ class GatewayService(Service):
         self._signals.release()
         log.info("fastway stopped")
         self._stop_log(0.1 if hurried is not None else FLUSH)
-        if closing is None:
-            done.callback(None)
-        else:
-            closing.addBoth(lambda _: done.callback(None))
+        closing.addBoth(lambda _: done.callback(None))
 
     # The drain.
 
@@ -378,8 +424,7 @@ class GatewayService(Service):
     def _open_ports(self) -> None:
         native = self.router_service.native
         opens: list[Callable[[], Deferred[None]]] = []
-        if self.metrics is not None:
-            opens.append(partial(self.metrics.open, self.reactor))
+        opens += [partial(port.open, self.reactor) for port in self._web_ports]
         opens += [partial(port.open, self.reactor, native) for port in self.router_service.ports]
         for port_opens in opens:
             attempt = Attempt()
@@ -389,6 +434,18 @@ class GatewayService(Service):
             if attempt.error is not None:
                 raise attempt.error
             attempt.late = True
+        ports: list[Port | MetricsPort] = list(self.router_service.ports)
+        if self.metrics is not None:
+            ports.append(self.metrics)
+        addresses = [port.address for port in ports]
+        if any("systemd:domain" in address.text for address in addresses):
+            return  # Twisted's own way to the same sockets
+        for name in unused({address.inherited for address in addresses}):
+            log.warn(
+                "systemd gave a socket {name}, at which nobody is served; give a port the address "
+                "systemd:{name}, or take it out of its unit",
+                name=name,
+            )
 
     def _port_failed(self, failure: Failure, attempt: Attempt) -> None:
         attempt.error = StartError(str(failure.value))
@@ -414,10 +471,14 @@ class GatewayService(Service):
         if wanted.file:
             self._logfile = LogFileOutput(wanted.file, wanted.format)
             add(self._logfile)
+        if self.admin is not None:
+            add(self.admin.api.tail)
 
     def _stop_log(self, seconds: float = FLUSH) -> None:
         """Write what waits, for so many seconds at the most."""
         self._log_started = False
+        if self.admin is not None:
+            remove(self.admin.api.tail)
         if self._logfile is not None:
             remove(self._logfile)
             self._logfile.close(seconds)
@@ -529,6 +590,7 @@ def makeService(options: Options) -> GatewayService:
     """
     from twisted.internet import reactor
 
+    inherited()
     try:
         wanted = options.settings.log
         if wanted.format != "text" and not wanted.file:

@@ -259,6 +259,40 @@ class SignalTests(ProcessTestCase):
         self.assertNotIn("Traceback", output)
         self.assertFalse(os.path.exists(self.path("fastway.pid")))
 
+    def test_socket_activation(self) -> None:
+        """It serves at a socket that whoever started it had opened, and tells nobody else of it;
+        who connects before it runs waits."""
+        for command in (CONSOLE, twistd("-n", "--pidfile=", "fastway")):
+            given = socket.create_server(("127.0.0.1", 0))
+            self.addCleanup(given.close)
+            early = self.connect(given.getsockname()[1])
+            early.sendall(PING)
+            activator = (
+                "import os, sys; os.dup2(int(sys.argv[1]), 3);"
+                "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1',"
+                " LISTEN_FDNAMES='clients'); os.execv(sys.argv[2], sys.argv[2:])"
+            )
+            name = f"output{given.fileno()}"
+            with open(self.path(name), "wb") as file:
+                process = subprocess.Popen(
+                    [sys.executable, "-c", activator, str(given.fileno()), *command],
+                    cwd=self.directory,
+                    env=environment({**LOOPBACK, "FASTWAY_CLIENT_ADDR": "systemd:clients"}),
+                    stdout=file,
+                    stderr=file,
+                    pass_fds=[given.fileno()],
+                )
+            self.addCleanup(process.wait)
+            self.addCleanup(process.kill)
+            self.assertEqual(early.recv(len(PING), socket.MSG_WAITALL), PING)
+            with open(f"/proc/{process.pid}/fdinfo/3", encoding="ascii") as info:
+                (flags,) = (line.split()[1] for line in info if line.startswith("flags:"))
+            self.assertTrue(int(flags, 8) & os.O_CLOEXEC)
+            process.terminate()
+            self.leave([early])
+            process.wait(PATIENCE)
+            self.assertNotIn("Traceback", self.read(name))
+
     def test_stop_of_a_drain(self) -> None:
         """A second SIGTERM stops a gateway that drains, and a third hurries that."""
         for more in (1, 2):

@@ -50,6 +50,7 @@ def run_gateway(
     """
     from twisted.internet import reactor
 
+    from fastway.inherited import inherited
     from fastway.ops import logs
     from fastway.ops.notify import of_environment
     from fastway.ops.process import own_process
@@ -57,6 +58,7 @@ def run_gateway(
     from fastway.service import GatewayService
 
     shield()
+    inherited()
     errors: list[str] = []
 
     def failed(error: LocalError) -> None:

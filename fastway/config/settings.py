@@ -37,8 +37,11 @@ DRAIN_LIMIT = 120.0
 WEB = "client-ws-addr", "client-wss-addr"
 """The options with addresses of ports that speak WebSocket,"""
 
+WEB_TERMS = "client-ws-path", "client-ws-origins", "trusted-proxies", "trusted-proxies-header"
+"""those that hold for these ports alone,"""
+
 INSIDE = "snet+"
-"""and what stands before one where streams survive inside of it."""
+"""and what stands before an address where streams survive inside of it."""
 
 
 class Given(NamedTuple):
@@ -212,7 +215,8 @@ class WebSocketPortSettings(PortSettings):
         number: Which of them it is, from 1.
         path: What requests must ask for.
         allowed: Origins whose pages may connect.
-        proxies: Peers whose X-Forwarded-For is believed.
+        proxies: Peers that are believed whom a request is from.
+        header: Where they say so.
     """
 
     address: str = of("client-ws-addr")
@@ -220,6 +224,7 @@ class WebSocketPortSettings(PortSettings):
     path: str = of("client-ws-path")
     allowed: tuple[str, ...] = of("client-ws-origins")
     proxies: Networks = of("trusted-proxies")
+    header: str = of("trusted-proxies-header")
 
     @property
     def name(self) -> str:
@@ -479,8 +484,44 @@ class MetricsSettings(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdminSettings(Section):
+    """Where operators see and steer it by HTTP.
+
+    Attributes:
+        addresses: As the operator wrote them; none: nowhere.
+        token: What whoever asks by TCP must know; empty: it is in the file.
+        hosts: Names by which it may be asked for, besides those of this machine.
+    """
+
+    addresses: tuple[str, ...] = of("admin-addr")
+    token: str = field(repr=False, metadata={"option": "admin-token"})
+    token_file: str = of("admin-token-file")
+    hosts: tuple[str, ...] = of("admin-hosts")
+
+    def check(self) -> None:
+        """See that they go together.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        for name in ("token", "token_file", "hosts"):
+            if getattr(self, name) and not self.addresses:
+                raise ConfigError(
+                    self.where(name), "there is nothing to ask without --admin-addr; give that too"
+                )
+        if self.token and self.token_file:
+            raise ConfigError(
+                self.where("token"), f"{self.where('token_file')} has one too; leave one out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All that a gateway is told."""
+    """All that a gateway is told.
+
+    Attributes:
+        given: Option name -> what it was set to; what is missing has its default.
+    """
 
     client: PortSettings
     server: ServerPortSettings
@@ -495,6 +536,8 @@ class Settings:
     log: LogSettings
     ops: OpsSettings
     metrics: MetricsSettings
+    admin: AdminSettings
+    given: Mapping[str, Given] = field(repr=False, compare=False, default_factory=dict)
 
     @property
     def ports(self) -> tuple[PortSettings, ...]:
@@ -514,6 +557,8 @@ def make_settings(values: Values) -> Settings:
     drain.check()
     metrics = _make(MetricsSettings, values)
     metrics.check()
+    admin = _make(AdminSettings, values)
+    admin.check()
     share, limit = _memory_limit(values)
     key = os.fsencode(values.values["server-auth-password"])
     server = _make(ServerPortSettings, values, "server", key=key, **_layers(values, "server"))
@@ -538,6 +583,8 @@ def make_settings(values: Values) -> Settings:
         log=_make(LogSettings, values),
         ops=_make(OpsSettings, values),
         metrics=metrics,
+        admin=admin,
+        given=values.given,
     )
 
 
@@ -625,6 +672,7 @@ def _make_websockets(values: Values, tls: TlsSettings | None) -> tuple[WebSocket
     wanted += [(SecureWebSocketPortSettings, address, tls) for address in secure]
     if not (wanted or any(port.ws for port in values.values["direct"])):
         _check_no_websocket(values)
+    _check_believed(values)
     return tuple(
         _make_web(kind, values, address, number, around)
         for number, (kind, address, around) in enumerate(wanted, 1)
@@ -649,7 +697,7 @@ def _make_web(
 
 def _check_no_websocket(values: Values) -> None:
     """See that nothing was asked for that only ports for web pages do."""
-    for name in ("client-ws-path", "client-ws-origins", "trusted-proxies"):
+    for name in WEB_TERMS:
         option = BY_NAME[name]
         if values.values[name] != option.parse(option.default):
             raise ConfigError(
@@ -657,6 +705,15 @@ def _check_no_websocket(values: Values) -> None:
                 "nothing speaks WebSocket without --client-ws-addr or --client-wss-addr; "
                 "give one of them",
             )
+
+
+def _check_believed(values: Values) -> None:
+    """See that a header which is to be read is somebody's."""
+    name = "trusted-proxies-header"
+    if values.values[name] != BY_NAME[name].default and not values.values["trusted-proxies"]:
+        raise ConfigError(
+            values.where(name), "no proxy is believed without --trusted-proxies; give that too"
+        )
 
 
 def _make_direct(

@@ -19,6 +19,7 @@ from fastway.config.values import (
     parse_allowances,
     parse_bool,
     parse_direct,
+    parse_hosts,
     parse_id,
     parse_ids,
     parse_networks,
@@ -522,7 +523,14 @@ def _websocket() -> Iterator[Option]:
         "",
         parse_networks,
         "list of networks",
-        "networks (or unix) of the HTTP proxies whose X-Forwarded-For is believed",
+        "networks (or unix) of the HTTP proxies that are believed whom a request is from",
+        topic,
+    )
+    yield choice(
+        "trusted-proxies-header",
+        "x-forwarded-for",
+        ("x-forwarded-for", "forwarded"),
+        "the header in which they say so; the other one is not read",
         topic,
     )
 
@@ -712,6 +720,36 @@ def _metrics() -> Iterator[Option]:
     yield flag("ready-needs-server", "/ready says no while no game server is connected", topic)
 
 
+def _admin() -> Iterator[Option]:
+    topic = "Admin: a page and an API to see and steer it (docs/admin.md)"
+    yield Option(
+        "admin-addr",
+        "",
+        parse_addresses,
+        "list of addresses",
+        "where they are, by HTTP: unix:fastway.admin, a path in run-dir for its user alone, or "
+        "host:port on loopback, with admin-token; empty = nowhere",
+        topic,
+    )
+    yield Option(
+        "admin-token",
+        "",
+        str,
+        "text",
+        "what whoever asks by host:port must know, 16 characters or more; better in a file",
+        topic,
+    )
+    yield Option("admin-token-file", "", str, "path", "a file with that", topic)
+    yield Option(
+        "admin-hosts",
+        "",
+        parse_hosts,
+        "list of hosts",
+        "names by which it is asked, besides localhost, 127.0.0.1 and [::1]; others are refused",
+        topic,
+    )
+
+
 OPTIONS: list[Option] = [
     *_addresses(),
     *_clients(),
@@ -729,6 +767,7 @@ OPTIONS: list[Option] = [
     *_files(),
     *_log(),
     *_metrics(),
+    *_admin(),
 ]
 
 CONFIG = Option("config", "", str, "path", "a TOML file with options", "Configuration", short="c")
@@ -737,6 +776,9 @@ CONFIG = Option("config", "", str, "path", "a TOML file with options", "Configur
 ALIASES = {"server-auth-key": "server-auth-password", "log-file": "logfile"}
 
 BY_NAME = {option.name: option for option in OPTIONS}
+
+SECRETS = ("server-auth-password", "admin-token")
+"""Options whose values are shown to nobody."""
 
 
 def resolve_name(name: str, options: Iterable[Option] = OPTIONS) -> Option | None:

@@ -9,7 +9,7 @@ to LINGER seconds to take what is on its way -> gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -84,8 +84,10 @@ class LinkService(Protocol):
         turned: Links that have something to do at the end of the batch.
         stopping: The gateway stops.
         tally: Where those count that came in.
+        ended: Is told of each link that is lost, why, and more about that; None: nobody is.
     """
 
+    ended: Callable[[GatewayLink, Reason, str], object] | None
     router: Router
     wheel: Wheel
     tally: Tally
@@ -436,6 +438,9 @@ class GatewayLink(Link):
         return self.lane.saturated()
 
     def disconnect(self, reason: Reason, detail: str) -> None:
+        ended = self.factory.service.ended
+        if ended is not None:
+            ended(self, reason, detail)
         self._log_lost(reason, detail)
         chain, self._chain = self._chain, None
         wheel = self.factory.service.wheel

@@ -268,7 +268,7 @@ class Port:
     def plain(self) -> bool:
         """Its links are TCP connections with nothing in between, or only what the native core
         speaks: it can have them."""
-        return self.address.host is not None and all(
+        return self.address.is_tcp and all(
             layer.wrap is None or layer.native for layer in self.layers
         )
 

@@ -64,6 +64,7 @@ class RouterService(Service):
         turned_away: Connections closed at once at the door.
         tally: Links that got their ids, and went.
         gate: Who may connect.
+        ended: Is told of each link that is lost, why, and more about that; None: nobody is.
         waiting_packets: Packets that wait in the Python lane, of all links.
         waiting_bytes: Their bytes, and those of packets that are not whole,
         input_bytes: of which so many are the latter.
@@ -106,6 +107,7 @@ class RouterService(Service):
         self.turned_away = 0
         self.tally = Tally()
         self.gate = Gate(self)
+        self.ended: Callable[[GatewayLink, Reason, str], object] | None = None
         self.waiting_packets = 0
         self.waiting_bytes = 0
         self.input_bytes = 0

@@ -93,6 +93,7 @@ class StreamLane(Protocol):
         "_input",
         "_judgement",
         "_last_packet",
+        "_most_waiting",
         "_packets_out",
         "_paused",
         "_queue",
@@ -140,7 +141,7 @@ class StreamLane(Protocol):
         self._crowded = False
         """and more came: it is not read from until that is done."""
         self._bytes_in = self._bytes_out = self._packets_out = 0
-        self._waiting_packets = self._waiting_bytes = 0
+        self._waiting_packets = self._waiting_bytes = self._most_waiting = 0
         self._input = 0
         self._last_packet = 0.0
         self._batch: list[bytes] | None = None
@@ -387,6 +388,7 @@ class StreamLane(Protocol):
             waiting_bytes=self._waiting_bytes,
             input_bytes=self._input,
             held=self.holds > 0 or self._slow_until is not None,
+            most_waiting=self._most_waiting,
         )
 
     prefaces = ()
@@ -556,6 +558,8 @@ class StreamLane(Protocol):
     def _count(self, packets: int, size: int) -> None:
         self._waiting_packets += packets
         self._waiting_bytes += size
+        if self._waiting_bytes > self._most_waiting:
+            self._most_waiting = self._waiting_bytes
         self.service.count(packets, size)
 
     def _count_input(self, more: int) -> None:

@@ -99,6 +99,20 @@ def json_line(event: LogEvent) -> str:
     return text + "\n"
 
 
+def event_text(event: LogEvent) -> str:
+    """What an event says, in one line; of a traceback only its last."""
+    form = event.get("log_format")
+    try:
+        plain = isinstance(form, str) and form and "()" not in form
+        text = cast(str, form).format_map(event) if plain else formatEvent(event)
+    except Exception:  # Twisted's tells what is wrong with it
+        text = formatEvent(event)
+    failure = cast(Any, event.get("log_failure"))
+    if failure is not None:
+        text = f"{text}: {failure.type.__name__}: {failure.value}"
+    return escaped(text)
+
+
 def make_format(kind: str) -> Format:
     """A formatter of its own for `kind`, text or json."""
     return TextLine() if kind == "text" else json_line

@@ -173,6 +173,7 @@ struct link {
     /* What goes out. */
     struct chunk *out_head, *out_tail;
     uint64_t waiting_bytes, waiting_packets;
+    uint64_t most_waiting; /* bytes, while it was blocked */
     uint64_t taken; /* by its socket; taken + waiting_bytes is all that was ever queued */
     /* A packet that is not whole, or that waits for the caller: head, and the message in chunks. */
     struct chunk *in_head, *in_tail;

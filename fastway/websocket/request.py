@@ -14,13 +14,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastway.errors import Reason, RemoteError
-from fastway.networks import Networks
 
 MAX_REQUEST = 8 * 1024
 """Bytes of a request, the empty line at its end included."""
@@ -314,31 +312,3 @@ def _is_key(key: str) -> bool:
 
 def _shown(text: str) -> str:
     return repr(text) if len(text) <= 60 else f"{text[:60]!r}..."
-
-
-# Proxies.
-
-
-def forwarded_for(request: Request, peer: str, proxies: Networks) -> str | None:
-    """Whom the proxies say that a request is from.
-
-    Each proxy adds the address of its peer at the right, and what a client writes there itself
-    stays at the left: so the first from the right counts that is no proxy's own.
-
-    Args:
-        peer: The address of whoever sent it, or `unix`.
-        proxies: Who is believed.
-
-    Returns:
-        An address, IPv6 in brackets; None: nobody says so who is believed.
-    """
-    if peer not in proxies:
-        return None
-    for member in reversed(request.tokens("x-forwarded-for")):
-        try:
-            address = ipaddress.ip_address(member.strip("[]"))
-        except ValueError:
-            return None
-        if str(address) not in proxies:
-            return f"[{address}]" if address.version == 6 else str(address)
-    return None

@@ -229,6 +229,7 @@ class LaneChecks(TestCase):
         self.assertEqual(counts.packets_out, 100)
         self.assertEqual(counts.bytes_out, sum(map(len, packets)))
         self.assertEqual((counts.waiting_packets, counts.waiting_bytes), (0, 0))
+        self.assertEqual(counts.most_waiting, 0)
 
     async def test_fin(self) -> None:
         """The peer's FIN is reported after all that it sent."""
@@ -551,6 +552,10 @@ class LaneChecks(TestCase):
         self.assertGreater(lane.counts().waiting_packets, 1000)
         peer.wire.resumeProducing()
         await until("all", lambda: peer.total == sent)
+        counts = lane.counts()
+        self.assertEqual(counts.waiting_bytes, 0)
+        self.assertGreater(counts.most_waiting, 300_000)
+        self.assertLess(counts.most_waiting, 1_000_000)
         peer.wire.pauseProducing()
         for _ in range(400):
             self.say(lane, packet(3, bytes(100)) * 1000, 1000)
