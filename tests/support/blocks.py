@@ -70,7 +70,7 @@ case $name in
     client|play|ping) shift; exec $run $name --gateway {clients} "$@";;
     serve-echo) shift; exec $run $name --gateway {servers} "$@";;
     demo) shift; exec $run $name --client-addr {clients} --server-addr {servers} \
-        --client-ws-addr {web} --page-addr {page} "$@";;
+        --client-ws-addr {web} --page-addr {page} --admin-addr unix:fastway.admin "$@";;
 esac
 exec $run "$@"
 """
