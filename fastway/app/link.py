@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from enum import IntFlag
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
@@ -38,17 +38,22 @@ from fastway.dialect import (
     Kicked,
     Message,
     Meta,
-    Ready,
     Refused,
     Wire,
 )
-from fastway.errors import RequestsFull, RequestTimeout
+from fastway.dialect import (
+    Ready as ReadyEvent,
+)
+from fastway.errors import LocalError, RequestsFull, RequestTimeout
 from fastway.logs import escaped, make_logger
 from fastway.wheel import Wheel
 
 log = make_logger("fastway.app")
 
 _ORDERLY = (ConnectionDone,)
+
+Ready: TypeAlias = Callable[[Any], object]
+"""Who waits for a session: called with it once it is ready, or with a Failure."""
 
 GOODBYE = 5.0
 """Seconds that a peer has to take what it was told before it is closed."""
@@ -155,7 +160,7 @@ class Link(Protocol, Answering):
         app: App,
         dialect: Dialect,
         wire: Wire,
-        ready: Callable[[Any], object] | None = None,
+        ready: Ready | None = None,
     ) -> None:
         self.app = app
         self.wire = wire
@@ -183,15 +188,22 @@ class Link(Protocol, Answering):
     # The connection.
 
     def connectionMade(self) -> None:
+        self._met()
+        self._begin()
+
+    def _met(self) -> None:
+        """There is a connection; its dialect has not begun."""
         transport = cast(Any, self.transport)
         self.address = address_name(transport.getPeer())
         transport.registerProducer(self, True)
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
-        links = self._shared.links
-        links.add(self)
+        self._shared.links.add(self)
+        self._deadline = self._shared.wheel.seconds() + self.app.bounds.handshake_timeout
+        self._shared.wheel.watch(self, self._deadline)
+
+    def _begin(self) -> None:
         now = self._shared.wheel.seconds()
-        self._deadline = now + self.app.bounds.handshake_timeout
         self._shared.writes.begin()
         try:
             self.wire.begin(now)
@@ -268,7 +280,7 @@ class Link(Protocol, Answering):
     def _took(self, events: list[Event]) -> None:
         wire = self.wire
         for data in wire.data_to_send():
-            self._write(data)
+            self._write(self._unit(data))
         if self._backlog is None and not self._holds:
             self._handle_all(events)
         else:
@@ -307,8 +319,8 @@ class Link(Protocol, Answering):
             self._message(cast(Message, event))
         elif kind is Answer:
             self._answered(cast(Answer, event))
-        elif kind is Ready:
-            self._is_ready(cast(Ready, event).user)
+        elif kind is ReadyEvent:
+            self._is_ready(cast(ReadyEvent, event).user)
         elif kind is Hello:
             self._hello(cast(Hello, event))
         else:
@@ -377,7 +389,7 @@ class Link(Protocol, Answering):
 
     def _send_data(self) -> None:
         for data in self.wire.data_to_send():
-            self._write(data)
+            self._write(self._unit(data))
 
     def _new_session(self) -> Session:
         if self.session is None:
@@ -403,8 +415,14 @@ class Link(Protocol, Answering):
     def _kicked(self, event: Kicked) -> None:
         reason = "" if event.reason is None else f": {str(event.reason)[:200]}"
         problem = f"the peer ended it{escaped(reason)}"
-        self._why = SessionEnded(problem, Refused(0, problem, event.reason))
-        self.close()
+        self._ends(problem, Refused(0, problem, event.reason))
+
+    def _ends(self, problem: str, cause: Exception | None = None, closes: bool = True) -> None:
+        """The peer said that it ends."""
+        if self._why is None:
+            self._why = SessionEnded(problem, cause)
+        if closes:
+            self.close()
 
     # Not to read from it, and to go on.
 
@@ -501,10 +519,11 @@ class Link(Protocol, Answering):
             return
         out, self._out = self._out, []
         self._waiting = 0
-        self._write_units(out)
+        cast(Any, self.transport).write(out[0] if len(out) == 1 else b"".join(out))
 
-    def _write_units(self, units: list[bytes]) -> None:
-        cast(Any, self.transport).write(units[0] if len(units) == 1 else b"".join(units))
+    def _unit(self, data: bytes) -> bytes:
+        """What a unit of the wire is on this transport."""
+        return data
 
     def room(self) -> Deferred[None] | None:
         if not (self._full and self._waiting > self.app.bounds.enough) or self._gone:
@@ -553,7 +572,7 @@ class Link(Protocol, Answering):
     def _answer(self, data: bytes) -> None:
         self._unanswered -= 1
         if data and not self._closing:
-            self._write(data)
+            self._write(self._unit(data))
         if self._holds & Hold.REQUESTS and self._unanswered < self.app.bounds.requests:
             self._release(Hold.REQUESTS)
 
@@ -579,7 +598,7 @@ class Link(Protocol, Answering):
         if timeout is not None:
             timer = self.app.clock.callLater(timeout, self._too_late, key, timeout)
         asks[key] = _Ask(done, route, into, timer)
-        self.tell(data)
+        self.tell(self._unit(data))
         if self._holds and not self._holds & Hold.RATE and len(asks) == 1:
             cast(Any, self.transport).resumeProducing()
         return done
@@ -645,7 +664,7 @@ class Link(Protocol, Answering):
             return
         data = self.wire.kick(reason)
         if data:
-            self._write(data)
+            self._write(self._unit(data))
         if self._why is None:
             self._why = SessionEnded(f"kicked: {reason}" if reason is not None else "kicked")
         self.close()
@@ -709,6 +728,12 @@ class LinkFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Link:
         return Link(self.app, self.dialect, self.dialect.server())
 
+    def over_websocket(self, policy: Any) -> Factory:
+        """The factory of a port of WebSockets (`fastway.websocket.listen`)."""
+        from fastway.app.websocket import WebSocketFactory
+
+        return WebSocketFactory(self.app, self.dialect, policy)
+
 
 def _never_ready(_: object, seconds: float) -> Failure:
     return Failure(RequestTimeout("connect", seconds))
@@ -725,6 +750,7 @@ class ConnectFactory(Factory):
         self.timeout = timeout
         self._done: Deferred[Session] = Deferred(self._cancelled)
         self._link: Link | None = None
+        self._asks_for: tuple[Any, str] | None = None
 
     def connect(self, endpoint: IStreamClientEndpoint) -> Deferred[Session]:
         """The session, once it is ready."""
@@ -736,8 +762,22 @@ class ConnectFactory(Factory):
             done.addTimeout(self.timeout, self.app.clock, _never_ready)
         return done
 
+    def over_websocket(self, policy: Any) -> Factory:
+        raise LocalError("a client does not listen")
+
+    def by_websocket(self, wanted: Any, host: str) -> Factory:
+        """This factory, asking for a WebSocket first (`fastway.websocket.dial`)."""
+        self._asks_for = wanted, host
+        return self
+
     def buildProtocol(self, addr: IAddress | None) -> Link:
-        self._link = Link(self.app, self.dialect, self.dialect.client(), self._is_ready)
+        if self._asks_for is None:
+            self._link = Link(self.app, self.dialect, self.dialect.client(), self._is_ready)
+        else:
+            from fastway.app.websocket import client_link
+
+            wanted, host = self._asks_for
+            self._link = client_link(self.app, self.dialect, wanted, host, self._is_ready)
         return self._link
 
     def _is_ready(self, result: Any) -> None:
