@@ -39,8 +39,11 @@ lint: $(BIN)/.tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Some wait for a clock, so there is one worker more than cores are needed. Hundreds of processes
+# begin in them: none is to compile all of fastway again, whatever the caller's settings are.
+check: export PYTHONDONTWRITEBYTECODE :=
 check: $(BIN)/.tests
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile
 
 # The native core alone, under ASan and UBSan: its tests, then a few seconds of random days. Its
 # system calls are the tests' (calls.h).

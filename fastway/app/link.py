@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from enum import IntFlag
 from functools import partial
 from typing import Any, TypeAlias, cast
 
@@ -59,13 +58,11 @@ GOODBYE = 5.0
 """Seconds that a peer has to take what it was told before it is closed."""
 
 
-class Hold(IntFlag):
-    """Why a link is not read from."""
-
-    STRAND = 1
-    REQUESTS = 2
-    RATE = 4
-    HELLO = 8
+# Why a link is not read from: bits, which cost a tenth of what flags of `enum` do.
+HOLD_STRAND = 1
+HOLD_REQUESTS = 2
+HOLD_RATE = 4
+HOLD_HELLO = 8
 
 
 class Writes:
@@ -166,13 +163,16 @@ class Link(Protocol, Answering):
         self.wire = wire
         self.address = "?"
         self.session: Session | None = None
+        self._bounds = bounds = app.bounds
+        self._rated = bool(bounds.messages or bounds.bytes)
         self._dialect = dialect
         self._shared = shared(app)
+        self._beats: float | None = None
         self._ready = ready
         self._out: list[bytes] = []
         self._waiting = 0
         self._full = False
-        self._holds = Hold(0)
+        self._holds = 0
         self._backlog: deque[Event] | None = None
         self._handling = False
         self._unanswered = 0
@@ -199,7 +199,7 @@ class Link(Protocol, Answering):
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         self._shared.links.add(self)
-        self._deadline = self._shared.wheel.seconds() + self.app.bounds.handshake_timeout
+        self._deadline = self._shared.wheel.seconds() + self._bounds.handshake_timeout
         self._shared.wheel.watch(self, self._deadline)
 
     def _begin(self) -> None:
@@ -214,12 +214,13 @@ class Link(Protocol, Answering):
     def dataReceived(self, data: bytes) -> None:
         if self._gone or self._closing:
             return
-        if self.app.bounds.bytes or self.app.bounds.messages:
+        if self._rated:
             self._pay_bytes(len(data))
-        writes = self._shared.writes
+        shared = self._shared
+        writes = shared.writes
         writes.begin()
         try:
-            self._took(self.wire.receive(data, self._shared.wheel.seconds()))
+            self._took(self.wire.receive(data, shared.wheel.seconds()))
         finally:
             writes.end()
 
@@ -281,14 +282,17 @@ class Link(Protocol, Answering):
         wire = self.wire
         for data in wire.data_to_send():
             self._write(self._unit(data))
-        if self._backlog is None and not self._holds:
-            self._handle_all(events)
-        else:
+        if self._backlog is not None or self._holds:
             self._keep(events)
-        error = wire.error
-        if error is not None:
-            self.lose("bad_frame", str(error), answer=True)
-        self._watch()
+        elif len(events) == 1:
+            if not self._closing:
+                self._handle(events[0])
+        else:
+            self._handle_all(events)
+        if wire.error is not None:
+            self.lose("bad_frame", str(wire.error), answer=True)
+        if wire.deadline != self._beats:
+            self._watch()
 
     def _keep(self, events: Iterable[Event]) -> None:
         """What cannot be handled now waits; answers, and the end, do not."""
@@ -300,7 +304,7 @@ class Link(Protocol, Answering):
                 backlog.append(event)
             else:
                 self._handle(event)
-        if len(backlog) > self.app.bounds.strand and self._asks:
+        if len(backlog) > self._bounds.strand and self._asks:
             # It is read from all the same, because it may be answering.
             self.lose("flood", "too many messages wait for it to answer")
 
@@ -330,11 +334,11 @@ class Link(Protocol, Answering):
         session, app = self.session, self.app
         if session is None:
             return
-        if app.bounds.messages:
+        if self._rated:
             self._pay_message()
         strand = session.strand
         if not strand.has_room(self):
-            self._hold(Hold.STRAND)
+            self._hold(HOLD_STRAND)
             self._keep_first(event)
             return
         counts = app.counts
@@ -342,8 +346,8 @@ class Link(Protocol, Answering):
         if event.token is not None:
             counts.requests += 1
             self._unanswered += 1
-            if 0 < app.bounds.requests <= self._unanswered:
-                self._hold(Hold.REQUESTS)
+            if 0 < self._bounds.requests <= self._unanswered:
+                self._hold(HOLD_REQUESTS)
         strand.run(partial(app.handle, session, event, self))
 
     def _keep_first(self, event: Event) -> None:
@@ -360,7 +364,7 @@ class Link(Protocol, Answering):
         if asked is None:
             self._let_in(None)
             return
-        self._hold(Hold.HELLO)
+        self._hold(HOLD_HELLO)
         asked.addBoth(self._let_in)
 
     def _let_in(self, result: Any) -> None:
@@ -382,7 +386,7 @@ class Link(Protocol, Answering):
                 self.lose("refused", f"refused: {refused}", answer=True)
                 return
             wire.accept(result)
-            self._release(Hold.HELLO)
+            self._release(HOLD_HELLO)
             self._took(wire.receive(b"", self._shared.wheel.seconds()))
         finally:
             writes.end()
@@ -426,12 +430,12 @@ class Link(Protocol, Answering):
 
     # Not to read from it, and to go on.
 
-    def _hold(self, why: Hold) -> None:
-        if not self._holds and not (self._asks and why is not Hold.RATE):
+    def _hold(self, why: int) -> None:
+        if not self._holds and not (self._asks and why is not HOLD_RATE):
             self._pause()
         self._holds |= why
 
-    def _release(self, why: Hold) -> None:
+    def _release(self, why: int) -> None:
         if not self._holds & why:
             return
         self._holds &= ~why
@@ -463,14 +467,15 @@ class Link(Protocol, Answering):
             cast(Any, self.transport).resumeProducing()
 
     def strand_has_room(self) -> None:
-        self._release(Hold.STRAND)
+        self._release(HOLD_STRAND)
 
     def _pay_message(self) -> None:
-        rate = self.app.bounds.messages
-        self._allowance = self._pay(self._allowance, 1 / rate)
+        rate = self._bounds.messages
+        if rate:
+            self._allowance = self._pay(self._allowance, 1 / rate)
 
     def _pay_bytes(self, size: int) -> None:
-        rate = self.app.bounds.bytes
+        rate = self._bounds.bytes
         if rate:
             self._allowance_bytes = self._pay(self._allowance_bytes, size / rate)
 
@@ -478,9 +483,9 @@ class Link(Protocol, Answering):
         """A bucket of one second, kept as the time at which it is full again."""
         now = self._shared.wheel.seconds()
         full = max(full, now) + price
-        if full - now > 1.0 and not self._holds & Hold.RATE:
-            self._hold(Hold.RATE)
-            self.app.clock.callLater(full - now - 1.0, self._release, Hold.RATE)
+        if full - now > 1.0 and not self._holds & HOLD_RATE:
+            self._hold(HOLD_RATE)
+            self.app.clock.callLater(full - now - 1.0, self._release, HOLD_RATE)
         return full
 
     # What is told.
@@ -510,7 +515,7 @@ class Link(Protocol, Answering):
             self._shared.writes.add(self)
         out.append(data)
         self._waiting += len(data)
-        if 0 < self.app.bounds.waiting < self._waiting and self._full:
+        if 0 < self._bounds.waiting < self._waiting and self._full:
             self.lose("slow_reader", "it does not read: too much waits for it")
 
     def flush(self) -> None:
@@ -526,7 +531,7 @@ class Link(Protocol, Answering):
         return data
 
     def room(self) -> Deferred[None] | None:
-        if not (self._full and self._waiting > self.app.bounds.enough) or self._gone:
+        if not (self._full and self._waiting > self._bounds.enough) or self._gone:
             return None
         room: Deferred[None] = Deferred()
         if self._rooms is None:
@@ -573,8 +578,8 @@ class Link(Protocol, Answering):
         self._unanswered -= 1
         if data and not self._closing:
             self._write(self._unit(data))
-        if self._holds & Hold.REQUESTS and self._unanswered < self.app.bounds.requests:
-            self._release(Hold.REQUESTS)
+        if self._holds & HOLD_REQUESTS and self._unanswered < self._bounds.requests:
+            self._release(HOLD_REQUESTS)
 
     def request(
         self, route: str, message: Any, into: Any, timeout: float | None, meta: Meta
@@ -582,7 +587,7 @@ class Link(Protocol, Answering):
         asks = self._asks
         if asks is None:
             asks = self._asks = {}
-        limit = self.app.bounds.asked
+        limit = self._bounds.asked
         if 0 < limit <= len(asks):
             return fail(RequestsFull(len(asks), limit))
         session = cast(Session, self.session)
@@ -599,7 +604,7 @@ class Link(Protocol, Answering):
             timer = self.app.clock.callLater(timeout, self._too_late, key, timeout)
         asks[key] = _Ask(done, route, into, timer)
         self.tell(self._unit(data))
-        if self._holds and not self._holds & Hold.RATE and len(asks) == 1:
+        if self._holds and not self._holds & HOLD_RATE and len(asks) == 1:
             cast(Any, self.transport).resumeProducing()
         return done
 
@@ -675,6 +680,7 @@ class Link(Protocol, Answering):
     # Time.
 
     def _watch(self) -> None:
+        self._beats = self.wire.deadline
         due = self._due()
         if due is not None and not self._gone:
             self._shared.wheel.watch(self, due)
