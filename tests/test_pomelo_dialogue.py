@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fastway.dialect import (
     Answer,
     BadFrame,
+    Dialect,
     Event,
     FrameRefused,
     Hello,
@@ -26,6 +27,7 @@ from fastway.dialect import (
     Ready,
     Refused,
 )
+from fastway.dialect import Wire as AnyWire
 from fastway.dialect.pomelo import Pomelo, PomeloJson
 from fastway.dialect.pomelo_packets import (
     CODED,
@@ -418,7 +420,9 @@ class SettingsTests(SynchronousTestCase):
             self.assertTrue(str(raised(ValueError, Pomelo, **settings)).startswith(name), settings)
 
     def test_facts(self) -> None:
-        dialect = Pomelo(max_packet=200)
+        dialect: Dialect = Pomelo(max_packet=200)
+        wires: list[AnyWire] = [dialect.server(whole=True), dialect.client()]
+        self.assertEqual([wire.ready for wire in wires], [False, False])
         self.assertEqual((dialect.name, dialect.max_frame, dialect.concurrent), ("pomelo", 204, 1))
         rules = dialect.websocket
         assert rules is not None
