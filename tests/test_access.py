@@ -149,6 +149,19 @@ class LineTests(SynchronousTestCase):
             [(row.addr, row.via) for row in rows], [("203.0.113.9:80", "10.0.0.2:40002")]
         )
 
+    def test_addresses(self) -> None:
+        """Players' addresses are as log-address has them; servers' are whole."""
+        for kept, shown in (("full", "192.0.2.1:50001"), ("prefix", "192.0.2.0/24"), ("none", "")):
+            self.patch(logs.addresses, "kept", kept)
+            harness = Harness()
+            rows = rows_of(harness)
+            client, server = harness.client(), harness.server(1)
+            client.send(PING)
+            client.gone()
+            server.gone()
+            self.assertEqual([row.addr for row in rows], [shown, "192.0.2.1:50002"])
+            self.assertIn(f" addr={shown or '-'} ", text_row(rows[0]))
+
     def test_who_only_listened(self) -> None:
         """Who said nothing and was told something has one."""
         harness = Harness()

@@ -165,7 +165,7 @@ class AddressTests(SynchronousTestCase):
                 ("near", True, True),
                 ("wide", True, False),
                 ("local", False, True),
-                ("none", True, False),
+                ("none", True, True),
             ):
                 address = parse_address("-a", f"systemd:{name}")
                 self.assertEqual((address.is_tcp, address.loopback), (is_tcp, loopback), name)

@@ -91,7 +91,9 @@ def ended(link: GatewayLink, counts: Counts, reason: Reason, detail: str, now: f
     """
     facts = link.facts
     seconds = link.factory.service.wheel.seconds() - link.since
-    name = facts.name if link.side is Side.SERVER else addresses.shown(facts.name)
+    name = facts.name
+    if link.side is Side.CLIENT:
+        name = "" if addresses.kept == "none" else addresses.shown(name)
     return Ended(
         utc(now),
         utc(now - seconds),

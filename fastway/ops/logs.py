@@ -191,21 +191,23 @@ class LineWriter:
         with self._lock:
             again, self._closed = self._closed, True
             thread = self._thread
-        self._retire()
         self._hurry.set()
         if thread is None:
             if not again:
-                self._sink.close()
+                self._end()
             return not self._lines
         self._bell.put(None)
         thread.join(seconds)
         return not thread.is_alive() and not self._lines
 
-    def _retire(self) -> None:
-        """What it dropped stays counted."""
-        if self in _writers:
-            _writers.discard(self)
+    def _end(self) -> None:
+        """Nothing more is written; what could not be, and what it dropped, stays counted."""
+        self._sink.close()
+        with self._lock:
+            self.dropped += b"".join(self._lines).count(b"\n")
+        with _books:
             _dropped_before[self.kind] += self.dropped
+            _writers.discard(self)
 
     def _start(self) -> bool:
         thread = threading.Thread(target=self._run, name="fastway-log", daemon=True)
@@ -232,7 +234,7 @@ class LineWriter:
                 self._bell.get()
             elif not self._write(data):
                 break
-        self._sink.close()
+        self._end()
 
     def _take(self) -> bytes | None:
         with self._lock:
@@ -272,12 +274,14 @@ class LineWriter:
 _writers: WeakSet[LineWriter] = WeakSet()
 _dropped_before: Counter[str] = Counter()
 """Of logs that are closed."""
+_books = threading.Lock()
 
 
 def dropped(kind: str = LOG) -> int:
     """Lines of this process's logs that were dropped since the start."""
-    mine = (writer.dropped for writer in list(_writers) if writer.kind == kind)
-    return _dropped_before[kind] + sum(mine)
+    with _books:
+        mine = (writer.dropped for writer in list(_writers) if writer.kind == kind)
+        return _dropped_before[kind] + sum(mine)
 
 
 def _begin_anew() -> None:

@@ -18,7 +18,15 @@ from zope.interface import implementer
 from fastway.ops.lines import json_line
 from tests.support.files import CHECKOUT
 
-OTHERS = "fastway.endpoint", "fastway.test", "fastway.aio", "fastway.demo", "fastway.snet.dial"
+OTHERS = (
+    "fastway.aio",
+    "fastway.app",
+    "fastway.demo",
+    "fastway.dialect",
+    "fastway.endpoint",
+    "fastway.snet.dial",
+    "fastway.test",
+)
 """What is in no gateway's process."""
 
 
