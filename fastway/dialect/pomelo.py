@@ -20,7 +20,8 @@ from fastway.dialect import BodyFormat, FrameRefused, NotInDialect, WebSocketRul
 from fastway.dialect.pomelo_json import MAX_BEAT, PomeloJson, welcome_head
 from fastway.dialect.pomelo_packets import ERROR, GZIP, HEAD, MAX_BODY, MAX_CODE, route_field
 from fastway.dialect.pomelo_pitaya import serializer
-from fastway.dialect.pomelo_wires import PomeloClient, PomeloServer, Routes, Settings
+from fastway.dialect.pomelo_routes import Routes
+from fastway.dialect.pomelo_wires import PomeloClient, PomeloServer, Settings
 from fastway.formats import Json
 
 __all__ = ["MAX_PACKET", "Pomelo", "PomeloJson"]
