@@ -7,10 +7,11 @@
 A game server on the endpoint library tells a Group. It is connected twice: over a link without a
 control connection each member's packet is its own (`singly`), over the other the gateway copies
 one (`push`). Both have the same clients, each a connection of its own. `sends.c` is the floor: it
-does nothing but send the same bytes to as many sockets. They take turns in each run.
+does nothing but send the same bytes to as many sockets. They take turns in parts of each run.
 
 The gateway is alone on the first core, the floor too; the server and the clients share the last.
-A round goes out when all have the one before; every byte of it is compared.
+A round goes out when all have the one before; every byte of it is compared. The clients wait for
+the one who is told last, and not each for itself: nobody else is woken up at the gateway's cost.
 
 Law: figures are compared within one run only. CPU is all that a process spends, for each
 recipient; in brackets are medians of each run's ratio.
@@ -21,13 +22,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import select
 import shlex
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.edge import LANES, listed
@@ -51,7 +51,7 @@ from bench.gateways import (
 )
 from bench.process import cpu_seconds
 from bench.table import Case, Figure, Result, Table
-from fastway.wire import HEAD, encode_dial, encode_packet, packet_head
+from fastway.wire import HEAD, CommandType, encode_dial, encode_packet, packet_head
 
 WAYS = {"singly": 1, "push": 2}
 """The ids under which the game server is connected."""
@@ -64,6 +64,8 @@ CASES = [
 ]
 WARM = 20
 """Rounds before it counts: by then the gateway knows the members."""
+PARTS = 8
+"""Of the time that is measured: so often each has its turn."""
 COLUMNS = "run gateway name rounds seconds gateway_us server_us".split()  # noqa: SIM905
 HERE = b"here"
 """What members say; who says something else says it to all of them."""
@@ -99,93 +101,104 @@ react(lambda reactor: gatherResults([
 """
 
 
-class Clients:
-    """Those who are told, each over a connection of its own, and who says what.
+class Way:
+    """One way to tell many: those who are told, each over a connection of its own, and who asks
+    for it.
 
     Args:
-        count: How many are told.
+        socks: Their connections; the last is who asks.
+        conn_ids: Over which virtual connection each of them is told.
         size: Bytes of a message.
+        pids: The gateway's process, and the game server's.
     """
 
-    def __init__(self, count: int, size: int) -> None:
-        self.rounds = 0
-        self._socks: dict[int, socket.socket] = {}
-        self._poll = select.epoll()
-        self._count = count
+    def __init__(
+        self, socks: Sequence[socket.socket], conn_ids: Sequence[int], size: int, *pids: int
+    ) -> None:
+        *told, self._sock = socks
+        *_, self._conn_id = conn_ids
+        pairs = zip(told, conn_ids, strict=False)
+        self._told = [(sock, packet_head(conn_id, size)) for sock, conn_id in pairs][::-1]
         self._size = size
-        self._heads: dict[int, bytes] = {}
+        self._pids = pids
+        self._spent = [0.0] * len(pids)
+        self._rounds = 0
+        self._seconds = 0.0
 
-    def connect(self, address: str) -> socket.socket:
-        """Who says what, if all others are connected."""
-        host, port = address.split(":")
-        sock = socket.create_connection((host, int(port)), PATIENCE)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if len(self._socks) < self._count:
-            self._socks[sock.fileno()] = sock
-            self._poll.register(sock, select.EPOLLIN)
-        else:
-            self._socks[-1] = sock
-        return sock
-
-    def expect(self, conn_ids: Sequence[int]) -> None:
-        """Over which virtual connection each is told."""
-        length = HEAD + self._size
-        told = zip(self._socks, conn_ids, strict=False)
-        self._heads = {fd: packet_head(conn_id, length - HEAD) for fd, conn_id in told if fd >= 0}
-
-    def message(self) -> bytes:
-        """Another one each time."""
-        self.rounds += 1
-        return (b"%08d" % self.rounds * (self._size // 8 + 1))[: self._size]
-
-    def hear(self, message: bytes) -> None:
-        """All are told it, and nothing else.
+    def run(self, rounds: int, seconds: float = 0) -> None:
+        """At least so many rounds, at least for so long.
 
         Raises:
-            Failure: somebody is told something else, or not in time.
+            Failure: somebody was told something else, or not in time.
         """
-        left = self._count
-        parts: dict[int, bytes] = {}
-        while left:
-            ready = self._poll.poll(PATIENCE, 256)
-            if not ready:
-                raise Failure(f"{left} of {self._count} were not told")
-            for fd, _ in ready:
-                data = parts.pop(fd, b"") + os.read(fd, 1 << 16)
-                if len(data) < HEAD + self._size and data:
-                    parts[fd] = data
-                    continue
-                if data != self._heads[fd] + message:
+        before = [cpu_seconds(pid) for pid in self._pids]
+        began = time.monotonic()
+        while rounds > 0 or time.monotonic() - began < seconds:
+            self._rounds += 1
+            rounds -= 1
+            message = (b"%08d" % self._rounds * (self._size // 8 + 1))[: self._size]
+            self._sock.sendall(encode_packet(self._conn_id, message))
+            for sock, head in self._told:
+                if receive(sock, HEAD + self._size) != head + message:
                     raise Failure("somebody was told something else")
-                left -= 1
+        self._seconds += time.monotonic() - began
+        for place, pid in enumerate(self._pids):
+            self._spent[place] += cpu_seconds(pid) - before[place]
 
-    def close(self) -> None:
-        self._poll.close()
-        for sock in self._socks.values():
-            sock.close()
+    def clear(self) -> None:
+        """What was until now does not count."""
+        self._spent = [0.0] * len(self._pids)
+        self._rounds, self._seconds = 0, 0.0
+
+    def result(self) -> Result:
+        each = 1e6 / self._rounds / len(self._told)
+        named = zip(("gateway_us", "server_us"), self._spent, strict=False)
+        return {
+            "rounds": self._rounds,
+            "seconds": self._seconds,
+            **{name: spent * each for name, spent in named},
+        }
 
 
-def receive_packet(sock: socket.socket) -> bytes:
-    """Raises:
-    Failure: the connection ends, or nothing comes.
+@contextlib.contextmanager
+def connected(address: str, count: int) -> Iterator[list[socket.socket]]:
+    """So many connections."""
+    host, port = address.split(":")
+    with contextlib.ExitStack() as stack:
+        socks = []
+        for _ in range(count):
+            sock = socket.create_connection((host, int(port)), PATIENCE)
+            socks.append(stack.enter_context(sock))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield socks
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    """So many bytes.
+
+    Raises:
+        Failure: the connection ends, or they do not come.
     """
     try:
-        head = sock.recv(4, socket.MSG_WAITALL)
-        rest = sock.recv(int.from_bytes(head, "little"), socket.MSG_WAITALL)
+        data = sock.recv(size)
+        while len(data) < size:
+            more = sock.recv(size - len(data))
+            if not more:
+                raise Failure("a connection ended")
+            data += more
     except OSError as error:
-        raise Failure(f"the gateway does not answer: {error}") from None
-    if not rest:
-        raise Failure("the gateway ended a connection")
-    return head + rest
+        raise Failure(f"nothing comes: {error}") from None
+    return data
 
 
 def join(sock: socket.socket, server_id: int, member: bool) -> int:
     """Dial a server, and tell it of oneself; the number of the virtual connection."""
     sock.sendall(encode_dial(server_id))
-    answer = receive_packet(sock)
-    if len(answer) != HEAD + 9:
+    head = receive(sock, HEAD)
+    answer = receive(sock, int.from_bytes(head[:4], "little") - 4)
+    if answer[0] != CommandType.ACCEPT:
         raise Failure(f"server {server_id} was refused")
-    conn_id = int.from_bytes(answer[HEAD + 1 : HEAD + 5], "little")
+    conn_id = int.from_bytes(answer[1:5], "little")
     if member:
         sock.sendall(encode_packet(conn_id, HERE))
     return conn_id
@@ -198,7 +211,7 @@ def game_server(gateway: Running, tree: Path, key: str) -> Iterator[int]:
     with subprocess.Popen(
         [sys.executable, "-c", SERVER_PROGRAM, *where],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(tree)},
+        cwd=tree,  # where it imports from
     ) as process:
         try:
             assert process.stdout is not None
@@ -210,90 +223,67 @@ def game_server(gateway: Running, tree: Path, key: str) -> Iterator[int]:
             process.kill()
 
 
-def rounds(
-    clients: Clients, say: Callable[[bytes], object], gateway: int, server: int, seconds: float
-) -> Result:
-    """So many as fit, and what they cost the two processes."""
-    before = [cpu_seconds(pid) for pid in (gateway, server)]
-    began, count = time.monotonic(), 0
-    while not count or time.monotonic() - began < seconds:
-        message = clients.message()
-        say(message)
-        clients.hear(message)
-        count += 1
-    took = time.monotonic() - began
-    each = 1e6 / count / clients._count
-    spent = [cpu_seconds(pid) - cpu for pid, cpu in zip((gateway, server), before, strict=True)]
-    return {
-        "rounds": count,
-        "seconds": took,
-        "gateway_us": spent[0] * each,
-        "server_us": spent[1] * each,
-    }
-
-
-def measure(case: Case, gateway: Gateway, seconds: float, key: str) -> dict[str, Result]:
-    """Both ways, through one gateway process, to the same clients."""
-    count, size = map(int, case.load.split())
-    results = {}
-    clients = Clients(count, size)
-    with (
-        contextlib.closing(clients),
-        running(gateway) as process,
-        game_server(process, gateway.tree or ROOT, key) as server,
-    ):
-        socks = [clients.connect(process.client) for _ in range(count + 1)]
-        ends = {
-            way: [join(sock, server_id, sock is not socks[-1]) for sock in socks]
-            for way, server_id in WAYS.items()
-        }
-        for way, conn_ids in ends.items():
-            clients.expect(conn_ids)
-            last = conn_ids[-1]
-
-            def say(message: bytes, conn_id: int = last) -> None:
-                socks[-1].sendall(encode_packet(conn_id, message))
-
-            for _ in range(WARM):
-                rounds(clients, say, process.pid, server, 0)
-            results[way] = rounds(clients, say, process.pid, server, seconds)
-    return results
-
-
-def measure_floor(program: Path, case: Case, seconds: float) -> Result:
-    count, size = map(int, case.load.split())
+@contextlib.contextmanager
+def floor(program: Path, count: int, size: int) -> Iterator[Way]:
+    """Nothing but the sending."""
     address = free_address()
-    clients = Clients(count, size)
-    with (
-        contextlib.closing(clients),
-        subprocess.Popen(
-            [str(program), address, str(count), str(HEAD + size)],
-            stdout=subprocess.PIPE,
-            preexec_fn=lambda: os.sched_setaffinity(0, {FIRST_CORE}),
-        ) as process,
-    ):
+    with subprocess.Popen(
+        [str(program), address, str(count), str(HEAD + size)],
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: os.sched_setaffinity(0, {FIRST_CORE}),
+    ) as process:
         try:
             assert process.stdout is not None
             if process.stdout.readline() != b"listening\n":
                 raise Failure("the floor does not start")
-            socks = [clients.connect(address) for _ in range(count + 1)]
-            clients.expect(range(1, count + 1))
-
-            def say(message: bytes) -> None:
-                socks[-1].sendall(encode_packet(0, message))
-
-            for _ in range(WARM):
-                rounds(clients, say, process.pid, process.pid, 0)
-            result = rounds(clients, say, process.pid, process.pid, seconds)
+            with connected(address, count + 1) as socks:
+                yield Way(socks, range(1, count + 2), size, process.pid)
         finally:
             process.kill()
-    del result["server_us"]
-    return result
+
+
+@contextlib.contextmanager
+def ways(gateway: Gateway, count: int, size: int, key: str) -> Iterator[dict[str, Way]]:
+    """Both ways through one gateway, to the same clients."""
+    with (
+        running(gateway) as process,
+        game_server(process, gateway.tree or ROOT, key) as server,
+        connected(process.client, count + 1) as socks,
+    ):
+        yield {
+            gateway.name + name: Way(
+                socks,
+                [join(sock, server_id, sock is not socks[-1]) for sock in socks],
+                size,
+                process.pid,
+                server,
+            )
+            for name, server_id in WAYS.items()
+        }
+
+
+def measure(
+    program: Path, case: Case, gateways: Sequence[Gateway], seconds: float, key: str
+) -> dict[str, Result]:
+    """All ways, which take turns in short parts."""
+    count, size = map(int, case.load.split())
+    with contextlib.ExitStack() as stack:
+        all_ways: dict[str, Way] = {}
+        for gateway in gateways:
+            all_ways |= stack.enter_context(ways(gateway, count, size, key))
+        all_ways["floor"] = stack.enter_context(floor(program, count, size))
+        for way in all_ways.values():
+            way.run(WARM)
+            way.clear()
+        for part in range(PARTS):
+            for way in list(all_ways.values())[:: -1 if part % 2 else 1]:
+                way.run(1, seconds / PARTS)
+        return {name: way.result() for name, way in all_ways.items()}
 
 
 def compare(arguments: argparse.Namespace) -> None:
     """Measure, and print the tables."""
-    (floor,) = build(arguments.build, "-O2", names=("sends",))
+    (program,) = build(arguments.build, "-O2", names=("sends",))
     os.sched_setaffinity(0, {LAST_CORE})
     cases = choose_cases(arguments.only, CASES)
     options = [*shlex.split(arguments.options), "--client-max-conn", "0"]
@@ -304,8 +294,8 @@ def compare(arguments: argparse.Namespace) -> None:
             of = ("" if tree == ROOT else f"{tree.name}-") + ("" if lane == "relay" else lane)
             command = [*FASTWAY, *options, "--relay", LANES[lane]]
             gateways.append(Gateway(of and of.rstrip("-") + " ", command, tree))
-    ways = [gateway.name + way for gateway in gateways for way in WAYS]
-    table = Table(cases, [*ways, "floor"], ways[0])
+    names = [gateway.name + way for gateway in gateways for way in WAYS]
+    table = Table(cases, [*names, "floor"], names[0])
     print(
         f"# {machine()}; {arguments.runs} runs, {arguments.seconds:g} s measured in each",
         flush=True,
@@ -316,17 +306,13 @@ def compare(arguments: argparse.Namespace) -> None:
             write_row(file, COLUMNS, dict(zip(COLUMNS, COLUMNS, strict=True)))
         for number in range(arguments.runs):
             for case in cases:
-                results = {"floor": measure_floor(floor, case, arguments.seconds)}
-                turns = number % len(gateways)
-                for gateway in [*gateways[turns:], *gateways[:turns]]:
-                    both = measure(case, gateway, arguments.seconds, arguments.key)
-                    results |= {gateway.name + way: result for way, result in both.items()}
+                results = measure(program, case, gateways, arguments.seconds, arguments.key)
                 for name, result in results.items():
                     table.results[case.name, name].append(result)
                     if file:
                         named = {"run": number + 1, "gateway": name, "name": case.name}
                         write_row(file, COLUMNS, named | result)
-    for base in (ways[0], "floor"):
+    for base in (names[0], "floor"):
         table.base = base
         print(f"\nRatios to {base}:\n")
         for line in table.lines():

@@ -8,6 +8,7 @@ import fcntl
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from tests.support.files import CHECKOUT, scratch
 from tests.support.golden import PING, prove
 from tests.support.paths import on_both_paths
 from tests.support.processes import PATIENCE, environment
+from tests.support.starts import Start, run_all
 
 TAC = os.path.join(CHECKOUT, "fastway.tac")
 CONSOLE = [sys.executable, "-m", "fastway"]
@@ -435,10 +437,11 @@ class OperatorErrorTests(ProcessTestCase):
     """Whatever is wrong, each of the three ways to start says it in one line of standard error."""
 
     def starts(self) -> list[tuple[str, list[str]]]:
+        script = [shutil.which(part) or part for part in twistd()][-1:]
         return [
-            ("fastway", CONSOLE),
-            ("twistd -n fastway", twistd("-n", "--pidfile=", "fastway")),
-            ("twistd -ny fastway.tac", twistd("-n", "--pidfile=", "-y", TAC)),
+            ("fastway", CONSOLE[1:]),
+            ("twistd -n fastway", [*script, "-n", "--pidfile=", "fastway"]),
+            ("twistd -ny fastway.tac", [*script, "-n", "--pidfile=", "-y", TAC]),
         ]
 
     def check(self, *cases: tuple[Mapping[str, str], Sequence[str]]) -> None:
@@ -446,36 +449,27 @@ class OperatorErrorTests(ProcessTestCase):
 
         All run at once, each in a directory of its own.
         """
-        running = []
+        starts, names = [], []
         for place, (settings, words) in enumerate(cases):
             for name, command in self.starts():
                 cwd = self.path(f"{place} {name}")
                 os.mkdir(cwd)
-                process = subprocess.Popen(
-                    command,
-                    cwd=cwd,
-                    env=environment({**LOOPBACK, **settings}),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-                self.addCleanup(process.kill)
-                running.append((name, settings, words, process, cwd))
+                starts.append(Start(command, cwd, {**LOOPBACK, **settings}))
+                names.append((name, words))
         problems = []
-        for name, settings, words, process, cwd in running:
-            output, errors = process.communicate(timeout=PATIENCE)
+        for start, (name, words), ended in zip(starts, names, run_all(starts), strict=True):
             wrong = {
-                "status 0": process.returncode == 0,
-                "a traceback": "Traceback" in output + errors,
-                "not one line": len(errors.splitlines()) != 1,
-                "not by fastway": not errors.startswith("fastway: "),
-                f"not all of {words}": not all(word in errors for word in words),
-                "left behind": os.listdir(cwd) != [],
+                f"status {ended.status}": ended.status != 1,
+                "a traceback": "Traceback" in ended.output + ended.errors,
+                "not one line": len(ended.errors.splitlines()) != 1,
+                "not by fastway": not ended.errors.startswith("fastway: "),
+                f"not all of {words}": not all(word in ended.errors for word in words),
+                "left behind": os.listdir(start.cwd) != [],
             }
             found = [problem for problem, here in wrong.items() if here]
             if found:
-                problems.append(f"{name} with {settings}: {', '.join(found)}:\n{errors[-400:]}")
+                more = f"{name} with {start.settings}: {', '.join(found)}"
+                problems.append(f"{more}:\n{ended.errors[-400:]}")
         self.assertEqual(problems, [], "\n".join(problems))
 
     def test_options(self) -> None:

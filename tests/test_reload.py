@@ -187,11 +187,12 @@ class ReloadTests(ReloadCase):
         self.assertEqual(service.router_service.gate.values.rate, 1.0)
 
     async def test_level(self) -> None:
-        """The level of the log."""
+        """The level of the log, and what of addresses it has."""
         service = self.open()
-        self.write("log-level = 'warn'")
+        self.write("log-level = 'warn'", "log-address = 'none'")
         service.reload()
         self.assertEqual(logs.threshold.level, LogLevel.warn)
+        self.assertEqual(logs.addresses.kept, "none")
 
     async def test_bad(self) -> None:
         """One bad value, or a file that is none, keeps all that is in use; it is one line."""

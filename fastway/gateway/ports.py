@@ -303,9 +303,9 @@ class Port:
             self.layers.append(Layer("snet", type(streams)))
             self.wrapped.append(streams)
         log.info(
-            "{port} port listens on {addr}{layers}",
+            "{port} port listens on {at}{layers}",
             port=self.name,
-            addr=address_name(listening.getHost()),
+            at=address_name(listening.getHost()),
             layers="".join(f", with {layer.name}" for layer in self.layers),
             given=self.address.text,
         )

@@ -110,6 +110,7 @@ class StreamLane(Protocol):
         "cut_since",
         "holds",
         "link",
+        "resumes",
         "service",
         "shares",
         "slot",
@@ -132,6 +133,8 @@ class StreamLane(Protocol):
         self.slot = -1
         self.cut_since: float | None = None
         """When its resumable transport was cut, in the wheel's time; time stands still since."""
+        self.resumes = 0
+        """How often that came back."""
         self._conn_id = 0
         """Over which its bytes go, if its peer knows no packets."""
         self._reader: Reader | None = None
@@ -683,6 +686,7 @@ class StreamLane(Protocol):
         wheel = self.service.wheel
         cut = wheel.seconds() - self.cut_since
         self.cut_since = None
+        self.resumes += 1
         # Only the transport's wait timeout counts this time; every other goes on where it was.
         self._last_packet += cut
         if self._full_since is not None:

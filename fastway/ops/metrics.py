@@ -459,6 +459,13 @@ METRICS: tuple[Metric, ...] = (
         _one(lambda shot: shot.log_dropped),
     ),
     Metric(
+        "fastway_access_log_lines_dropped_total",
+        "counter",
+        "The same of the access log.",
+        (),
+        _one(lambda shot: shot.access_dropped),
+    ),
+    Metric(
         "fastway_reactor_turn_seconds",
         "histogram",
         "How long turns of the reactor took: everything waits for the longest.",

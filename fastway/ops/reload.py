@@ -45,6 +45,7 @@ LIVE = frozenset(
         "trusted-proxies",
         "trusted-proxies-header",
         "log-level",
+        "log-address",
         KEY,
     }
 )
@@ -91,6 +92,8 @@ def use(service: RouterService, settings: Settings, names: Collection[str]) -> N
         service.set_limits(replace(service.gate.values, **now))
     if "log-level" in names:
         logs.threshold.set(settings.log.level)
+    if "log-address" in names:
+        logs.addresses.kept = settings.log.address
     for told, port in zip(settings.ports, service.ports, strict=True):
         factory: GatewayFactory = port.factory  # type: ignore[assignment]
         factory.door.proxies = told.proxy_from

@@ -22,7 +22,12 @@ PAGE = os.path.join(CHECKOUT, "fastway", "ops", "page")
 
 TOKEN = "let-me-in"
 
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -168,7 +173,8 @@ class Played:
             for one in self.links
             if words.get("side", "") in ("", one["side"])
             and any(
-                search in str(one[name]).lower() for name in ("addr", "user", "identity", "link_id")
+                search in str(one[name]).lower()
+                for name in ("addr", "user", "identity", "link_id")
             )
         ]
         found.sort(key=lambda one: one[sort], reverse=words.get("order") == "desc")

@@ -345,11 +345,11 @@ class LaneChecks(TestCase):
 
     async def test_packet_rate(self) -> None:
         """Who sends more packets than he may is not read from for a while; nothing is lost."""
-        lane, reports, peer = await self.make(packet_rate=40.0, idle_timeout=0)
+        lane, reports, peer = await self.make(packet_rate=80.0, idle_timeout=0)
         self.start(lane)
         took = await self.trickle(reports, peer, packet(5, b"five") * 10, 14)
         # 130 of the 140 came before the last piece was read.
-        self.assertGreater(took, (130 - 40) / 40 - 0.01)
+        self.assertGreater(took, (130 - 80) / 80 - 0.01)
         self.assertEqual((reports.packets, reports.said), (packet(5, b"five") * 140, []))
         self.assertGreater(self.slows(), 0)
         await until("to be let go", lambda: not lane.counts().held)
@@ -380,7 +380,7 @@ class LaneChecks(TestCase):
 
     async def test_slowed_and_ends(self) -> None:
         """What came before a FIN is handled before it, however slowly."""
-        lane, reports, peer = await self.make(packet_rate=20.0, read_size=120)
+        lane, reports, peer = await self.make(packet_rate=30.0, read_size=120)
         self.start(lane)
         data = packet(5, b"five") * 50
         peer.send(data)
