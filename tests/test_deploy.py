@@ -15,6 +15,9 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from fastway.config import Settings
+from fastway.config.values import parse_duration
+from fastway.service import GOODBYES
 from tests.support.files import CHECKOUT, scratch
 from tests.support.options import settings
 
