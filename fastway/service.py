@@ -10,6 +10,7 @@ import atexit
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,8 +27,10 @@ from fastway.address import Address, parse_address
 from fastway.config import Settings
 from fastway.config.sources import GatewayOptions
 from fastway.errors import ConfigError, LocalError, StartError
+from fastway.inherited import inherited, unused
+from fastway.ops.access import AccessLog
 from fastway.ops.logs import FLUSH, LogFileOutput, TwistdLog, add, check_logfile, remove
-from fastway.ops.notify import Notify, of_environment
+from fastway.ops.notify import Notify, Watchdog, of_environment
 from fastway.ops.pidfile import PidFile
 from fastway.ops.process import own_process, raise_file_limit
 from fastway.ops.signals import Signals, shield
@@ -49,7 +52,10 @@ GOODBYES = 15.0
 """Seconds that a drain and the stop after it may take beyond its timeout."""
 
 RUNS = "runs"
-"""What systemd shows of a gateway that does."""
+"""What systemd shows of a gateway that does,"""
+
+DRAINS = "drains"
+"""and of one that does that."""
 
 
 @dataclass(slots=True)
@@ -77,6 +83,7 @@ class GatewayService(Service):
         failed: Called with a StartError when a port fails after startService has returned.
         drained: Called when a drain is over and the process should stop, in order.
         notify: Who is told how it is; nobody, unless the process is its own.
+        reread: Reads the options anew, for `reload`; None: there is no file that could change.
     """
 
     name = "fastway"
@@ -112,6 +119,7 @@ class GatewayService(Service):
             DrainedService(self.router_service, self._close_ports, lambda: self.drained()),
         )
         self.notify = Notify()
+        self.reread: Callable[[], Settings] | None = None
         self.router_service.drain_begins.append(self._tell_of_drain)
         self.router_service.drain_is_undone.append(lambda: self.notify.tell(STATUS=RUNS))
         self._drain_signalled = False
@@ -123,6 +131,7 @@ class GatewayService(Service):
         self._opening: list[Deferred[None]] = []
         self._log_started = False
         self._logfile: LogFileOutput | None = None
+        self._access: AccessLog | None = None
         self._signals = Signals(reactor, self.hurry, self._drain_at_signal)
         self._stopping: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
@@ -173,7 +182,7 @@ class GatewayService(Service):
         others = [port.address for port in self.router_service.ports]
         metrics = getattr(self, "metrics", None)
         for other in others if metrics is None else [*others, metrics.address]:
-            if address.port and (address.host, address.port) == (other.host, other.port):
+            if address.is_that_of(other):
                 name = other.option.lstrip("-")
                 raise ConfigError(
                     address.option, f"{address.text} is the {name} too; give another"
@@ -232,6 +241,10 @@ class GatewayService(Service):
         if self.settings.log.file:
             logfile = os.path.join(working_dir, self.settings.log.file)
             checks.append(lambda: check_logfile(logfile))
+        if self.settings.log.access:
+            access = os.path.join(working_dir, self.settings.log.access)
+            where = self.settings.log.where("access")
+            checks.append(lambda: check_logfile(access, where))
         if self.pid_file is not None:
             checks.append(PidFile(os.path.join(working_dir, self.pid_file.path)).check)
         for port in self.router_service.ports:
@@ -303,7 +316,11 @@ class GatewayService(Service):
             version=__version__,
             files=raise_file_limit(),
         )
-        self.notify.tell(READY=1, STATUS=RUNS)
+        self._tell_ready()
+        Watchdog(self.notify).start(self.router_service.wheel)
+
+    def _tell_ready(self) -> None:
+        self.notify.tell(READY=1, STATUS=DRAINS if self.draining else RUNS)
 
     @contextmanager
     def _undone_if_it_fails(self) -> Iterator[None]:
@@ -416,7 +433,7 @@ class GatewayService(Service):
 
     def _tell_of_drain(self, at: float, until: float | None, again: bool) -> None:
         seconds = self._drain.plan.timeout + GOODBYES
-        self.notify.tell(STATUS="drains", EXTEND_TIMEOUT_USEC=round(seconds * 1e6))
+        self.notify.tell(STATUS=DRAINS, EXTEND_TIMEOUT_USEC=round(seconds * 1e6))
 
     # Ports.
 
@@ -433,6 +450,18 @@ class GatewayService(Service):
             if attempt.error is not None:
                 raise attempt.error
             attempt.late = True
+        ports: list[Port | MetricsPort] = list(self.router_service.ports)
+        if self.metrics is not None:
+            ports.append(self.metrics)
+        addresses = [port.address for port in ports]
+        if any("systemd:domain" in address.text for address in addresses):
+            return  # Twisted's own way to the same sockets
+        for name in unused({address.inherited for address in addresses}):
+            log.warn(
+                "systemd gave a socket {name}, at which nobody is served; give a port the address "
+                "systemd:{name}, or take it out of its unit",
+                name=name,
+            )
 
     def _port_failed(self, failure: Failure, attempt: Attempt) -> None:
         attempt.error = StartError(str(failure.value))
@@ -455,42 +484,104 @@ class GatewayService(Service):
         self._log_started = True
         wanted = self.settings.log
         logs.threshold.set(wanted.level)
+        logs.addresses.kept = wanted.address
         if wanted.file:
             self._logfile = LogFileOutput(wanted.file, wanted.format)
             add(self._logfile)
         if self.admin is not None:
             add(self.admin.api.tail)
+        if wanted.access:
+            where = wanted.where("access")
+            self._access = AccessLog(wanted.access, wanted.access_format, where)
+            self.router_service.access = self._access.ended
 
     def _stop_log(self, seconds: float = FLUSH) -> None:
         """Write what waits, for so many seconds at the most."""
         self._log_started = False
         if self.admin is not None:
             remove(self.admin.api.tail)
+        until = time.monotonic() + seconds
+        access, self._access = self._access, None
+        if access is not None:
+            self.router_service.access = None
+            access.close(0)
         if self._logfile is not None:
             remove(self._logfile)
             self._logfile.close(seconds)
             self._logfile = None
+        if access is not None:
+            access.close(max(until - time.monotonic(), 0.0))
 
-    def reload(self) -> None:
-        """SIGHUP: open the log file anew, and read again what changed in the files of TLS."""
-        self.reopen_log()
-        self.router_service.refresh()
+    # The reload.
 
-    def reopen_log(self) -> None:
-        """Open the log file anew, after logrotate moved it."""
-        if self._logfile is None:
-            log.info("there is no --logfile to reopen")
-            return
+    def reload(self, said: bool = True) -> list[str]:
+        """SIGHUP: open the log file anew, read again what changed in the files of TLS and of
+        identities, and use what changed in the options, as far as that needs no restart.
+
+        Args:
+            said: The log has these rows too; otherwise whoever asks sees to that.
+
+        Returns:
+            What has come of it, in rows for the operator. What cannot be used leaves all that is
+            in use, and is such a row.
+        """
+        if not self.running or self._stopping is not None:
+            return ["it does not run"]
+        self.notify.reloads()
+        rows = self.reopen_logs()
+        if self.router_service.watchers:
+            self.router_service.refresh()
+            rows.append("files of TLS and of identities are read where they changed")
+        say: Callable[..., None] = log.info
+        if self.reread is not None:
+            try:
+                told, waits = self._reread(self.reread)
+            except ConfigError as error:
+                say, told, waits = log.error, [f"the old options stay in use: {error}"], []
+            for text in told if said else ():
+                say("reload: {row}", row=text)
+            rows += told
+            if waits:
+                rows.append(f"to be used after a restart: {', '.join(waits)}")
+                if said:
+                    log.warn("reload: {row}", row=rows[-1])
+        self._tell_ready()
+        return rows or ["there is nothing to read anew: neither a --config nor a log file"]
+
+    def _reread(self, reread: Callable[[], Settings]) -> tuple[list[str], list[str]]:
+        """Use what changed in the options.
+
+        Returns:
+            A row for each that is used, and the names of those that are not yet.
+
+        Raises:
+            ConfigError: something in them cannot be used, and nothing has changed.
+        """
+        from fastway.ops.reload import Reload
+
+        done = Reload(self.router_service, self.settings, reread())
+        self.settings = done.settings
+        return done.rows or ["nothing that is used at once has changed"], done.waits
+
+    def reopen_logs(self) -> list[str]:
+        """Open the log files anew, after logrotate moved them; returns what came of it."""
+        rows = [] if self._logfile is None else [self._reopen_log(self._logfile)]
+        if self._access is not None:
+            rows.append(self._access.reopen())
+        return rows
+
+    def _reopen_log(self, old: LogFileOutput) -> str:
         try:
-            new = LogFileOutput(self._logfile.path, self.settings.log.format)
+            new = LogFileOutput(old.path, self.settings.log.format)
         except ConfigError as error:
             log.error("the old log file stays open: {problem}", problem=str(error))
-            return
+            return f"the old log file stays open: {error}"
         add(new)
-        remove(self._logfile)
-        self._logfile.close(0)  # its thread writes on what waits
+        remove(old)
+        old.close(0)  # its thread writes on what waits
         self._logfile = new
         log.info("log file reopened")
+        return "log file reopened"
 
     # Signals.
 
@@ -499,7 +590,9 @@ class GatewayService(Service):
         if self.settings.ops.command_path:
             actions[signal.SIGUSR1] = self.commands.obey
         # A gateway on a terminal ends with it, as the original does.
-        if self._logfile is not None or self.daemon or self.router_service.watchers:
+        files = self._logfile is not None or self._access is not None
+        reads = self.reread is not None and not any(map(os.isatty, range(3)))
+        if files or self.daemon or self.router_service.watchers or reads:
             actions[signal.SIGHUP] = self.reload
         self._signals.catch(actions)
 
@@ -577,6 +670,7 @@ def makeService(options: Options) -> GatewayService:
     """
     from twisted.internet import reactor
 
+    inherited()
     try:
         wanted = options.settings.log
         if wanted.format != "text" and not wanted.file:
@@ -585,6 +679,7 @@ def makeService(options: Options) -> GatewayService:
             )
         service = TwistdService(options.settings, reactor)
         service.notify = of_environment()
+        service.reread = options.reread if options.file else None
         if options.settings.ops.command_path:
             shield()
         # twistd changes to its --rundir later.

@@ -23,7 +23,7 @@ from fastway.ops.openapi import document
 from fastway.ops.pick import SORTS, WORDS
 from fastway.ops.ring import Ring
 from fastway.ops.shapes import Status
-from tests.support.admin import BEARER, AdminTestCase
+from tests.support.admin_case import BEARER, AdminTestCase
 from tests.support.commands import StillReactor
 from tests.support.files import CHECKOUT
 from tests.support.golden import dial, packet
@@ -289,8 +289,9 @@ class FakeGateway:
         self.did.append("undrain")
         return "taken back"
 
-    def reload(self) -> None:
+    def reload(self, said: bool = True) -> list[str]:
         self.did.append("reload")
+        return ["a", "b"]
 
 
 class ChangeTests(AdminTestCase):
@@ -360,7 +361,7 @@ class ChangeTests(AdminTestCase):
         self.assertEqual(self.post("/v1/drain", {}), (409, "it drains already"))
         self.assertEqual(self.post("/v1/undrain", {})[0], 200)
         self.assertEqual(self.post("/v1/undrain", {"x": 1})[0], 400)
-        self.assertEqual(self.post("/v1/reload", {})[0], 200)
+        self.assertEqual(self.post("/v1/reload", {}), (200, "a\nb"))
         self.assertEqual(self.gateway.did, ["drain True", "undrain", "reload"])
         self.commands.verbs.gateway = None
         self.assertEqual(self.post("/v1/drain", {})[0], 409)

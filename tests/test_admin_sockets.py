@@ -299,7 +299,7 @@ class ConsoleTests(ServiceTestCase):
             self.assertIn("limit-rate=7\n", await self.says("limits", "rate=7"))
             self.assertIn("debug\n", await self.says("loglevel", "debug"))
             await self.says("loglevel", "info")
-            self.assertIn("reloaded", await self.says("reload"))
+            self.assertIn("nothing to read anew", await self.says("reload"))
             self.assertIn("ports are closed in", await self.says("drain"))
             self.assertIn("taken back", await self.says("undrain"))
         self.assertEqual(sum("admin: uid" in line for line in log.lines), 8)
@@ -341,7 +341,7 @@ class ConsoleTests(ServiceTestCase):
         self.assertIn("version: ", await self.says("status"))
         self.assertIn("limit-rate=9\n", await self.says("limits", "rate=9"))
         self.assertIn("the log level is info", await self.says("loglevel", "info"))
-        self.assertIn("reloaded", await self.says("reload"))
+        self.assertIn("nothing to read anew", await self.says("reload"))
         self.assertEqual(await self.says("links"), "")
         for command in ("status", "links"):
             said = await self.says(command, "--json", status=1)

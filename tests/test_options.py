@@ -270,6 +270,9 @@ class TableTests(SynchronousTestCase):
             "logfile": "",
             "log-format": "text",
             "log-level": "info",
+            "access-log": "",
+            "access-log-format": "text",
+            "log-address": "full",
             "metrics-addr": "",
             "ready-needs-server": False,
             "admin-addr": (),
@@ -304,6 +307,7 @@ class TableTests(SynchronousTestCase):
             "client-ws-path": "/",
             "client-ws-origins": ("same",),
             "trusted-proxies": Networks(),
+            "trusted-proxies-header": "x-forwarded-for",
             "drain-timeout": 0,
             "drain-delay": 5,
             "drain-grace": 10,
@@ -430,6 +434,7 @@ class TableTests(SynchronousTestCase):
             ("server-id-conflict", ("replace", "evict", "reject")),
             ("log-format", ("text", "json")),
             ("log-level", ("debug", "info", "warn", "error", "critical")),
+            ("log-address", ("full", "prefix", "none")),
         ):
             for word in words:
                 self.assertEqual(parsed(f"--{name}", word)[name], word)

@@ -43,6 +43,8 @@ GIB = 2**30
 def sections(told: Settings) -> Iterator[tuple[Section, str]]:
     """Every section with the side that it is of."""
     for item in dataclasses.fields(told):
+        if item.name == "values":
+            continue  # of which the sections are made
         found = getattr(told, item.name)
         if item.name == "given":  # what they are made of
             continue
@@ -129,6 +131,8 @@ class TreeTests(SynchronousTestCase):
             more["FASTWAY_CLIENT_PROXY_FROM"] = more["FASTWAY_SERVER_PROXY_FROM"] = "::1"
             more["FASTWAY_DIRECT"] = "some=:0->1"
             more["FASTWAY_METRICS_ADDR"] = more["FASTWAY_ADMIN_ADDR"] = ":0"
+            more["FASTWAY_ACCESS_LOG"] = "access.log"
+            more["FASTWAY_TRUSTED_PROXIES"] = "::1"
             if name == "mem-pool-min-chunk":
                 text = "64"
             environment = {**more, f"FASTWAY_{name.replace('-', '_').upper()}": text}
@@ -250,11 +254,16 @@ class TogetherTests(SynchronousTestCase):
             "--client-ws-path=/a#b",
             "--trusted-proxies=10.0.0.1/8",
             "--trusted-proxies=localhost",
+            "--trusted-proxies-header=x-real-ip",
+            "--trusted-proxies-header=forwarded",
         ):
             self.assertEqual(self.refused(given, *WEB[:1]).option, given.partition("=")[0])
         told, _ = settings(*WEB, "--client-ws-path=/a%20b;c").websockets
         self.assertEqual((told.path, told.allowed), ("/a%20b;c", ("same", "https://a")))
         self.assertEqual([str(one) for one in told.proxies], ["10.0.0.0/8", "::1/128", "unix"])
+        self.assertEqual(told.header, "x-forwarded-for")
+        (told, _) = settings(*WEB, "--trusted-proxies-header=forwarded").websockets
+        self.assertEqual(told.header, "forwarded")
         (wide,) = settings(WEB[0], "--client-ws-origins=HTTPS://A.b:443 null,*").websockets
         self.assertEqual(wide.allowed, ("https://a.b", "null", "*"))
 

@@ -11,9 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from fastway.config.values import parse_networks
 from fastway.errors import Reason
-from fastway.networks import Networks
 from fastway.websocket import (
     Frames,
     HandshakeRefused,
@@ -21,7 +19,6 @@ from fastway.websocket import (
     Request,
     RequestReader,
     accept,
-    forwarded_for,
     origin_of,
     refusal,
 )
@@ -261,26 +258,6 @@ class RequestTests(SynchronousTestCase):
                 accept(found[0], Policy())
         except HandshakeRefused:
             pass
-
-    def test_forwarded(self) -> None:
-        """Only a trusted peer is believed, and only the right-most who is no proxy."""
-        proxies = parse_networks("10.0.0.0/8, 2001:db8::/32, unix")
-        for peer, header, wanted in (
-            ("10.1.2.3", "203.0.113.9", "203.0.113.9"),
-            ("10.1.2.3", "6.6.6.6, 203.0.113.9,10.9.9.9", "203.0.113.9"),
-            ("2001:db8::7", "[2001:db9::1]", "[2001:db9::1]"),
-            ("unix", "203.0.113.9", "203.0.113.9"),
-            ("192.0.2.1", "203.0.113.9", None),
-            ("10.1.2.3", "203.0.113.9, nonsense", None),
-            ("10.1.2.3", "203.0.113.9:80", None),
-            ("10.1.2.3", "10.1.1.1", None),
-            ("/run/x", "203.0.113.9", None),
-        ):
-            with self.subTest(peer=peer, header=header):
-                asked = parse(request(x_forwarded_for=header))
-                self.assertEqual(forwarded_for(asked, peer, proxies), wanted)
-                self.assertIsNone(forwarded_for(asked, peer, Networks()))
-        self.assertIsNone(forwarded_for(parse(request()), "10.1.2.3", proxies))
 
 
 def check(vector: Vector, pieces: list[bytes]) -> None:

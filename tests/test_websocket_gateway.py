@@ -170,6 +170,33 @@ class HandshakeTests(SynchronousTestCase):
         end.link.bytes_came(request(x_forwarded_for="203.0.113.9"))
         self.assertEqual(end.link.facts.name, "198.51.100.1:5")
 
+    def test_forwarded_header(self) -> None:
+        """The header is the one that the operator names; one that nobody can read is refused."""
+        proxies = parse_networks("192.0.2.0/24")
+        harness = WebHarness(websocket=WebSocketConfig(proxies=proxies, header="forwarded"))
+        end = harness.comer()
+        end.send(request(x_forwarded_for="6.6.6.6", forwarded="for=203.0.113.9"))
+        self.assertEqual(end.link.facts.name, "203.0.113.9")
+        broken = harness.comer()
+        broken.send(request(forwarded='for="6.6.6.6, for=203.0.113.9'))
+        self.assertTrue(broken.take().startswith(b"HTTP/1.1 400 "))
+        self.assertEqual(str(harness.web.figures()), "1 handshakes, 1 refused (1 by 400)")
+
+    def test_forwarded_by_none(self) -> None:
+        """A trusted proxy that names nobody: one line, and a count."""
+        proxies = parse_networks("192.0.2.0/24")
+        harness = WebHarness(websocket=WebSocketConfig(proxies=proxies, header="forwarded"))
+        with LogLines() as logged:
+            for _ in range(3):
+                end = harness.comer()
+                end.send(request(x_forwarded_for="6.6.6.6"))
+        (line,) = [line for line in logged.lines if "trusted-proxies" in line]
+        self.assertIn("192.0.2.1:50001 is one of trusted-proxies, and names no client in", line)
+        self.assertIn("Forwarded", line)
+        told = "3 handshakes, 0 refused; 3 of a proxy that named no client"
+        self.assertEqual(str(harness.web.figures()), told)
+        self.assertEqual(WebHarness().web.figures().untold, 0)
+
 
 class PacketTests(SynchronousTestCase):
     """Packets in frames."""

@@ -245,7 +245,9 @@ class DoorTests(WebTestCase):
             ):
                 self.assertEqual(await self.refused(**cast(Any, options)), status)
         self.assertEqual(
-            str(self.factory.figures()), "2 handshakes, 3 refused (1 by 400, 1 by 403, 1 by 404)"
+            str(self.factory.figures()),
+            "2 handshakes, 3 refused (1 by 400, 1 by 403, 1 by 404); "
+            "2 of a proxy that named no client",
         )
 
     async def test_forwarded(self) -> None:

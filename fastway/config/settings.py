@@ -37,8 +37,11 @@ DRAIN_LIMIT = 120.0
 WEB = "client-ws-addr", "client-wss-addr"
 """The options with addresses of ports that speak WebSocket,"""
 
+WEB_TERMS = "client-ws-path", "client-ws-origins", "trusted-proxies", "trusted-proxies-header"
+"""those that hold for these ports alone,"""
+
 INSIDE = "snet+"
-"""and what stands before one where streams survive inside of it."""
+"""and what stands before an address where streams survive inside of it."""
 
 
 class Given(NamedTuple):
@@ -212,7 +215,8 @@ class WebSocketPortSettings(PortSettings):
         number: Which of them it is, from 1.
         path: What requests must ask for.
         allowed: Origins whose pages may connect.
-        proxies: Peers whose X-Forwarded-For is believed.
+        proxies: Peers that are believed whom a request is from.
+        header: Where they say so.
     """
 
     address: str = of("client-ws-addr")
@@ -220,6 +224,7 @@ class WebSocketPortSettings(PortSettings):
     path: str = of("client-ws-path")
     allowed: tuple[str, ...] = of("client-ws-origins")
     proxies: Networks = of("trusted-proxies")
+    header: str = of("trusted-proxies-header")
 
     @property
     def name(self) -> str:
@@ -375,15 +380,41 @@ class PoolSettings(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class LogSettings(Section):
-    """The log.
+    """The log, and the access log.
 
     Attributes:
         file: Empty: the console.
+        access: Where the access log is; empty: there is none.
+        address: What of players' addresses both have.
     """
 
     file: str = of("logfile")
     format: Literal["text", "json"] = of("log-format")
     level: Literal["debug", "info", "warn", "error", "critical"] = of("log-level")
+    access: str = of("access-log")
+    access_format: Literal["text", "json"] = of("access-log-format")
+    address: Literal["full", "prefix", "none"] = of("log-address")
+
+    def check(self) -> None:
+        """See that they go together.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        if self.access_format != "text" and not self.access:
+            raise ConfigError(
+                self.where("access_format"),
+                "there is no access log without --access-log; give that too",
+            )
+        if self.access and self.file and _same_file(self.access, self.file):
+            raise ConfigError(
+                self.where("access"),
+                f"{self.access} is the file of --logfile too; give another",
+            )
+
+
+def _same_file(one: str, other: str) -> bool:
+    return os.path.abspath(one) == os.path.abspath(other)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -515,9 +546,10 @@ class Settings:
     """All that a gateway is told.
 
     Attributes:
-        given: Option name -> what it was set to; what is missing has its default.
+        values: What all the others are made of.
     """
 
+    values: Values = field(repr=False, compare=False)
     client: PortSettings
     server: ServerPortSettings
     websockets: tuple[WebSocketPortSettings, ...]
@@ -532,7 +564,6 @@ class Settings:
     ops: OpsSettings
     metrics: MetricsSettings
     admin: AdminSettings
-    given: Mapping[str, Given] = field(repr=False, compare=False, default_factory=dict)
 
     @property
     def ports(self) -> tuple[PortSettings, ...]:
@@ -554,6 +585,8 @@ def make_settings(values: Values) -> Settings:
     metrics.check()
     admin = _make(AdminSettings, values)
     admin.check()
+    log = _make(LogSettings, values)
+    log.check()
     share, limit = _memory_limit(values)
     key = os.fsencode(values.values["server-auth-password"])
     server = _make(ServerPortSettings, values, "server", key=key, **_layers(values, "server"))
@@ -565,6 +598,7 @@ def make_settings(values: Values) -> Settings:
         )
     client = _make(PortSettings, values, "client", **_layers(values, "client"))
     return Settings(
+        values=values,
         client=client,
         server=server,
         websockets=tuple(_make_websockets(values, client.tls)),
@@ -575,11 +609,10 @@ def make_settings(values: Values) -> Settings:
         relay=_make(RelaySettings, values),
         pool=pool,
         drain=drain,
-        log=_make(LogSettings, values),
+        log=log,
         ops=_make(OpsSettings, values),
         metrics=metrics,
         admin=admin,
-        given=values.given,
     )
 
 
@@ -667,6 +700,7 @@ def _make_websockets(values: Values, tls: TlsSettings | None) -> tuple[WebSocket
     wanted += [(SecureWebSocketPortSettings, address, tls) for address in secure]
     if not (wanted or any(port.ws for port in values.values["direct"])):
         _check_no_websocket(values)
+    _check_believed(values)
     return tuple(
         _make_web(kind, values, address, number, around)
         for number, (kind, address, around) in enumerate(wanted, 1)
@@ -691,7 +725,7 @@ def _make_web(
 
 def _check_no_websocket(values: Values) -> None:
     """See that nothing was asked for that only ports for web pages do."""
-    for name in ("client-ws-path", "client-ws-origins", "trusted-proxies"):
+    for name in WEB_TERMS:
         option = BY_NAME[name]
         if values.values[name] != option.parse(option.default):
             raise ConfigError(
@@ -699,6 +733,15 @@ def _check_no_websocket(values: Values) -> None:
                 "nothing speaks WebSocket without --client-ws-addr or --client-wss-addr; "
                 "give one of them",
             )
+
+
+def _check_believed(values: Values) -> None:
+    """See that a header which is to be read is somebody's."""
+    name = "trusted-proxies-header"
+    if values.values[name] != BY_NAME[name].default and not values.values["trusted-proxies"]:
+        raise ConfigError(
+            values.where(name), "no proxy is believed without --trusted-proxies; give that too"
+        )
 
 
 def _make_direct(

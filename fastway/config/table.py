@@ -523,7 +523,14 @@ def _websocket() -> Iterator[Option]:
         "",
         parse_networks,
         "list of networks",
-        "networks (or unix) of the HTTP proxies whose X-Forwarded-For is believed",
+        "networks (or unix) of the HTTP proxies that are believed whom a request is from",
+        topic,
+    )
+    yield choice(
+        "trusted-proxies-header",
+        "x-forwarded-for",
+        ("x-forwarded-for", "forwarded"),
+        "the header in which they say so; the other one is not read",
         topic,
     )
 
@@ -696,6 +703,23 @@ def _log() -> Iterator[Option]:
         "info",
         ("debug", "info", "warn", "error", "critical"),
         "the least level that is logged",
+        topic,
+    )
+    yield Option(
+        "access-log",
+        "",
+        str,
+        "path",
+        "write one line there at the end of each connection (docs/logs.md); SIGHUP reopens it; "
+        "empty = none",
+        topic,
+    )
+    yield choice("access-log-format", "text", ("text", "json"), "how those lines look", topic)
+    yield choice(
+        "log-address",
+        "full",
+        ("full", "prefix", "none"),
+        "players' addresses in both logs: whole, as /24 (IPv4) and /48 (IPv6), or not at all",
         topic,
     )
 

@@ -74,6 +74,7 @@ class WebLayer(WrappingFactory):
             first.
         accepted: Requests that were answered by a WebSocket.
         refused: HTTP status -> those that were answered by it.
+        untold: Requests of trusted proxies that named nobody.
     """
 
     noisy = False
@@ -87,10 +88,11 @@ class WebLayer(WrappingFactory):
         self.waiting: dict[Comer, None] = {}
         self.accepted = 0
         self.refused: Counter[int] = Counter()
+        self.untold = 0
 
     def figures(self) -> WebSocketFigures:
         """What there was."""
-        return WebSocketFigures(self.accepted, dict(self.refused))
+        return WebSocketFigures(self.accepted, dict(self.refused), self.untold)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         return Comer(self)
@@ -231,7 +233,7 @@ class Comer(Carrier):
         """Its request is good. The limits ask by whom a proxy tells, whose own connections do
         not count."""
         layer = self._layer
-        facts = told_by_request(request, self.facts, layer.websocket.proxies)
+        facts = told_by_request(request, self.facts, layer)
         if facts.name == self.facts.name:
             return
         self.facts = facts

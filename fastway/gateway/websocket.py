@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from fastway.errors import Cause, Reason
 from fastway.gateway.bounds import PortConfig
@@ -17,9 +18,11 @@ from fastway.gateway.factories import ClientFactory
 from fastway.gateway.facts import Facts
 from fastway.gateway.preface import Done
 from fastway.gateway.service import RouterService
+from fastway.logs import make_logger
 from fastway.networks import Networks
 from fastway.tcp import web_name
 from fastway.websocket import (
+    ADDRESS_HEADERS,
     Frames,
     HandshakeRefused,
     Policy,
@@ -28,6 +31,8 @@ from fastway.websocket import (
     forwarded_for,
     refusal,
 )
+
+log = make_logger("fastway.gateway")
 
 TOO_MANY = (Reason.ADDRESS_CONNECTIONS, Reason.ADDRESS_RATE)
 """Reasons to come back later, and less often."""
@@ -39,11 +44,13 @@ class WebSocketConfig:
 
     Attributes:
         policy: What requests must ask for.
-        proxies: Peers whose X-Forwarded-For is believed.
+        proxies: Peers that are believed whom a request is from.
+        header: Where they say so: one of `ADDRESS_HEADERS`.
     """
 
     policy: Policy = field(default_factory=Policy)
     proxies: Networks = Networks()
+    header: str = "x-forwarded-for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +60,18 @@ class WebSocketFigures:
     Attributes:
         accepted: Those that were answered by a WebSocket.
         refused: HTTP status -> those that were answered by it.
+        untold: Good ones of a trusted proxy that named nobody.
     """
 
     accepted: int
     refused: Mapping[int, int]
+    untold: int = 0
 
     def __str__(self) -> str:
         told = f"{self.accepted} handshakes, {sum(self.refused.values())} refused"
         rows = [f"{count} by {status}" for status, count in sorted(self.refused.items())]
-        return f"{told} ({', '.join(rows)})" if rows else told
+        told = f"{told} ({', '.join(rows)})" if rows else told
+        return f"{told}; {self.untold} of a proxy that named no client" if self.untold else told
 
 
 class WebSocketFactory(ClientFactory):
@@ -82,10 +92,11 @@ class WebSocketFactory(ClientFactory):
         self.prefaces = (lambda: WebSocketPreface(self),)
         self.accepted = 0
         self.refused: Counter[int] = Counter()
+        self.untold = 0
 
     def figures(self) -> WebSocketFigures:
         """What there was."""
-        return WebSocketFigures(self.accepted, dict(self.refused))
+        return WebSocketFigures(self.accepted, dict(self.refused), self.untold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +104,52 @@ class Upgraded(Done):
     """The handshake is over."""
 
     request: Request | None = None
-    proxies: Networks = Networks()
+    port: WebSocketFactory | None = None
 
     def told(self, facts: Facts) -> Facts:
+        port = self.port
         assert self.request is not None
-        return told_by_request(self.request, facts, self.proxies)
+        assert port is not None
+        try:
+            return told_by_request(self.request, facts, port)
+        except HandshakeRefused as error:
+            port.accepted -= 1
+            port.refused[error.status] += 1
+            raise
 
 
-def told_by_request(request: Request, facts: Facts, proxies: Networks) -> Facts:
-    """The facts of the connection below a WebSocket with what its request tells."""
+class WebSocketPort(Protocol):
+    """What there is of a port that answers requests.
+
+    Attributes:
+        untold: See `WebSocketFigures`.
+    """
+
+    websocket: WebSocketConfig
+    untold: int
+
+
+def told_by_request(request: Request, facts: Facts, port: WebSocketPort) -> Facts:
+    """The facts of the connection below a WebSocket with what its request tells.
+
+    Raises:
+        HandshakeRefused: a proxy is believed, and what it says can be read in two ways.
+    """
+    config = port.websocket
     transport = web_name(facts.transport)
     # Behind a PROXY header it is the HTTP proxy whom that names.
     peer = "unix" if facts.transport == "unix" and not facts.via else facts.host
-    client = forwarded_for(request, peer, proxies)
+    client = forwarded_for(request, peer, config.proxies, config.header)
+    if client is None and peer in config.proxies:
+        port.untold += 1
+        if port.untold == 1:
+            log.warn(
+                "{via} is one of trusted-proxies, and names no client in {header}: its clients "
+                "are counted against no limit by address. It must write that header "
+                "(trusted-proxies-header). `status` counts those that follow",
+                via=facts.name,
+                header=ADDRESS_HEADERS[config.header],
+            )
     if client is None:
         return replace(facts, transport=transport)
     via = f"{facts.name}, {facts.via}" if facts.via else facts.name
@@ -148,7 +192,7 @@ class WebSocketPreface:
             answer=answer,
             framing=Frames(factory.config.frame_limit),
             request=request,
-            proxies=factory.websocket.proxies,
+            port=factory,
         )
 
     def refuse(self, reason: Reason) -> bytes:

@@ -314,10 +314,10 @@ class Admin(Resource):
         """The line of the log about a change."""
         given = " ".join(f"{name}={value}" for name, value in request.given.items())
         changes.info(
-            "admin: {who}: {verb}{given}: {outcome}",
+            "admin: {who}: {verb}{what}: {outcome}",
             who=who(request),
             verb=route.name,
-            given=f" {escaped(given)}" if given else "",
+            what=f" {escaped(given)}" if given else "",
             outcome=escaped(outcome.partition("\n")[0]),
             always=True,
         )

@@ -476,7 +476,7 @@ class Api:
         )
 
     def config(self, told: Told) -> shapes.Config:
-        given = self._settings().given
+        given = self._settings().values.given
         now = shown_limits(self._source.service.gate.values)
         rows = []
         for option in OPTIONS:

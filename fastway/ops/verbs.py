@@ -36,7 +36,7 @@ class Gateway(Protocol):
 
     def undrain(self) -> str: ...
 
-    def reload(self) -> object: ...
+    def reload(self, said: bool = True) -> list[str]: ...
 
 
 class Verbs:
@@ -110,8 +110,7 @@ class Verbs:
 
     def reload(self) -> str:
         """Read again what may change while it runs."""
-        told = self._gateway().reload()
-        return told if isinstance(told, str) else "reloaded; the log says what changed"
+        return "\n".join(self._gateway().reload(said=False))
 
     def profile(self, kind: str, action: str = "", rows: int | None = None) -> str | Slices[str]:
         """Look into the process: `cpuprof` start or stop, or one of the lookups."""

@@ -214,8 +214,8 @@ class WebPort:
         self._opening = None
         self.listening = listening
         log.info(
-            f"{self.name} port listens on {{addr}}",
-            addr=address_name(listening.getHost()),
+            f"{self.name} port listens on {{at}}",
+            at=address_name(listening.getHost()),
             given=self.given,
         )
 

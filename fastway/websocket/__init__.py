@@ -1,5 +1,6 @@
 """WebSocket (RFC 6455): `request` is the server's handshake, `frames` what follows it on both
-sides, `client` and `server` are each side as one `machine`.
+sides, `client` and `server` are each side as one `machine`, and `forwarded` tells whom a proxy
+names.
 
 Rule: sans-IO, no clock, no socket, nothing of the gateway; but for `stream`, a transport of
 Twisted for both sides, and `dial`, `url` and `strings`, which connect with Twisted: they are
@@ -8,6 +9,7 @@ vectors that any other implementation of the frames has to pass too.
 """
 
 from fastway.websocket.client import ClientMachine, Url, WebSocket
+from fastway.websocket.forwarded import ADDRESS_HEADERS, forwarded_for
 from fastway.websocket.frames import MAX_FRAME, BadFrame, ClientFrames, Frames
 from fastway.websocket.machine import Machine
 from fastway.websocket.request import (
@@ -16,13 +18,13 @@ from fastway.websocket.request import (
     Request,
     RequestReader,
     accept,
-    forwarded_for,
     origin_of,
     refusal,
 )
 from fastway.websocket.server import ServerHandshake, ServerMachine
 
 __all__ = [
+    "ADDRESS_HEADERS",
     "MAX_FRAME",
     "BadFrame",
     "ClientFrames",

@@ -14,13 +14,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastway.errors import Reason, RemoteError
-from fastway.networks import Networks
 
 MAX_REQUEST = 8 * 1024
 """Bytes of a request, the empty line at its end included."""
@@ -219,14 +217,17 @@ class Policy:
     """What a request must ask for.
 
     Attributes:
-        path: The path of its target.
+        path: The path of its target; empty: any.
         origins: Whose pages may connect: origins in lower case (`https://game.example`), `null`,
             `same` for that of the Host header, `*` for all. A request without an Origin is no
             page's, and may.
+        subprotocol: What is agreed to; other offers are refused. Empty: nothing is, and offers
+            are ignored.
     """
 
     path: str = "/"
     origins: tuple[str, ...] = ("same",)
+    subprotocol: str = SUBPROTOCOL
 
 
 def accept(request: Request, policy: Policy) -> bytes:
@@ -245,7 +246,7 @@ def accept(request: Request, policy: Policy) -> bytes:
     host = _HOST.fullmatch(headers["host"].lower())
     if host is None:
         raise HandshakeRefused(400, "its Host is none")
-    if request.path != policy.path:
+    if policy.path not in ("", request.path):
         raise HandshakeRefused(404, f"path {_shown(request.path)}, not {policy.path}")
     if not (_has(request, "connection", "upgrade") and _has(request, "upgrade", "websocket")):
         raise HandshakeRefused(426, "it does not ask for a WebSocket")
@@ -258,14 +259,15 @@ def accept(request: Request, policy: Policy) -> bytes:
     if not _is_key(key):
         raise HandshakeRefused(400, "its key is not 16 bytes in base64")
     offered = request.tokens("sec-websocket-protocol")
-    if offered and SUBPROTOCOL not in offered:
+    agreed = policy.subprotocol
+    if agreed and offered and agreed not in offered:
         raise HandshakeRefused(400, f"it offers other subprotocols: {_shown(offered[0])}")
     answer = (
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Accept: {accept_key(key)}\r\n"
     )
-    if offered:
-        answer += f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n"
+    if agreed and offered:
+        answer += f"Sec-WebSocket-Protocol: {agreed}\r\n"
     return f"{answer}\r\n".encode("ascii")
 
 
@@ -314,31 +316,3 @@ def _is_key(key: str) -> bool:
 
 def _shown(text: str) -> str:
     return repr(text) if len(text) <= 60 else f"{text[:60]!r}..."
-
-
-# Proxies.
-
-
-def forwarded_for(request: Request, peer: str, proxies: Networks) -> str | None:
-    """Whom the proxies say that a request is from.
-
-    Each proxy adds the address of its peer at the right, and what a client writes there itself
-    stays at the left: so the first from the right counts that is no proxy's own.
-
-    Args:
-        peer: The address of whoever sent it, or `unix`.
-        proxies: Who is believed.
-
-    Returns:
-        An address, IPv6 in brackets; None: nobody says so who is believed.
-    """
-    if peer not in proxies:
-        return None
-    for member in reversed(request.tokens("x-forwarded-for")):
-        try:
-            address = ipaddress.ip_address(member.strip("[]"))
-        except ValueError:
-            return None
-        if str(address) not in proxies:
-            return f"[{address}]" if address.version == 6 else str(address)
-    return None
