@@ -25,6 +25,7 @@ from fastway.ops.turns import BoundedPoller, TimedPoller
 from fastway.service import GatewayService
 from tests.support.errors import raised
 from tests.support.golden import KEY, prove
+from tests.support.inherited import give
 from tests.support.logs import LogLines
 from tests.support.service import ServiceTestCase
 from tests.support.tls import make
@@ -152,6 +153,26 @@ class PortTests(ServiceTestCase):
             return asked(wrapped, "GET /v1/status", f"Authorization: Bearer {TOKEN}")
 
         self.assertEqual(parsed(await deferToThread(ask))[0], 200)
+
+    async def test_systemd(self) -> None:
+        """A socket of systemd needs the token, whatever kind it is; and loopback."""
+        with socket.socket(socket.AF_UNIX) as sock, socket.create_server(("0.0.0.0", 0)) as wide:
+            sock.bind(self.path)
+            sock.listen()
+            give(self, admin=sock, wide=wide)
+            for name, more, said in (
+                ("admin", (), "everybody on this machine"),
+                ("wide", (f"--admin-token={TOKEN}",), "can be reached from other machines"),
+            ):
+                at = f"--admin-addr=systemd:{name}"
+                error = raised(ConfigError, lambda at=at, more=more: self.make(at, *more))
+                self.assertIn(said, str(error))
+            service = self.start("--admin-addr=systemd:admin", f"--admin-token={TOKEN}")
+            self.assertEqual((await self.by_unix("GET /v1/status"))[0], 401)
+            bearer = f"Authorization: Bearer {TOKEN}"
+            self.assertEqual((await self.by_unix("GET /v1/status", bearer))[0], 200)
+            await service.stopService()
+            self.assertTrue(os.path.exists(self.path))
 
     def test_refusals(self) -> None:
         """What would let strangers in does not start, and says so in one line."""
