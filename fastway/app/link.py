@@ -208,6 +208,9 @@ class Link(Protocol, Answering):
         try:
             self.wire.begin(now)
             self._took(self.wire.receive(b"", now))
+        except Exception as error:  # what this side was to say of itself
+            log.failure("nothing can be said to {peer}", peer=self.address)
+            self.lose("failed", f"it cannot be greeted: {type(error).__name__}")
         finally:
             self._shared.writes.end()
 
@@ -376,20 +379,27 @@ class Link(Protocol, Answering):
         writes = self._shared.writes
         writes.begin()
         try:
+            if not isinstance(result, Failure):
+                try:
+                    wire.accept(result)
+                except Exception:  # what the hook wants it told cannot be said
+                    result = Failure()
             if isinstance(result, Failure):
-                refused = result.value
-                if not isinstance(refused, Refused):
-                    log.failure("the handshake with {peer} failed", result, peer=self.address)
-                    refused = Refused(500, "internal error")
-                wire.reject(refused)
-                self._send_data()
-                self.lose("refused", f"refused: {refused}", answer=True)
+                self._reject(result)
                 return
-            wire.accept(result)
             self._release(HOLD_HELLO)
             self._took(wire.receive(b"", self._shared.wheel.seconds()))
         finally:
             writes.end()
+
+    def _reject(self, failure: Failure) -> None:
+        refused = failure.value
+        if not isinstance(refused, Refused):
+            log.failure("the handshake with {peer} failed", failure, peer=self.address)
+            refused = Refused(500, "internal error")
+        self.wire.reject(refused)
+        self._send_data()
+        self.lose("refused", f"refused: {refused}", answer=True)
 
     def _send_data(self) -> None:
         for data in self.wire.data_to_send():
