@@ -225,6 +225,12 @@ struct pair {
     uint32_t generation[2];
 };
 
+/* Events that wait, in their order. */
+struct ring {
+    struct relay_event *events;
+    size_t room, start, count;
+};
+
 struct relay {
     struct relay_config config;
     int epoll;
@@ -259,10 +265,10 @@ struct relay {
     struct node due;     /* whose deadlines are to be looked at */
     uint32_t dirty_count;
 
-    /* Events wait in a ring with room for all that the links can have, and are returned from
+    /* Events wait in rings with room for all that the links can have, and are returned from
      * `told`. */
-    struct relay_event *ring, *told;
-    size_t ring_room, ring_start, ring_count;
+    struct ring events, openings; /* the latter of links that are not started */
+    struct relay_event *told;
     int told_count;
 
     struct limit limits[RELAY_PORTS]; /* of the links of each port, */

@@ -35,7 +35,8 @@ struct relay_config {
     uint32_t commands_each; /* packets of one link that are handed up in one turn, at least 1 */
     uint32_t commands_turn; /* of all links, at least 1 */
     uint32_t events_turn;   /* events of one turn, at least 1, */
-    uint32_t openings_turn; /* of which tell what came on a link that is not started, at least 1 */
+    uint32_t openings_turn; /* and besides of links that are not started, which come after all
+                               others: at least 1 */
     /* Bytes that one sender may have in the queue of a link that holds: `shares` divided by the
      * number of senders, but at least share_least, at most share_most. */
     uint64_t share_least, share_most, shares;
