@@ -148,6 +148,8 @@ struct tls {
     void *ssl, *into, *from;
     struct chunk *out; /* sealed, and not yet taken by its socket */
     uint32_t errors[RELAY_TLS_ERRORS]; /* OpenSSL's, of what broke it */
+    float barren; /* records without data, less one for each second, */
+    double since; /* as of then */
     uint8_t error_count;
     bool broken;
     bool closed; /* the peer has said that nothing more comes, */

@@ -21,10 +21,14 @@ FUNCTIONS = {
     "SSL_shutdown": "int(*)(SSL *)",
     "BIO_read": "int(*)(BIO *, void *, int)",
     "BIO_write": "int(*)(BIO *, void *, int)",
+    "BIO_get_mem_data": "long(*)(BIO *, char * *)",
     "ERR_get_error": "unsigned long(*)()",
     "ERR_clear_error": "void(*)()",
 }
 """What the core calls, in the order in which it is told."""
+
+BARREN = 2**32 - 1
+"""The core's own code (RELAY_TLS_BARREN): a peer only changed its keys, again and again."""
 
 HIDDEN = b"what went through the core"
 TURNS = 100
@@ -42,9 +46,12 @@ class Objects(NamedTuple):
     out: int
 
 
-def objects(connection: Any) -> Objects:
-    """What a pyOpenSSL connection over memory is made of; they live as long as it does."""
-    ffi = _binding().ffi
+def hand_over(connection: Any) -> Objects:
+    """Make a pyOpenSSL connection over memory, whose handshake is over, the core's: what that is
+    made of, which lives as long as it does."""
+    binding = _binding()
+    ffi = binding.ffi
+    binding.lib.SSL_clear_mode(connection._ssl, binding.lib.SSL_MODE_AUTO_RETRY)
     parts = (connection._ssl, connection._into_ssl, connection._from_ssl)
     return Objects(*(int(ffi.cast("uintptr_t", part)) for part in parts))
 
@@ -69,6 +76,9 @@ def error_of(codes: Iterable[int]) -> Exception:
     """OpenSSL's errors, as pyOpenSSL raises them."""
     from OpenSSL import SSL
 
+    codes = list(codes)
+    if codes == [BARREN]:
+        return SSL.Error([("", "", "too many records without data")])
     binding = _binding()
     ffi, lib = binding.ffi, binding.lib
 
@@ -157,7 +167,7 @@ def try_out() -> None:
         handle = core.adopt(near.detach(), 0, 0.0)
         core.own(handle, client)  # whom events are about
         # The first part came with the handshake, the other comes by the socket.
-        if not core.tls(handle, *objects(server), client.bio_read(1 << 16)):
+        if not core.tls(handle, *hand_over(server), client.bio_read(1 << 16)):
             raise Unusable("the core did not take a connection")
         client.send(HIDDEN[9:])
         far.sendall(client.bio_read(1 << 16))
