@@ -16,7 +16,8 @@ RELAY_TEST := $(CURDIR)/tests/relay
 JS := clients/js
 JS_PAGE := fastway/demo_page/client
 
-.PHONY: run play test lint check relay-check relay-fuzz js-check js-page js-skip docs bench clean
+.PHONY: run play test beside lint check relay-check relay-fuzz js-check js-page js-skip docs bench \
+	clean
 
 $(BIN)/.runs: setup.cfg setup.py pyproject.toml $(wildcard fastway/relay/*.[ch])
 	$(PYTHON) -m venv $(VENV)
@@ -39,8 +40,12 @@ lint: $(BIN)/.tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Some tests wait for a clock, so two cores have three workers. Hundreds of processes begin in them:
+# none is to compile all of fastway again, whatever the caller's settings are. By their names long
+# modules come first; by their numbers of tests those that start processes would come last.
+check: export PYTHONDONTWRITEBYTECODE :=
 check: $(BIN)/.tests
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # The native core alone, under ASan and UBSan: its tests, then a few seconds of random days. Its
 # system calls are the tests' (calls.h).
@@ -84,7 +89,12 @@ js-page: $(JS)/node_modules/.installed
 js-skip:
 	@echo "clients/js is not tested: there is no npm"
 
-test: lint docs check $(if $(shell command -v $(CC)),relay-check) \
+# What needs one core each goes two at a time; then the tests, which take all there are.
+test: $(BIN)/.tests
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target beside
+	@$(MAKE) --no-print-directory check
+
+beside: $(if $(shell command -v $(CC)),relay-check) lint docs \
 	$(if $(shell command -v npm),js-check,js-skip)
 
 docs: $(BIN)/.tests

@@ -11,6 +11,7 @@ what is written goes nowhere.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -37,7 +38,15 @@ from fastway.endpoint import (
     VirtualConnection,
     connect_client,
 )
-from fastway.wire import encode_connect
+from fastway.wire import (
+    HEAD,
+    MAX_PACKET,
+    PING,
+    FrameReader,
+    encode_accept,
+    encode_connect,
+    encode_packet,
+)
 
 SERVER_ID = 1
 ECHO_SERVER = """
@@ -137,6 +146,53 @@ def crowd(count: int) -> tuple[Any, list[VirtualConnection[Any]]]:
     return wire, made
 
 
+class Keeper(Nowhere):
+    """A transport whose far end has a control connection, and says yes to all."""
+
+    def __init__(self) -> None:
+        self.answers: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        for conn_id, frames, _ in FrameReader().feed(data):
+            if conn_id == CONTROL:
+                asked = json.loads(frames[HEAD:].partition(b"\n")[0])
+                answer = {"id": asked["id"], "ok": True, **SAYS[asked["op"]]}
+                self.answers.append(encode_packet(CONTROL, json.dumps(answer).encode()))
+
+    def answer(self, wire: Any) -> None:
+        answers, self.answers = self.answers, []
+        wire.dataReceived(b"".join(answers))
+
+
+CONTROL = 1 << 20
+SAYS: dict[str, dict[str, Any]] = {
+    "hello": {
+        "v": 1,
+        "gateway": "",
+        "version": "",
+        "features": ["groups"],
+        "max_packet": MAX_PACKET,
+    },
+    "join": {"members": 1},
+    "push": {"sent": 1, "missing": []},
+}
+
+
+def pushing_crowd(count: int) -> tuple[Any, Keeper, Group[VirtualConnection[Any]]]:
+    """The same for a server whose gateway has a copy of their group."""
+    keeper = Keeper()
+    config = EndpointConfig(message_format=Json(), ping_interval=0, accept_queue=count)
+    wire = GatewayFactory(config, 1, clock=Clock()).buildProtocol(None)
+    wire.makeConnection(cast(Any, keeper))
+    for said in (bytes(8), PING, encode_accept(CONTROL, 0)):
+        wire.dataReceived(said)
+    keeper.answer(wire)
+    made: list[VirtualConnection[Any]] = []
+    wire.gateway.listen(made.append)
+    wire.dataReceived(b"".join(encode_connect(1 + n, 1 + n) for n in range(count)))
+    return wire, keeper, Group(made)
+
+
 def print_crowds() -> None:
     """Broadcasts and the end of a gateway; the best of some runs each."""
     message = {"players": [{"id": n, "x": n * 0.5, "y": n * 0.25, "hp": 100} for n in range(56)]}
@@ -155,6 +211,17 @@ def print_crowds() -> None:
 
         for name, call in (("send to each of", send_to_each), ("Group.tell to", tell)):
             print(f"{name} {count}, {size} B of JSON\t{best(call):.2f}")
+        wire, keeper, group = pushing_crowd(count)
+
+        def push(
+            wire: Any = wire,
+            keeper: Keeper = keeper,
+            group: Group[VirtualConnection[Any]] = group,
+        ) -> None:
+            group.tell(message)
+            keeper.answer(wire)
+
+        print(f"Group.tell to {count}, which the gateway copies\t{best(push):.2f}")
     took = [lose_a_crowd(2000) for _ in range(5)]
     print(f"a gateway is lost with 2000 guests, who each tell the room\t{min(took):.2f}")
 

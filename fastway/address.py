@@ -1,4 +1,5 @@
-"""Where a port listens: `host:port`, `:port`, `[v6]:port`, or a Twisted endpoint string.
+"""Where a port listens: `host:port`, `:port`, `[v6]:port`, `systemd:NAME`, or a Twisted endpoint
+string.
 
 Rule: an address is understood before anything is started, and what is wrong with it is said with
 the option's name.
@@ -13,6 +14,7 @@ import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -23,11 +25,15 @@ from twisted.python.failure import Failure
 
 from fastway.causes import string_problem
 from fastway.errors import ConfigError, StartError
+from fastway.inherited import PathPort, inherited
 
 BACKLOG = 1024
 """Connections that may wait to be accepted: a whole city reconnects at once."""
 
 _PLAIN = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]*)):(\d+)")
+_INHERITED = re.compile(r"systemd:([^:=]+)")
+"""Twisted's own, `systemd:domain=INET:name=NAME`, leaves the native path."""
+
 _INTERFACE = re.compile(r"(?:^|:)interface\\?=((?:\\.|[^:\\])*)")
 
 
@@ -38,19 +44,47 @@ class Address:
     Attributes:
         option: The option that gave it, for messages.
         text: As the operator wrote it.
-        host: "" for all interfaces; None when `text` is an endpoint string.
+        host: "" for all interfaces; None when `text` is an endpoint string, or names
+        inherited: a socket that was opened before the start; empty: none.
     """
 
     option: str
     text: str
     host: str | None
     port: int
+    inherited: str = ""
+
+    @property
+    def is_tcp(self) -> bool:
+        """Its connections are accepted from a TCP socket, with nothing around them."""
+        if not self.inherited:
+            return self.host is not None
+        try:
+            with self._find() as sock:
+                return sock.family != socket.AF_UNIX
+        except StartError:
+            return True  # there is no start either
+
+    def is_that_of(self, other: Address) -> bool:
+        """Both cannot be listened on, whatever `reuse_port` says."""
+        if self.inherited:
+            return self.inherited == other.inherited
+        return bool(self.port) and (self.host, self.port) == (other.host, other.port)
 
     @property
     def loopback(self) -> bool:
         """Only this machine can reach it."""
         host = self.host
-        if host is None:
+        if self.inherited:
+            try:
+                with self._find() as sock:
+                    where = sock.getsockname()
+            except StartError:
+                return True  # nobody can: there is no start, which has its own reason
+            if sock.family == socket.AF_UNIX:
+                return True
+            host = where[0]
+        elif host is None:
             if self.text.startswith(("unix:", "snet:unix\\:")):
                 return True
             given = _INTERFACE.findall(self.text)  # of several the last counts
@@ -71,11 +105,14 @@ class Address:
         """
         if self.host is None:
             if reuse_port:
+                kind = "a socket of systemd" if self.inherited else "an endpoint string"
                 raise ConfigError(
-                    self.option,
-                    "reuse-port goes with host:port or :port, not with an endpoint string",
+                    self.option, f"reuse-port goes with host:port or :port, not with {kind}"
                 )
-            self._endpoint(reactor)
+            if self.inherited:
+                self._find().close()
+            else:
+                self._endpoint(reactor)
         else:
             self.bind(reuse_port).close()
 
@@ -89,18 +126,23 @@ class Address:
         """Listen. Fails with StartError.
 
         Args:
-            adopt: Makes the port of a `host:port`, as the reactor's adoptStreamPort would.
+            adopt: Makes the port of a TCP socket, as the reactor's adoptStreamPort would.
         """
         try:
-            if self.host is None:
+            if self.host is None and not self.inherited:
                 listening = cast(
                     "Deferred[IListeningPort]", self._endpoint(reactor).listen(factory)
                 )
             else:
-                with self.bind(reuse_port) as bound:
-                    bound.listen(BACKLOG)
-                    adopt = adopt or reactor.adoptStreamPort
-                    port = adopt(bound.fileno(), bound.family, factory)
+                with self._find() if self.inherited else self.bind(reuse_port) as bound:
+                    if not self.inherited:
+                        bound.listen(BACKLOG)
+                    bound.setblocking(False)
+                    if bound.family == socket.AF_UNIX:
+                        adopt = partial(PathPort.adopt, reactor)
+                    port = (adopt or reactor.adoptStreamPort)(
+                        bound.fileno(), bound.family, factory
+                    )
                 listening = Deferred()
                 listening.callback(port)
         except (StartError, ConfigError, OSError, CannotListenError) as error:
@@ -153,6 +195,17 @@ class Address:
             raise
         return sock
 
+    def _find(self) -> socket.socket:
+        """A duplicate of the socket that it names.
+
+        Raises:
+            StartError: there is none.
+        """
+        try:
+            return inherited().find(self.inherited)
+        except ValueError as error:
+            raise StartError(f"{self.option}: {self.text}: {error}") from None
+
     def _endpoint(self, reactor: Any) -> Any:
         try:
             return serverFromString(reactor, self.text)
@@ -186,6 +239,9 @@ def parse_address(option: str, text: str) -> Address:
         ConfigError: it is neither form.
     """
     text = text.strip()
+    given = _INHERITED.fullmatch(text)
+    if given is not None:
+        return Address(option, text, None, 0, given[1])
     plain = _PLAIN.fullmatch(text)
     if plain is not None:
         host = plain[1] if plain[1] is not None else plain[2]
@@ -203,7 +259,8 @@ def parse_address(option: str, text: str) -> Address:
     if re.match(r"[a-zA-Z][\w]*:", text) is None:
         raise ConfigError(
             option,
-            f"{text!r} is not an address: give host:port, :port, [v6]:port, or tcp:..., ssl:...",
+            f"{text!r} is not an address: give host:port, :port, [v6]:port, systemd:NAME, "
+            "or tcp:..., ssl:...",
         )
     return Address(option, text, None, 0)
 

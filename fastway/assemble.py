@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.interfaces import IProtocolFactory
 
 from fastway import relay
-from fastway.address import parse_address
+from fastway.address import Address, parse_address
 from fastway.causes import not_installed
 from fastway.config import Settings
 from fastway.config.settings import (
@@ -132,11 +132,12 @@ def _factory(port: PortSettings, service: RouterService) -> GatewayFactory:
     if isinstance(port, ServerPortSettings):
         return _server_factory(service, port, config)
     if isinstance(port, WebSocketPortSettings) and port.snet is None:
-        return WebSocketFactory(service, config, _websocket_config(port))
+        return WebSocketFactory(service, config, websocket_config(port))
     return ClientFactory(service, config)
 
 
-def _websocket_config(port: WebSocketPortSettings) -> WebSocketConfig:
+def websocket_config(port: WebSocketPortSettings) -> WebSocketConfig:
+    """What a port for web pages answers to."""
     return WebSocketConfig(Policy(port.path, port.allowed), port.proxies, port.header)
 
 
@@ -147,7 +148,7 @@ def _websocket(port: PortSettings, factory: GatewayFactory) -> Layer | None:
     given = port.where("address")
     if port.snet is None:
         return Layer("ws", None, given)
-    config = _websocket_config(port)
+    config = websocket_config(port)
     return Layer("ws", lambda inner: WebLayer(inner, factory, config), given)
 
 
@@ -270,13 +271,24 @@ def _check_addresses(settings: Settings, service: RouterService) -> None:
     addresses = [port.address for port in service.ports]
     for number, later in enumerate(addresses):
         for first in addresses[:number]:
-            if first.port and (first.host, first.port) == (later.host, later.port):
+            if later.is_that_of(first):
                 # With reuse-port the kernel would deal connections to either.
                 name = first.option.lstrip("-").replace(": ", " port ")
                 problem = f"{later.text} is the address of {name} too; give another"
                 raise ConfigError(later.option, problem)
+    check_key(settings, addresses[1])
+
+
+def check_key(settings: Settings, server: Address) -> None:
+    """See that not anybody can be a server.
+
+    Args:
+        server: Where the server port listens.
+
+    Raises:
+        ConfigError: anybody could.
+    """
     wanted = settings.server
-    server = addresses[1]
     proved = wanted.tls is not None and wanted.tls.client_auth == "require"
     if not (wanted.key or wanted.allow_empty_key or server.loopback or proved):
         raise ConfigError(
@@ -334,7 +346,7 @@ def _check_native_ports(settings: Settings, service: RouterService) -> None:
     for port in service.ports:
         if port.plain:
             continue
-        if port.address.host is None:
+        if not port.address.is_tcp:
             problem = f"{port.address.text} is no host:port address"
         else:
             layer = next(one for one in port.layers if one.wrap and not one.native)

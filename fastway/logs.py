@@ -2,6 +2,7 @@
 
 Rule: what is below the level is dropped before an event is made, so that a gateway at `warn`
 pays nothing for its connects. Where lines go and how they look is `fastway.ops.logs`' business.
+What of addresses may be written is said here once, and done where lines are written.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Any, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger, LogLevel
+from twisted.logger import LogEvent, Logger, LogLevel
 
 _ORDER = {level: order for order, level in enumerate(LogLevel.iterconstants())}
 
@@ -51,10 +52,75 @@ class LevelLogger(Logger):
         """What is logged at info is not dropped: for callers whose values cost something."""
         return threshold.passes(LogLevel.info)
 
+    @property
+    def tells_debug(self) -> bool:
+        """The same of debug."""
+        return threshold.passes(LogLevel.debug)
+
 
 def make_logger(namespace: str) -> LevelLogger:
     """The logger of a module."""
     return LevelLogger(namespace)
+
+
+class _NoId:
+    """What a line says for an id that is not known yet; no number, so none of its fields."""
+
+    def __str__(self) -> str:
+        return "?"
+
+
+NO_ID = _NoId()
+
+
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+class Addresses:
+    """What of players' addresses stands in the logs; one for the process.
+
+    Attributes:
+        kept: full, prefix or none.
+    """
+
+    def __init__(self) -> None:
+        self.kept = "full"
+
+    def shown(self, name: str) -> str:
+        """An address as it may be written: whole, its /24 or /48 without a port, or `-`."""
+        if self.kept == "full":
+            return name
+        if self.kept == "none":
+            return "-"
+        host = name[1:].partition("]")[0] if name.startswith("[") else name
+        if host.count(":") == 1:
+            host = host.partition(":")[0]
+        host = host.partition("%")[0].partition("/")[0]
+        try:
+            if ":" not in host:
+                return inet_ntop(AF_INET, inet_pton(AF_INET, host)[:3] + b"\0") + "/24"
+            packed = inet_pton(AF_INET6, host)
+        except (OSError, ValueError):
+            return name  # the path of a socket: nobody's address
+        if packed.startswith(_MAPPED):
+            return inet_ntop(AF_INET, packed[12:15] + b"\0") + "/24"
+        return inet_ntop(AF_INET6, packed[:6] + bytes(10)) + "/48"
+
+    def hidden(self, event: LogEvent) -> LogEvent:
+        """An event as it may be written. Whatever has an address is a player's, unless it says
+        that it is a server's: those and proxies are machines of the operator's."""
+        if self.kept == "full" or event.get("side") == "server":
+            return event
+        found: LogEvent = {}
+        if "addr" in event:
+            found["addr"] = self.shown(str(event["addr"]))
+        if "address" in event:  # Twisted's, of a connection for which there was no descriptor
+            host = event["address"]
+            found["address"] = self.shown(str(host[0] if isinstance(host, tuple) else host))
+        return {**event, **found} if found else event
+
+
+addresses = Addresses()
 
 
 # Lines are for people and terminals: C0, DEL and C1; signs that turn the direction of writing;
@@ -88,6 +154,7 @@ class _Heard:
     log: LevelLogger
     level: Any
     since: float
+    side: object
     count: int = 0
 
 
@@ -166,7 +233,7 @@ class Throttle:
             if self._call is None:
                 self._wait(max(heard.since + self.WINDOW - now, 0.0))
             return
-        self._heard[key] = _Heard(log, level, now)
+        self._heard[key] = _Heard(log, level, now, fields.get("side"))
         log.emit(level, form, **fields)
 
     def _is_over(self, heard: _Heard, now: float) -> bool:
@@ -208,13 +275,11 @@ class Throttle:
             heard.level,
             "{kind}: {count} more from {addr} in {seconds:.0f} s",
             kind=kind,
+            side=heard.side,
             count=heard.count,
             addr=source,
             seconds=round(now - heard.since, 3),
         )
-
-
-_MAPPED = bytes(10) + b"\xff\xff"
 
 
 def source_of(host: str) -> str:

@@ -198,12 +198,24 @@ class Link:
         known: It has its id, so the router knows it.
         lost: Why it was lost; None while it lives. Nothing is sent to a lost link.
         dials: Its dials that wait for their answers, the oldest first; None: none does.
+        dialled: All that it ever made,
+        refused: and those of them that were refused, or that it did not live to see answered.
         routed: Whole packets of it that came to the router, commands included.
         service: Its control connection; None: it has none.
         dialable: Others may dial it.
     """
 
-    __slots__ = ("dials", "known", "link_id", "lost", "peers", "routed", "service")
+    __slots__ = (
+        "dialled",
+        "dials",
+        "known",
+        "link_id",
+        "lost",
+        "peers",
+        "refused",
+        "routed",
+        "service",
+    )
 
     side: Side
     dialable = True
@@ -214,6 +226,7 @@ class Link:
         self.peers = _NOBODY
         self.lost: Reason | None = None
         self.dials: deque[Pending] | None = None
+        self.dialled = self.refused = 0
         self.routed = 0
         self.service: Service | None = None
 
@@ -523,6 +536,7 @@ class Router:
         if link.dials is not None:
             self.stats.refusals[link.side, Refusal.GONE] += len(link.dials)
             self.dials_waiting -= len(link.dials)
+            link.refused += len(link.dials)
             link.dials = None
         if link.known:
             self.stats.lost[link.side, reason] += 1
@@ -605,6 +619,7 @@ class Router:
             self._serve(link, remote_id)
             return
         self.stats.dials += 1
+        link.dialled += 1
         refusal = None if link.may_dial() else Refusal.RATE
         if self.look_up is None and link.dials is None:
             self._answer(link, remote_id, self._find_remote(link, remote_id), refusal)
@@ -644,6 +659,7 @@ class Router:
         conn_id = 0 if refusal is not None else self._take_conn_id()
         if remote is None or not conn_id:
             stats.refusals[link.side, refusal or Refusal.NO_ID] += 1
+            link.refused += 1
             link.send(encode_refuse(remote_id), 1)
             return
         self.conn_ids.add(conn_id)
@@ -666,6 +682,7 @@ class Router:
         found: Link | Pending | None = None
         self.dials_waiting += 1
         if waiting >= (limits.client_max_dials if client else limits.server_max_dials):
+            link.refused += 1
             self.lose(link, Reason.TOO_MANY_DIALS, f"{waiting} dials")
         elif client and 0 < limits.client_max_conn <= len(link.peers) + waiting:
             refusal = refusal or Refusal.LIMIT

@@ -10,6 +10,7 @@ import atexit
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,8 +27,10 @@ from fastway.address import Address, parse_address
 from fastway.config import Settings
 from fastway.config.sources import GatewayOptions
 from fastway.errors import ConfigError, LocalError, StartError
+from fastway.inherited import inherited, unused
+from fastway.ops.access import AccessLog
 from fastway.ops.logs import FLUSH, LogFileOutput, TwistdLog, add, check_logfile, remove
-from fastway.ops.notify import Notify, of_environment
+from fastway.ops.notify import Notify, Watchdog, of_environment
 from fastway.ops.pidfile import PidFile
 from fastway.ops.process import own_process, raise_file_limit
 from fastway.ops.signals import Signals, shield
@@ -35,7 +38,9 @@ from fastway.ops.turns import bound_turns, leave_turns, time_turns
 
 if TYPE_CHECKING:
     from fastway.gateway import Port
+    from fastway.ops.adminport import AdminPorts
     from fastway.ops.site import MetricsPort
+    from fastway.ops.web import WebPort
 
 log = logs.make_logger(__name__)
 
@@ -47,7 +52,10 @@ GOODBYES = 15.0
 """Seconds that a drain and the stop after it may take beyond its timeout."""
 
 RUNS = "runs"
-"""What systemd shows of a gateway that does."""
+"""What systemd shows of a gateway that does,"""
+
+DRAINS = "drains"
+"""and of one that does that."""
 
 
 @dataclass(slots=True)
@@ -71,9 +79,11 @@ class GatewayService(Service):
     Attributes:
         router_service: What all ports share.
         metrics: Where figures and health are told; None: nowhere.
+        admin: Where operators see and steer it by HTTP; None: nowhere.
         failed: Called with a StartError when a port fails after startService has returned.
         drained: Called when a drain is over and the process should stop, in order.
         notify: Who is told how it is; nobody, unless the process is its own.
+        reread: Reads the options anew, for `reload`; None: there is no file that could change.
     """
 
     name = "fastway"
@@ -109,22 +119,19 @@ class GatewayService(Service):
             DrainedService(self.router_service, self._close_ports, lambda: self.drained()),
         )
         self.notify = Notify()
+        self.reread: Callable[[], Settings] | None = None
         self.router_service.drain_begins.append(self._tell_of_drain)
         self.router_service.drain_is_undone.append(lambda: self.notify.tell(STATUS=RUNS))
         self._drain_signalled = False
         self.commands.source.drain = self._drain.figures
-        self.commands.register(
-            r"drain( again)?",
-            "drain [again]: empties the gateway, then stops it; again: a successor listens there",
-            lambda again: self.drain(bool(again)),
-        )
-        self.commands.register(
-            r"undrain", "undrain: takes that back, while the ports are open", self.undrain
-        )
+        self.commands.serve(self)
+        self._turns_wanted = 0
         self.metrics = self._make_metrics()
+        self.admin = self._make_admin()
         self._opening: list[Deferred[None]] = []
         self._log_started = False
         self._logfile: LogFileOutput | None = None
+        self._access: AccessLog | None = None
         self._signals = Signals(reactor, self.hurry, self._drain_at_signal)
         self._stopping: Deferred[None] | None = None
         self._deadline: IDelayedCall | None = None
@@ -142,16 +149,63 @@ class GatewayService(Service):
         from fastway.ops.snapshot import finish
 
         address = parse_address(metrics.where("address"), metrics.address)
-        for port in self.router_service.ports:
-            other = port.address
-            if address.port and (address.host, address.port) == (other.host, other.port):
+        self._check_apart(address)
+        source = self.commands.source
+        source.needs_server = metrics.needs_server
+        return MetricsPort(address, lambda: finish(source.snapshot(brief=True)))
+
+    def _make_admin(self) -> AdminPorts | None:
+        """Where operators see and steer it, if that is asked for.
+
+        Raises:
+            ConfigError: not so.
+        """
+        if not self.settings.admin.addresses:
+            return None
+        from fastway.ops.adminport import AdminPorts
+        from fastway.ops.api import Api
+
+        api = Api(self.commands, lambda: self.settings, self.reactor, self._want_turns)
+        quiet, path_of = self.router_service.quiet, self.settings.ops.path
+        admin = AdminPorts(self.settings.admin, path_of, api, quiet)
+        for port in admin.ports:
+            if port.address is not None:
+                self._check_apart(port.address)
+        return admin
+
+    def _check_apart(self, address: Address) -> None:
+        """See that nothing else listens there.
+
+        Raises:
+            ConfigError: something does.
+        """
+        others = [port.address for port in self.router_service.ports]
+        metrics = getattr(self, "metrics", None)
+        for other in others if metrics is None else [*others, metrics.address]:
+            if address.is_that_of(other):
                 name = other.option.lstrip("-")
                 raise ConfigError(
                     address.option, f"{address.text} is the {name} too; give another"
                 )
+
+    @property
+    def _web_ports(self) -> list[WebPort]:
+        """Where operators and their programs ask."""
+        ports: list[WebPort] = [] if self.metrics is None else [self.metrics]
+        return ports if self.admin is None else [*ports, *self.admin.ports]
+
+    def _want_turns(self, wanted: bool) -> None:
+        """Somebody wants to know how long turns of the reactor take, or no more."""
         source = self.commands.source
-        source.needs_server = metrics.needs_server
-        return MetricsPort(address, lambda: finish(source.snapshot(brief=True)))
+        if wanted:
+            turns = time_turns(self.reactor)
+            source.turns = lambda: None if turns is None else turns.figures()
+            self._turns_wanted += 1
+            return
+        leave_turns(self.reactor)
+        self._turns_wanted -= 1
+        if not self._turns_wanted:
+            source.turns = lambda: None
 
     @property
     def path(self) -> str:
@@ -161,9 +215,7 @@ class GatewayService(Service):
     @property
     def ports(self) -> dict[str, IListeningPort]:
         """Name -> the port, of all that listen."""
-        ports: list[Port | MetricsPort] = list(self.router_service.ports)
-        if self.metrics is not None:
-            ports.append(self.metrics)
+        ports: list[Port | WebPort] = [*self.router_service.ports, *self._web_ports]
         return {port.name: port.listening for port in ports if port.listening is not None}
 
     @property
@@ -189,12 +241,18 @@ class GatewayService(Service):
         if self.settings.log.file:
             logfile = os.path.join(working_dir, self.settings.log.file)
             checks.append(lambda: check_logfile(logfile))
+        if self.settings.log.access:
+            access = os.path.join(working_dir, self.settings.log.access)
+            where = self.settings.log.where("access")
+            checks.append(lambda: check_logfile(access, where))
         if self.pid_file is not None:
             checks.append(PidFile(os.path.join(working_dir, self.pid_file.path)).check)
         for port in self.router_service.ports:
             checks.append(partial(port.address.check, self.reactor, port.reuse_port))
         if self.metrics is not None:
             checks.append(partial(self.metrics.address.check, self.reactor, False))
+        if self.admin is not None:
+            checks += [partial(port.check, self.reactor, working_dir) for port in self.admin.ports]
         for check in checks:
             try:
                 check()
@@ -244,8 +302,9 @@ class GatewayService(Service):
         self._drain_signalled = False
         bound_turns(self.reactor)
         if self.metrics is not None:
-            turns = time_turns(self.reactor)
-            self.commands.source.turns = lambda: None if turns is None else turns.figures()
+            self._want_turns(True)
+        if self.admin is not None:
+            self.router_service.ended = self.admin.api.closed.ended
         self.router_service.startService()
         self.commands.start()
         if self.settings.server.allow_empty_key and not self.settings.server.key:
@@ -257,7 +316,11 @@ class GatewayService(Service):
             version=__version__,
             files=raise_file_limit(),
         )
-        self.notify.tell(READY=1, STATUS=RUNS)
+        self._tell_ready()
+        Watchdog(self.notify).start(self.router_service.wheel)
+
+    def _tell_ready(self) -> None:
+        self.notify.tell(READY=1, STATUS=DRAINS if self.draining else RUNS)
 
     @contextmanager
     def _undone_if_it_fails(self) -> Iterator[None]:
@@ -265,8 +328,8 @@ class GatewayService(Service):
             yield
         except LocalError:
             self._close_ports()
-            if self.metrics is not None:
-                self.metrics.close()
+            for port in self._web_ports:
+                port.close()
             if self.pid_file is not None:
                 self.pid_file.remove()
             self._signals.release()
@@ -304,11 +367,13 @@ class GatewayService(Service):
         done, self._stopping = self._stopping, None
         if done is None:
             return
-        closing: Deferred[Any] | None = None
+        if self.admin is not None:
+            self.admin.api.viewers.stop()
+            self.router_service.ended = None
+        # Until now they have told that the gateway stops.
+        closing = DeferredList([port.close() for port in self._web_ports])
         if self.metrics is not None:
-            # Until now it has told that the gateway stops.
-            closing = self.metrics.close()
-            leave_turns(self.reactor)
+            self._want_turns(False)
         hurried, self._deadline = self._deadline, None
         if hurried is not None and hurried.active():
             hurried.cancel()
@@ -319,10 +384,7 @@ class GatewayService(Service):
         self._signals.release()
         log.info("fastway stopped")
         self._stop_log(0.1 if hurried is not None else FLUSH)
-        if closing is None:
-            done.callback(None)
-        else:
-            closing.addBoth(lambda _: done.callback(None))
+        closing.addBoth(lambda _: done.callback(None))
 
     # The drain.
 
@@ -371,15 +433,14 @@ class GatewayService(Service):
 
     def _tell_of_drain(self, at: float, until: float | None, again: bool) -> None:
         seconds = self._drain.plan.timeout + GOODBYES
-        self.notify.tell(STATUS="drains", EXTEND_TIMEOUT_USEC=round(seconds * 1e6))
+        self.notify.tell(STATUS=DRAINS, EXTEND_TIMEOUT_USEC=round(seconds * 1e6))
 
     # Ports.
 
     def _open_ports(self) -> None:
         native = self.router_service.native
         opens: list[Callable[[], Deferred[None]]] = []
-        if self.metrics is not None:
-            opens.append(partial(self.metrics.open, self.reactor))
+        opens += [partial(port.open, self.reactor) for port in self._web_ports]
         opens += [partial(port.open, self.reactor, native) for port in self.router_service.ports]
         for port_opens in opens:
             attempt = Attempt()
@@ -389,6 +450,18 @@ class GatewayService(Service):
             if attempt.error is not None:
                 raise attempt.error
             attempt.late = True
+        ports: list[Port | MetricsPort] = list(self.router_service.ports)
+        if self.metrics is not None:
+            ports.append(self.metrics)
+        addresses = [port.address for port in ports]
+        if any("systemd:domain" in address.text for address in addresses):
+            return  # Twisted's own way to the same sockets
+        for name in unused({address.inherited for address in addresses}):
+            log.warn(
+                "systemd gave a socket {name}, at which nobody is served; give a port the address "
+                "systemd:{name}, or take it out of its unit",
+                name=name,
+            )
 
     def _port_failed(self, failure: Failure, attempt: Attempt) -> None:
         attempt.error = StartError(str(failure.value))
@@ -411,38 +484,104 @@ class GatewayService(Service):
         self._log_started = True
         wanted = self.settings.log
         logs.threshold.set(wanted.level)
+        logs.addresses.kept = wanted.address
         if wanted.file:
             self._logfile = LogFileOutput(wanted.file, wanted.format)
             add(self._logfile)
+        if self.admin is not None:
+            add(self.admin.api.tail)
+        if wanted.access:
+            where = wanted.where("access")
+            self._access = AccessLog(wanted.access, wanted.access_format, where)
+            self.router_service.access = self._access.ended
 
     def _stop_log(self, seconds: float = FLUSH) -> None:
         """Write what waits, for so many seconds at the most."""
         self._log_started = False
+        if self.admin is not None:
+            remove(self.admin.api.tail)
+        until = time.monotonic() + seconds
+        access, self._access = self._access, None
+        if access is not None:
+            self.router_service.access = None
+            access.close(0)
         if self._logfile is not None:
             remove(self._logfile)
             self._logfile.close(seconds)
             self._logfile = None
+        if access is not None:
+            access.close(max(until - time.monotonic(), 0.0))
 
-    def reload(self) -> None:
-        """SIGHUP: open the log file anew, and read again what changed in the files of TLS."""
-        self.reopen_log()
-        self.router_service.refresh()
+    # The reload.
 
-    def reopen_log(self) -> None:
-        """Open the log file anew, after logrotate moved it."""
-        if self._logfile is None:
-            log.info("there is no --logfile to reopen")
-            return
+    def reload(self, said: bool = True) -> list[str]:
+        """SIGHUP: open the log file anew, read again what changed in the files of TLS and of
+        identities, and use what changed in the options, as far as that needs no restart.
+
+        Args:
+            said: The log has these rows too; otherwise whoever asks sees to that.
+
+        Returns:
+            What has come of it, in rows for the operator. What cannot be used leaves all that is
+            in use, and is such a row.
+        """
+        if not self.running or self._stopping is not None:
+            return ["it does not run"]
+        self.notify.reloads()
+        rows = self.reopen_logs()
+        if self.router_service.watchers:
+            self.router_service.refresh()
+            rows.append("files of TLS and of identities are read where they changed")
+        say: Callable[..., None] = log.info
+        if self.reread is not None:
+            try:
+                told, waits = self._reread(self.reread)
+            except ConfigError as error:
+                say, told, waits = log.error, [f"the old options stay in use: {error}"], []
+            for text in told if said else ():
+                say("reload: {row}", row=text)
+            rows += told
+            if waits:
+                rows.append(f"to be used after a restart: {', '.join(waits)}")
+                if said:
+                    log.warn("reload: {row}", row=rows[-1])
+        self._tell_ready()
+        return rows or ["there is nothing to read anew: neither a --config nor a log file"]
+
+    def _reread(self, reread: Callable[[], Settings]) -> tuple[list[str], list[str]]:
+        """Use what changed in the options.
+
+        Returns:
+            A row for each that is used, and the names of those that are not yet.
+
+        Raises:
+            ConfigError: something in them cannot be used, and nothing has changed.
+        """
+        from fastway.ops.reload import Reload
+
+        done = Reload(self.router_service, self.settings, reread())
+        self.settings = done.settings
+        return done.rows or ["nothing that is used at once has changed"], done.waits
+
+    def reopen_logs(self) -> list[str]:
+        """Open the log files anew, after logrotate moved them; returns what came of it."""
+        rows = [] if self._logfile is None else [self._reopen_log(self._logfile)]
+        if self._access is not None:
+            rows.append(self._access.reopen())
+        return rows
+
+    def _reopen_log(self, old: LogFileOutput) -> str:
         try:
-            new = LogFileOutput(self._logfile.path, self.settings.log.format)
+            new = LogFileOutput(old.path, self.settings.log.format)
         except ConfigError as error:
             log.error("the old log file stays open: {problem}", problem=str(error))
-            return
+            return f"the old log file stays open: {error}"
         add(new)
-        remove(self._logfile)
-        self._logfile.close(0)  # its thread writes on what waits
+        remove(old)
+        old.close(0)  # its thread writes on what waits
         self._logfile = new
         log.info("log file reopened")
+        return "log file reopened"
 
     # Signals.
 
@@ -451,7 +590,9 @@ class GatewayService(Service):
         if self.settings.ops.command_path:
             actions[signal.SIGUSR1] = self.commands.obey
         # A gateway on a terminal ends with it, as the original does.
-        if self._logfile is not None or self.daemon or self.router_service.watchers:
+        files = self._logfile is not None or self._access is not None
+        reads = self.reread is not None and not any(map(os.isatty, range(3)))
+        if files or self.daemon or self.router_service.watchers or reads:
             actions[signal.SIGHUP] = self.reload
         self._signals.catch(actions)
 
@@ -529,6 +670,7 @@ def makeService(options: Options) -> GatewayService:
     """
     from twisted.internet import reactor
 
+    inherited()
     try:
         wanted = options.settings.log
         if wanted.format != "text" and not wanted.file:
@@ -537,6 +679,7 @@ def makeService(options: Options) -> GatewayService:
             )
         service = TwistdService(options.settings, reactor)
         service.notify = of_environment()
+        service.reread = options.reread if options.file else None
         if options.settings.ops.command_path:
             shield()
         # twistd changes to its --rundir later.

@@ -331,9 +331,13 @@ class PairTests(SynchronousTestCase):
     def test_pause(self) -> None:
         """A pause weighs as much as it lasts, although one message only was on its way."""
 
+        passed = threading.Event()
+
         def pause(number: int, one: bytes) -> bytes:
             if number == 50:
                 time.sleep(0.2)
+            if number == 52:
+                passed.set()
             return one
 
         with (
@@ -341,7 +345,7 @@ class PairTests(SynchronousTestCase):
             lying(gateway, pause) as liar,
             self.pair(liar) as ends,
         ):
-            time.sleep(0.5)
+            self.assertTrue(passed.wait(20))
             figures = self.phase(ends)
             self.assertGreater(figures["p99_us"], 100_000)
             self.assertGreater(figures["longest_us"], 190_000)

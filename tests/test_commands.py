@@ -14,7 +14,8 @@ from twisted.logger import LogLevel, formatEvent
 
 from fastway import __version__, logs
 from fastway.errors import CommandError, ConfigError, Reason
-from fastway.ops.commands import LOOKS, PAUSE, TURN
+from fastway.ops.commands import LOOKS, PAUSE
+from fastway.ops.jobs import TURN
 from fastway.ops.rundir import MAX_COMMAND
 from tests.support.commands import CommandsTestCase
 from tests.support.errors import raised
@@ -173,7 +174,7 @@ class FailureTests(CommandsTestCase):
 
     def test_whatever_the_level(self) -> None:
         """Answers, failures and unknown commands are logged at every log level."""
-        self.commands.loglevel("critical")
+        self.commands.verbs.loglevel("critical")
         self.assertTrue(self.answer("help"))
         self.problem("reboot")
         self.problem("cpuprof stop")
@@ -329,7 +330,7 @@ class SliceTests(CommandsTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.now = 0.0
-        self.commands.timer = lambda: self.now
+        self.commands.jobs.timer = lambda: self.now
 
     def work(self, steps: int, seconds: float) -> None:
         """Register `work`: so many steps, each of so many seconds."""
@@ -388,7 +389,7 @@ class SliceTests(CommandsTestCase):
     def test_links(self) -> None:
         """Links that come and go while `links` is made harm nothing; what is written is whole."""
         ends = [self.harness.client() for _ in range(300)]
-        self.commands.timer = self.tick
+        self.commands.jobs.timer = self.tick
         with LogLines() as log:
             self.commands.run("links")
             self.assertEqual(log.lines, [])
@@ -416,7 +417,7 @@ class SliceTests(CommandsTestCase):
         """A stop in the middle of a report leaves neither a file nor a call."""
         for _ in range(300):
             self.harness.client()
-        self.commands.timer = self.tick
+        self.commands.jobs.timer = self.tick
         self.commands.run("links")
         self.assertEqual(len(os.listdir(self.directory)), 1)
         self.commands.stop()

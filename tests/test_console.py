@@ -238,6 +238,7 @@ class DemoTests(ConsoleTestCase):
                     *(sys.executable, "-m", "fastway", "demo", "--pid-file="),
                     *(f"--client-addr={address}", "--server-addr=127.0.0.1:0"),
                     *("--client-ws-addr=127.0.0.1:0", "--page-addr=127.0.0.1:0"),
+                    "--admin-addr=127.0.0.1:0",
                 ],
                 cwd=self.directory,
                 env=environment({}),
@@ -286,6 +287,7 @@ class DemoTests(ConsoleTestCase):
         for arguments in (["--server-addr=tcp:0:interface=127.0.0.1"], ["--server-snet-enable"]):
             more = [f"--run-dir={self.directory}", "--client-addr=127.0.0.1:0"]
             more += ["--client-ws-addr=127.0.0.1:0", "--page-addr=127.0.0.1:0"]
+            more += ["--admin-addr=127.0.0.1:0"]
             line = self.says("demo", *more, *arguments, status=1)
             option = arguments[0].partition("=")[0]
             self.assertTrue(line.startswith(f"fastway demo: {option}: the demo server"), line)

@@ -13,6 +13,7 @@ from weakref import ref
 
 from fastway.endpoint import Group, Json, Slow, Text, VirtualConnection
 from fastway.endpoint.mirror import LEAST
+from fastway.errors import MessageTooLarge
 from tests.support.control import asked
 from tests.support.controlled import CONTROL, ControlledGateway, ControlTestCase
 from tests.support.errors import raised
@@ -104,6 +105,66 @@ class CopyTests(CopyTestCase):
         self.assertEqual(group.tell(b"z", to=conns[:2]), 2)
         self.assertEqual(self.verbs(gateway.transport.value()), ["packet"] * 2)
         self.got(gateway, conns[:2], b"z")
+
+    def test_whole(self) -> None:
+        """While nobody comes or goes no member is looked at; `but` is left out all the same."""
+        gateway, group, conns = self.crowd()
+        (stranger,) = gateway.guests(1, FIRST + 500)
+        group.tell(b"1")
+        with patch.object(type(gateway.endpoint.link), "is_open", side_effect=AssertionError):
+            self.assertEqual(group.tell(b"2"), CROWD)
+            self.got(gateway, conns, b"1", b"2")
+            self.assertEqual(group.tell(b"3", but=[conns[0], stranger, conns[0]]), CROWD - 1)
+            raised(MessageTooLarge, group.tell, bytes(gateway.endpoint.max_message + 1))
+            group.discard(conns[0])
+            raised(AssertionError, group.tell, b"x")
+        self.assertEqual(group.tell(b"4"), CROWD - 1)
+        self.got(gateway, conns[1:], b"3", b"4")
+
+    def test_whole_but_few(self) -> None:
+        """Where few are left that are meant, they are told singly."""
+        gateway, group, conns = self.crowd()
+        group.tell(b"1")
+        self.assertEqual(group.tell(b"2", but=conns[LEAST - 1 :]), LEAST - 1)
+        gateway.carry_out()
+        self.assertEqual(gateway.got[conns[0].conn_id], [b"1", b"2"])
+        self.assertEqual(gateway.got[conns[-1].conn_id], [b"1"])
+
+    def test_whole_until_a_format_changes(self) -> None:
+        gateway, group, conns = self.crowd()
+        for conn in conns:
+            conn.message_format = Text()
+        group.tell("é")
+        conns[0].message_format = Json()
+        self.assertEqual(group.tell("é"), CROWD)
+        gateway.carry_out()
+        self.assertEqual(gateway.got[conns[0].conn_id], ["é".encode(), b'"\xc3\xa9"'])
+        self.assertEqual(gateway.got[conns[1].conn_id], ["é".encode()] * 2)
+
+    def test_whole_until_one_leaves(self) -> None:
+        """Its Close came with another's, of which the room is told: it did not get that."""
+        gateway, group, conns = self.crowd()
+        group.tell(b"1")
+        told: list[int] = []
+        conns[0].on_end(lambda _: told.append(group.tell(b"2")))
+        said = b"".join(close(conn.conn_id) for conn in conns[:2])
+        for conn in conns[:2]:
+            gateway.end.close(conn.conn_id, "peer_closed")
+        gateway.say(said)
+        self.assertEqual(told, [CROWD - 2])
+        self.got(gateway, conns[2:], b"1", b"2")
+
+    def test_whole_and_refused(self) -> None:
+        """All who were meant are told singly, late but once."""
+        gateway, group, conns = self.crowd()
+        group.tell(b"1")
+        gateway.settle()
+        gateway.denies.add("push")
+        self.assertEqual(group.tell(b"2", but=conns[0]), CROWD - 1)
+        gateway.settle()
+        gateway.carry_out()
+        self.assertEqual(gateway.got[conns[0].conn_id], [b"1"])
+        self.assertEqual(gateway.got[conns[1].conn_id], [b"1", b"2"])
 
     def test_in_order_with_singles(self) -> None:
         """What is sent to one member before and after stands before and after."""

@@ -44,7 +44,8 @@ class Demo:
             [
                 *(sys.executable, "-m", "fastway", "demo", "--pid-file="),
                 *("--client-addr=127.0.0.1:0", "--server-addr=127.0.0.1:0"),
-                *(f"--client-ws-addr={places[0]}", f"--page-addr={places[1]}", *more),
+                *(f"--client-ws-addr={places[0]}", f"--page-addr={places[1]}"),
+                *("--admin-addr=127.0.0.1:0", *more),
             ],
             cwd=scratch(case),
             env=environment({}),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections import Counter
 from typing import Any, cast
 
 from twisted.internet.defer import ensureDeferred
-from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
+from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.task import Clock
 
 from fastway.endpoint import (
@@ -34,8 +36,10 @@ from tests.support.errors import raised
 from tests.support.gateways import OneOf
 from tests.support.logs import LogLines
 from tests.support.paths import on_both_paths
+from tests.support.proxied import Headed
 from tests.support.service import ServiceTestCase
 from tests.support.sockets import Peer
+from tests.support.tls import make
 from tests.support.waits import later, reactor, until
 
 STEP = 0.05
@@ -275,6 +279,38 @@ class DrainTests(DrainCase):
         await self.turn(service, 11)
         await until("its end", lambda: peer.ended is not None)
         self.assertEqual(self.lost(service)[Side.CLIENT, Reason.DRAIN], 1)
+        await self.to_the_end(service)
+
+    async def test_tls_behind_proxies(self) -> None:
+        """On a port with PROXY headers and TLS they have the grace too, and all that was sent
+        comes before an orderly end."""
+        own = make("localhost", ["localhost"])
+        own.write(os.path.join(self.directory, "own.pem"))
+        service = self.open(
+            f"--client-tls-cert={self.directory}/own.pem", "--client-proxy-from=127.0.0.1"
+        )
+        server = await self.server(service)
+        there = wrapClientTLS(
+            optionsForClientTLS("localhost", own.private),
+            Headed(self.number(service), b"PROXY TCP4 192.0.2.7 127.0.0.1 9 9\r\n"),
+        )
+        clients = [self.keep(await connect_client(there)) for _ in range(2)]
+        conns = [await client.dial(1) for client in clients]
+        service.drain()
+        await self.turn(service, 14)
+        self.assertEqual(service.ports, {})
+        for conn in conns:
+            await conn.send(b"in grace")
+            self.assertEqual(await conn.receive(), b"in grace")
+        data = bytes(300_000)
+        for back in server.connections:
+            await back.send(data)
+        await self.turn(service, 11)
+        for client, conn in zip(clients, conns, strict=True):
+            self.assertEqual(await conn.receive(), data)
+            error = cast(EndpointEnded, await client.when_ended())
+            self.assertIsInstance(error.cause, (ConnectionDone, type(None)))
+        self.assertEqual(self.lost(service)[Side.CLIENT, Reason.DRAIN], 2)
         await self.to_the_end(service)
 
     async def test_timeout(self) -> None:

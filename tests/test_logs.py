@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fastway import logs
 from fastway.logs import OTHERS, Throttle, escaped, source_of
 from tests.support.errors import raised
+from tests.support.logs import LogLines
 
 
 class LogTestCase(SynchronousTestCase):
@@ -270,3 +271,69 @@ class ThrottleTests(LogTestCase):
             ("unix:/tmp/x", "unix:/tmp/x"),
         ):
             self.assertEqual(source_of(host), source)
+
+
+class AddressTests(SynchronousTestCase):
+    """What of players' addresses stands in lines."""
+
+    def setUp(self) -> None:
+        self.patch(logs.addresses, "kept", "full")
+
+    def test_shown(self) -> None:
+        """An address, with or without a port, becomes its network, or nothing."""
+        for name, prefix in (
+            ("192.0.2.7:50312", "192.0.2.0/24"),
+            ("192.0.2.7", "192.0.2.0/24"),
+            ("[2001:db8:1:2::3]:50312", "2001:db8:1::/48"),
+            ("2001:db8:1:2::3", "2001:db8:1::/48"),
+            ("2001:db8:1:2::/64", "2001:db8:1::/48"),
+            ("fe80::1%eth0", "fe80::/48"),
+            ("[::ffff:192.0.2.7]:1", "192.0.2.0/24"),
+            ("::1", "::/48"),
+            ("/run/fastway.sock", "/run/fastway.sock"),
+            ("?", "?"),
+            (OTHERS, OTHERS),
+        ):
+            for kept, shown in (("full", name), ("prefix", prefix), ("none", "-")):
+                logs.addresses.kept = kept
+                self.assertEqual(logs.addresses.shown(name), shown)
+
+    def test_hidden(self) -> None:
+        """Whatever has an address is a player's, but what says that it is a server's; nothing else
+        of an event changes, and it is nobody's but the writer's that does."""
+        logs.addresses.kept = "prefix"
+        player = {"side": "client", "addr": "192.0.2.7:1", "via": "10.0.0.2:2", "id": 7}
+        self.assertEqual(logs.addresses.hidden(player), {**player, "addr": "192.0.2.0/24"})
+        self.assertEqual(player["addr"], "192.0.2.7:1")
+        self.assertEqual(logs.addresses.hidden({"addr": "192.0.2.7"}), {"addr": "192.0.2.0/24"})
+        server = {**player, "side": "server"}
+        self.assertIs(logs.addresses.hidden(server), server)
+        other = {"at": "127.0.0.1:9010"}
+        self.assertIs(logs.addresses.hidden(other), other)
+        # Twisted's line about one for whom it had no descriptor.
+        for address in (("192.0.2.7", 38976), "192.0.2.7"):
+            found = logs.addresses.hidden({"address": address})
+            self.assertEqual(found, {"address": "192.0.2.0/24"})
+        logs.addresses.kept = "full"
+        self.assertIs(logs.addresses.hidden(player), player)
+
+    def test_sums(self) -> None:
+        """A sum of lines says whose they were, so that a server's address stays whole."""
+        clock = Clock()
+        quiet = Throttle(clock)
+        log = logs.make_logger("fastway.test")
+        with LogLines() as lines:
+            for side in ("client", "server"):
+                for _ in range(3):
+                    quiet.info(
+                        log, f"{side} lost", "192.0.2.7", "{side} {addr}", side=side, addr=""
+                    )
+            quiet.info(log, "failed", "192.0.2.7", "{addr}", addr="")
+            quiet.info(log, "failed", "192.0.2.7", "{addr}", addr="")
+            quiet.flush()
+        logs.addresses.kept = "prefix"
+        sums = [event for event in lines.events if "count" in event]
+        self.assertEqual(
+            [(event["side"], logs.addresses.hidden(event)["addr"]) for event in sums],
+            [("client", "192.0.2.0/24"), ("server", "192.0.2.7"), (None, "192.0.2.0/24")],
+        )

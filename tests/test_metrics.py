@@ -30,7 +30,7 @@ from fastway.ops.snapshot import PortTotals, RelayTotals, Snapshot, Source, fini
 from fastway.router import IdConflict
 from fastway.snet.listen import SnetFactory
 from tests.support.ends import Harness
-from tests.support.files import CHECKOUT
+from tests.support.files import CHECKOUT, scratch
 from tests.support.golden import PING, dial, packet
 from tests.support.metrics import Samples, names, read, total
 
@@ -232,6 +232,46 @@ class TableTests(SynchronousTestCase):
         text = page(finish(Source(Harness().service).snapshot()), METRICS)
         done_too = subprocess.run([PROMTOOL, "check", "metrics"], input=text, capture_output=True)
         self.assertEqual(done_too.returncode, 0, done_too.stderr)
+
+    def test_drain(self) -> None:
+        """A drain, in which ports are shut and servers go, calls nobody; the same without one
+        does."""
+        if PROMTOOL is None:
+            self.skipTest("there is no promtool")
+        path = os.path.join(CHECKOUT, "deploy", "fastway.rules.yml")
+        series = {"ready": "0+0x30", "server_ids": "0+0x30", 'port_open{port="client"}': "0+0x30"}
+        expected = {"NotReady": "", "NoServer": "", "PortShut": "port: client, "}
+        told = [f"rule_files: [{path}]", "evaluation_interval: 1m", "tests:"]
+        for draining in (0, 1):
+            told += ["  - interval: 1m", "    input_series:"]
+            for name, values in {**series, "draining": f"{draining}+0x30"}.items():
+                name, _, more = name.partition("{")
+                labels = ", ".join(filter(None, ('job="fastway"', 'instance="a"', more[:-1])))
+                told.append(f"      - series: 'fastway_{name}{{{labels}}}'")
+                told.append(f"        values: '{values}'")
+            told.append("    alert_rule_test:")
+            for name, labels in expected.items():
+                told.append(f"      - {{eval_time: 10m, alertname: Fastway{name}, exp_alerts: [")
+                if not draining:
+                    told.append(
+                        f"          {{exp_labels: {{job: fastway, instance: a, {labels}"
+                        "severity: page}, exp_annotations: {summary: SUMMARY}}"
+                    )
+                told.append("        ]}")
+        directory = scratch(self)
+        text = "\n".join(told)
+        for name in expected:
+            with open(path, encoding="utf-8") as file:
+                rule = file.read().partition(f"alert: Fastway{name}\n")[2]
+            (summary,) = re.findall(r'summary: ("[^"]*")', rule)[:1]
+            for label, value in (("instance", "a"), ("port", "client")):
+                summary = summary.replace(f"{{{{ $labels.{label} }}}}", value)
+            text = text.replace("SUMMARY", summary, 1)
+        test = os.path.join(directory, "test.yml")
+        with open(test, "w", encoding="utf-8") as file:
+            file.write(text)
+        done = subprocess.run([PROMTOOL, "test", "rules", test], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
 
 class DayTests(SynchronousTestCase):

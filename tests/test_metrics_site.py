@@ -25,9 +25,10 @@ from fastway import relay
 from fastway.cli.gateway import describe
 from fastway.errors import ConfigError, StartError
 from fastway.ops.prometheus import CONTENT_TYPE
-from fastway.ops.site import MAX_HEAD, MAX_OPEN, SECONDS, Channel, MetricsSite, Pages
+from fastway.ops.site import Pages
 from fastway.ops.snapshot import Snapshot, Source, finish
 from fastway.ops.turns import BoundedPoller, TimedPoller
+from fastway.ops.web import MAX_HEAD, MAX_OPEN, SECONDS, BoundedSite, Channel
 from fastway.service import GatewayService
 from tests.support.ends import Harness
 from tests.support.errors import raised
@@ -53,7 +54,7 @@ def parsed(data: bytes) -> Answer:
 class Visitor:
     """A connection to the web server, in memory."""
 
-    def __init__(self, site: MetricsSite) -> None:
+    def __init__(self, site: BoundedSite) -> None:
         self.transport = StringTransport()
         self.channel = cast(Channel, cast(Any, site.buildProtocol(None)))
         self.channel.makeConnection(cast(Any, self.transport))
@@ -82,7 +83,7 @@ class SiteTests(SynchronousTestCase):
         self.source = Source(self.harness.service)
         self.shots = 0
         self.clock = Clock()
-        self.site = MetricsSite(Pages(self.snapshot), self.clock)
+        self.site = BoundedSite(Pages(self.snapshot), self.clock)
         self.site.doStart()
         self.visitors: list[Visitor] = []
 

@@ -550,22 +550,32 @@ class DescriptorTests(SocketTestCase):
         await (await sockets.client()).expect_alive()
 
     async def test_twice(self) -> None:
-        """Running out in the middle of a refusal, twice, leaves a port that goes on."""
+        """Running out in the middle of a refusal leaves a port with nothing to refuse with: who
+        comes when it happens again waits, and is let in."""
         sockets = self.listen()
         port = sockets.client_port
         await sockets.client()
-        for _ in range(2):
-            late = socket.socket()
-            self.addCleanup(late.close)
-            self.exhaust(0)
-            patch = self.patch(os, "open", fail_with(OSError(errno.EMFILE, "too many")))
-            late.connect(("127.0.0.1", port.getHost().port))
-            late.setblocking(False)
-            await until("the refusal", partial(is_closed, late))
-            patch.restore()
-            self.heal()
-            self.assertEqual(port._spare, -1)
-            await (await sockets.client()).expect_alive()
+        refused, late = socket.socket(), socket.socket()
+        for sock in (refused, late):
+            self.addCleanup(sock.close)
+        self.exhaust(0)
+        patch = self.patch(os, "open", fail_with(OSError(errno.EMFILE, "too many")))
+        refused.connect(("127.0.0.1", port.getHost().port))
+        refused.setblocking(False)
+        await until("the refusal", partial(is_closed, refused))
+        patch.restore()
+        self.heal()
+        self.assertEqual(port._spare, -1)
+        await (await sockets.client()).expect_alive()
+        self.exhaust(0)
+        reads: list[object] = []
+        self.patch(port, "_refuse", count(port._refuse, reads))
+        late.connect(("127.0.0.1", port.getHost().port))
+        await until("another try", lambda: reads)
+        self.heal()
+        await until("the newcomer", lambda: len(sockets.service.connected) == 3)
+        self.assertGreaterEqual(port._spare, 0)
+        await (await sockets.client()).expect_alive()
 
     async def test_kept_for_servers(self) -> None:
         """The last descriptors are for servers: clients are turned away, servers are not."""

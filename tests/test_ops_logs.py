@@ -13,6 +13,7 @@ import stat
 import sys
 import threading
 import time
+from collections import Counter
 from typing import Any, cast
 
 from twisted.logger import (
@@ -82,6 +83,7 @@ class Written:
 class LogTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.patch(threshold, "level", LogLevel.info)
+        self.patch(logs, "_dropped_before", Counter())
         self.log = make_logger("fastway.test")
 
     def write_to(self, kind: str) -> Written:
@@ -113,7 +115,7 @@ class LineTests(LogTestCase):
         )
 
     def test_json(self) -> None:
-        """A JSON line is one object: time, level, source, text, and the event's plain fields."""
+        """A JSON line is one object: time, level, system, text, and the event's plain fields."""
         stream = self.write_to("json")
         self.log.warn(
             "{side} {id} lost: {cause}", side="client", id=7, cause="a\nb", seconds=1.5, known=True
@@ -125,7 +127,7 @@ class LineTests(LogTestCase):
             found,
             {
                 "level": "warn",
-                "source": "fastway.test",
+                "system": "fastway.test",
                 "text": "client 7 lost: a\nb",
                 "side": "client",
                 "id": 7,
@@ -136,7 +138,7 @@ class LineTests(LogTestCase):
         )
 
     def test_json_own_names(self) -> None:
-        """An event's field never replaces time, level, source or text."""
+        """An event's field never replaces time, level, system or text."""
         event: LogEvent = {
             "log_time": 0.0,
             "log_level": LogLevel.info,
@@ -145,14 +147,14 @@ class LineTests(LogTestCase):
             "level": 9000,
             "time": "never",
             "text": "other",
-            "source": "me",
+            "system": "me",
         }
         self.assertEqual(
             json.loads(json_line(event)),
             {
                 "time": "1970-01-01T00:00:00.000+00:00",
                 "level": "info",
-                "source": "fastway.test",
+                "system": "fastway.test",
                 "text": "hello",
             },
         )
@@ -176,6 +178,9 @@ class LineTests(LogTestCase):
         found = json.loads(line)
         self.assertEqual(found["level"], "critical")
         self.assertIn("ValueError: broken", found["traceback"])
+        event: LogEvent = {"log_format": "a fault of {culprit}, {item!r}", "culprit": self}
+        text = json.loads(json_line({**event, "item": object()}))["text"]
+        self.assertEqual(text, "a fault of tests.test_ops_logs.LineTests, 'builtins.object'")
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_json_without_internals(self) -> None:
@@ -201,9 +206,9 @@ class LineTests(LogTestCase):
         )
         self.log.error("bad")
         first, second = map(json.loads, stream.getvalue().splitlines())
-        self.assertEqual(set(first), {"time", "level", "source", "text", "detail"})
+        self.assertEqual(set(first), {"time", "level", "system", "text", "detail"})
         self.assertEqual(first["text"], "lost: x, with snet")
-        self.assertEqual(set(second), {"time", "level", "source", "text"})
+        self.assertEqual(set(second), {"time", "level", "system", "text"})
 
     def test_json_control_characters(self) -> None:
         """A line of JSON has no character that moves a cursor, and loses none."""
@@ -307,17 +312,17 @@ class TextLineTests(SynchronousTestCase):
 
 
 class FieldTests(SynchronousTestCase):
-    """Every field that fastway gives a line is in the table of docs/operations.md, or no field."""
+    """Every field that fastway gives a line is in the table of docs/logs.md, or no field."""
 
     def test_documented(self) -> None:
-        with open(os.path.join(CHECKOUT, "docs", "operations.md"), encoding="utf-8") as file:
+        with open(os.path.join(CHECKOUT, "docs", "logs.md"), encoding="utf-8") as file:
             text = file.read()
         table = text.partition("| field | in | meaning |")[2].partition("\n\n")[0]
         documented = set(re.findall(r"`(\w+)`", "".join(re.findall(r"(?m)^\| ([^|]*) \|", table))))
         self.assertIn("reason_code", documented)
         used: dict[str, str] = {}
         for directory, _, names in os.walk(os.path.join(CHECKOUT, "fastway")):
-            if os.path.basename(directory) in ("cli", "endpoint"):
+            if os.path.basename(directory) in ("app", "cli", "dialect", "endpoint"):
                 continue  # not in the gateway's process
             for name in names:
                 if name.endswith(".py") and name != "demo.py":
@@ -506,8 +511,10 @@ class WriterTests(LogTestCase):
         sink.fault = errno.ENOSPC
         writer = self.make(sink)
         writer.write("lost\n")
+        before = logs.dropped()
         self.assertFalse(writer.close())
         self.wait_for("the sink to be closed", lambda: sink.closed)
+        self.wait_for("the line to count as dropped", lambda: logs.dropped() == before + 1)
 
     def test_no_thread_to_be_had(self) -> None:
         """When no thread can be made lines wait, and a later one is written with them."""

@@ -270,8 +270,15 @@ class TableTests(SynchronousTestCase):
             "logfile": "",
             "log-format": "text",
             "log-level": "info",
+            "access-log": "",
+            "access-log-format": "text",
+            "log-address": "full",
             "metrics-addr": "",
             "ready-needs-server": False,
+            "admin-addr": (),
+            "admin-token": "",
+            "admin-token-file": "",
+            "admin-hosts": (),
             "relay": "auto",
             "mem-pool-limit": 0,
             "memory-limit": Share(0.25),
@@ -427,6 +434,7 @@ class TableTests(SynchronousTestCase):
             ("server-id-conflict", ("replace", "evict", "reject")),
             ("log-format", ("text", "json")),
             ("log-level", ("debug", "info", "warn", "error", "critical")),
+            ("log-address", ("full", "prefix", "none")),
         ):
             for word in words:
                 self.assertEqual(parsed(f"--{name}", word)[name], word)

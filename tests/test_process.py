@@ -8,6 +8,7 @@ import fcntl
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from tests.support.files import CHECKOUT, scratch
 from tests.support.golden import PING, prove
 from tests.support.paths import on_both_paths
 from tests.support.processes import PATIENCE, environment
+from tests.support.starts import Start, run_all
 
 TAC = os.path.join(CHECKOUT, "fastway.tac")
 CONSOLE = [sys.executable, "-m", "fastway"]
@@ -226,14 +228,21 @@ class SignalTests(ProcessTestCase):
     def test_drain(self) -> None:
         """With drain-timeout SIGTERM drains: new ones are refused, the others go on until their
         turn, and the status is 0."""
-        drain = {"TIMEOUT": "60s", "DELAY": "0", "GRACE": "1s", "SPREAD": "100ms"}
+        self.drain(CONSOLE, (0,))
+
+    def test_twistd_drain(self) -> None:
+        """The same under twistd, which ends as the signal would have ended it."""
+        self.drain(twistd("-n", "--pidfile=", "fastway"), (0, -signal.SIGTERM))
+
+    def drain(self, command: Sequence[str], status: tuple[int, ...]) -> None:
+        drain = {"TIMEOUT": "60s", "DELAY": "0", "GRACE": "100ms", "SPREAD": "100ms"}
         told = {f"FASTWAY_DRAIN_{name}": text for name, text in drain.items()}
         systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.addCleanup(systemd.close)
         systemd.settimeout(PATIENCE)
         systemd.bind(self.path("systemd"))
         told["NOTIFY_SOCKET"] = self.path("systemd")
-        process = self.spawn(CONSOLE, {**LOOPBACK, **told})
+        process = self.spawn(command, {**LOOPBACK, **told})
         ports = self.ports("output")
         peers = self.serves(ports)
         process.send_signal(signal.SIGTERM)
@@ -241,7 +250,7 @@ class SignalTests(ProcessTestCase):
         with socket.socket() as late:
             self.assertEqual(late.connect_ex(("127.0.0.1", ports[0])), errno.ECONNREFUSED)
         self.leave(peers)
-        self.assertEqual(process.wait(PATIENCE), 0)
+        self.assertIn(process.wait(PATIENCE), status)
         self.assertEqual(
             [systemd.recv(1000) for _ in range(3)],
             [
@@ -257,11 +266,46 @@ class SignalTests(ProcessTestCase):
         self.assertNotIn("Traceback", output)
         self.assertFalse(os.path.exists(self.path("fastway.pid")))
 
+    def test_socket_activation(self) -> None:
+        """It serves at a socket that whoever started it had opened, and tells nobody else of it;
+        who connects before it runs waits."""
+        for command in (CONSOLE, twistd("-n", "--pidfile=", "fastway")):
+            given = socket.create_server(("127.0.0.1", 0))
+            self.addCleanup(given.close)
+            early = self.connect(given.getsockname()[1])
+            early.sendall(PING)
+            activator = (
+                "import os, sys; os.dup2(int(sys.argv[1]), 3);"
+                "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1',"
+                " LISTEN_FDNAMES='clients'); os.execv(sys.argv[2], sys.argv[2:])"
+            )
+            name = f"output{given.fileno()}"
+            with open(self.path(name), "wb") as file:
+                process = subprocess.Popen(
+                    [sys.executable, "-c", activator, str(given.fileno()), *command],
+                    cwd=self.directory,
+                    env=environment({**LOOPBACK, "FASTWAY_CLIENT_ADDR": "systemd:clients"}),
+                    stdout=file,
+                    stderr=file,
+                    pass_fds=[given.fileno()],
+                )
+            self.addCleanup(process.wait)
+            self.addCleanup(process.kill)
+            self.assertEqual(early.recv(len(PING), socket.MSG_WAITALL), PING)
+            with open(f"/proc/{process.pid}/fdinfo/3", encoding="ascii") as info:
+                (flags,) = (line.split()[1] for line in info if line.startswith("flags:"))
+            self.assertTrue(int(flags, 8) & os.O_CLOEXEC)
+            process.terminate()
+            self.leave([early])
+            process.wait(PATIENCE)
+            self.assertNotIn("Traceback", self.read(name))
+
     def test_stop_of_a_drain(self) -> None:
-        """A second SIGTERM stops a gateway that drains, and a third hurries that."""
-        for more in (1, 2):
+        """A second SIGTERM stops a gateway that drains, and a third hurries that; under twistd
+        too."""
+        for more, command in ((1, CONSOLE), (2, twistd("-n", "--pidfile=", "fastway"))):
             name = f"output{more}"
-            process = self.spawn(CONSOLE, {**LOOPBACK, "FASTWAY_DRAIN_TIMEOUT": "600s"}, name)
+            process = self.spawn(command, {**LOOPBACK, "FASTWAY_DRAIN_TIMEOUT": "600s"}, name)
             client = self.connect(self.ports(name)[0])
             client.sendall(PING)
             client.recv(len(PING), socket.MSG_WAITALL)
@@ -274,7 +318,8 @@ class SignalTests(ProcessTestCase):
                 wait_for("the stop", lambda: "fastway stops" in self.read(name))  # noqa: B023
             if more == 1:
                 self.leave([client])
-            self.assertEqual(process.wait(PATIENCE), 0)
+            # twistd ends as the signal would have ended it.
+            self.assertIn(process.wait(PATIENCE), (0, *([-signal.SIGTERM] if more > 1 else [])))
             self.assertNotIn("Traceback", self.read(name))
 
     def test_many_at_once(self) -> None:
@@ -392,10 +437,11 @@ class OperatorErrorTests(ProcessTestCase):
     """Whatever is wrong, each of the three ways to start says it in one line of standard error."""
 
     def starts(self) -> list[tuple[str, list[str]]]:
+        script = [shutil.which(part) or part for part in twistd()][-1:]
         return [
-            ("fastway", CONSOLE),
-            ("twistd -n fastway", twistd("-n", "--pidfile=", "fastway")),
-            ("twistd -ny fastway.tac", twistd("-n", "--pidfile=", "-y", TAC)),
+            ("fastway", CONSOLE[1:]),
+            ("twistd -n fastway", [*script, "-n", "--pidfile=", "fastway"]),
+            ("twistd -ny fastway.tac", [*script, "-n", "--pidfile=", "-y", TAC]),
         ]
 
     def check(self, *cases: tuple[Mapping[str, str], Sequence[str]]) -> None:
@@ -403,36 +449,27 @@ class OperatorErrorTests(ProcessTestCase):
 
         All run at once, each in a directory of its own.
         """
-        running = []
+        starts, names = [], []
         for place, (settings, words) in enumerate(cases):
             for name, command in self.starts():
                 cwd = self.path(f"{place} {name}")
                 os.mkdir(cwd)
-                process = subprocess.Popen(
-                    command,
-                    cwd=cwd,
-                    env=environment({**LOOPBACK, **settings}),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-                self.addCleanup(process.kill)
-                running.append((name, settings, words, process, cwd))
+                starts.append(Start(command, cwd, {**LOOPBACK, **settings}))
+                names.append((name, words))
         problems = []
-        for name, settings, words, process, cwd in running:
-            output, errors = process.communicate(timeout=PATIENCE)
+        for start, (name, words), ended in zip(starts, names, run_all(starts), strict=True):
             wrong = {
-                "status 0": process.returncode == 0,
-                "a traceback": "Traceback" in output + errors,
-                "not one line": len(errors.splitlines()) != 1,
-                "not by fastway": not errors.startswith("fastway: "),
-                f"not all of {words}": not all(word in errors for word in words),
-                "left behind": os.listdir(cwd) != [],
+                f"status {ended.status}": ended.status != 1,
+                "a traceback": "Traceback" in ended.output + ended.errors,
+                "not one line": len(ended.errors.splitlines()) != 1,
+                "not by fastway": not ended.errors.startswith("fastway: "),
+                f"not all of {words}": not all(word in ended.errors for word in words),
+                "left behind": os.listdir(start.cwd) != [],
             }
             found = [problem for problem, here in wrong.items() if here]
             if found:
-                problems.append(f"{name} with {settings}: {', '.join(found)}:\n{errors[-400:]}")
+                more = f"{name} with {start.settings}: {', '.join(found)}"
+                problems.append(f"{more}:\n{ended.errors[-400:]}")
         self.assertEqual(problems, [], "\n".join(problems))
 
     def test_options(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import signal
 import socket
@@ -33,7 +32,7 @@ from fastway.ops.snapshot import finish
 from fastway.service import GatewayService, Options, TwistdService, makeService
 from tests.support.errors import raised
 from tests.support.golden import accept, close, connect, dial, packet, prove
-from tests.support.logs import LogLines
+from tests.support.logs import LogLines, check_json
 from tests.support.options import LOOPBACK, settings
 from tests.support.service import ServiceTestCase
 from tests.support.waits import until
@@ -382,7 +381,7 @@ class SignalTests(ServiceTestCase):
         os.mkdir(os.path.dirname(path))
         service = self.start(f"--logfile={path}")
         os.rename(os.path.dirname(path), os.path.join(self.directory, "moved"))
-        service.reopen_log()
+        service.reload()
         service.commands.run("nonsense")
         await service.stopService()
         with open(os.path.join(self.directory, "moved", "fastway.log"), encoding="utf-8") as file:
@@ -412,7 +411,7 @@ class LogTests(ServiceTestCase):
         path = os.path.join(self.directory, "fastway.log")
         service = self.start(f"--logfile={path}", "--log-format=json")
         await service.stopService()
-        texts = [json.loads(line)["text"] for line in self.read(path).splitlines()]
+        texts = [check_json(line)["text"] for line in self.read(path).splitlines()]
         self.assertIn(f"fastway runs as process {os.getpid()}", "\n".join(texts))
 
     async def test_level(self) -> None:

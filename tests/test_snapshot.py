@@ -114,6 +114,7 @@ class SnapshotTests(SynchronousTestCase):
             ),
         )
         self.assertEqual(shot.log_dropped, logs.dropped())
+        self.assertEqual(shot.access_dropped, logs.dropped(logs.ACCESS))
         self.assertIsNone(shot.relay)
         rows = status_rows(shot)
         self.assertEqual(rows[1], "path: Python: why not")

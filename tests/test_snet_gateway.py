@@ -36,7 +36,13 @@ from fastway.errors import (
     Reason,
     StreamLost,
 )
-from fastway.gateway import ClientFactory, PortConfig, RouterService, ServerFactory
+from fastway.gateway import (
+    ClientFactory,
+    GatewayLink,
+    PortConfig,
+    RouterService,
+    ServerFactory,
+)
 from fastway.ops.snapshot import finish
 from fastway.router import Side
 from fastway.service import GatewayService
@@ -361,6 +367,8 @@ class GatewayTests(SynchronousTestCase):
         self.assertRegex(log.lines[0], r"^client 1 \S+ cut: it may come back$")
         self.assertRegex(log.lines[1], r"^client 1 \S+ resumed after 3\.0 s, 0 bytes sent again$")
         self.assertNotEqual(log.lines[0].split()[2], log.lines[1].split()[2])
+        link = cast(GatewayLink, gateway.service.router.clients[1])
+        self.assertEqual(link.resumes, 1)
 
 
 class LiveTestCase(TestCase):

@@ -244,9 +244,11 @@ class DoorTests(WebTestCase):
                 (400, {"path": "/game", "subprotocols": ["mqtt"]}),
             ):
                 self.assertEqual(await self.refused(**cast(Any, options)), status)
-        told = "2 handshakes, 3 refused (1 by 400, 1 by 403, 1 by 404)"
-        named = "2 of a proxy that named no client"
-        self.assertEqual(str(self.factory.figures()), f"{told}; {named}")
+        self.assertEqual(
+            str(self.factory.figures()),
+            "2 handshakes, 3 refused (1 by 400, 1 by 403, 1 by 404); "
+            "2 of a proxy that named no client",
+        )
 
     async def test_forwarded(self) -> None:
         """Behind a proxy that is trusted a client has the address that it tells."""

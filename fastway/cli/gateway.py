@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 def run(options: RunOptions) -> int:
     """`fastway run`: until a signal stops it."""
-    return run_gateway(options.settings, options.title)
+    return run_gateway(
+        options.settings, options.title, reread=options.reread if options.file else None
+    )
 
 
 def run_gateway(
@@ -37,6 +39,7 @@ def run_gateway(
     title: str,
     check: Callable[[GatewayService], None] | None = None,
     prepare: Callable[[GatewayService], None] | None = None,
+    reread: Callable[[], Settings] | None = None,
 ) -> int:
     """Run a gateway until a signal stops it; returns the exit status.
 
@@ -44,12 +47,14 @@ def run_gateway(
         title: What error lines begin with.
         check: Called before anything starts; may raise a LocalError.
         prepare: Called once the gateway runs.
+        reread: Reads the options anew; None: there is no file that could change.
 
     Raises:
         LocalError: it cannot be started.
     """
     from twisted.internet import reactor
 
+    from fastway.inherited import inherited
     from fastway.ops import logs
     from fastway.ops.notify import of_environment
     from fastway.ops.process import own_process
@@ -57,6 +62,7 @@ def run_gateway(
     from fastway.service import GatewayService
 
     shield()
+    inherited()
     errors: list[str] = []
 
     def failed(error: LocalError) -> None:
@@ -66,6 +72,7 @@ def run_gateway(
     service = GatewayService(settings, reactor)
     service.failed = failed
     service.notify = of_environment()
+    service.reread = reread
     if check is not None:
         check(service)
     service.check()

@@ -1,9 +1,10 @@
-"""`fastway status`, `links`, `kick`, `drain`: a command to a gateway that runs, and its answer.
+"""`fastway status`, `links`, `kick`, `drain`, ...: what is asked of a gateway that runs.
 
-The command goes into the gateway's command file as `#TOKEN command`, in one rename; then SIGUSR1.
-The gateway writes its answer to `fastway.answer` in its run directory, in one rename too: a line
-`TOKEN PID`, then the answer's; `error: ` before the first of them says that the command failed. A
-command file that the gateway does not take has the answer `- PID`.
+It goes over the gateway's admin port, where it has one. Else the command goes into the gateway's
+command file as `#TOKEN command`, in one rename; then SIGUSR1. The gateway writes its answer to
+`fastway.answer` in its run directory, in one rename too: a line `TOKEN PID`, then the answer's;
+`error: ` before the first of them says that the command failed. A command file that the gateway
+does not take has the answer `- PID`.
 
 Rule: no process is signalled that does not wait for it: SIGUSR1 kills what does not catch it.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import re
 import secrets
@@ -20,11 +22,27 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from fastway.cli.table import MAX_ID, DrainOptions, KickOptions, RemoteOptions, operand
+from fastway.cli.asking import AdminClient, NoPort, find
+from fastway.cli.table import (
+    MAX_ID,
+    DrainOptions,
+    KickOptions,
+    LevelOptions,
+    LimitsOptions,
+    RemoteOptions,
+    ShowOptions,
+    operand,
+)
 from fastway.config.settings import OpsSettings
-from fastway.config.values import number
-from fastway.errors import CommandError, ConfigError, LocalError
+from fastway.config.values import number, quoted
+from fastway.errors import CommandError, ConfigError, LocalError, Reason
+
+if TYPE_CHECKING:
+    from fastway.ops.snapshot import LinkRow
 
 LOOK = 0.02
 """Seconds between one look for the answer and the next."""
@@ -33,14 +51,34 @@ MAX_ANSWER = 16 * 1024 * 1024
 """Bytes of an answer that is read."""
 
 
-def status(options: RemoteOptions) -> int:
+def status(options: ShowOptions) -> int:
     """`fastway status`."""
-    print(ask(options, "status"))
+    if options["json"]:
+        print(json.dumps(look(options, "/v1/status")))
+        return 0
+    port = admin_port(options)
+    try:
+        text = None if port is None else port.get("/v1/status?format=text")
+    except NoPort:
+        text = None
+    print(ask(options, "status") if text is None else text.rstrip("\n"))
     return 0
 
 
-def links(options: RemoteOptions) -> int:
-    """`fastway links`: the rows of the report that the command writes."""
+def links(options: ShowOptions) -> int:
+    """`fastway links`: each link a row, or one object of JSON."""
+    if options["json"]:
+        for row in rows_of(partial(look, options)):
+            print(json.dumps(row))
+        return 0
+    port = admin_port(options)
+    if port is not None:
+        from fastway.ops.status import link_row
+
+        with suppress(NoPort):
+            for row in rows_of(port.get):
+                print(link_row(read_row(row)))
+            return 0
     answer = ask(options, "links")
     report = re.fullmatch(r"\d+ links written to (.+)", answer)
     if report is not None:
@@ -48,6 +86,26 @@ def links(options: RemoteOptions) -> int:
     if answer:
         print(answer)
     return 0
+
+
+def rows_of(get: Callable[[str], Any]) -> Iterator[dict[str, Any]]:
+    """All links, by side and id."""
+    query = "/v1/links?limit=1000"
+    answer = get(query)
+    yield from answer["links"]
+    while answer["next"]:
+        answer = get(f"{query}&after={answer['next']}")
+        yield from answer["links"]
+
+
+def read_row(row: dict[str, Any]) -> LinkRow:
+    """A link's figures as the API tells them; a gateway of another version may tell more."""
+    from fastway.ops.snapshot import LinkRow
+
+    told = {field.name: row[field.name] for field in fields(LinkRow) if field.name in row}
+    lost = told.get("lost")
+    told["lost"] = Reason[lost.upper()] if lost else None
+    return LinkRow(**told)
 
 
 def kick(options: KickOptions) -> int:
@@ -59,7 +117,12 @@ def kick(options: KickOptions) -> int:
         link_id = number(0, MAX_ID)(text)
     except ValueError as error:
         raise ConfigError("ID", str(error)) from None
-    print(ask(options, f"kick {side} {link_id}"))
+    body: dict[str, Any] = {"side": side, "id": link_id}
+    more = {name: options[name] for name in ("code", "reason") if options[name]}
+    if more:
+        print(only(options, lambda port: port.post("/v1/kick", {**body, **more})))
+    else:
+        print(do(options, "kick", body, f"kick {side} {link_id}"))
     return 0
 
 
@@ -68,14 +131,92 @@ def drain(options: DrainOptions) -> int:
     words = list(options.operands)
     if words not in ([], ["again"]):
         raise ConfigError("drain", f"{words[0]!r} is not again")
-    print(ask(options, " ".join(["drain", *words])))
+    body = {"again": True} if words else {}
+    print(do(options, "drain", body, " ".join(["drain", *words])))
     return 0
 
 
 def undrain(options: RemoteOptions) -> int:
     """`fastway undrain`."""
-    print(ask(options, "undrain"))
+    print(do(options, "undrain", {}, "undrain"))
     return 0
+
+
+def limits(options: LimitsOptions) -> int:
+    """`fastway limits [NAME=VALUE ...]`."""
+    words = [word.partition("=") for word in options.operands]
+    changes = {name: value for name, _, value in words}
+    if len(changes) < len(words):
+        raise ConfigError("limits", "a name stands there twice")
+    for name, equals, _ in words:
+        if not equals:
+            raise ConfigError("limits", f"{quoted(name)}: give NAME=VALUE")
+    print(do(options, "limits", changes, " ".join(["limits", *options.operands])))
+    return 0
+
+
+def loglevel(options: LevelOptions) -> int:
+    """`fastway loglevel LEVEL`."""
+    level = operand(options, 0, "LEVEL")
+    print(do(options, "loglevel", {"level": level}, f"loglevel {level}"))
+    return 0
+
+
+def reload(options: RemoteOptions) -> int:
+    """`fastway reload`."""
+    print(do(options, "reload", {}, "reload"))
+    return 0
+
+
+def admin_port(options: RemoteOptions) -> AdminClient | None:
+    """The gateway's admin port; None: it has none that is known here, or a process was given."""
+    return None if options["pid"] else find(options.settings, options["timeout"])
+
+
+def needed(options: RemoteOptions) -> AdminClient:
+    """The same, where there is no other way.
+
+    Raises:
+        LocalError: it has none.
+    """
+    port = admin_port(options)
+    if port is None:
+        raise LocalError(
+            "that gateway has no admin port that is known here; this needs --admin-addr, "
+            "of the gateway too"
+        )
+    return port
+
+
+def do(options: RemoteOptions, verb: str, body: dict[str, Any], command: str) -> str:
+    """Have a running gateway do something: by its admin port, or else by a command.
+
+    Raises:
+        LocalError: there is no gateway, it may not be told, or does not answer in time.
+        CommandError: it failed.
+    """
+    port = admin_port(options)
+    try:
+        return ask(options, command) if port is None else port.post(f"/v1/{verb}", body)
+    except NoPort:
+        return ask(options, command)
+
+
+def look(options: RemoteOptions, path: str) -> Any:
+    """What the admin port answers to a GET, where there is no other way.
+
+    Raises:
+        LocalError: the gateway has none, or it cannot be reached or used.
+    """
+    return only(options, lambda port: port.get(path))
+
+
+def only(options: RemoteOptions, call: Callable[[AdminClient], Any]) -> Any:
+    """Ask the admin port, where there is no other way; see `look`."""
+    try:
+        return call(needed(options))
+    except NoPort as error:
+        raise LocalError(f"the admin port cannot be reached: {error}") from None
 
 
 def ask(options: RemoteOptions, command: str) -> str:

@@ -6,8 +6,9 @@ here: `fastway --help` is quick.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import ClassVar, cast
 
@@ -21,6 +22,8 @@ CLIENT_ADDR = "127.0.0.1:9010"
 SERVER_ADDR = "127.0.0.1:9020"
 WEB_ADDR = "127.0.0.1:9080"
 PAGE_ADDR = "127.0.0.1:9081"
+ADMIN_ADDR = "127.0.0.1:9082"
+ADMIN_SOCKET = "unix:fastway.admin"
 
 MAX_ID = 0xFFFFFFFF
 
@@ -46,6 +49,7 @@ class DemoOptions(GatewayOptions):
         "client-addr": CLIENT_ADDR,
         "server-addr": SERVER_ADDR,
         "client-ws-addr": WEB_ADDR,
+        "admin-addr": f"{ADMIN_SOCKET},{ADMIN_ADDR}",
     }
     table = (
         *GatewayOptions.table,
@@ -62,6 +66,14 @@ class DemoOptions(GatewayOptions):
         "Runs a gateway and, behind it, a game server with an echo and a small chat room. "
         "fastway play, in another terminal, talks to it, and so does its page, in a browser."
     )
+
+    def evaluate(self) -> None:
+        super().evaluate()
+        admin = self.settings.admin
+        if not (admin.token or admin.token_file):
+            # Of no use to anybody else, and gone with it.
+            told = replace(admin, token=secrets.token_hex(16))
+            self.settings = replace(self.settings, admin=told)
 
 
 class CheckOptions(GatewayOptions):
@@ -85,12 +97,14 @@ class RemoteOptions(GatewayOptions):
     table = (
         CONFIG,
         *(BY_NAME[name] for name in ("run-dir", "pid-file", "command-file")),
+        *(BY_NAME[name] for name in ("admin-addr", "admin-token", "admin-token-file")),
         Option(
             "pid",
             "0",
             number(0, COUNT),
             "number",
-            "the gateway's process id, where it has no pid file (1 in a container); 0 = find it",
+            "the gateway's process id, where it has no pid file (1 in a container): it is asked "
+            "by the command file then; 0 = find it",
             "The gateway",
         ),
         Option(
@@ -104,16 +118,58 @@ class RemoteOptions(GatewayOptions):
         ),
     )
     longdesc = (
-        "Writes the command file of a running gateway, sends it SIGUSR1, and prints the answer. "
-        "Run it where the gateway was started, or say where its files are; as the gateway's "
-        "user or as root."
+        "Asks a running gateway over its admin port, unix:fastway.admin in run-dir if no other is "
+        "given; one that has none by its command file and SIGUSR1. Run it where the gateway was "
+        "started, or say where its files are; as the gateway's user or as root."
     )
+
+
+class ShowOptions(RemoteOptions):
+    """`fastway status` and `links`."""
+
+    table = (*RemoteOptions.table, flag("json", "as JSON, as the admin API has it"))
+
+
+class TopOptions(RemoteOptions):
+    """`fastway top`."""
+
+    table = (
+        *RemoteOptions.table,
+        Option("interval", "2s", duration(0.5), "duration", "between one look and the next"),
+        flag("once", "one picture, without colours, and no more"),
+    )
+    longdesc = (
+        "Shows what a gateway does, live: rates, who is connected, the busiest links. q or Ctrl-C "
+        "ends it. It needs the admin port."
+    )
+
+
+class LimitsOptions(RemoteOptions):
+    """`fastway limits [NAME=VALUE...]`."""
+
+    max_operands = 32
+    longdesc = (
+        "Changes limits until the next start, and shows all that hold; names as in "
+        f"docs/options.md, also without their limit-. {RemoteOptions.longdesc}"
+    )
+
+
+class LevelOptions(RemoteOptions):
+    """`fastway loglevel LEVEL`."""
+
+    max_operands = 1
+    longdesc = f"Changes what is logged, until the next start. {RemoteOptions.longdesc}"
 
 
 class KickOptions(RemoteOptions):
     """`fastway kick client|server ID`."""
 
     max_operands = 2
+    table = (
+        *RemoteOptions.table,
+        Option("code", "0", number(0, 4999), "number", "close code for a WebSocket client"),
+        Option("reason", "", str, "text", "what it is told, and the log"),
+    )
     longdesc = f"Loses a client, or all servers of an id. {RemoteOptions.longdesc}"
 
 
@@ -277,13 +333,12 @@ COMMANDS = [
     Command(
         "status",
         "print what it does: links, counters, memory",
-        RemoteOptions,
+        ShowOptions,
         "fastway.cli.remote:status",
         _RUNNING,
     ),
-    Command(
-        "links", "print every link of it", RemoteOptions, "fastway.cli.remote:links", _RUNNING
-    ),
+    Command("top", "watch it, live", TopOptions, "fastway.cli.top:top", _RUNNING),
+    Command("links", "print every link of it", ShowOptions, "fastway.cli.remote:links", _RUNNING),
     Command(
         "kick",
         "make it lose a link",
@@ -307,6 +362,30 @@ COMMANDS = [
         "take that back, while its ports are open",
         RemoteOptions,
         "fastway.cli.remote:undrain",
+        _RUNNING,
+    ),
+    Command(
+        "limits",
+        "change limits while it runs, and show them",
+        LimitsOptions,
+        "fastway.cli.remote:limits",
+        _RUNNING,
+        "[NAME=VALUE ...]",
+    ),
+    Command(
+        "loglevel",
+        "change what it logs",
+        LevelOptions,
+        "fastway.cli.remote:loglevel",
+        _RUNNING,
+        "LEVEL",
+        (("debug", "info", "warn", "error", "critical"),),
+    ),
+    Command(
+        "reload",
+        "have it read its files again, as SIGHUP does",
+        RemoteOptions,
+        "fastway.cli.remote:reload",
         _RUNNING,
     ),
     Command(

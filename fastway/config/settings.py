@@ -380,15 +380,41 @@ class PoolSettings(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class LogSettings(Section):
-    """The log.
+    """The log, and the access log.
 
     Attributes:
         file: Empty: the console.
+        access: Where the access log is; empty: there is none.
+        address: What of players' addresses both have.
     """
 
     file: str = of("logfile")
     format: Literal["text", "json"] = of("log-format")
     level: Literal["debug", "info", "warn", "error", "critical"] = of("log-level")
+    access: str = of("access-log")
+    access_format: Literal["text", "json"] = of("access-log-format")
+    address: Literal["full", "prefix", "none"] = of("log-address")
+
+    def check(self) -> None:
+        """See that they go together.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        if self.access_format != "text" and not self.access:
+            raise ConfigError(
+                self.where("access_format"),
+                "there is no access log without --access-log; give that too",
+            )
+        if self.access and self.file and _same_file(self.access, self.file):
+            raise ConfigError(
+                self.where("access"),
+                f"{self.access} is the file of --logfile too; give another",
+            )
+
+
+def _same_file(one: str, other: str) -> bool:
+    return os.path.abspath(one) == os.path.abspath(other)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -484,9 +510,46 @@ class MetricsSettings(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """All that a gateway is told."""
+class AdminSettings(Section):
+    """Where operators see and steer it by HTTP.
 
+    Attributes:
+        addresses: As the operator wrote them; none: nowhere.
+        token: What whoever asks by TCP must know; empty: it is in the file.
+        hosts: Names by which it may be asked for, besides those of this machine.
+    """
+
+    addresses: tuple[str, ...] = of("admin-addr")
+    token: str = field(repr=False, metadata={"option": "admin-token"})
+    token_file: str = of("admin-token-file")
+    hosts: tuple[str, ...] = of("admin-hosts")
+
+    def check(self) -> None:
+        """See that they go together.
+
+        Raises:
+            ConfigError: they do not.
+        """
+        for name in ("token", "token_file", "hosts"):
+            if getattr(self, name) and not self.addresses:
+                raise ConfigError(
+                    self.where(name), "there is nothing to ask without --admin-addr; give that too"
+                )
+        if self.token and self.token_file:
+            raise ConfigError(
+                self.where("token"), f"{self.where('token_file')} has one too; leave one out"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that a gateway is told.
+
+    Attributes:
+        values: What all the others are made of.
+    """
+
+    values: Values = field(repr=False, compare=False)
     client: PortSettings
     server: ServerPortSettings
     websockets: tuple[WebSocketPortSettings, ...]
@@ -500,6 +563,7 @@ class Settings:
     log: LogSettings
     ops: OpsSettings
     metrics: MetricsSettings
+    admin: AdminSettings
 
     @property
     def ports(self) -> tuple[PortSettings, ...]:
@@ -519,6 +583,10 @@ def make_settings(values: Values) -> Settings:
     drain.check()
     metrics = _make(MetricsSettings, values)
     metrics.check()
+    admin = _make(AdminSettings, values)
+    admin.check()
+    log = _make(LogSettings, values)
+    log.check()
     share, limit = _memory_limit(values)
     key = os.fsencode(values.values["server-auth-password"])
     server = _make(ServerPortSettings, values, "server", key=key, **_layers(values, "server"))
@@ -530,6 +598,7 @@ def make_settings(values: Values) -> Settings:
         )
     client = _make(PortSettings, values, "client", **_layers(values, "client"))
     return Settings(
+        values=values,
         client=client,
         server=server,
         websockets=tuple(_make_websockets(values, client.tls)),
@@ -540,9 +609,10 @@ def make_settings(values: Values) -> Settings:
         relay=_make(RelaySettings, values),
         pool=pool,
         drain=drain,
-        log=_make(LogSettings, values),
+        log=log,
         ops=_make(OpsSettings, values),
         metrics=metrics,
+        admin=admin,
     )
 
 

@@ -355,10 +355,10 @@ class GatewayOptions(TableOptions):
     longdesc = (
         "A game gateway: clients connect to one port, game servers to the other, and either "
         "dials the other by id. Sizes: 512K, 1M or bytes. Durations: 30s, 1m30s, 500ms or "
-        "seconds. Addresses: host:port, :port, [v6]:port, or a Twisted endpoint string such as "
-        "unix:/run/fastway.sock. Every option can also stand in the "
-        "--config file, or in the environment as FASTWAY_CLIENT_ADDR and so on; the original's "
-        "spelling, -ClientAddr=:9000, is understood."
+        "seconds. Addresses: host:port, :port, [v6]:port, systemd:NAME for a socket that systemd "
+        "opened, or a Twisted endpoint string such as unix:/run/fastway.sock. Every option can "
+        "also stand in the --config file, or in the environment as FASTWAY_CLIENT_ADDR and so on; "
+        "the original's spelling, -ClientAddr=:9000, is understood."
     )
     environment: Mapping[str, str] = os.environ
     settings: Settings
@@ -368,18 +368,31 @@ class GatewayOptions(TableOptions):
     def evaluate(self) -> None:
         """The environment and the file behind the command line; then Settings of all."""
         super().evaluate()
-        line = self.given
+        self._line = line = self.given
         config = line.pop(CONFIG.name, Given("", "")).text
         self.file = config or self.environment.get("FASTWAY_CONFIG", "")
-        given = {name: Given(f"--{name}", text) for name, text in self.defaults_here.items()}
-        given.update(from_file(self.file) if self.file else {})
-        given.update(from_environment(self.environment))
+        # Absolute, because twistd changes to another directory later.
+        self._path = os.path.abspath(self.file)
         for option in self.table:
             if option.many and option.name in line:
                 texts = [one.text for one in self.lists[option.name]]
                 line[option.name] = Given(line[option.name].where, ",".join(texts))
-        given.update(line)
-        self.given = given
-        values = Values(given)
+        values = self._read(self.file)
+        self.given = dict(values.given)
         self.opts.update(values.values)
         self.settings = make_settings(values)
+
+    def reread(self) -> Settings:
+        """The settings as they would be of the same command line and environment now.
+
+        Raises:
+            ConfigError: something in the file cannot be used.
+        """
+        return make_settings(self._read(self._path))
+
+    def _read(self, path: str) -> Values:
+        given = {name: Given(f"--{name}", text) for name, text in self.defaults_here.items()}
+        given.update(from_file(path) if self.file else {})
+        given.update(from_environment(self.environment))
+        given.update(self._line)
+        return Values(given)

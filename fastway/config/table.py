@@ -19,6 +19,7 @@ from fastway.config.values import (
     parse_allowances,
     parse_bool,
     parse_direct,
+    parse_hosts,
     parse_id,
     parse_ids,
     parse_networks,
@@ -704,6 +705,23 @@ def _log() -> Iterator[Option]:
         "the least level that is logged",
         topic,
     )
+    yield Option(
+        "access-log",
+        "",
+        str,
+        "path",
+        "write one line there at the end of each connection (docs/logs.md); SIGHUP reopens it; "
+        "empty = none",
+        topic,
+    )
+    yield choice("access-log-format", "text", ("text", "json"), "how those lines look", topic)
+    yield choice(
+        "log-address",
+        "full",
+        ("full", "prefix", "none"),
+        "players' addresses in both logs: whole, as /24 (IPv4) and /48 (IPv6), or not at all",
+        topic,
+    )
 
 
 def _metrics() -> Iterator[Option]:
@@ -717,6 +735,36 @@ def _metrics() -> Iterator[Option]:
         topic,
     )
     yield flag("ready-needs-server", "/ready says no while no game server is connected", topic)
+
+
+def _admin() -> Iterator[Option]:
+    topic = "Admin: a page and an API to see and steer it (docs/admin.md)"
+    yield Option(
+        "admin-addr",
+        "",
+        parse_addresses,
+        "list of addresses",
+        "where they are, by HTTP: unix:fastway.admin, a path in run-dir for its user alone, or "
+        "host:port on loopback, with admin-token; empty = nowhere",
+        topic,
+    )
+    yield Option(
+        "admin-token",
+        "",
+        str,
+        "text",
+        "what whoever asks by host:port must know, 16 characters or more; better in a file",
+        topic,
+    )
+    yield Option("admin-token-file", "", str, "path", "a file with that", topic)
+    yield Option(
+        "admin-hosts",
+        "",
+        parse_hosts,
+        "list of hosts",
+        "names by which it is asked, besides localhost, 127.0.0.1 and [::1]; others are refused",
+        topic,
+    )
 
 
 OPTIONS: list[Option] = [
@@ -736,6 +784,7 @@ OPTIONS: list[Option] = [
     *_files(),
     *_log(),
     *_metrics(),
+    *_admin(),
 ]
 
 CONFIG = Option("config", "", str, "path", "a TOML file with options", "Configuration", short="c")
@@ -744,6 +793,9 @@ CONFIG = Option("config", "", str, "path", "a TOML file with options", "Configur
 ALIASES = {"server-auth-key": "server-auth-password", "log-file": "logfile"}
 
 BY_NAME = {option.name: option for option in OPTIONS}
+
+SECRETS = ("server-auth-password", "admin-token")
+"""Options whose values are shown to nobody."""
 
 
 def resolve_name(name: str, options: Iterable[Option] = OPTIONS) -> Option | None:

@@ -195,6 +195,24 @@ def parse_addresses(text: str) -> tuple[str, ...]:
     return tuple(text.replace(",", " ").split())
 
 
+_HOST_NAME = re.compile(r"\[[0-9a-f:.]{2,45}\]|[0-9a-z_-]+(\.[0-9a-z_-]+)*")
+
+
+def parse_hosts(text: str) -> tuple[str, ...]:
+    """Names as they stand in a URL, in lower case and without ports: `admin.example, [fd00::1]`.
+
+    Raises:
+        ValueError: one is none.
+    """
+    found = tuple(text.replace(",", " ").lower().split())
+    for host in found:
+        if len(host) > 253 or _HOST_NAME.fullmatch(host) is None:
+            raise ValueError(
+                f"{quoted(host)} is no host's name: give a list such as admin.example, [fd00::1]"
+            )
+    return found
+
+
 class DirectPort(NamedTuple):
     """A port whose connections are dialled to one game server.
 

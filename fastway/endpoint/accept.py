@@ -52,6 +52,9 @@ class Queue(Generic[C]):
         else:
             self._ended += 1
 
+    def reformatted(self) -> None:
+        """It waits as it is."""
+
     def forget(self, conn: C) -> None:
         """It has ended: the connection calls this."""
         self._ended += 1

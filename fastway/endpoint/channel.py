@@ -40,6 +40,9 @@ class Drained(Protocol):
 class Circle(Protocol):
     """A group, that a connection leaves when it ends."""
 
+    def reformatted(self) -> None:
+        """The format of a member is another one."""
+
     def forget(self, conn: Any) -> None:
         """It has ended, or is about to be told so."""
 
@@ -106,6 +109,10 @@ class Carrier(Protocol):
     def is_open(self, conn: Channel[Any]) -> bool:
         """It can be sent to: it has not ended, and its end is not about to be told."""
 
+    @property
+    def all_told(self) -> bool:
+        """No connection's end is about to be told."""
+
     def write_packets(self, packets: Iterable[bytes]) -> None:
         """Write whole packets, of connections that are open."""
 
@@ -137,6 +144,7 @@ class Channel(Generic[T]):
         "__weakref__",
         "_circles",
         "_enders",
+        "_message_format",
         "_queue",
         "_readers",
         "_stream",
@@ -145,7 +153,6 @@ class Channel(Generic[T]):
         "facts",
         "held",
         "link",
-        "message_format",
         "remote_id",
         "state",
     )
@@ -157,7 +164,7 @@ class Channel(Generic[T]):
         self.state: Any = None
         self.ended: FastwayError | None = None
         self.facts: PlayerFacts | None = None
-        self.message_format: MessageFormat[T] = link.config.message_format
+        self._message_format: MessageFormat[T] = link.config.message_format
         self.held = 0
         self._queue: deque[bytes | bytearray] | None = None
         self._readers: Waiters | None = None
@@ -172,6 +179,17 @@ class Channel(Generic[T]):
     def __del__(self) -> None:
         # Closed, unread and forgotten: what waited is gone too.
         self.drop_unread()
+
+    @property
+    def message_format(self) -> MessageFormat[T]:
+        """What its messages are; may be set before the first is received."""
+        return self._message_format
+
+    @message_format.setter
+    def message_format(self, message_format: MessageFormat[T]) -> None:
+        self._message_format = message_format
+        for circle in self._circles or ():
+            circle.reformatted()
 
     @property
     def unread(self) -> int:
@@ -202,7 +220,7 @@ class Channel(Generic[T]):
         """The bytes of a message in this connection's format."""
         if isinstance(message, Encoded):
             return message.data
-        return self.message_format.encode(message)
+        return self._message_format.encode(message)
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self
@@ -272,7 +290,7 @@ class Channel(Generic[T]):
     def decode(self, data: bytes) -> T:
         """As `take`, of a message that never waited."""
         try:
-            return self.message_format.decode(data)
+            return self._message_format.decode(data)
         except Exception as error:
             failure = BadMessage(error)
             self.link.close(self, failure)

@@ -283,8 +283,14 @@ class EndpointCore:
         if conn_id > self._highest:
             raise Unexpected(f"{what} for virtual connection {conn_id}, which never was here")
 
+    @property
+    def all_told(self) -> bool:
+        """Each Closed has been handled (`told_closed`)."""
+        return not self._closed_now
+
     def told_closed(self, conn_id: int) -> None:
-        """A Closed was handled: what is sent from now on is its namesake's, if there is one."""
+        """A Closed is handled: what is sent from now on is its namesake's, if there is one."""
+        self._closed_now.discard(conn_id)
         if self.conns.get(conn_id) is ConnState.REOPENED:
             self.conns[conn_id] = ConnState.OPEN
 

@@ -8,11 +8,13 @@ once for each format, and its size checked before anybody gets it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
 from fastway.endpoint.channel import Carrier, Channel, close_all
 from fastway.endpoint.mirror import LEAST, Mirror
+from fastway.formats import Encoded
 from fastway.wire import packet_head
 
 C = TypeVar("C", bound=Channel[Any])
@@ -49,6 +51,8 @@ class Group(Generic[C]):
         self._members: dict[C, None] = {}
         self._mirrors: dict[Carrier, Mirror] = {}
         self._circle = _Circle(self._members)
+        self._whole: _Whole[C] | None = None
+        """What is known to be true of all members, as long as nothing changes."""
         for conn in members:
             self.add(conn)
 
@@ -58,12 +62,14 @@ class Group(Generic[C]):
             return False
         if conn not in self._members:
             self._members[conn] = None
+            self._circle.changes += 1
             conn.enter(self._circle)
         return True
 
     def discard(self, conn: C) -> None:
         """Leave a connection out, if it is in."""
         if self._members.pop(conn, self) is None:
+            self._circle.changes += 1
             conn.leave(self._circle)
 
     def clear(self) -> None:
@@ -120,13 +126,17 @@ class Group(Generic[C]):
             MessageTooLarge: it does not fit `max_packet`; nobody got it.
             Whatever a message format raises for a message that it cannot encode; nobody got it.
         """
+        left_out = _left_out(but)
+        if to is None:
+            told = self._tell_whole(message, left_out)
+            if told is not None:
+                return told
         members = [
             conn
             for conn in (self._members if to is None else _once(to, self._members))
             if conn.link.is_open(conn)
         ]
-        if but is not None:
-            left_out = {but} if isinstance(but, Channel) else set(but)
+        if left_out:
             members = [conn for conn in members if conn not in left_out]
         encoded = _encode(message, members)
         pushed = self._push(members, encoded)
@@ -156,11 +166,41 @@ class Group(Generic[C]):
         if self.slow is Slow.CLOSE:
             close_all(slow, "too slow for its group")
 
+    def _tell_whole(self, message: Any, left_out: set[C]) -> int | None:
+        """Tell all where every gateway's copy is known to be whole: nobody is looked at.
+
+        Returns:
+            How many got it. None: nobody did, for one has to look.
+        """
+        whole = self._whole
+        if whole is None or whole.changes != self._circle.changes:
+            return None
+        out: dict[Carrier, list[C]] = {}
+        for conn in left_out:
+            if conn in self._members:
+                out.setdefault(conn.link, []).append(conn)
+        if not all(part.mirror.can_push_whole(out.get(part.link, ())) for part in whole.parts):
+            return None
+        encoded = []
+        for part in whole.parts:
+            encoded.append(part.conns[0].encode(message))
+            part.link.check_size(len(encoded[-1]))
+        told = 0
+        for part, data in zip(whole.parts, encoded, strict=True):
+            left = out.get(part.link, [])
+            if part.mirror.push_whole(data, part.conns, left, self._missed):
+                told += len(part.conns) - len(left)
+            else:
+                told += self.tell(Encoded(data), but=left, to=part.conns)
+        return told
+
     def _push(self, members: list[C], encoded: dict[int, bytes]) -> set[C]:
         """Tell those whose gateway keeps a copy of the group; the others are to be told singly."""
         pushed: set[C] = set()
         if len(members) < LEAST:
             return pushed
+        parts: list[_Part[C]] = []
+        changes = self._circle.changes
         by_link: dict[Carrier, list[C]] = {}
         for conn in members:
             by_link.setdefault(conn.link, []).append(conn)
@@ -171,7 +211,12 @@ class Group(Generic[C]):
             if len(copies) == 1:
                 (data,) = copies
                 everybody = (conn for conn in self._members if conn.link is link)
-                pushed.update(self._mirror(link).push(data, here, everybody, self._missed))
+                mirror = self._mirror(link)
+                pushed.update(mirror.push(data, here, everybody, self._missed))
+                if mirror.is_whole(here) and len({id(conn.message_format) for conn in here}) == 1:
+                    parts.append(_Part(link, mirror, here))
+        whole = sum(len(part.conns) for part in parts) == len(self._members)
+        self._whole = _Whole(changes, parts) if whole else None
         return pushed
 
     def _mirror(self, link: Carrier) -> Mirror:
@@ -184,14 +229,47 @@ class Group(Generic[C]):
 
 
 class _Circle:
-    """What members know of their group: not the group itself, which may so be dropped."""
+    """What members know of their group: not the group itself, which may so be dropped.
+
+    Attributes:
+        changes: Counts who came and went, and what else of them changed.
+    """
 
     def __init__(self, members: dict[Any, None]) -> None:
+        self.changes = 0
         self._members = members
+
+    def reformatted(self) -> None:
+        """A member has another format: the connection calls this."""
+        self.changes += 1
 
     def forget(self, conn: Any) -> None:
         """It has ended: the connection calls this."""
+        self.changes += 1
         self._members.pop(conn, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part(Generic[C]):
+    """The members of one gateway, which all are in its copy, and have one format."""
+
+    link: Carrier
+    mirror: Mirror
+    conns: list[C]
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole(Generic[C]):
+    """All members, when a circle had so many changes."""
+
+    changes: int
+    parts: list[_Part[C]]
+
+
+def _left_out(but: C | Iterable[C] | None) -> set[C]:
+    if but is None:
+        return set()
+    return {but} if isinstance(but, Channel) else set(but)
 
 
 def _once(some: Iterable[C], members: dict[C, None]) -> list[C]:

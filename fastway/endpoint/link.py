@@ -376,6 +376,11 @@ class Link:
         """It can be sent to: it has not ended, and its end is not about to be told."""
         return conn.ended is None and self.core.conns.get(conn.conn_id) is ConnState.OPEN
 
+    @property
+    def all_told(self) -> bool:
+        """No connection's end is about to be told."""
+        return self.core.all_told
+
     def write_packets(self, packets: Iterable[bytes]) -> None:
         """Write whole packets, of connections that are open, in pieces."""
         self.write(b"".join(packets))

@@ -79,6 +79,42 @@ class Mirror:
         watch(pushed, lambda _: None, lambda error: self._not_pushed(error, data, there, missed))
         return there
 
+    def is_whole(self, conns: Sequence[Channel[Any]]) -> bool:
+        """These are in the copy, as the gateway said, and nobody else is or will be."""
+        return not self.over and len(conns) == len(self._members) == len(self._asked)
+
+    def can_push_whole(self, but: Sequence[Channel[Any]]) -> bool:
+        """Now; all of a copy that is known to be whole, except these."""
+        control = self._control
+        return (
+            not self.over
+            and self._link.all_told
+            and len(self._members) - len(but) >= LEAST
+            and len(but) <= control.names_at_most
+            and control.can_push(1)
+        )
+
+    def push_whole(
+        self,
+        data: bytes,
+        members: Sequence[C],
+        but: Sequence[C],
+        missed: Callable[[list[C]], object],
+    ) -> bool:
+        """Tell all members, except `but`; False: they are to be told singly."""
+        try:
+            pushed = self._control.push(data, group=self._name, but=but)
+        except FastwayError:  # as above
+            return False
+
+        def not_pushed(error: Exception) -> None:
+            left_out = set(but)
+            there = [conn for conn in members if conn not in left_out]
+            self._not_pushed(error, data, there, missed)
+
+        watch(pushed, lambda _: None, not_pushed)
+        return True
+
     def end(self) -> None:
         """The Group is no more. It sends nothing: see Control.forget."""
         self.over = True

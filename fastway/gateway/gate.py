@@ -32,6 +32,9 @@ MINUTE = 60.0
 REFUSALS = 64
 """Connections that a port of the Python lane refuses in one turn."""
 
+ADDRESSES = 1024
+"""Addresses of which it is known how often they were refused."""
+
 OPTIONS = {
     Reason.TOO_MANY_LINKS: "limit-connections",
     Reason.ADDRESS_CONNECTIONS: "limit-address-connections",
@@ -87,6 +90,8 @@ class Gate:
         table: Who is there.
         slot: The wheel's note.
         paced: All together have a rate.
+        refusals: The last addresses that were refused, in 4 or 16 bytes (of IPv6 only what tells
+            them apart), the latest at the end, and how often each was.
     """
 
     def __init__(self, service: GateService) -> None:
@@ -96,6 +101,7 @@ class Gate:
         self.paced = False
         self.rests = 0
         self.dry_rests = 0
+        self.refusals: dict[bytes, int] = {}
         self._refused: Counter[Reason] = Counter()
         self._dry: Counter[Reason] = Counter()
         self._minute = 0
@@ -141,9 +147,20 @@ class Gate:
             self._minute += 1
             dry = self.table.values.dry_run
             (self._dry if dry else self._refused)[entry] += 1
+            self._remember(address)
         if self.slot < 0:
             self.service.wheel.watch(self, now + TICK)
         return entry
+
+    def _remember(self, address: bytes) -> None:
+        """That address was refused."""
+        if len(address) == 16:
+            shift = 128 - self.table.values.ipv6_prefix
+            address = (int.from_bytes(address, "big") >> shift << shift).to_bytes(16, "big")
+        refusals = self.refusals
+        refusals[address] = refusals.pop(address, 0) + 1
+        if len(refusals) > ADDRESSES:
+            del refusals[next(iter(refusals))]
 
     def leave(self, entry: Entry | None) -> None:
         """A connection that `admit` let in is over."""

@@ -63,7 +63,8 @@ class Framing(Protocol):
 
 
 class Counts(NamedTuple):
-    """What a lane has counted. All but `waiting_*`, `input_bytes` and `held` only grow.
+    """What a lane has counted. All but `waiting_*`, `input_bytes` and `held`
+    only grow.
 
     Attributes:
         packets_in: Whole packets that came and that the lane dealt with by itself.
@@ -75,6 +76,7 @@ class Counts(NamedTuple):
         input_bytes: Bytes that came and wait here: of a packet that is not whole, or unhandled.
         held: It is not read from, because one that it sends to has to drain first, or it sent
             more than its rates allow.
+        most_waiting: The most bytes that ever waited because the peer took no more.
     """
 
     packets_in: int = 0
@@ -85,6 +87,7 @@ class Counts(NamedTuple):
     waiting_bytes: int = 0
     input_bytes: int = 0
     held: int = 0
+    most_waiting: int = 0
 
 
 class Told(Protocol):

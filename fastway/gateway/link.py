@@ -9,7 +9,7 @@ to LINGER seconds to take what is on its way -> gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -38,7 +38,7 @@ from fastway.gateway.preface import (
     ToldRefused,
 )
 from fastway.gateway.tally import Tally
-from fastway.logs import Throttle, make_logger
+from fastway.logs import NO_ID, Throttle, make_logger
 from fastway.router import IdConflict, Link, Router, Side
 from fastway.wheel import Wheel
 from fastway.wire import MIN_LENGTH, Run
@@ -76,21 +76,29 @@ class Parks(Protocol):
     def park(self, lane: Waiter) -> bool: ...
 
 
+Access = Callable[["GatewayLink", Counts, Reason, str], object]
+"""Is told of a link that is lost: what it counted, why, and more about that."""
+
+
 class LinkService(Protocol):
     """What a link needs of the service that all ports share (`service.RouterService`).
 
     Attributes:
+        access: The access log, if there is one.
         connected: Links that are not gone.
         turned: Links that have something to do at the end of the batch.
         stopping: The gateway stops.
         tally: Where those count that came in.
+        ended: Is told of each link that is lost, why, and more about that; None: nobody is.
     """
 
+    ended: Callable[[GatewayLink, Reason, str], object] | None
     router: Router
     wheel: Wheel
     tally: Tally
     turned: list[Turned]
     stopping: bool
+    access: Access | None
 
     @property
     def control(self) -> Moves: ...
@@ -187,6 +195,12 @@ class GatewayLink(Link):
         """When its resumable transport was cut, in the wheel's time."""
         since: float | None = getattr(self.lane, "cut_since", None)
         return since
+
+    @property
+    def resumes(self) -> int:
+        """How often its resumable transport came back."""
+        resumes: int = getattr(self.lane, "resumes", 0)
+        return resumes
 
     def counts(self) -> Counts:
         """What came and went, and waits."""
@@ -436,6 +450,9 @@ class GatewayLink(Link):
         return self.lane.saturated()
 
     def disconnect(self, reason: Reason, detail: str) -> None:
+        ended = self.factory.service.ended
+        if ended is not None:
+            ended(self, reason, detail)
         self._log_lost(reason, detail)
         chain, self._chain = self._chain, None
         wheel = self.factory.service.wheel
@@ -479,27 +496,37 @@ class GatewayLink(Link):
     def _introduce(self) -> None:
         """A client is worth a line once it has a virtual connection."""
         self._told = True
-        self.factory.quiet.info(
-            log,
-            f"{self.side.value} connected",
-            self.facts.host,
-            "{side} {id} {addr}" + self._way + " connected",
-            side=self.side.value,
-            id=self.link_id,
-            addr=self.facts.name,
-            transport=self.facts.transport,
-            via=self.facts.via,
-            port=self.facts.port,
-            **self.facts.fields,
-        )
-
-    def _log_lost(self, reason: Reason, detail: str) -> None:
-        if not log.tells_info:
-            return
-        counts = self.counts()
+        text = "{side} {id} {addr}" + self._way + " connected"
         fields: dict[str, Any] = {
             "side": self.side.value,
-            "id": self.link_id if self.known else "?",
+            "id": self.link_id,
+            "addr": self.facts.name,
+            "transport": self.facts.transport,
+            "via": self.facts.via,
+            "port": self.facts.port,
+            **self.facts.fields,
+        }
+        if self.factory.service.access is not None:  # one line for each, at its end
+            log.debug(text, **fields)
+            return
+        kind = f"{self.side.value} connected"
+        self.factory.quiet.info(log, kind, self.facts.host, text, **fields)
+
+    def _log_lost(self, reason: Reason, detail: str) -> None:
+        access = self.factory.service.access
+        if access is None and not log.tells_info:
+            return
+        counts = self.counts()
+        listed = False
+        if access is not None and self.known and not self.facts.probe:
+            listed = bool(counts.bytes_in or counts.bytes_out)
+        if access is not None and listed:
+            access(self, counts, reason, detail)
+            if not log.tells_debug:
+                return
+        fields: dict[str, Any] = {
+            "side": self.side.value,
+            "id": self.link_id if self.known else NO_ID,
             "addr": self.facts.name,
             "transport": self.facts.transport,
             "via": self.facts.via,
@@ -525,7 +552,8 @@ class GatewayLink(Link):
             "out {packets_out} packets, {bytes_out} bytes)"
         )
         dumb = self.facts.probe or not (counts.bytes_in or detail)
-        if reason in SILENT and dumb and not self._told:
+        silent = reason in SILENT and dumb and not self._told
+        if silent or listed:
             log.debug(text, **fields)
         elif self.side is Side.SERVER and self.known:
             log.info(text, **fields)

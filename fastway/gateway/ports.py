@@ -268,7 +268,7 @@ class Port:
     def plain(self) -> bool:
         """Its links are TCP connections with nothing in between, or only what the native core
         speaks: it can have them."""
-        return self.address.host is not None and all(
+        return self.address.is_tcp and all(
             layer.wrap is None or layer.native for layer in self.layers
         )
 
@@ -303,9 +303,9 @@ class Port:
             self.layers.append(Layer("snet", type(streams)))
             self.wrapped.append(streams)
         log.info(
-            "{port} port listens on {addr}{layers}",
+            "{port} port listens on {at}{layers}",
             port=self.name,
-            addr=address_name(listening.getHost()),
+            at=address_name(listening.getHost()),
             layers="".join(f", with {layer.name}" for layer in self.layers),
             given=self.address.text,
         )

@@ -29,7 +29,7 @@ from fastway.gateway.facts import Facts, ToldAddress, facts_of
 from fastway.gateway.gate import Door, Gate
 from fastway.gateway.limits import Entry
 from fastway.gateway.preface import Done
-from fastway.logs import Throttle, make_logger
+from fastway.logs import NO_ID, Throttle, make_logger
 from fastway.networks import Networks, peer_of
 from fastway.proxy import NOBODY, Header, HeaderReader
 from fastway.router import Router, Side
@@ -348,7 +348,7 @@ def log_early_end(
         + (": {detail} " if detail else " ")
         + "(after {seconds:.1f} s, with {bytes_in} bytes)",
         side=port.side.value,
-        id="?",
+        id=NO_ID,
         addr=facts.name,
         transport=facts.transport,
         via=facts.via,

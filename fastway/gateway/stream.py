@@ -93,6 +93,7 @@ class StreamLane(Protocol):
         "_input",
         "_judgement",
         "_last_packet",
+        "_most_waiting",
         "_packets_out",
         "_paused",
         "_queue",
@@ -109,6 +110,7 @@ class StreamLane(Protocol):
         "cut_since",
         "holds",
         "link",
+        "resumes",
         "service",
         "shares",
         "slot",
@@ -131,6 +133,8 @@ class StreamLane(Protocol):
         self.slot = -1
         self.cut_since: float | None = None
         """When its resumable transport was cut, in the wheel's time; time stands still since."""
+        self.resumes = 0
+        """How often that came back."""
         self._conn_id = 0
         """Over which its bytes go, if its peer knows no packets."""
         self._reader: Reader | None = None
@@ -140,7 +144,7 @@ class StreamLane(Protocol):
         self._crowded = False
         """and more came: it is not read from until that is done."""
         self._bytes_in = self._bytes_out = self._packets_out = 0
-        self._waiting_packets = self._waiting_bytes = 0
+        self._waiting_packets = self._waiting_bytes = self._most_waiting = 0
         self._input = 0
         self._last_packet = 0.0
         self._batch: list[bytes] | None = None
@@ -387,6 +391,7 @@ class StreamLane(Protocol):
             waiting_bytes=self._waiting_bytes,
             input_bytes=self._input,
             held=self.holds > 0 or self._slow_until is not None,
+            most_waiting=self._most_waiting,
         )
 
     prefaces = ()
@@ -556,6 +561,8 @@ class StreamLane(Protocol):
     def _count(self, packets: int, size: int) -> None:
         self._waiting_packets += packets
         self._waiting_bytes += size
+        if self._waiting_bytes > self._most_waiting:
+            self._most_waiting = self._waiting_bytes
         self.service.count(packets, size)
 
     def _count_input(self, more: int) -> None:
@@ -679,6 +686,7 @@ class StreamLane(Protocol):
         wheel = self.service.wheel
         cut = wheel.seconds() - self.cut_since
         self.cut_since = None
+        self.resumes += 1
         # Only the transport's wait timeout counts this time; every other goes on where it was.
         self._last_packet += cut
         if self._full_since is not None:

@@ -144,10 +144,10 @@ def told_by_request(request: Request, facts: Facts, port: WebSocketPort) -> Fact
         port.untold += 1
         if port.untold == 1:
             log.warn(
-                "{addr} is one of trusted-proxies, and names no client in {header}: its clients "
+                "{via} is one of trusted-proxies, and names no client in {header}: its clients "
                 "are counted against no limit by address. It must write that header "
                 "(trusted-proxies-header). `status` counts those that follow",
-                addr=facts.name,
+                via=facts.name,
                 header=ADDRESS_HEADERS[config.header],
             )
     if client is None:

@@ -23,30 +23,30 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from fastway.errors import CommandError, ConfigError, Reason
-from fastway.logs import escaped, threshold
-from fastway.ops.limits import change_limits
+from fastway.errors import CommandError, ConfigError
+from fastway.logs import escaped
+from fastway.ops.jobs import Jobs
+from fastway.ops.limits import words
 from fastway.ops.profiles import Profiles
 from fastway.ops.rundir import CommandFile, RunDir
 from fastway.ops.snapshot import Slices, Source, in_slices
-from fastway.ops.status import limit_figures, link_row, status_rows
+from fastway.ops.status import link_row, status_rows
+from fastway.ops.verbs import Gateway, Verbs
 
 if TYPE_CHECKING:
     from fastway.gateway import RouterService
 
 answers = Logger(__name__)
 """What an operator asked for is logged whatever the level."""
-
-TURN = 0.003
-"""Seconds of one turn of the reactor that a report may take."""
 
 LOOKS = 10
 """Looks at a command file that somebody is writing."""
@@ -66,12 +66,10 @@ class Job:
     Attributes:
         tag: What its answer begins with.
         line: The command.
-        work: The rest of it.
     """
 
     tag: str
     line: str
-    work: Slices[str]
 
 
 class Commands:
@@ -96,13 +94,13 @@ class Commands:
         self.files = RunDir(run_dir)
         self.source = Source(service, self.files.resident_memory)
         self.profiles = Profiles(reactor, self.files, self.source)
-        self.timer: Callable[[], float] = time.perf_counter
-        """Measures the turns of a report, in seconds."""
+        self.verbs = Verbs(service, self.source, self.profiles)
+        self.jobs = Jobs(reactor, service.flush)
+        """What takes long, of whoever asked."""
         self._file = CommandFile(self.files, command_file)
         self._looks = 0
         self._looking: IDelayedCall | None = None
         self._job: Job | None = None
-        self._next_turn: IDelayedCall | None = None
         self._table: list[tuple[re.Pattern[str], str, Callback]] = []
         for pattern, description, callback in (
             (r"help", "help: lists the commands", self.help),
@@ -115,7 +113,7 @@ class Commands:
             (
                 r"kick (client|server) (\d{1,10})",
                 "kick client|server ID: loses that link",
-                self.kick,
+                lambda side, link_id: self.verbs.kick(side, int(link_id)),
             ),
             (
                 r"limits(?: +(.*))?",
@@ -125,7 +123,7 @@ class Commands:
             (
                 r"loglevel (\w+)",
                 "loglevel debug|info|warn|error|critical: the least level logged",
-                self.loglevel,
+                self.verbs.loglevel,
             ),
         ):
             self.register(pattern, description, callback)
@@ -138,6 +136,20 @@ class Commands:
             re.error: the pattern is no regular expression.
         """
         self._table.append((re.compile(pattern), description, callback))
+
+    def serve(self, gateway: Gateway) -> None:
+        """Add the commands that are for a gateway as a whole."""
+        verbs = self.verbs
+        verbs.gateway = gateway
+        self.register(
+            r"drain( again)?",
+            "drain [again]: empties the gateway, then stops it; again: a successor listens there",
+            lambda again: verbs.drain(bool(again)),
+        )
+        self.register(
+            r"undrain", "undrain: takes that back, while the ports are open", verbs.undrain
+        )
+        self.register(r"reload", "reload: does what SIGHUP does", verbs.reload)
 
     def load(self, module: str) -> None:
         """Let a user's module register its commands.
@@ -156,13 +168,11 @@ class Commands:
 
     def stop(self) -> None:
         """End what was begun: a report, the watches, a profile, memory tracing."""
-        for call in (self._looking, self._next_turn):
-            if call is not None:
-                call.cancel()
-        self._looking = self._next_turn = None
-        job, self._job = self._job, None
-        if job is not None:
-            job.work.close()
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        self._job = None
+        self.jobs.stop()
         self.profiles.stop()
         self.files.stop()
         self.files.remove("answer")
@@ -209,7 +219,7 @@ class Commands:
             answer = callback(*groups)
             self.service.flush()
             if isinstance(answer, Generator):
-                self._begin(Job(tag, line, answer))
+                self._begin(tag, line, answer)
                 return
         except (Exception, SystemExit) as error:
             self._failed(tag, line, error)
@@ -223,33 +233,23 @@ class Commands:
                 return callback, match.groups()
         return None
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, tag: str, line: str, work: Slices[str]) -> None:
         if self._job is not None:
-            job.work.close()
+            work.close()
             raise CommandError(f"{self._job.line!r} is still being answered; ask again after it")
-        self._job = job
-        self._go_on()
+        job = self._job = Job(tag, line)
+        self.jobs.begin(work).addCallbacks(
+            self._ended, self._broke, callbackArgs=(job,), errbackArgs=(job,)
+        )
 
-    def _go_on(self) -> None:
-        """A turn's share of the job."""
-        self._next_turn = None
-        job = self._job
-        assert job is not None
-        until = self.timer() + TURN
-        try:
-            while True:
-                next(job.work)
-                if self.timer() >= until:
-                    break
-        except StopIteration as end:
+    def _ended(self, text: str, job: Job) -> None:
+        self._job = None
+        self._answered(job.tag, job.line, text)
+
+    def _broke(self, failure: Failure, job: Job) -> None:
+        if not failure.check(CancelledError):  # else all is stopped
             self._job = None
-            self._answered(job.tag, job.line, end.value)
-        except (Exception, SystemExit) as error:
-            self._job = None
-            self._failed(job.tag, job.line, error)
-        else:
-            self._next_turn = self.reactor.callLater(0, self._go_on)
-        self.service.flush()
+            self._failed(job.tag, job.line, cast(BaseException, failure.value))
 
     def _answered(self, tag: str, line: str, answer: object) -> None:
         text = "done" if answer is None else str(answer)
@@ -293,30 +293,8 @@ class Commands:
                     yield
         return f"{written} links written to {report.path}"
 
-    def kick(self, side: str, link_id: str) -> str:
-        router = self.service.router
-        number = int(link_id)
-        if side == "client":
-            client = router.clients.get(number)
-            links = [] if client is None else [client]
-        else:
-            links = list(router.servers.get(number, ()))
-        if not links:
-            raise CommandError(f"no {side} {number} is connected")
-        for link in links:
-            router.lose(link, Reason.KICKED)
-        return f"{len(links)} kicked"
-
     def limits(self, text: str | None = None) -> str:
-        rows = change_limits(self.service, text or "")
-        return "\n".join([*rows, *limit_figures(self.source.limits())])
-
-    def loglevel(self, level: str) -> str:
-        try:
-            threshold.set(level)
-        except ValueError:
-            raise CommandError(f"no level {level!r}") from None
-        return f"the log level is {level}"
+        return self.verbs.limits(words(text or ""))
 
 
 def _problem(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import Any, cast
 
 from twisted.logger import LogEvent, formatEvent, formatEventAsClassicLogText, formatTime
+from twisted.python.reflect import qual
 
 from fastway.logs import escaped
 
@@ -75,28 +76,68 @@ def _classic(event: LogEvent) -> str | None:
 
 
 def json_line(event: LogEvent) -> str:
-    """An event as one line of JSON: time, level, source, text, and the event's plain fields."""
-    when = datetime.fromtimestamp(cast(float, event.get("log_time", 0.0)), timezone.utc)
+    """An event as one line of JSON: time, level, system, text, and the event's plain fields."""
     level = event.get("log_level")
     line: dict[str, Any] = {
-        "time": when.isoformat(timespec="milliseconds"),
+        "time": utc(cast(float, event.get("log_time", 0.0))),
         "level": getattr(level, "name", "info"),
-        "source": event.get("log_namespace", ""),
-        "text": formatEvent(event),
+        "system": _system(event),
+        "text": formatEvent({**event, **_named(event)}),
     }
     failure = event.get("log_failure")
     if failure is not None:
         line["traceback"] = cast(Any, failure).getTraceback()
     for name, value in event.items():
+        if name == "why" and "isError" in event:
+            continue  # the text once more, as observers of the old kind have it
         if name in TEXT_ONLY or name in _LEGACY or name.startswith("log_") or name in line:
             continue
         if isinstance(value, (str, int, float, bool)):
             line[name] = value
-    text = json.dumps(line, ensure_ascii=False)
+    return as_json(line) + "\n"
+
+
+def as_json(value: object) -> str:
+    """A value as JSON in one line, with nothing in it that moves a cursor."""
+    text = json.dumps(value, ensure_ascii=False)
     if not text.isprintable():
         # What JSON lets through (DEL, C1, U+2028, ...) moves a terminal's cursor all the same.
         text = "".join(c if escaped(c) == c else f"\\u{ord(c):04x}" for c in text)
-    return text + "\n"
+    return text
+
+
+def utc(seconds: float) -> str:
+    """Seconds since 1970 in ISO 8601, with milliseconds."""
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+
+
+def _named(event: LogEvent) -> dict[str, str]:
+    """Whose fault a failure is, by its kind and not by where it lies in memory."""
+    faulty = {name: event[name] for name in ("culprit", "item") if name in event}
+    return {name: qual(type(it)) for name, it in faulty.items() if not isinstance(it, str)}
+
+
+def _system(event: LogEvent) -> str:
+    """The module that an event is of; of Twisted's old kind, what that says it is of."""
+    space = str(event.get("log_namespace") or "log_legacy")
+    if space != "log_legacy":
+        return space
+    system = str(event.get("log_system") or "-")
+    return "twisted" if system == "-" else system
+
+
+def event_text(event: LogEvent) -> str:
+    """What an event says, in one line; of a traceback only its last."""
+    form = event.get("log_format")
+    try:
+        plain = isinstance(form, str) and form and "()" not in form
+        text = cast(str, form).format_map(event) if plain else formatEvent(event)
+    except Exception:  # Twisted's tells what is wrong with it
+        text = formatEvent(event)
+    failure = cast(Any, event.get("log_failure"))
+    if failure is not None:
+        text = f"{text}: {failure.type.__name__}: {failure.value}"
+    return escaped(text)
 
 
 def make_format(kind: str) -> Format:

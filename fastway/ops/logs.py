@@ -14,7 +14,7 @@ import stat
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
@@ -33,8 +33,12 @@ from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
 from fastway.errors import ConfigError
-from fastway.logs import threshold
+from fastway.logs import addresses, threshold
 from fastway.ops.lines import make_format
+
+LOG = "log"
+ACCESS = "access log"
+"""Kinds of lines, whose dropped ones are counted apart."""
 
 BOUND = 1024 * 1024
 """Bytes of lines that may wait to be written."""
@@ -113,14 +117,24 @@ class LineWriter:
     Args:
         sink: What is written to; closed by the thread.
         notice: Makes the line that tells of `count` dropped ones, and of the last error or "".
+        kind: Whose lines they are, for `dropped`.
+        bound: Bytes of lines that may wait; BOUND if it is not given.
 
     Attributes:
         dropped: Lines that were dropped since the start.
     """
 
-    def __init__(self, sink: Sink, notice: Callable[[int, str], str]) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        notice: Callable[[int, str], str],
+        kind: str = LOG,
+        bound: int | None = None,
+    ) -> None:
         self._sink = sink
         self._notice = notice
+        self._bound = bound
+        self.kind = kind
         self.dropped = 0
         self._begin()
         _writers.add(self)
@@ -145,7 +159,9 @@ class LineWriter:
         data = line.encode("utf-8", "backslashreplace")
         with self._lock:
             # Once it drops lines it does so until half is written: one notice for many lines.
-            bound = BOUND // 2 if self._untold else BOUND
+            bound = BOUND if self._bound is None else self._bound
+            if self._untold:
+                bound //= 2
             if self._closed or self._size + len(data) > bound:
                 self.dropped += 1
                 self._untold += 1
@@ -178,11 +194,20 @@ class LineWriter:
         self._hurry.set()
         if thread is None:
             if not again:
-                self._sink.close()
+                self._end()
             return not self._lines
         self._bell.put(None)
         thread.join(seconds)
         return not thread.is_alive() and not self._lines
+
+    def _end(self) -> None:
+        """Nothing more is written; what could not be, and what it dropped, stays counted."""
+        self._sink.close()
+        with self._lock:
+            self.dropped += b"".join(self._lines).count(b"\n")
+        with _books:
+            _dropped_before[self.kind] += self.dropped
+            _writers.discard(self)
 
     def _start(self) -> bool:
         thread = threading.Thread(target=self._run, name="fastway-log", daemon=True)
@@ -209,7 +234,7 @@ class LineWriter:
                 self._bell.get()
             elif not self._write(data):
                 break
-        self._sink.close()
+        self._end()
 
     def _take(self) -> bytes | None:
         with self._lock:
@@ -247,12 +272,16 @@ class LineWriter:
 
 
 _writers: WeakSet[LineWriter] = WeakSet()
-_dropped_before = 0
+_dropped_before: Counter[str] = Counter()
+"""Of logs that are closed."""
+_books = threading.Lock()
 
 
-def dropped() -> int:
+def dropped(kind: str = LOG) -> int:
     """Lines of this process's logs that were dropped since the start."""
-    return _dropped_before + sum(writer.dropped for writer in list(_writers))
+    with _books:
+        mine = (writer.dropped for writer in list(_writers) if writer.kind == kind)
+        return _dropped_before[kind] + sum(mine)
 
 
 def _begin_anew() -> None:
@@ -279,18 +308,13 @@ class LogOutput:
     def __call__(self, event: LogEvent) -> None:
         level = event.get("log_level", LogLevel.info)
         if threshold.passes(level) or event.get("always"):
-            line = self._format(event)
+            line = self._format(addresses.hidden(event))
             if line is not None:
                 self.writer.write(line)
 
     def close(self, seconds: float = FLUSH) -> bool:
         """See `LineWriter.close`."""
-        global _dropped_before
-        done = self.writer.close(seconds)
-        if self.writer in _writers:
-            _writers.discard(self.writer)
-            _dropped_before += self.writer.dropped
-        return done
+        return self.writer.close(seconds)
 
 
 def _notice(count: int, fault: str) -> LogEvent:
@@ -309,11 +333,14 @@ class LogFileOutput(LogOutput):
 
     def __init__(self, path: str, kind: str) -> None:
         self.path = os.path.abspath(path)
-        super().__init__(DescriptorSink(_open(self.path), owned=True), kind)
+        super().__init__(DescriptorSink(open_file(self.path), owned=True), kind)
 
 
-def _open(path: str) -> int:
+def open_file(path: str, option: str = "--logfile") -> int:
     """A log file to append to, mode 0640 if it is a file and no device or pipe.
+
+    Args:
+        option: How the operator gave it.
 
     Raises:
         ConfigError: it cannot be written.
@@ -323,7 +350,7 @@ def _open(path: str) -> int:
         # Not to wait for a pipe's reader; the description is ours alone, and blocks afterwards.
         descriptor = os.open(path, flags | os.O_NONBLOCK, 0o640)
     except OSError as error:
-        raise ConfigError("--logfile", f"cannot write {path}: {error.strerror}") from None
+        raise ConfigError(option, f"cannot write {path}: {error.strerror}") from None
     os.set_blocking(descriptor, True)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         with suppress(OSError):  # somebody else's file that this user may write
@@ -331,8 +358,11 @@ def _open(path: str) -> int:
     return descriptor
 
 
-def check_logfile(path: str) -> None:
+def check_logfile(path: str, option: str = "--logfile") -> None:
     """See that a log file can be written, without making one.
+
+    Args:
+        option: How the operator gave it.
 
     Raises:
         ConfigError: it cannot.
@@ -346,7 +376,7 @@ def check_logfile(path: str) -> None:
     elif not os.access(path if os.path.exists(path) else directory, os.W_OK):
         problem = "this user may not"
     if problem:
-        raise ConfigError("--logfile", f"cannot write {path}: {problem}")
+        raise ConfigError(option, f"cannot write {path}: {problem}")
 
 
 def begin(observer: ILogObserver | None) -> None:

@@ -171,6 +171,13 @@ METRICS: tuple[Metric, ...] = (
         _one(lambda shot: 0 if problem(shot) else 1),
     ),
     Metric(
+        "fastway_draining",
+        "gauge",
+        "1 while it drains or stops, else 0.",
+        (),
+        _one(lambda shot: int(shot.state in ("draining", "stopping"))),
+    ),
+    Metric(
         "fastway_port_open",
         "gauge",
         "1 for each port that listens, 0 for one that does not.",
@@ -450,6 +457,13 @@ METRICS: tuple[Metric, ...] = (
         "Lines of the log that could not be written.",
         (),
         _one(lambda shot: shot.log_dropped),
+    ),
+    Metric(
+        "fastway_access_log_lines_dropped_total",
+        "counter",
+        "The same of the access log.",
+        (),
+        _one(lambda shot: shot.access_dropped),
     ),
     Metric(
         "fastway_reactor_turn_seconds",

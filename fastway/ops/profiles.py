@@ -16,6 +16,7 @@ import traceback
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from fastway.errors import CommandError
@@ -35,6 +36,19 @@ TURNS_WATCHED = 60.0
 
 THREADS_WATCHED = 600.0
 """Seconds for which `lookup threadcreate` watches where threads are made."""
+
+_LOOKUPS = {
+    "block": f" [ROWS]: where the reactor spends long turns, into fastway.block.prof; "
+    f"watched for {TURNS_WATCHED:.0f} s after each",
+    "gc": ": garbage collector and memory, to the log",
+    "goroutine": " [ROWS]: thread stacks, pending calls, sockets, links, "
+    "into fastway.goroutine.prof",
+    "heap": " [ROWS]: what holds memory, into fastway.heap.prof; "
+    "the first starts the tracing, lookup heap 0 ends it",
+    "threadcreate": " [ROWS]: threads, and where they are made, into fastway.threadcreate.prof; "
+    f"watched for {THREADS_WATCHED:.0f} s after each",
+}
+"""Each lookup, a method of Profiles -> how its description goes on."""
 
 Register = Callable[[str, str, Callable[..., "str | Slices[str] | None"]], None]
 
@@ -66,38 +80,29 @@ class Profiles:
             "(python -m pstats opens it)",
             self.cpuprof,
         )
-        for name, callback, description in (
-            (
-                "block",
-                self.block,
-                f" [ROWS]: where the reactor spends long turns, into fastway.block.prof; "
-                f"watched for {TURNS_WATCHED:.0f} s after each",
-            ),
-            ("gc", self.gc, ": garbage collector and memory, to the log"),
-            (
-                "goroutine",
-                self.goroutine,
-                " [ROWS]: thread stacks, pending calls, sockets, links, "
-                "into fastway.goroutine.prof",
-            ),
-            (
-                "heap",
-                self.heap,
-                " [ROWS]: what holds memory, into fastway.heap.prof; "
-                "the first starts the tracing, lookup heap 0 ends it",
-            ),
-            (
-                "threadcreate",
-                self.threadcreate,
-                " [ROWS]: threads, and where they are made, into fastway.threadcreate.prof; "
-                f"watched for {THREADS_WATCHED:.0f} s after each",
-            ),
-        ):
+        for name, description in _LOOKUPS.items():
             register(
                 rf"lookup {name}(?: (\d{{1,4}}))?",
                 f"lookup {name}{description}",
-                callback,
+                partial(self._lookup_row, name),
             )
+
+    def lookup(self, name: str, rows: int | None = None) -> str | Slices[str]:
+        """One of the lookups.
+
+        Args:
+            rows: Of the report; None: as many as it has by itself.
+
+        Raises:
+            CommandError: there is no such lookup, or it failed.
+        """
+        if name not in _LOOKUPS:
+            raise CommandError(f"no lookup {name!r}; there are {', '.join(_LOOKUPS)}")
+        look: Callable[[int | None], str | Slices[str]] = getattr(self, name)
+        return look(rows)
+
+    def _lookup_row(self, name: str, rows: str | None) -> str | Slices[str]:
+        return self.lookup(name, None if rows is None else int(rows))
 
     def stop(self) -> None:
         """End what was begun: the watches, a profile, memory tracing."""
@@ -127,11 +132,11 @@ class Profiles:
         stats = getattr(profile, "stats")  # noqa: B009 - mypy does not know it
         return f"written to {self._files.write('cpu.prof', marshal.dumps(stats))}"
 
-    def block(self, level: str | None) -> str:
+    def block(self, level: int | None) -> str:
         path = self._files.write("block.prof", self.turns.report(_rows(level)))
         return f"{self.turns.long_turns} long turns, written to {path}; {self._turns_on.ask()}"
 
-    def gc(self, level: str | None) -> Slices[str]:
+    def gc(self, level: int | None) -> Slices[str]:
         tracked = 0
         held = 0.0
         for generation in range(len(gc.get_threshold())):
@@ -151,7 +156,7 @@ class Profiles:
             rows.append(f"generation {generation}: {figures}")
         return "\n".join(rows)
 
-    def goroutine(self, level: str | None) -> Slices[str]:
+    def goroutine(self, level: int | None) -> Slices[str]:
         rows = _rows(level)
         with self._files.report("goroutine.prof") as out:
             names = {thread.ident: thread.name for thread in threading.enumerate()}
@@ -184,7 +189,7 @@ class Profiles:
             out.write(f"\nlinks: {found}\n")
         return f"{len(stacks)} threads, {found} links, written to {out.path}"
 
-    def heap(self, level: str | None) -> Slices[str]:
+    def heap(self, level: int | None) -> Slices[str]:
         rows = _rows(level)
         if level is not None and rows == 0:
             tracemalloc.stop()
@@ -221,7 +226,7 @@ class Profiles:
                 out.write(f"\nallocations by line: not traced until now{note}\n")
         return f"written to {out.path}; it took a turn of {held * 1000:.0f} ms{note}"
 
-    def threadcreate(self, level: str | None) -> str:
+    def threadcreate(self, level: int | None) -> str:
         rows = _rows(level)
         threads = threading.enumerate()
         with self._files.report("threadcreate.prof") as out:
@@ -262,8 +267,8 @@ def _allocations(out: Report, traces: Iterable[tracemalloc.Trace], rows: int) ->
         out.write(f"{filename}:{line}: size={size} B, count={count}, average={size // count} B\n")
 
 
-def _rows(level: str | None) -> int:
-    return ROWS if level is None else int(level)
+def _rows(level: int | None) -> int:
+    return ROWS if level is None else level
 
 
 def _name(call: Any) -> str:

@@ -26,7 +26,7 @@ from fastway.histogram import Distribution
 from fastway.logs import escaped
 from fastway.ops import usage
 from fastway.ops.drain import DrainFigures
-from fastway.ops.logs import dropped
+from fastway.ops.logs import ACCESS, dropped
 from fastway.router import Refusal, Side
 
 if TYPE_CHECKING:
@@ -236,7 +236,8 @@ class Snapshot:
         turned_away: Connections closed at the door, over the greatest number of links.
         lost: Links lost since the start by reason, failed handshakes included.
         memory: Bytes resident; 0 where the system does not tell.
-        log_dropped: Lines of the log that could not be written.
+        log_dropped: Lines of the log that could not be written,
+        access_dropped: and of the access log.
         relay: None on the Python path.
         state: starting, running, draining or stopping.
         shut: Names of the ports that do not listen.
@@ -263,6 +264,7 @@ class Snapshot:
     layers: tuple[LayerTotals, ...]
     memory: int
     log_dropped: int
+    access_dropped: int
     relay: RelayTotals | None
     state: str
     shut: tuple[str, ...]
@@ -395,6 +397,7 @@ class Source:
             layers=tuple(layers),
             memory=memory,
             log_dropped=dropped(),
+            access_dropped=dropped(ACCESS),
             relay=self._relay(),
             state=service.state,
             shut=tuple(port.name for port in service.ports if port.listening is None),

@@ -45,7 +45,8 @@ def status_rows(shot: Snapshot) -> list[str]:
         *limit_figures(shot.limits),
         f"links lost: {sum(shot.lost.values())}"
         + counts({reason.value: count for reason, count in shot.lost.items()}),
-        f"log lines dropped: {shot.log_dropped}",
+        f"log lines dropped: {shot.log_dropped}"
+        + (f", of the access log: {shot.access_dropped}" if shot.access_dropped else ""),
         f"memory: {shot.memory // 1024} KiB resident",
     ]
     if shot.relay is not None:

@@ -14,14 +14,15 @@ PyObject *core_counts(PyObject *self, PyObject *number)
         PyErr_SetString(PyExc_LookupError, "no such link");
         return NULL;
     }
-    return Py_BuildValue("(KKKKKKKO)", (unsigned long long)counts.packets_in,
+    return Py_BuildValue("(KKKKKKKOK)", (unsigned long long)counts.packets_in,
                          (unsigned long long)counts.bytes_in,
                          (unsigned long long)counts.packets_out,
                          (unsigned long long)counts.bytes_out,
                          (unsigned long long)counts.waiting_packets,
                          (unsigned long long)counts.waiting_bytes,
                          (unsigned long long)counts.input_bytes,
-                         counts.held ? Py_True : Py_False);
+                         counts.held ? Py_True : Py_False,
+                         (unsigned long long)counts.most_waiting);
 }
 
 PyObject *make_taken(int fd, const struct sockaddr_storage *peer)

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define PING 5u
+#define AHEAD 4 /* of many: their memory is asked for before it is needed */
 #define SHARED 4096u /* bytes of a message for many of which there is one copy: of less it costs more */
 
 /* Whole packets in a row with one destination; `to` NULL: the caller. */
@@ -378,6 +379,10 @@ size_t relay_multicast(struct relay *relay, relay_handle handle, uint32_t *conn_
     }
     for (size_t i = 0; i < count; i++) {
         struct link *to = NULL;
+        if (i + 2 * AHEAD < count)
+            fetch_pair(relay, conn_ids[i + 2 * AHEAD]);
+        if (i + AHEAD < count && from != NULL)
+            fetch_end(relay, from, conn_ids[i + AHEAD]);
         put_u32(head + 4, conn_ids[i]);
         if (from != NULL && from->state == OPEN && !from->failed)
             to = other_end(relay, from, conn_ids[i]);

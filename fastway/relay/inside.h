@@ -175,6 +175,7 @@ struct link {
     /* What goes out. */
     struct chunk *out_head, *out_tail;
     uint64_t waiting_bytes, waiting_packets;
+    uint64_t most_waiting; /* bytes, while it was blocked */
     uint64_t taken; /* by its socket; taken + waiting_bytes is all that was ever queued */
     /* A packet that is not whole, or that waits for the caller: head, and the message in chunks. */
     struct chunk *in_head, *in_tail;
@@ -311,6 +312,13 @@ static inline struct link *link_at(const struct relay *relay, uint32_t index, ui
 static inline struct link *find(const struct relay *relay, relay_handle handle)
 {
     return link_at(relay, (uint32_t)handle - 1, (uint32_t)(handle >> 32));
+}
+
+/* It is about to be looked at: have it brought from memory meanwhile. */
+static inline void fetch(const void *data, size_t size)
+{
+    for (size_t at = 0; at < size; at += 64)
+        __builtin_prefetch((const char *)data + at, 1);
 }
 
 static inline void put_u32(uint8_t *data, uint32_t value)
@@ -484,6 +492,8 @@ void turn_wheel(struct relay *relay);
 void trim(struct relay *relay);
 
 /* pairs.c */
+void fetch_pair(const struct relay *relay, uint32_t conn_id);
+void fetch_end(const struct relay *relay, const struct link *link, uint32_t conn_id);
 struct link *other_end(const struct relay *relay, const struct link *link, uint32_t conn_id);
 
 #endif

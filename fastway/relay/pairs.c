@@ -21,6 +21,24 @@ static struct pair *find_pair(const struct relay *relay, uint32_t conn_id)
     return NULL;
 }
 
+/* It is about to be looked for: have it brought from memory meanwhile. */
+void fetch_pair(const struct relay *relay, uint32_t conn_id)
+{
+    if (relay->pair_room > 0)
+        __builtin_prefetch(&relay->pairs[home(relay, conn_id)]);
+}
+
+/* The link to which it leads, if it is where it is looked for first. */
+void fetch_end(const struct relay *relay, const struct link *link, uint32_t conn_id)
+{
+    if (relay->pair_room == 0)
+        return;
+    const struct pair *pair = &relay->pairs[home(relay, conn_id)];
+    uint32_t index = pair->index[pair->index[0] == link->index];
+    if (pair->conn_id == conn_id && index < relay->link_end && relay->links[index] != NULL)
+        fetch(relay->links[index], sizeof(struct link));
+}
+
 /* The other end, if the link is one of the two. */
 struct link *other_end(const struct relay *relay, const struct link *link, uint32_t conn_id)
 {

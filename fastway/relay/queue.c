@@ -287,6 +287,13 @@ static void note_blocked(struct relay *relay, struct link *link)
         watch(relay, link, relay->now + link->port->write_timeout);
 }
 
+/* It is blocked. Only then is there something to remember: else all is written at once. */
+static void note_most(struct link *link)
+{
+    if (link->waiting_bytes > link->most_waiting)
+        link->most_waiting = link->waiting_bytes;
+}
+
 /* All that waited for a link that is on its way out is written. */
 static void finish(struct relay *relay, struct link *link)
 {
@@ -338,6 +345,8 @@ void write_link(struct relay *relay, struct link *link)
         link->blocked = false;
     else if (!link->blocked)
         note_blocked(relay, link);
+    if (blocked)
+        note_most(link);
     if (!blocked && has_output(link))
         mark_dirty(relay, link);
     else if (!blocked && link->state != OPEN)
@@ -383,7 +392,10 @@ void write_later(struct relay *relay, struct link *link)
         }
         write_link(relay, link);
     }
-    if (link->blocked && link->state == OPEN && !link->port->holds)
+    if (!link->blocked)
+        return;
+    note_most(link);
+    if (link->state == OPEN && !link->port->holds)
         judge_queue(relay, link);
 }
 

@@ -450,6 +450,7 @@ bool relay_counts(const struct relay *relay, relay_handle handle, struct relay_c
         .waiting_bytes = was_over ? jam->over_bytes : link->waiting_bytes,
         .input_bytes = link->in_bytes + link->rest_bytes,
         .held = link->held > 0 || link->slowed,
+        .most_waiting = link->most_waiting,
     };
     return true;
 }

@@ -123,6 +123,7 @@ struct relay_counts {
     uint64_t input_bytes; /* read from it and not yet forwarded or handed up */
     bool held;            /* not read from, because a link that it sends to has to drain first, or
                              because it sent more than it may */
+    uint64_t most_waiting; /* the most bytes that ever waited because its socket took no more */
 };
 
 struct relay_totals {

@@ -400,7 +400,12 @@ static void flush(struct relay *relay)
     list_begin(&now);
     list_prepend(&now, &relay->dirty);
     while (!list_empty(&now)) {
-        write_link(relay, OWNER_OF(now.next, struct link, dirty_node));
+        struct link *link = OWNER_OF(now.next, struct link, dirty_node);
+        if (link->dirty_node.next != &now) {
+            const struct link *following = OWNER_OF(link->dirty_node.next, struct link, dirty_node);
+            fetch(following, sizeof *following);
+        }
+        write_link(relay, link);
         if (clock_seconds() > until)
             break;
     }

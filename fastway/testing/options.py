@@ -29,6 +29,10 @@ OURS = {
     "logfile": "",
     "metrics-addr": "",
     "ready-needs-server": "",
+    "admin-addr": "",
+    "admin-token": "",
+    "admin-token-file": "",
+    "admin-hosts": "",
 }
 """Options that a gateway for tests sets itself, and the argument to give instead, if there is
 one."""

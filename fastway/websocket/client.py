@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fastway.errors import NoWebSocket, WebSocketRefused
-from fastway.websocket.frames import ClientFrames
+from fastway.websocket.frames import ClientFrames, Frames
 from fastway.websocket.machine import Machine
 from fastway.websocket.request import (
     MAX_HEADERS,
@@ -65,6 +65,7 @@ class WebSocket:
         path: It, and perhaps a query: `/game?token=x`.
         origin: Whose page this says to be, `https://game.example`; "": no page's.
         headers: Further ones, such as `{"Authorization": "Bearer ..."}`.
+        subprotocol: What the server must agree to; empty: nothing is offered.
 
     Raises:
         ValueError: it cannot be asked for.
@@ -73,6 +74,7 @@ class WebSocket:
     path: str = "/"
     origin: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    subprotocol: str = SUBPROTOCOL
 
     def __post_init__(self) -> None:
         if not _PATH.fullmatch(self.path):
@@ -98,7 +100,7 @@ class WebSocket:
             "Connection": "Upgrade",
             "Sec-WebSocket-Key": key,
             "Sec-WebSocket-Version": "13",
-            "Sec-WebSocket-Protocol": SUBPROTOCOL,
+            **({"Sec-WebSocket-Protocol": self.subprotocol} if self.subprotocol else {}),
             **({"Origin": self.origin} if self.origin else {}),
             **self.headers,
         }
@@ -186,6 +188,7 @@ class ClientMachine(Machine):
         wanted: What is asked for.
         host: What the Host header says.
         key: What the answer has to prove to have read; None: by chance, as it should be.
+        frames: Those behind the handshake, if others than streams have.
 
     Raises:
         ValueError: that is no host.
@@ -193,8 +196,14 @@ class ClientMachine(Machine):
 
     _CUT_SHORT = "closed within the handshake; does that port speak it?"
 
-    def __init__(self, wanted: WebSocket, host: str, key: bytes | None = None) -> None:
-        super().__init__(ClientFrames())
+    def __init__(
+        self,
+        wanted: WebSocket,
+        host: str,
+        key: bytes | None = None,
+        frames: Frames | None = None,
+    ) -> None:
+        super().__init__(frames or ClientFrames())
         self._wanted = wanted
         self._host = checked_host(host)
         self._key = base64.b64encode(os.urandom(16) if key is None else key).decode("ascii")
@@ -252,7 +261,10 @@ class ClientMachine(Machine):
             raise NoWebSocket("the answer does not prove that the request was read")
         if "sec-websocket-extensions" in headers:
             raise NoWebSocket("the answer has extensions that nobody asked for")
-        if headers.get("sec-websocket-protocol") != SUBPROTOCOL:
+        agreed = self._wanted.subprotocol
+        if headers.get("sec-websocket-protocol", "") != agreed:
             raise NoWebSocket(
-                f"the answer does not agree to the subprotocol {SUBPROTOCOL}; is that a gateway?"
+                f"the answer does not agree to the subprotocol {agreed}; is that a gateway?"
+                if agreed
+                else "the answer agrees to a subprotocol that nobody offered"
             )

@@ -8,6 +8,7 @@ can go wrong before is told as the endpoint's failure.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -160,6 +161,14 @@ class WebSocketClientEndpoint:
 
     def connect(self, factory: IProtocolFactory) -> Deferred[IProtocol]:
         """Fires with the protocol once the WebSocket is there; fails as the endpoint does, or with
-        NoWebSocket: WebSocketRefused where there was an answer. Can be cancelled."""
+        NoWebSocket: WebSocketRefused where there was an answer. Can be cancelled.
+
+        A factory that has `by_websocket(wanted, host)` asks for it itself, and takes whole
+        messages: then this is the connection of that."""
+        asks = getattr(factory, "by_websocket", None)
+        if asks is not None:
+            made: IProtocolFactory = asks(replace(self._wanted, subprotocol=""), self._host)
+            connecting: Deferred[IProtocol] = self._endpoint.connect(made)
+            return connecting
         machine = ClientMachine(self._wanted, self._host)
         return Attempt(self._endpoint, self._clock, machine, factory, self._timeout).done

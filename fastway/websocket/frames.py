@@ -126,6 +126,10 @@ class Frames:
     """the bytes of its mask,"""
     _wrong = _BROKEN[Rule.NO_MASK]
     """and what is wrong with others."""
+    _kinds = frozenset({_BINARY})
+    """Opcodes that a message may begin with,"""
+    _usual = _FIN | _BINARY
+    """and the first byte of most frames."""
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
         self.pong = b""
@@ -164,12 +168,12 @@ class Frames:
 
     def _split(self, data: bytes, pieces: list[bytes], masks: list[bytes]) -> None:
         """Note the payload in `data` with a mask of the same length."""
-        at, size, bit, key = 0, len(data), self._bit, self._key
+        at, size, bit, key, usual = 0, len(data), self._bit, self._key, self._usual
         if self._left:
             at = self._payload(data, 0, self._left, self._mask, pieces, masks)
         while size - at >= 2:
             first, length = data[at], data[at + 1] ^ bit
-            plain = first == 0x82 and not self._inside
+            plain = first == usual and not self._inside
             control = not plain and self._look_at(first)
             if length > 127:
                 raise BadFrame(self._wrong)
@@ -220,7 +224,12 @@ class Frames:
             turn = there & 3
             self._mask = mask[turn:] + mask[:turn]
         self._left = length - there
+        if not self._left and not self._inside:
+            self._ended(pieces)
         return at + there
+
+    def _ended(self, pieces: list[bytes]) -> None:
+        """A message ends behind these pieces, which is nothing to a stream."""
 
     def _look_at(self, first: int) -> bool:
         """See that a frame may begin so, now; returns whether it is a control frame."""
@@ -237,7 +246,7 @@ class Frames:
             raise broken(Rule.RESERVED_OPCODE, kind)
         if (kind == _CONTINUATION) is not self._inside:
             raise broken(Rule.MESSAGE_INSIDE if kind else Rule.NOTHING_TO_CONTINUE)
-        if kind == _TEXT:
+        if kind and kind not in self._kinds:
             raise broken(Rule.TEXT)
         return False
 
@@ -340,7 +349,7 @@ class ClientFrames(Frames):
         if size < 126:
             return b"".join((_MASKED_SHORT[size], mask, _xor(data, (mask * 32)[:size])))
         if size <= PIECE:
-            return b"".join((b"\x82\xfe", size.to_bytes(2, "big"), mask, _masked(data, mask)))
+            return b"".join((b"\x82\xfe", size.to_bytes(2, "big"), mask, masked(data, mask)))
         parts = []
         view = memoryview(data)
         for at in range(0, size, PIECE):
@@ -350,17 +359,18 @@ class ClientFrames(Frames):
                 b"\x82\xfe" + length.to_bytes(2, "big") if length > 125 else _MASKED_SHORT[length]
             )
             parts.append(mask)
-            parts.append(_masked(part, mask))
+            parts.append(masked(part, mask))
             mask = self._next_mask()
         return b"".join(parts)
 
     def _control_frame(self, kind: int, payload: bytes) -> bytes:
         mask = self._next_mask()
         head = bytes((_FIN | kind, 0x80 | len(payload)))
-        return b"".join((head, mask, _masked(payload, mask)))
+        return b"".join((head, mask, masked(payload, mask)))
 
 
-def _masked(data: bytes | memoryview, mask: bytes) -> bytes:
+def masked(data: bytes | memoryview, mask: bytes) -> bytes:
+    """Payload as a mask turns it, in either direction."""
     size = len(data)
     return _xor(data, (mask * ((size + 3) >> 2))[:size])
 

@@ -217,14 +217,17 @@ class Policy:
     """What a request must ask for.
 
     Attributes:
-        path: The path of its target.
+        path: The path of its target; empty: any.
         origins: Whose pages may connect: origins in lower case (`https://game.example`), `null`,
             `same` for that of the Host header, `*` for all. A request without an Origin is no
             page's, and may.
+        subprotocol: What is agreed to; other offers are refused. Empty: nothing is, and offers
+            are ignored.
     """
 
     path: str = "/"
     origins: tuple[str, ...] = ("same",)
+    subprotocol: str = SUBPROTOCOL
 
 
 def accept(request: Request, policy: Policy) -> bytes:
@@ -243,7 +246,7 @@ def accept(request: Request, policy: Policy) -> bytes:
     host = _HOST.fullmatch(headers["host"].lower())
     if host is None:
         raise HandshakeRefused(400, "its Host is none")
-    if request.path != policy.path:
+    if policy.path not in ("", request.path):
         raise HandshakeRefused(404, f"path {_shown(request.path)}, not {policy.path}")
     if not (_has(request, "connection", "upgrade") and _has(request, "upgrade", "websocket")):
         raise HandshakeRefused(426, "it does not ask for a WebSocket")
@@ -256,14 +259,15 @@ def accept(request: Request, policy: Policy) -> bytes:
     if not _is_key(key):
         raise HandshakeRefused(400, "its key is not 16 bytes in base64")
     offered = request.tokens("sec-websocket-protocol")
-    if offered and SUBPROTOCOL not in offered:
+    agreed = policy.subprotocol
+    if agreed and offered and agreed not in offered:
         raise HandshakeRefused(400, f"it offers other subprotocols: {_shown(offered[0])}")
     answer = (
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Accept: {accept_key(key)}\r\n"
     )
-    if offered:
-        answer += f"Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\n"
+    if agreed and offered:
+        answer += f"Sec-WebSocket-Protocol: {agreed}\r\n"
     return f"{answer}\r\n".encode("ascii")
 
 

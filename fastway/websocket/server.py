@@ -53,6 +53,7 @@ class ServerMachine(Machine):
         limit: Bytes that a frame of the peer may announce.
         asked: Called with a good request before it is answered; it may raise a RemoteError, whose
             `answer` is sent instead.
+        frames: Those behind its handshake, if others than streams have; `limit` is theirs then.
 
     Attributes:
         request: What asked for it, once it is up.
@@ -63,8 +64,9 @@ class ServerMachine(Machine):
         policy: Policy,
         limit: int = MAX_FRAME,
         asked: Callable[[Request], object] | None = None,
+        frames: Frames | None = None,
     ) -> None:
-        super().__init__(Frames(limit))
+        super().__init__(frames or Frames(limit))
         self.request: Request | None = None
         self._handshake = ServerHandshake(policy)
         self._asked = asked

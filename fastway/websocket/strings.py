@@ -2,6 +2,8 @@ r"""Endpoint strings, so that any program that takes one reaches a gateway by We
 
     clientFromString(reactor, "ws:127.0.0.1:9080:path=/game")
     clientFromString(reactor, r"wss:game.example:path=/game?token\=x:trustRoots=ca.pem")
+    serverFromString(reactor, "ws:3251:path=/nano:interface=127.0.0.1")
+    serverFromString(reactor, "wss:3251:certKey=cert.pem:privateKey=key.pem:origins=*")
 
 Rule: host and port first, the port may be left out; the others are named, in camelCase, as
 Twisted's own. Only what parsing needs is imported until then.
@@ -11,7 +13,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IStreamClientEndpointStringParserWithReactor
+from twisted.internet.interfaces import (
+    IStreamClientEndpointStringParserWithReactor,
+    IStreamServerEndpoint,
+    IStreamServerEndpointStringParser,
+)
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
@@ -81,3 +87,46 @@ class SecureClientParser(_Parser):
     """`wss:HOST:PORT`: a WebSocket over TLS; the certificate must be for HOST."""
 
     prefix = "wss"
+
+
+class _ServerParser:
+    prefix: str
+    below: str
+
+    def parseStreamServer(
+        self, reactor: Any, *args: object, **kwargs: object
+    ) -> IStreamServerEndpoint:
+        from twisted.internet.endpoints import quoteStringArgument, serverFromString
+
+        from fastway.websocket.listen import MessageEndpoint
+        from fastway.websocket.request import Policy, origin_of
+
+        given = {name: str(value) for name, value in kwargs.items()}
+        path, origins = given.pop("path", ""), given.pop("origins", "same")
+        if path and not path.startswith("/"):
+            raise ValueError(f"{self.prefix} endpoint: path={path} does not begin with /")
+        allowed = tuple(one.strip().lower() for one in origins.split(",") if one.strip())
+        for one in allowed:
+            if one not in ("same", "*") and origin_of(one) is None:
+                raise ValueError(
+                    f"{self.prefix} endpoint: origins={one} is none; give same, *, or https://HOST"
+                )
+        named = [f"{name}={quoteStringArgument(value)}" for name, value in given.items()]
+        parts = [self.below, *(quoteStringArgument(str(arg)) for arg in args), *named]
+        return MessageEndpoint(serverFromString(reactor, ":".join(parts)), Policy(path, allowed))
+
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class ServerParser(_ServerParser):
+    """`ws:PORT`: WebSockets over TCP; arguments are those of `tcp:`, and `path`, `origins`."""
+
+    prefix = "ws"
+    below = "tcp"
+
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class SecureServerParser(_ServerParser):
+    """`wss:PORT`: WebSockets over TLS; arguments are those of `ssl:`, and `path`, `origins`."""
+
+    prefix = "wss"
+    below = "ssl"

@@ -41,12 +41,14 @@ static void test_leftovers_count(void)
     begin(&plain_config, &port);
     add(0), add(1);
     relay_pair(relay, 1, ends[0].handle, ends[1].handle);
+    CHECK(counts(0).most_waiting == 0);
     block(1, 0, 1);
     uint64_t before = counts(0).waiting_bytes;
     CHECK(before > 0 && before < 20000);
     say_packet(1, 1, 2000, 'x');
     turn();
     CHECK(counts(0).waiting_bytes == before + 2008);
+    CHECK(counts(0).most_waiting == before + 2008);
     bool over = false;
     for (int i = 0; i < 20 && !over; i++) {
         say_packet(1, 1, 2000, 'x');
@@ -54,6 +56,7 @@ static void test_leftovers_count(void)
         over = told(0, RELAY_OVER);
     }
     CHECK(over && counts(0).waiting_bytes > 20000 && counts(0).waiting_bytes <= 20000 + 2008);
+    CHECK(counts(0).most_waiting == counts(0).waiting_bytes);
     CHECK(totals().waiting_bytes == 0 && !relay_over(relay, ends[0].handle));
     say_packet(1, 1, 2000, 'x');
     turn();

@@ -70,7 +70,7 @@ case $name in
     client|play|ping) shift; exec $run $name --gateway {clients} "$@";;
     serve-echo) shift; exec $run $name --gateway {servers} "$@";;
     demo) shift; exec $run $name --client-addr {clients} --server-addr {servers} \
-        --client-ws-addr {web} --page-addr {page} "$@";;
+        --client-ws-addr {web} --page-addr {page} --admin-addr unix:fastway.admin "$@";;
 esac
 exec $run "$@"
 """
@@ -78,10 +78,6 @@ exec $run "$@"
 
 PATIENCE = 120.0
 """Seconds for a whole page."""
-
-FORKS = threading.Lock()
-"""Held while a script is written, and while a process begins: one that is forked meanwhile would
-have the script open, and who runs it then is told that it is busy."""
 
 
 @dataclass
@@ -175,17 +171,16 @@ class Terminal:
         self.command = command
         self.said: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
-        with FORKS:
-            self._process = subprocess.Popen(
-                ["bash", "-ec", story.with_ports(command)],
-                cwd=story.directory,
-                env=story.environment,
-                stdin=subprocess.PIPE if typing else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-            )
+        self._process = subprocess.Popen(
+            ["bash", "-ec", story.with_ports(command)],
+            cwd=story.directory,
+            env=story.environment,
+            stdin=subprocess.PIPE if typing else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -343,7 +338,7 @@ class Story:
         }
         for name, script in scripts.items():
             path = os.path.join(commands, name)
-            with FORKS, open(path, "w", encoding="utf-8") as file:
+            with open(path, "w", encoding="utf-8") as file:
                 file.write(f"#!/bin/sh\n{script}\n")
             os.chmod(path, 0o755)
         self.environment["PATH"] = f"{commands}:{self.environment['PATH']}"
@@ -483,30 +478,3 @@ class Story:
             )
             if not used:
                 raise Wrong(f"line {block.line}: no block uses {block.name}")
-
-
-@dataclass
-class Telling:
-    """A story that a thread of its own runs.
-
-    Attributes:
-        problem: What is wrong with it; "" if nothing is.
-    """
-
-    page: str
-    problem: str = ""
-
-    def __post_init__(self) -> None:
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            Story(self.page).run()
-        except Exception as error:
-            self.problem = str(error) or repr(error)
-
-    def end(self) -> str:
-        """Wait for its end; returns the problem."""
-        self._thread.join(1.5 * PATIENCE)
-        return "it does not end" if self._thread.is_alive() else self.problem

@@ -229,6 +229,7 @@ class LaneChecks(TestCase):
         self.assertEqual(counts.packets_out, 100)
         self.assertEqual(counts.bytes_out, sum(map(len, packets)))
         self.assertEqual((counts.waiting_packets, counts.waiting_bytes), (0, 0))
+        self.assertEqual(counts.most_waiting, 0)
 
     async def test_fin(self) -> None:
         """The peer's FIN is reported after all that it sent."""
@@ -344,11 +345,11 @@ class LaneChecks(TestCase):
 
     async def test_packet_rate(self) -> None:
         """Who sends more packets than he may is not read from for a while; nothing is lost."""
-        lane, reports, peer = await self.make(packet_rate=40.0, idle_timeout=0)
+        lane, reports, peer = await self.make(packet_rate=80.0, idle_timeout=0)
         self.start(lane)
         took = await self.trickle(reports, peer, packet(5, b"five") * 10, 14)
         # 130 of the 140 came before the last piece was read.
-        self.assertGreater(took, (130 - 40) / 40 - 0.01)
+        self.assertGreater(took, (130 - 80) / 80 - 0.01)
         self.assertEqual((reports.packets, reports.said), (packet(5, b"five") * 140, []))
         self.assertGreater(self.slows(), 0)
         await until("to be let go", lambda: not lane.counts().held)
@@ -379,7 +380,7 @@ class LaneChecks(TestCase):
 
     async def test_slowed_and_ends(self) -> None:
         """What came before a FIN is handled before it, however slowly."""
-        lane, reports, peer = await self.make(packet_rate=20.0, read_size=120)
+        lane, reports, peer = await self.make(packet_rate=30.0, read_size=120)
         self.start(lane)
         data = packet(5, b"five") * 50
         peer.send(data)
@@ -551,6 +552,10 @@ class LaneChecks(TestCase):
         self.assertGreater(lane.counts().waiting_packets, 1000)
         peer.wire.resumeProducing()
         await until("all", lambda: peer.total == sent)
+        counts = lane.counts()
+        self.assertEqual(counts.waiting_bytes, 0)
+        self.assertGreater(counts.most_waiting, 300_000)
+        self.assertLess(counts.most_waiting, 1_000_000)
         peer.wire.pauseProducing()
         for _ in range(400):
             self.say(lane, packet(3, bytes(100)) * 1000, 1000)

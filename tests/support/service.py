@@ -22,6 +22,7 @@ class ServiceTestCase(TestCase):
 
     def setUp(self) -> None:
         self.patch(logs.threshold, "level", LogLevel.info)
+        self.patch(logs.addresses, "kept", "full")
         self.directory = scratch(self)
 
     def make(self, *arguments: str) -> GatewayService:

@@ -1,5 +1,5 @@
-"""Makes the endpoint strings `fastway:...` and `snet:...` known, for clients and for servers, and
-`ws:...` and `wss:...` for clients."""
+"""Makes the endpoint strings `fastway:...`, `snet:...`, `ws:...` and `wss:...` known, for clients
+and for servers."""
 
 from fastway.endpoint import strings as endpoint_strings
 from fastway.snet import strings as snet_strings
@@ -11,3 +11,5 @@ snet_client = snet_strings.ClientParser()
 snet_server = snet_strings.ServerParser()
 ws_client = websocket_strings.ClientParser()
 wss_client = websocket_strings.SecureClientParser()
+ws_server = websocket_strings.ServerParser()
+wss_server = websocket_strings.SecureServerParser()

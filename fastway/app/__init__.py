@@ -1,0 +1,46 @@
+"""A framework for game servers: one application, and clients of several wires at once.
+
+    from fastway.app import App, Refused, Session
+    from fastway.dialect.pomelo import Pomelo
+
+    app = App()
+
+    @app.handler("math.add")
+    async def add(numbers: list[int]) -> int:
+        if len(numbers) > 100:
+            raise Refused(1001, "too many numbers")
+        return sum(numbers)
+
+`docs/app.md` is its guide. It needs `pip install 'fastway[app]'`.
+
+Rule: `app` stands on transports and on the seam of `fastway.dialect`; it knows no single dialect.
+"""
+
+from __future__ import annotations
+
+from fastway.app.app import App, Bounds, Component, Outgoing, Request, State, Users, handles
+from fastway.app.group import Group
+from fastway.app.messages import BadBody, BadHandler
+from fastway.app.session import Session, SessionEnded
+from fastway.app.strand import Strand
+from fastway.dialect import FrameRefused, NotInDialect, Refused
+
+__all__ = [
+    "App",
+    "BadBody",
+    "BadHandler",
+    "Bounds",
+    "Component",
+    "FrameRefused",
+    "Group",
+    "NotInDialect",
+    "Outgoing",
+    "Refused",
+    "Request",
+    "Session",
+    "SessionEnded",
+    "State",
+    "Strand",
+    "Users",
+    "handles",
+]

@@ -1,0 +1,837 @@
+"""An application: its handlers, and what happens to a message on its way to one.
+
+    app = App()
+
+    @app.handler("room.join")
+    async def join(session: Session, message: Join) -> Joined: ...
+
+    await app.listen(serverFromString(reactor, "tcp:3250"), Pomelo())
+
+Rule: no bytes and no transports here. An App is an object: two in one process share nothing. What
+a peer sends never becomes a traceback; what a handler raises is logged once, with its route and
+session, and answered without its text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from inspect import isawaitable
+from itertools import count
+from types import CoroutineType
+from typing import Any, TypeAlias, TypeVar, cast
+
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, maybeDeferred
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint, IStreamServerEndpoint
+
+from fastway.app.group import Group
+from fastway.app.messages import BadBody, BadHandler, Wanted, decode, wanted
+from fastway.app.session import Carrier, Session, SessionEnded
+from fastway.app.strand import Strand
+from fastway.dialect import Dialect, Hello, Message, Meta, Refused
+from fastway.errors import LocalError
+from fastway.logs import escaped, make_logger
+
+log = make_logger("fastway.app")
+
+F = TypeVar("F", bound=Callable[..., Any])
+Handler: TypeAlias = "Callable[[Request], Awaitable[Any]]"
+
+NOT_FOUND = 404
+FAILED = 500
+BUSY = 503
+
+_session_ids = count(1)
+
+
+class Users(Enum):
+    """What becomes of a user's earlier session when another is bound to him."""
+
+    KICK = "kick"
+    REFUSE = "refuse"
+    ALLOW = "allow"
+
+
+class State(Enum):
+    """Where an App is in its life."""
+
+    NEW = "new"
+    RUNNING = "running"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one connection may cost; 0 is no bound.
+
+    Attributes:
+        handshake_timeout: Seconds from the connection to Ready, the application's part included.
+        requests: Of a session, unanswered; past that it is not read from.
+        asked: Requests to a session, unanswered; past that `request` fails.
+        waiting: Bytes that wait for a session; past that it is ended, as a slow reader.
+        enough: Bytes that wait from which on `await session.send()` waits.
+        messages: A second, of a session; past that it is not read from for a while.
+        bytes: Likewise.
+        sessions: Of one App.
+        strand: Messages that wait for one strand.
+    """
+
+    handshake_timeout: float = 10.0
+    requests: int = 64
+    asked: int = 1000
+    waiting: int = 1024 * 1024
+    enough: int = 64 * 1024
+    messages: float = 0.0
+    bytes: float = 0.0
+    sessions: int = 0
+    strand: int = 1000
+
+
+@dataclass(slots=True)
+class Counts:
+    """What an App did; all only grow.
+
+    Attributes:
+        opened, closed: Sessions.
+        messages, requests: That came; requests are messages too.
+        sent: Packets to sessions.
+        refused: Requests that were answered with a Refused.
+        failed: Messages whose handler raised something else.
+        unknown: Messages to routes without a handler.
+        bad: Messages that did not decode.
+        lost: Why connections were lost -> how many; those that closed in order are not here.
+    """
+
+    opened: int = 0
+    closed: int = 0
+    messages: int = 0
+    requests: int = 0
+    sent: int = 0
+    refused: int = 0
+    failed: int = 0
+    unknown: int = 0
+    bad: int = 0
+    lost: dict[str, int] = field(default_factory=dict)
+
+
+class Request:
+    """One message on its way to its handler, for middleware and for handlers that want more.
+
+    Attributes:
+        session: Whose it is.
+        route: What it is about.
+        body: Its bytes; middleware may give others.
+        meta: What came beside it.
+        asked: An answer is waited for.
+        answer_meta: What goes beside the answer, where the dialect has that; a list to add to.
+    """
+
+    __slots__ = ("_event", "_message", "answer_meta", "body", "session")
+
+    def __init__(self, session: Session, event: Message) -> None:
+        self.session = session
+        self.body = event.body
+        self.answer_meta: list[tuple[str, str]] = []
+        self._event = event
+
+    @property
+    def route(self) -> str:
+        return self._event.route
+
+    @property
+    def meta(self) -> Meta:
+        return self._event.meta
+
+    @property
+    def asked(self) -> bool:
+        return self._event.token is not None
+
+    def decode(self, into: Any = Any) -> Any:
+        """The message in its body.
+
+        Raises:
+            BadBody: there is none of that type.
+        """
+        return decode(self.body, self._event.format, into)
+
+    def __repr__(self) -> str:
+        return f"<Request {self.route} of {self.session!r}>"
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """A message to a session, as `outgoing` hooks see it; they may change it."""
+
+    session: Session
+    route: str
+    message: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """A handler, ready to be called."""
+
+    wanted: Wanted
+    invoke: Callable[[Session, Any, Any], Any]
+    needs_request: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Timer:
+    call: Callable[[], Any]
+    seconds: float
+    again: bool
+    strand: Strand | None
+
+
+class App:
+    """A game server.
+
+    Args:
+        users: What becomes of a user's earlier session when another is bound to him.
+        bounds: What one connection may cost.
+        strand: What messages of all sessions run in, one at a time; None: each session has its
+            own, so that one that waits keeps nobody else.
+        tasks: Handlers run as asyncio tasks, so that they may await what is asyncio's; the
+            reactor must be Twisted's asyncio reactor.
+        clock: What timers go by; None: the global reactor.
+
+    Attributes:
+        counts: What it did.
+        sessions: Those that are open, by their ids.
+    """
+
+    def __init__(
+        self,
+        *,
+        users: Users | str = Users.KICK,
+        bounds: Bounds | None = None,
+        strand: Strand | None = None,
+        tasks: bool = False,
+        clock: IReactorTime | None = None,
+    ) -> None:
+        self.users = Users(users)
+        self.bounds = bounds or Bounds()
+        self.strand = strand
+        self.tasks = tasks
+        self.counts = Counts()
+        self.sessions: dict[int, Session] = {}
+        self.state = State.NEW
+        self._clock = clock
+        self._routes: dict[str, _Route] = {}
+        self._middleware: list[Callable[[Request, Handler], Awaitable[Any]]] = []
+        self._chain: Handler | None = None
+        self._handshake: Callable[..., Any] | None = None
+        self._opened: list[Callable[[Session], Any]] = []
+        self._closed: list[Callable[[Session], Any]] = []
+        self._outgoing: list[Callable[[Outgoing], object]] = []
+        self._unknown: _Route | None = None
+        self._groups: dict[str, Group] = {}
+        self._users: dict[Any, Group] = {}
+        self._timers: list[_Timer] = []
+        self._calls: set[Any] = set()
+        self._components: list[Component] = []
+        self._running = 0
+        self._idle: list[Deferred[None]] = []
+        self._listening: list[Any] = []
+        self.links: Any = None
+
+    @property
+    def clock(self) -> Any:
+        """The reactor, or a test's clock."""
+        if self._clock is None:
+            from twisted.internet import reactor
+
+            self._clock = cast(IReactorTime, reactor)
+        return self._clock
+
+    @property
+    def is_clockless(self) -> bool:
+        """Nobody has said what timers go by."""
+        return self._clock is None
+
+    def use_clock(self, clock: Any) -> None:
+        """Timers go by this from now on; to be called before the App starts."""
+        self._clock = clock
+
+    # What an application is made of.
+
+    def handler(self, route: str) -> Callable[[F], F]:
+        """Decorates what handles messages of a route; what it returns is the answer.
+
+        Its parameters are filled by their annotations: `Session`, `Request`, and one message.
+
+        Raises:
+            BadHandler: it cannot be called, or the route has a handler.
+        """
+
+        def register(call: F) -> F:
+            self.route(route, call)
+            return call
+
+        return register
+
+    def route(self, route: str, call: Callable[..., Any]) -> None:
+        """Have a callable handle messages of a route; `handler` as a verb.
+
+        Raises:
+            BadHandler: as there.
+        """
+        if not isinstance(route, str) or not route:
+            raise BadHandler(f"{route!r} is no route: give a name, such as room.join")
+        if route in self._routes:
+            raise BadHandler(f"{route} has a handler already")
+        self._routes[route] = _ready(call)
+
+    def unknown(self, call: F) -> F:
+        """Decorates what handles messages of all other routes; it is told by a `Request`."""
+        self._unknown = _ready(call)
+        return call
+
+    def middleware(self, call: F) -> F:
+        """Decorates what stands around all handlers: `async def (request, call_next)`.
+
+        Those that were given first are outermost. What it returns is the answer.
+        """
+        self._middleware.append(call)
+        self._chain = None
+        return call
+
+    def handshake(self, call: F) -> F:
+        """Decorates what lets peers in: `(session, user)`; `user` is what the peer says of itself.
+
+        What it returns is told to the peer, where its dialect has a place. A Refused, or any other
+        exception, ends the connection as the dialect has it.
+        """
+        self._handshake = call
+        return call
+
+    def opened(self, call: F) -> F:
+        """Decorates what is called with each new session, before its first message."""
+        self._opened.append(call)
+        return call
+
+    def closed(self, call: F) -> F:
+        """Decorates what is called with each session that has ended, behind its last message."""
+        self._closed.append(call)
+        return call
+
+    def outgoing(self, call: F) -> F:
+        """Decorates what sees each message before it is encoded: `(out: Outgoing)`.
+
+        It may change it; a Refused that it raises keeps it from being sent. Groups then encode for
+        each member.
+        """
+        self._outgoing.append(call)
+        return call
+
+    def every(self, seconds: float, *, strand: Strand | None = None) -> Callable[[F], F]:
+        """Decorates what is called every so often while the App runs, never twice at a time."""
+        return self._timer(seconds, True, strand)
+
+    def after(self, seconds: float, *, strand: Strand | None = None) -> Callable[[F], F]:
+        """Decorates what is called once, so long after the App has started."""
+        return self._timer(seconds, False, strand)
+
+    def _timer(self, seconds: float, again: bool, strand: Strand | None) -> Callable[[F], F]:
+        if not seconds > 0:
+            raise BadHandler(f"{seconds} s: give a time that is longer than none")
+
+        def register(call: F) -> F:
+            timer = _Timer(call, seconds, again, strand or (Strand() if again else self.strand))
+            self._timers.append(timer)
+            if self.state is State.RUNNING:
+                self._arm(timer)
+            return call
+
+        return register
+
+    def include(self, part: App | Component, prefix: str = "") -> None:
+        """Take in the handlers of a Component, or the routes, hooks and timers of another App.
+
+        Args:
+            prefix: What stands before its routes, with a dot between.
+
+        Raises:
+            BadHandler: a route has a handler already.
+        """
+        if isinstance(part, Component):
+            name = prefix or part.name
+            for route, call in part.handlers():
+                self.route(f"{name}.{route}" if name else route, call)
+            self._components.append(part)
+            part.app = self
+            return
+        for route, ready in part._routes.items():
+            self.route(f"{prefix}.{route}" if prefix else route, ready.wanted.call)
+        for call in part._middleware:
+            self.middleware(call)
+        self._opened += part._opened
+        self._closed += part._closed
+        self._outgoing += part._outgoing
+        self._timers += part._timers
+        self._components += part._components
+
+    @property
+    def routes(self) -> dict[str, Wanted]:
+        """What is handled, and how."""
+        return {route: ready.wanted for route, ready in self._routes.items()}
+
+    def group(self, name: str) -> Group:
+        """The group of that name; the same each time."""
+        found = self._groups.get(name)
+        if found is None:
+            found = self._groups[name] = Group(self, name)
+        return found
+
+    @property
+    def groups(self) -> dict[str, Group]:
+        """Those that have been asked for by name."""
+        return self._groups
+
+    def user(self, user: Any) -> Group:
+        """The sessions of a user: empty when he is not here. To be asked for anew each time."""
+        return self._users.get(user) or Group(self)
+
+    # Its life.
+
+    def start(self) -> None:
+        """Begin: timers run, components are started. Listening and connecting do so by themselves.
+
+        Raises:
+            what a component raises.
+        """
+        if self.state is State.RUNNING:
+            return
+        if self.state is State.DRAINING:
+            raise LocalError("the App is draining; stop it first")
+        self.state = State.RUNNING
+        for component in self._components:
+            component.start()
+        for component in self._components:
+            component.ready()
+        for timer in self._timers:
+            self._arm(timer)
+
+    def listen(self, endpoint: IStreamServerEndpoint, dialect: Dialect) -> Deferred[Any]:
+        """Take connections at an endpoint, in a dialect.
+
+        Returns:
+            The port; `stop` closes it too. Fails as the endpoint does, and with a BadHandler when
+            two routes have one name in that dialect.
+        """
+        from fastway.app.link import LinkFactory
+
+        try:
+            factory = LinkFactory(self, dialect)
+        except LocalError:
+            return fail()
+        self.start()
+        return endpoint.listen(factory).addCallback(self._listens)
+
+    def _listens(self, port: Any) -> Any:
+        self._listening.append(port)
+        return port
+
+    def connect(
+        self, endpoint: IStreamClientEndpoint, dialect: Dialect, timeout: float | None = 30.0
+    ) -> Deferred[Session]:
+        """Connect to a server: both ends have handlers.
+
+        Returns:
+            The session, once the server let it in. Fails as the endpoint does, with a Refused or a
+            SessionEnded.
+        """
+        from fastway.app.link import ConnectFactory
+
+        self.start()
+        factory = ConnectFactory(self, dialect, timeout)
+        return factory.connect(endpoint)
+
+    @property
+    def running(self) -> int:
+        """Handlers that have not ended."""
+        return self._running
+
+    def drain(self, seconds: float = 30.0) -> Deferred[None]:
+        """Stop well: no new connections, what runs may end, then all sessions are closed.
+
+        Args:
+            seconds: After which those that still run are not waited for.
+
+        Returns:
+            Fires when it is done; `stop` is called then.
+        """
+        return ensureDeferred(self._drain(seconds))
+
+    async def _drain(self, seconds: float) -> None:
+        if self.state is not State.RUNNING:
+            return
+        self.state = State.DRAINING
+        for component in reversed(self._components):
+            component.drain()
+        await self._close_ports()
+        if self._running:
+            idle: Deferred[None] = Deferred()
+            idle.addTimeout(seconds, self.clock)
+            idle.addErrback(lambda _: None)
+            self._idle.append(idle)
+            await idle
+        self.stop()
+
+    def stop(self) -> Deferred[None]:
+        """End: ports and sessions are closed, timers too. Fires when the ports are."""
+        if self.state in (State.NEW, State.STOPPED):
+            return _done()
+        for call in tuple(self._calls):
+            if call.active():
+                call.cancel()
+        self._calls.clear()
+        for session in tuple(self.sessions.values()):
+            session.close()
+        closing = self._close_ports()
+        for component in reversed(self._components):
+            component.stop()
+        self.state = State.STOPPED
+        return closing
+
+    def _close_ports(self) -> Deferred[None]:
+        listening, self._listening = self._listening, []
+        return ensureDeferred(_all(maybeDeferred(port.stopListening) for port in listening))
+
+    # Of carriers: what happens to their sessions.
+
+    def new_session(self, carrier: Carrier, concurrent: int = 1) -> Session:
+        """A session that nobody knows yet."""
+        strand = self.strand or Strand(self.bounds.strand, concurrent)
+        return Session(self, carrier, next(_session_ids), strand)
+
+    @property
+    def is_full(self) -> bool:
+        """There are as many sessions as may be."""
+        return 0 < self.bounds.sessions <= len(self.sessions)
+
+    def hello(self, session: Session, hello: Hello) -> Deferred[Any] | None:
+        """Whether a peer is let in: fires with what it is told; fails: it is not.
+
+        Returns:
+            None: there is no handshake hook, it is.
+        """
+        if self._handshake is None:
+            return None
+        return self._as_deferred(self._handshake, session, hello.user)
+
+    def open(self, session: Session) -> None:
+        """A session is ready: `opened` hooks run before its first message."""
+        self.sessions[session.session_id] = session
+        self.counts.opened += 1
+        if self._opened:
+            session.strand.run(partial(self._hooks, session, self._opened))
+
+    def close(self, session: Session, ended: SessionEnded) -> None:
+        """A session that was opened is over: it leaves everything, then hooks run."""
+        del self.sessions[session.session_id]
+        self.counts.closed += 1
+        self._unbind(session)
+        session.end(ended)
+        if self._closed:
+            session.strand.run(partial(self._hooks, session, self._closed))
+
+    def _hooks(
+        self, session: Session, hooks: Iterable[Callable[[Session], Any]]
+    ) -> Coroutine[Any, Any, None] | None:
+        waits = []
+        for hook in tuple(hooks):
+            try:
+                made = hook(session)
+                if isawaitable(made):
+                    waits.append(made)
+            except Exception:
+                self._log_failure(f"a hook of {escaped(repr(session))} failed")
+        return self._await_hooks(session, waits) if waits else None
+
+    async def _await_hooks(self, session: Session, waits: list[Awaitable[Any]]) -> None:
+        for one in waits:
+            try:
+                await self._in_task(one)
+            except (Exception, CancelledError):
+                self._log_failure(f"a hook of {escaped(repr(session))} failed")
+
+    def bind(self, session: Session, user: Any) -> None:
+        """`Session.bind`."""
+        if user == session.user:
+            return
+        others = self._users.get(user) if user is not None else None
+        if others and self.users is Users.REFUSE:
+            raise Refused(409, "this user is here already")
+        self._unbind(session)
+        session.user = user
+        if user is None:
+            return
+        if others and self.users is Users.KICK:
+            for other in others:
+                self._unbind(other)
+                other.kick({"reason": "replaced by a newer session"})
+        if user not in self._users:
+            self._users[user] = Group(self)
+        self._users[user].add(session)
+
+    def _unbind(self, session: Session) -> None:
+        user, session.user = session.user, None
+        if user is None:
+            return
+        mine = self._users.get(user)
+        if mine is not None:
+            mine.discard(session)
+            if not mine:
+                del self._users[user]
+
+    @property
+    def has_outgoing(self) -> bool:
+        """Each message that is sent is looked at."""
+        return bool(self._outgoing)
+
+    def outgoing_message(self, session: Session, route: str, message: Any) -> Outgoing | None:
+        """A message as hooks leave it; None: it is not sent."""
+        out = Outgoing(session, route, message)
+        try:
+            for hook in self._outgoing:
+                hook(out)
+        except Refused:
+            return None
+        return out
+
+    # A message's way to its handler, and the answer's back.
+
+    def handle(
+        self, session: Session, event: Message, answer: Answering
+    ) -> Coroutine[Any, Any, None] | None:
+        """Handle a message: a job for its strand.
+
+        Args:
+            answer: Who sends the answer.
+        """
+        ready = self._routes.get(event.route)
+        if ready is None:
+            ready = self._unknown
+            if ready is None:
+                self.counts.unknown += 1
+                log.debug(
+                    "no handler for {route!r} of {peer}", route=event.route, peer=session.peer
+                )
+                answer.refuse(event, Refused(NOT_FOUND, "not found"))
+                return None
+        try:
+            if self._middleware:
+                request = Request(session, event)
+                made: Any = self._through(request)
+            else:
+                request = Request(session, event) if ready.needs_request else None  # type: ignore
+                message = decode(event.body, event.format, ready.wanted.kind)
+                made = ready.invoke(session, request, message)
+            if type(made) is CoroutineType or isawaitable(made):
+                self._running += 1
+                return self._finish(session, event, request, made, answer)
+            answer.reply(event, made, request.answer_meta if request else ())
+        except Exception as error:
+            self._failed(session, event, error, answer)
+        return None
+
+    async def _finish(
+        self, session: Session, event: Message, request: Any, made: Any, answer: Answering
+    ) -> None:
+        try:
+            result = await (self._in_task(made) if self.tasks else made)
+            answer.reply(event, result, request.answer_meta if request else ())
+        except (Exception, CancelledError, asyncio.CancelledError) as error:
+            self._failed(session, event, error, answer)
+        finally:
+            self._running -= 1
+            if not self._running and self._idle:
+                idle, self._idle = self._idle, []
+                for done in idle:
+                    if not done.called:
+                        done.callback(None)
+
+    def _through(self, request: Request) -> Any:
+        if self._chain is None:
+            chain: Handler = self._innermost
+            for call in reversed(self._middleware):
+                chain = partial(_onion, call, chain)
+            self._chain = chain
+        return self._chain(request)
+
+    async def _innermost(self, request: Request) -> Any:
+        ready = self._routes.get(request.route) or self._unknown
+        assert ready is not None
+        made = ready.invoke(request.session, request, request.decode(ready.wanted.kind))
+        return await made if isawaitable(made) else made
+
+    def _failed(
+        self, session: Session, event: Message, error: BaseException, answer: Answering
+    ) -> None:
+        if isinstance(error, Refused):
+            if isinstance(error, BadBody):
+                self.counts.bad += 1
+                log.warn(
+                    "{route!r} of {peer} is no such message: {detail}",
+                    route=event.route,
+                    peer=session.peer,
+                    detail=escaped(error.detail[:500]),
+                )
+            refused = error
+        elif isinstance(error, SessionEnded) and session.ended is not None:
+            return  # it was telling who is gone
+        else:
+            self.counts.failed += 1
+            self._log_failure(f"{event.route!r} of {escaped(repr(session))} failed")
+            refused = Refused(FAILED, "internal error")
+        answer.refuse(event, refused)
+
+    def _log_failure(self, text: str) -> None:
+        log.failure("{text}", text=text)
+
+    def _as_deferred(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        try:
+            made = call(*args)
+        except Exception:
+            return fail()
+        if isawaitable(made):
+            return ensureDeferred(self._awaited(made))
+        return _done(made)
+
+    async def _awaited(self, made: Awaitable[Any]) -> Any:
+        return await self._in_task(made)
+
+    def _in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
+        if self.tasks and not isinstance(made, Deferred):
+            return Deferred.fromFuture(asyncio.ensure_future(made))
+        return made
+
+    # Timers.
+
+    def _arm(self, timer: _Timer) -> None:
+        call = self.clock.callLater(timer.seconds, self._due, timer)
+        self._calls = {one for one in self._calls if one.active()}
+        self._calls.add(call)
+
+    def _due(self, timer: _Timer) -> None:
+        strand = timer.strand or Strand()
+        if strand.idle or not timer.again:
+            strand.run(partial(self._run_timer, timer))
+        if timer.again:
+            self._arm(timer)
+
+    def _run_timer(self, timer: _Timer) -> Coroutine[Any, Any, None] | None:
+        try:
+            made = timer.call()
+        except Exception:
+            self._log_failure("a timer's call failed")
+            return None
+        return self._await_timer(made) if isawaitable(made) else None
+
+    async def _await_timer(self, made: Awaitable[Any]) -> None:
+        try:
+            await self._in_task(made)
+        except (Exception, CancelledError):
+            self._log_failure("a timer's call failed")
+
+
+class Answering:
+    """Who sends answers: a carrier."""
+
+    def reply(self, event: Message, result: Any, meta: Meta) -> None:
+        """Answer it, if an answer is waited for; raises what is wrong with the result."""
+        raise NotImplementedError
+
+    def refuse(self, event: Message, refused: Refused) -> None:
+        """Say that it is not done, if an answer is waited for."""
+        raise NotImplementedError
+
+
+class Component:
+    """A part of an application: handlers that share something, and its life.
+
+        class Room(Component):
+            name = "room"
+
+            @handles("join")
+            async def join(self, session: Session, message: Join) -> Joined: ...
+
+        app.include(Room())
+
+    Attributes:
+        name: What stands before its routes, with a dot between; empty: nothing.
+        app: Who included it.
+    """
+
+    name = ""
+    app: App
+
+    def handlers(self) -> Iterable[tuple[str, Callable[..., Any]]]:
+        """Its routes and handlers."""
+        for name in dir(type(self)):
+            for route in getattr(getattr(type(self), name), "_fastway_routes", ()):
+                yield route, getattr(self, name)
+
+    def start(self) -> None:
+        """The App starts: all handlers are known, nobody is connected."""
+
+    def ready(self) -> None:
+        """All components have started; ports are opened next."""
+
+    def drain(self) -> None:
+        """The App takes nobody new."""
+
+    def stop(self) -> None:
+        """The App has stopped."""
+
+
+def handles(route: str) -> Callable[[F], F]:
+    """Decorates a method of a Component: it handles `NAME.route`."""
+
+    def mark(call: F) -> F:
+        call._fastway_routes = (*getattr(call, "_fastway_routes", ()), route)  # type: ignore
+        return call
+
+    return mark
+
+
+async def _onion(
+    call: Callable[[Request, Handler], Awaitable[Any]], inner: Handler, request: Request
+) -> Any:
+    made = call(request, inner)
+    return await made if isawaitable(made) else made
+
+
+def _ready(call: Callable[..., Any]) -> _Route:
+    """A handler, looked at and bound to the order of its parameters."""
+    how = wanted(call, Session, Request)
+    invokes: dict[tuple[str, ...], Callable[[Any, Any, Any], Any]] = {
+        (): lambda _session, _request, _message: call(),
+        ("session",): lambda session, _request, _message: call(session),
+        ("message",): lambda _session, _request, message: call(message),
+        ("request",): lambda _session, request, _message: call(request),
+        ("session", "message"): lambda session, _request, message: call(session, message),
+    }
+
+    def by_order(session: Any, request: Any, message: Any) -> Any:
+        values = {"session": session, "request": request, "message": message}
+        return call(*[values[one] for one in how.order])
+
+    return _Route(how, invokes.get(how.order, by_order), "request" in how.order)
+
+
+def _done(result: Any = None) -> Deferred[Any]:
+    done: Deferred[Any] = Deferred()
+    done.callback(result)
+    return done
+
+
+async def _all(waits: Iterable[Deferred[Any]]) -> None:
+    for one in list(waits):
+        await one

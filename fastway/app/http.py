@@ -1,0 +1,168 @@
+"""Pushes from outside: an HTTP port by which other programs tell groups and users something.
+
+    await serverFromString(reactor, "tcp:8280:interface=127.0.0.1").listen(push_site(app, token))
+
+    POST /push {"group": "lobby", "route": "onNotice", "message": {"text": "maintenance at 9"}}
+    {"sent": 1042}
+
+Rule: for the inside only: who has the token may say anything to anybody. A request is one small
+JSON object; whatever is wrong with it is one line and a status, and nobody is told.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from typing import Any, cast
+
+from twisted.web.http import HTTPChannel
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from fastway.app.app import App
+from fastway.app.group import Group
+from fastway.errors import LocalError
+from fastway.logs import make_logger
+
+log = make_logger("fastway.app")
+
+MAX_BODY = 64 * 1024
+"""Bytes of a request's body."""
+
+MAX_HEAD = 8 * 1024
+"""And of what is before it."""
+
+_KEYS = {"group", "user", "all", "route", "message"}
+
+
+class BadPush(LocalError):
+    """A push that cannot be carried out: its status, and a line that says what is wrong."""
+
+    def __init__(self, status: int, problem: str) -> None:
+        super().__init__(problem)
+        self.status = status
+
+
+class PushApi(Resource):
+    """What `POST` to it pushes; everything else is refused.
+
+    Args:
+        app: Whose groups and users are told.
+        token: What `Authorization: Bearer` must say.
+
+    Raises:
+        ValueError: the token is empty.
+    """
+
+    isLeaf = True
+
+    def __init__(self, app: App, token: str) -> None:
+        super().__init__()
+        if not token:
+            raise ValueError("the token is empty: anybody could push; give a long random one")
+        self._app = app
+        self._token = f"Bearer {token}".encode()
+
+    def render(self, request: Any) -> bytes:
+        try:
+            answer: dict[str, Any] = {"sent": self._push(request)}
+            status = 200
+        except BadPush as error:
+            answer, status = {"error": str(error)}, error.status
+        except Exception as error:  # a message that the dialect of some member cannot say
+            answer, status = {"error": f"{type(error).__name__}: {error}"[:500]}, 422
+        content = json.dumps(answer).encode() + b"\n"
+        request.setResponseCode(status)
+        request.responseHeaders.removeHeader("Server")
+        if status == 405:
+            request.setHeader("Allow", "POST")
+        for header, value in (
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(content))),
+            ("Cache-Control", "no-store"),
+        ):
+            request.setHeader(header, value)
+        return b"" if request.method == b"HEAD" else content
+
+    def _push(self, request: Any) -> int:
+        if request.method != b"POST":
+            raise BadPush(405, "only POST")
+        given = request.getHeader(b"authorization") or b""
+        if not hmac.compare_digest(given, self._token):
+            raise BadPush(401, "give the token: Authorization: Bearer TOKEN")
+        kind = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
+        if kind != b"application/json":
+            raise BadPush(415, "give Content-Type: application/json")
+        try:
+            asked = json.loads(request.content.read(MAX_BODY + 1))
+        except (ValueError, RecursionError):
+            raise BadPush(400, "the body is no JSON") from None
+        whom, route, message = self._look_at(asked)
+        return whom.send(route, message)
+
+    def _look_at(self, asked: Any) -> tuple[Group, str, Any]:
+        if not isinstance(asked, dict):
+            raise BadPush(400, "the body is no JSON object")
+        odd = sorted(set(asked) - _KEYS)
+        if odd:
+            raise BadPush(400, f"no {odd[0][:50]!r} is known; give {', '.join(sorted(_KEYS))}")
+        route = asked.get("route")
+        if not isinstance(route, str) or not route:
+            raise BadPush(400, "give the route, a text")
+        whom = [key for key in ("group", "user", "all") if key in asked]
+        if len(whom) != 1:
+            raise BadPush(400, "give a group, a user, or all: true")
+        name = asked[whom[0]]
+        if whom == ["all"]:
+            if name is not True:
+                raise BadPush(400, "all is true, or not given")
+            everybody = Group(self._app)
+            for session in tuple(self._app.sessions.values()):
+                everybody.add(session)
+            return everybody, route, asked.get("message")
+        if isinstance(name, (dict, list)):
+            raise BadPush(400, f"{whom[0]} is a name")
+        if whom == ["user"]:
+            return self._app.user(name), route, asked.get("message")
+        found = self._app.groups.get(name)
+        if found is None:
+            raise BadPush(404, f"no group {str(name)[:50]!r}")
+        return found, route, asked.get("message")
+
+
+class _Push(Request):
+    """A request whose body is small: another is cut off before it is read."""
+
+    def gotLength(self, length: int | None) -> None:
+        if length is None or length > MAX_BODY:
+            super().gotLength(0)
+            cast(Any, self.channel).transport.abortConnection()
+        else:
+            super().gotLength(length)
+
+
+class _Channel(HTTPChannel):
+    totalHeadersSize = MAX_HEAD
+    maxHeaders = 64
+
+
+class PushSite(Site):
+    """A web server of nothing else."""
+
+    noisy = False
+    displayTracebacks = False
+    protocol = cast(Any, _Channel)
+
+    def log(self, request: Any) -> None:
+        """No line for each request."""
+
+
+def push_site(app: App, token: str) -> PushSite:
+    """A web server whose every path is the PushApi, with small requests only.
+
+    Raises:
+        ValueError: the token is empty.
+    """
+    return PushSite(
+        PushApi(app, token), requestFactory=_Push, timeout=10, parsePOSTFormSubmission=False
+    )

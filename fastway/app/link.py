@@ -1,0 +1,800 @@
+"""One connection of an application: a transport, a dialect's wire and a session.
+
+Rule: every queue has a bound, and who is over one is not read from or is lost, with a reason; a
+peer's bytes never become a traceback. What all handlers of a turn told a peer is one write.
+Answers to what is asked here never wait for anything.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias, cast
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IAddress,
+    IPushProducer,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from fastway.address import address_name
+from fastway.app.app import BUSY, Answering, App
+from fastway.app.messages import BadHandler, decode, encode
+from fastway.app.session import Lane, Session, SessionEnded
+from fastway.dialect import (
+    Answer,
+    Dialect,
+    Event,
+    Hello,
+    Kicked,
+    Message,
+    Meta,
+    Refused,
+    Wire,
+)
+from fastway.dialect import (
+    Ready as ReadyEvent,
+)
+from fastway.errors import LocalError, RequestsFull, RequestTimeout
+from fastway.logs import escaped, make_logger
+from fastway.wheel import Wheel
+
+log = make_logger("fastway.app")
+
+_ORDERLY = (ConnectionDone,)
+
+Ready: TypeAlias = Callable[[Any], object]
+"""Who waits for a session: called with it once it is ready, or with a Failure."""
+
+GOODBYE = 5.0
+"""Seconds that a peer has to take what it was told before it is closed."""
+
+
+# Why a link is not read from: bits, which cost a tenth of what flags of `enum` do.
+HOLD_STRAND = 1
+HOLD_REQUESTS = 2
+HOLD_RATE = 4
+HOLD_HELLO = 8
+
+
+class Writes:
+    """Links that have something to write by the end of this turn.
+
+    Twisted's write costs a system call and changes of the set of readers; so what is told to one
+    peer in a turn, by however many handlers, goes out at once.
+    """
+
+    __slots__ = ("_clock", "_depth", "_dirty", "_later")
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._depth = 0
+        self._dirty: list[Link] = []
+        self._later: Any = None
+
+    def begin(self) -> None:
+        """A turn that ends with `end`."""
+        self._depth += 1
+
+    def end(self) -> None:
+        self._depth -= 1
+        if not self._depth and self._dirty:
+            self._flush()
+
+    def add(self, link: Link) -> None:
+        """That link has something to write."""
+        self._dirty.append(link)
+        if not self._depth and self._later is None:
+            self._later = self._clock.callLater(0, self._flush_later)
+
+    def _flush_later(self) -> None:
+        self._later = None
+        self._flush()
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for link in dirty:
+            link.flush()
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all links of one App have in common.
+
+    Attributes:
+        wheel: Their deadlines.
+        writes: What they have to write.
+        links: All that are connected.
+    """
+
+    wheel: Wheel
+    writes: Writes
+    links: set[Link]
+
+
+def shared(app: App) -> Shared:
+    """What the links of an App share; made when the first comes."""
+    found: Shared | None = app.links
+    if found is None:
+        found = app.links = Shared(Wheel(app.clock), Writes(app.clock), set())
+    return found
+
+
+@dataclass(slots=True)
+class _Ask:
+    """A request to the peer that is not answered yet."""
+
+    done: Deferred[Any]
+    route: str
+    into: Any
+    timer: Any
+
+
+@implementer(IPushProducer)
+class Link(Protocol, Answering):
+    """One connection.
+
+    Args:
+        app: Who handles its messages.
+        dialect: What it speaks.
+        wire: Its state.
+        ready: Called with the session once it is, or with a Failure; None: nobody waits.
+    """
+
+    slot = -1
+    lane: Lane | None = None
+
+    def __init__(
+        self,
+        app: App,
+        dialect: Dialect,
+        wire: Wire,
+        ready: Ready | None = None,
+    ) -> None:
+        self.app = app
+        self.wire = wire
+        self.address = "?"
+        self.session: Session | None = None
+        self._bounds = bounds = app.bounds
+        self._rated = bool(bounds.messages or bounds.bytes)
+        self._dialect = dialect
+        self._shared = shared(app)
+        self._beats: float | None = None
+        self._ready = ready
+        self._out: list[bytes] = []
+        self._waiting = 0
+        self._full = False
+        self._holds = 0
+        self._backlog: deque[Event] | None = None
+        self._handling = False
+        self._unanswered = 0
+        self._asks: dict[int, _Ask] | None = None
+        self._rooms: list[Deferred[None]] | None = None
+        self._deadline: float | None = None
+        self._closing = False
+        self._gone = False
+        self._why: SessionEnded | None = None
+        self._allowance = 0.0
+        self._allowance_bytes = 0.0
+
+    # The connection.
+
+    def connectionMade(self) -> None:
+        self._met()
+        self._begin()
+
+    def _met(self) -> None:
+        """There is a connection; its dialect has not begun."""
+        transport = cast(Any, self.transport)
+        self.address = address_name(transport.getPeer())
+        transport.registerProducer(self, True)
+        if hasattr(transport, "setTcpNoDelay"):
+            transport.setTcpNoDelay(True)
+        self._shared.links.add(self)
+        self._deadline = self._shared.wheel.seconds() + self._bounds.handshake_timeout
+        self._shared.wheel.watch(self, self._deadline)
+
+    def _begin(self) -> None:
+        now = self._shared.wheel.seconds()
+        self._shared.writes.begin()
+        try:
+            self.wire.begin(now)
+            self._took(self.wire.receive(b"", now))
+        finally:
+            self._shared.writes.end()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._gone or self._closing:
+            return
+        if self._rated:
+            self._pay_bytes(len(data))
+        shared = self._shared
+        writes = shared.writes
+        writes.begin()
+        try:
+            self._took(self.wire.receive(data, shared.wheel.seconds()))
+        finally:
+            writes.end()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._gone:
+            return
+        self._gone = True
+        shared = self._shared
+        shared.links.discard(self)
+        shared.wheel.forget(self)
+        why = self._why or SessionEnded(
+            "the peer closed",
+            None if reason.check(*_ORDERLY) else cast(Exception, reason.value),
+        )
+        self._backlog = None
+        self._out.clear()
+        rooms, self._rooms = self._rooms, None
+        asks, self._asks = self._asks, None
+        session = self.session
+        shared.writes.begin()
+        try:
+            if session is not None:
+                session.strand.forget(self)
+                if session.session_id in self.app.sessions:
+                    self.app.close(session, why)
+                elif session.ended is None:
+                    session.end(why)
+            for ask in (asks or {}).values():
+                self._settle(ask, Failure(SessionEnded(str(why), why.cause)))
+            for room in rooms or ():
+                if not room.called:
+                    room.callback(None)
+            self._tell_ready(Failure(why))
+        finally:
+            shared.writes.end()
+
+    def lose(self, code: str, problem: str, *, answer: bool = False) -> None:
+        """End the connection for a reason; what waits is not sent unless `answer`.
+
+        Args:
+            code: A word for counts.
+            problem: One line of ours.
+        """
+        if self._gone or self._why is not None:
+            return
+        self._why = SessionEnded(problem, SessionEnded(problem))
+        counts = self.app.counts.lost
+        counts[code] = counts.get(code, 0) + 1
+        log.info("{peer} lost: {problem}", peer=self.address, problem=escaped(problem))
+        if answer:
+            self.close()
+        else:
+            self._closing = True
+            cast(Any, self.transport).abortConnection()
+
+    # What came.
+
+    def _took(self, events: list[Event]) -> None:
+        wire = self.wire
+        for data in wire.data_to_send():
+            self._write(self._unit(data))
+        if self._backlog is not None or self._holds:
+            self._keep(events)
+        elif len(events) == 1:
+            if not self._closing:
+                self._handle(events[0])
+        else:
+            self._handle_all(events)
+        if wire.error is not None:
+            self.lose("bad_frame", str(wire.error), answer=True)
+        if wire.deadline != self._beats:
+            self._watch()
+
+    def _keep(self, events: Iterable[Event]) -> None:
+        """What cannot be handled now waits; answers, and the end, do not."""
+        backlog = self._backlog
+        if backlog is None:
+            backlog = self._backlog = deque()
+        for event in events:
+            if type(event) is Message or self.session is None:
+                backlog.append(event)
+            else:
+                self._handle(event)
+        if len(backlog) > self._bounds.strand and self._asks:
+            # It is read from all the same, because it may be answering.
+            self.lose("flood", "too many messages wait for it to answer")
+
+    def _handle_all(self, events: list[Event]) -> None:
+        for number, event in enumerate(events):
+            if self._gone or self._closing:
+                return
+            if self._holds and type(event) is Message:
+                self._keep(events[number:])
+                return
+            self._handle(event)
+
+    def _handle(self, event: Event) -> None:
+        kind = type(event)
+        if kind is Message:
+            self._message(cast(Message, event))
+        elif kind is Answer:
+            self._answered(cast(Answer, event))
+        elif kind is ReadyEvent:
+            self._is_ready(cast(ReadyEvent, event).user)
+        elif kind is Hello:
+            self._hello(cast(Hello, event))
+        else:
+            self._kicked(cast(Kicked, event))
+
+    def _message(self, event: Message) -> None:
+        session, app = self.session, self.app
+        if session is None:
+            return
+        if self._rated:
+            self._pay_message()
+        strand = session.strand
+        if not strand.has_room(self):
+            self._hold(HOLD_STRAND)
+            self._keep_first(event)
+            return
+        counts = app.counts
+        counts.messages += 1
+        if event.token is not None:
+            counts.requests += 1
+            self._unanswered += 1
+            if 0 < self._bounds.requests <= self._unanswered:
+                self._hold(HOLD_REQUESTS)
+        strand.run(partial(app.handle, session, event, self))
+
+    def _keep_first(self, event: Event) -> None:
+        if self._backlog is None:
+            self._backlog = deque()
+        self._backlog.appendleft(event)
+
+    def _hello(self, hello: Hello) -> None:
+        session = self._new_session()
+        if self.app.is_full:
+            self._let_in(Failure(Refused(BUSY, "full")))
+            return
+        asked = self.app.hello(session, hello)
+        if asked is None:
+            self._let_in(None)
+            return
+        self._hold(HOLD_HELLO)
+        asked.addBoth(self._let_in)
+
+    def _let_in(self, result: Any) -> None:
+        if self._gone or self._closing:
+            if isinstance(result, Failure):
+                result.trap(Exception)
+            return
+        wire = self.wire
+        writes = self._shared.writes
+        writes.begin()
+        try:
+            if isinstance(result, Failure):
+                refused = result.value
+                if not isinstance(refused, Refused):
+                    log.failure("the handshake with {peer} failed", result, peer=self.address)
+                    refused = Refused(500, "internal error")
+                wire.reject(refused)
+                self._send_data()
+                self.lose("refused", f"refused: {refused}", answer=True)
+                return
+            wire.accept(result)
+            self._release(HOLD_HELLO)
+            self._took(wire.receive(b"", self._shared.wheel.seconds()))
+        finally:
+            writes.end()
+
+    def _send_data(self) -> None:
+        for data in self.wire.data_to_send():
+            self._write(self._unit(data))
+
+    def _new_session(self) -> Session:
+        if self.session is None:
+            self.session = self.app.new_session(self, self._dialect.concurrent)
+        return self.session
+
+    def _is_ready(self, user: Any) -> None:
+        session = self._new_session()
+        if session.session_id in self.app.sessions:
+            return
+        if self.app.is_full:
+            self.lose("full", "there are as many sessions as may be", answer=True)
+            return
+        self._deadline = None
+        self.app.open(session)
+        self._tell_ready(session)
+
+    def _tell_ready(self, result: Any) -> None:
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            ready(result)
+
+    def _kicked(self, event: Kicked) -> None:
+        reason = "" if event.reason is None else f": {str(event.reason)[:200]}"
+        problem = f"the peer ended it{escaped(reason)}"
+        self._ends(problem, Refused(0, problem, event.reason))
+
+    def _ends(self, problem: str, cause: Exception | None = None, closes: bool = True) -> None:
+        """The peer said that it ends."""
+        if self._why is None:
+            self._why = SessionEnded(problem, cause)
+        if closes:
+            self.close()
+
+    # Not to read from it, and to go on.
+
+    def _hold(self, why: int) -> None:
+        if not self._holds and not (self._asks and why is not HOLD_RATE):
+            self._pause()
+        self._holds |= why
+
+    def _release(self, why: int) -> None:
+        if not self._holds & why:
+            return
+        self._holds &= ~why
+        if self._holds or self._gone:
+            return
+        self._go_on()
+
+    def _pause(self) -> None:
+        transport = cast(Any, self.transport)
+        if not self._gone:
+            transport.pauseProducing()
+
+    def _go_on(self) -> None:
+        """Handle what waits, then read on."""
+        if self._handling:
+            return
+        self._handling = True
+        writes = self._shared.writes
+        writes.begin()
+        try:
+            while self._backlog and not self._holds and not self._gone:
+                self._handle(self._backlog.popleft())
+            if not self._backlog:
+                self._backlog = None
+        finally:
+            self._handling = False
+            writes.end()
+        if not self._holds and not self._gone and not self._closing:
+            cast(Any, self.transport).resumeProducing()
+
+    def strand_has_room(self) -> None:
+        self._release(HOLD_STRAND)
+
+    def _pay_message(self) -> None:
+        rate = self._bounds.messages
+        if rate:
+            self._allowance = self._pay(self._allowance, 1 / rate)
+
+    def _pay_bytes(self, size: int) -> None:
+        rate = self._bounds.bytes
+        if rate:
+            self._allowance_bytes = self._pay(self._allowance_bytes, size / rate)
+
+    def _pay(self, full: float, price: float) -> float:
+        """A bucket of one second, kept as the time at which it is full again."""
+        now = self._shared.wheel.seconds()
+        full = max(full, now) + price
+        if full - now > 1.0 and not self._holds & HOLD_RATE:
+            self._hold(HOLD_RATE)
+            self.app.clock.callLater(full - now - 1.0, self._release, HOLD_RATE)
+        return full
+
+    # What is told.
+
+    @property
+    def dialect(self) -> str:
+        return self._dialect.name
+
+    @property
+    def shape(self) -> Hashable:
+        return self.wire.shape
+
+    def pack(self, route: str, message: Any, meta: Meta = ()) -> bytes:
+        wire = self.wire
+        return wire.send(route, encode(message, wire.format), meta)
+
+    def tell(self, packet: bytes) -> None:
+        if not self._closing and packet:
+            self.app.counts.sent += 1
+            self._write(packet)
+
+    def _write(self, data: bytes) -> None:
+        if self._gone:
+            return
+        out = self._out
+        if not out:
+            self._shared.writes.add(self)
+        out.append(data)
+        self._waiting += len(data)
+        if 0 < self._bounds.waiting < self._waiting and self._full:
+            self.lose("slow_reader", "it does not read: too much waits for it")
+
+    def flush(self) -> None:
+        """Write what there is, if the transport takes it."""
+        if self._full or self._gone or not self._out:
+            return
+        out, self._out = self._out, []
+        self._waiting = 0
+        cast(Any, self.transport).write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _unit(self, data: bytes) -> bytes:
+        """What a unit of the wire is on this transport."""
+        return data
+
+    def room(self) -> Deferred[None] | None:
+        if not (self._full and self._waiting > self._bounds.enough) or self._gone:
+            return None
+        room: Deferred[None] = Deferred()
+        if self._rooms is None:
+            self._rooms = []
+        self._rooms.append(room)
+        return room
+
+    def pauseProducing(self) -> None:
+        self._full = True
+
+    def resumeProducing(self) -> None:
+        self._full = False
+        self.flush()
+        if self._full:
+            return
+        rooms, self._rooms = self._rooms, None
+        self._shared.writes.begin()
+        for room in rooms or ():
+            if not room.called:
+                room.callback(None)
+        self._shared.writes.end()
+        if self._closing:
+            self._leave()
+
+    def stopProducing(self) -> None:
+        """The transport has gone; it says so itself."""
+
+    # Answers, both ways.
+
+    def reply(self, event: Message, result: Any, meta: Meta = ()) -> None:
+        if event.token is None:
+            return
+        body = encode(result, event.answer_format or event.format)
+        data = self.wire.reply(event.token, body, meta)
+        self._answer(data)
+
+    def refuse(self, event: Message, refused: Refused) -> None:
+        if event.token is None:
+            return
+        self.app.counts.refused += 1
+        self._answer(self.wire.refuse(event.token, refused))
+
+    def _answer(self, data: bytes) -> None:
+        self._unanswered -= 1
+        if data and not self._closing:
+            self._write(self._unit(data))
+        if self._holds & HOLD_REQUESTS and self._unanswered < self._bounds.requests:
+            self._release(HOLD_REQUESTS)
+
+    def request(
+        self, route: str, message: Any, into: Any, timeout: float | None, meta: Meta
+    ) -> Deferred[Any]:
+        asks = self._asks
+        if asks is None:
+            asks = self._asks = {}
+        limit = self._bounds.asked
+        if 0 < limit <= len(asks):
+            return fail(RequestsFull(len(asks), limit))
+        session = cast(Session, self.session)
+        out = self.app.outgoing_message(session, route, message)
+        if out is None:
+            return fail(Refused(0, "kept back here"))
+        try:
+            key, data = self.wire.request(out.route, encode(out.message, self.wire.format), meta)
+        except Exception:
+            return fail()
+        done: Deferred[Any] = Deferred(lambda _: self._give_up(key))
+        timer = None
+        if timeout is not None:
+            timer = self.app.clock.callLater(timeout, self._too_late, key, timeout)
+        asks[key] = _Ask(done, route, into, timer)
+        self.tell(self._unit(data))
+        if self._holds and not self._holds & HOLD_RATE and len(asks) == 1:
+            cast(Any, self.transport).resumeProducing()
+        return done
+
+    def _forget(self, key: int) -> _Ask | None:
+        ask = self._asks.pop(key, None) if self._asks else None
+        if ask is None:
+            return None
+        self.wire.forget(key)
+        if ask.timer is not None and ask.timer.active():
+            ask.timer.cancel()
+        if not self._asks and self._holds:
+            self._pause()
+        return ask
+
+    def _give_up(self, key: int) -> None:
+        self._forget(key)
+
+    def _too_late(self, key: int, seconds: float) -> None:
+        ask = self._forget(key)
+        if ask is not None:
+            self._settle(ask, Failure(RequestTimeout(ask.route, seconds)))
+
+    def _answered(self, event: Answer) -> None:
+        ask = self._forget(event.key)
+        if ask is None:
+            return
+        result: Any = event.refused
+        if result is None:
+            try:
+                result = decode(event.body, event.format, ask.into)
+            except Refused as error:
+                result = error
+            else:
+                self._settle(ask, result)
+                return
+        self._settle(ask, Failure(result))
+
+    def _settle(self, ask: _Ask, result: Any) -> None:
+        if ask.timer is not None and ask.timer.active():
+            ask.timer.cancel()
+        if not ask.done.called:
+            ask.done.callback(result)
+
+    # The end.
+
+    def close(self) -> None:
+        if self._gone or self._closing:
+            return
+        self._closing = True
+        if self._why is None:
+            self._why = SessionEnded("closed here")
+        self._backlog = None
+        self._deadline = self._shared.wheel.seconds() + GOODBYE
+        self._watch()
+        if not self._full:
+            self.flush()
+            if not self._full:
+                self._leave()
+
+    def kick(self, reason: Any = None) -> None:
+        if self._gone or self._closing:
+            return
+        data = self.wire.kick(reason)
+        if data:
+            self._write(self._unit(data))
+        if self._why is None:
+            self._why = SessionEnded(f"kicked: {reason}" if reason is not None else "kicked")
+        self.close()
+
+    def _leave(self) -> None:
+        cast(Any, self.transport).loseConnection()
+
+    # Time.
+
+    def _watch(self) -> None:
+        self._beats = self.wire.deadline
+        due = self._due()
+        if due is not None and not self._gone:
+            self._shared.wheel.watch(self, due)
+
+    def _due(self) -> float | None:
+        mine, wires = self._deadline, None if self._closing else self.wire.deadline
+        if mine is None or wires is None:
+            return wires if mine is None else mine
+        return min(mine, wires)
+
+    def check(self, now: float) -> float | None:
+        """The wheel asks."""
+        if self._gone:
+            return None
+        if self._deadline is not None and now >= self._deadline:
+            if self._closing:
+                cast(Any, self.transport).abortConnection()
+            else:
+                self.lose("handshake_timeout", "it was not ready in time")
+            return None
+        wire = self.wire
+        if not self._closing and wire.deadline is not None and now >= wire.deadline:
+            wire.tick(now)
+            self._send_data()
+            if wire.error is not None:
+                self.lose("silent", str(wire.error), answer=True)
+        return self._due()
+
+
+class LinkFactory(Factory):
+    """Links of one port.
+
+    Raises:
+        BadHandler: two routes have one name in that dialect.
+    """
+
+    noisy = False
+
+    def __init__(self, app: App, dialect: Dialect) -> None:
+        self.app = app
+        self.dialect = dialect
+        names: dict[str, str] = {}
+        for route in app.routes:
+            name = dialect.wire_name(route)
+            if names.setdefault(name, route) != route:
+                raise BadHandler(
+                    f"{names[name]} and {route} are both {name} in {dialect.name}; "
+                    "name one of them otherwise"
+                )
+
+    def buildProtocol(self, addr: IAddress | None) -> Link:
+        return Link(self.app, self.dialect, self.dialect.server())
+
+    def over_websocket(self, policy: Any) -> Factory:
+        """The factory of a port of WebSockets (`fastway.websocket.listen`)."""
+        from fastway.app.websocket import WebSocketFactory
+
+        return WebSocketFactory(self.app, self.dialect, policy)
+
+
+def _never_ready(_: object, seconds: float) -> Failure:
+    return Failure(RequestTimeout("connect", seconds))
+
+
+class ConnectFactory(Factory):
+    """The link of one client."""
+
+    noisy = False
+
+    def __init__(self, app: App, dialect: Dialect, timeout: float | None) -> None:
+        self.app = app
+        self.dialect = dialect
+        self.timeout = timeout
+        self._done: Deferred[Session] = Deferred(self._cancelled)
+        self._link: Link | None = None
+        self._asks_for: tuple[Any, str] | None = None
+
+    def connect(self, endpoint: IStreamClientEndpoint) -> Deferred[Session]:
+        """The session, once it is ready."""
+        done = self._done
+        connecting = endpoint.connect(self)
+        self._connecting = connecting
+        connecting.addErrback(self._failed)
+        if self.timeout is not None:
+            done.addTimeout(self.timeout, self.app.clock, _never_ready)
+        return done
+
+    def over_websocket(self, policy: Any) -> Factory:
+        raise LocalError("a client does not listen")
+
+    def by_websocket(self, wanted: Any, host: str) -> Factory:
+        """This factory, asking for a WebSocket first (`fastway.websocket.dial`)."""
+        self._asks_for = wanted, host
+        return self
+
+    def buildProtocol(self, addr: IAddress | None) -> Link:
+        if self._asks_for is None:
+            self._link = Link(self.app, self.dialect, self.dialect.client(), self._is_ready)
+        else:
+            from fastway.app.websocket import client_link
+
+            wanted, host = self._asks_for
+            self._link = client_link(self.app, self.dialect, wanted, host, self._is_ready)
+        return self._link
+
+    def _is_ready(self, result: Any) -> None:
+        if not self._done.called:
+            self._done.callback(result)
+
+    def _failed(self, failure: Failure) -> None:
+        if not self._done.called:
+            self._done.errback(failure)
+
+    def _cancelled(self, _: object) -> None:
+        self._connecting.cancel()
+        if self._link is not None:
+            self._link.close()

@@ -1,0 +1,123 @@
+"""What a handler wants of a message, settled when the handler is registered.
+
+Rule: an annotation becomes a `Wanted` once; a message then costs its decoder and nothing else.
+What a peer sent becomes a message of that type, or a BadBody that says where it is wrong.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_origin
+
+from fastway.dialect import BodyFormat, Refused
+from fastway.errors import LocalError
+from fastway.formats import Bytes, Encoded, ProtocolBuffers, Text
+
+BAD = 400
+"""The code of a Refused whose peer sent what does not decode."""
+
+
+class BadHandler(LocalError):
+    """A handler cannot be called as it is written. The text is one line, and names it."""
+
+
+class BadBody(Refused):
+    """A body is not the message that is wanted; its peer is told that, the log what is wrong.
+
+    Attributes:
+        detail: Where it is wrong: for the developer.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(BAD, "bad message")
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How a handler is called.
+
+    Attributes:
+        call: The handler.
+        order: What its parameters are, in order: `session`, `request`, `message`.
+        kind: The type of its message; Any: as the format has it; None: it takes none.
+    """
+
+    call: Callable[..., Any]
+    order: tuple[str, ...]
+    kind: Any
+
+
+def wanted(call: Callable[..., Any], session: type, request: type) -> Wanted:
+    """Look at a handler.
+
+    Args:
+        call: Its parameters are annotated: one `session`, one `request` and one message, each or
+            none of them, in any order. What has no annotation is the message, as it comes.
+
+    Raises:
+        BadHandler: it has others.
+    """
+    name = getattr(call, "__qualname__", repr(call))
+    try:
+        hints = typing.get_type_hints(call if inspect.isroutine(call) else type(call).__call__)
+    except NameError as error:
+        raise BadHandler(
+            f"{name}: {error}; annotate with what is defined at the top of its module"
+        ) from None
+    order: list[str] = []
+    kind: Any = None
+    for parameter in inspect.signature(call).parameters.values():
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
+            if parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY:
+                raise BadHandler(f"{name}: nobody gives it {parameter.name} by name")
+            continue
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            raise BadHandler(f"{name}: what would *{parameter.name} be?")
+        hint = hints.get(parameter.name, Any)
+        what = "session" if hint is session else "request" if hint is request else "message"
+        if what in order:
+            if parameter.default is not parameter.empty:
+                continue
+            raise BadHandler(f"{name}: {parameter.name} is one {what} too many")
+        order.append(what)
+        if what == "message":
+            kind = hint
+    return Wanted(call, tuple(order), kind)
+
+
+def decode(data: bytes, form: BodyFormat, kind: Any) -> Any:
+    """The message in a body.
+
+    Raises:
+        BadBody: there is none of that type.
+    """
+    if kind is None:
+        return None
+    if kind is bytes:
+        return data
+    try:
+        if kind is Any:
+            return form.decode(data)
+        if data == b"null" and (get_origin(kind) or kind) is list:
+            return []  # Go's empty list
+        return form.decode(data, kind)
+    except Exception as error:  # formats raise anything
+        raise BadBody(f"{type(error).__name__}: {error}") from None
+
+
+def encode(message: Any, form: BodyFormat) -> bytes:
+    """The body of a message; bytes are one already, as an Encoded is.
+
+    Raises what the format raises: whoever sends it made a mistake.
+    """
+    if type(message) is bytes:
+        return message
+    if isinstance(message, Encoded):
+        return message.data
+    if message is None and isinstance(form, (Bytes, ProtocolBuffers, Text)):
+        return b""
+    return form.encode(message)

@@ -1,0 +1,280 @@
+"""One peer of an application: who it is, what it is told, what it is asked.
+
+Rule: a session lives from its hello until its connection ends, and is told that once; whatever
+ends it, it has left all groups before anybody hears of it. It knows no bytes: its carrier does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Hashable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+
+from fastway.app.strand import Strand
+from fastway.dialect import Meta
+from fastway.errors import ConnectionEnded
+
+
+class SessionEnded(ConnectionEnded):
+    """The session is over. Nothing was sent, or no answer will come.
+
+    Attributes:
+        cause: What went wrong; None: it was closed in order.
+    """
+
+
+class Home(Protocol):
+    """What sessions and groups need of their App."""
+
+    @property
+    def has_outgoing(self) -> bool:
+        """Each message that is sent is looked at."""
+
+    def outgoing_message(self, session: Session, route: str, message: Any) -> Any:
+        """A message as hooks leave it, with `route` and `message`; None: it is not sent."""
+
+    def bind(self, session: Session, user: Any) -> None:
+        """See `Session.bind`."""
+
+
+class Circle(Protocol):
+    """What sessions can be members of."""
+
+    def forget(self, session: Session) -> None:
+        """It has ended."""
+
+
+class Lane(Protocol):
+    """What carries many sessions, and can give one thing to many of them in one call."""
+
+    def multicast(self, carriers: list[Any], packet: Any) -> None:
+        """Tell it to each, in order with all else that each is told."""
+
+
+class Carrier(Protocol):
+    """What carries one session: a connection with its dialect, or a test's player.
+
+    Attributes:
+        address: Of the peer, as operators write it.
+        dialect: The name of what it speaks.
+        shape: Carriers of equal shapes may be told the same packet.
+        lane: Who tells many at once; None: `tell` is called for each.
+    """
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def dialect(self) -> str: ...
+
+    @property
+    def shape(self) -> Hashable: ...
+
+    @property
+    def lane(self) -> Lane | None: ...
+
+    def pack(self, route: str, message: Any, meta: Meta = ()) -> Any:
+        """What `tell` takes. Raises what is wrong with the message."""
+
+    def tell(self, packet: Any) -> None:
+        """Send a packet, soon, if the carrier has not ended."""
+
+    def room(self) -> Deferred[None] | None:
+        """Fires when less waits than should; None: it is so."""
+
+    def request(
+        self, route: str, message: Any, into: Any, timeout: float | None, meta: Meta
+    ) -> Deferred[Any]: ...
+
+    def close(self) -> None:
+        """End it behind what was told."""
+
+    def kick(self, reason: Any) -> None:
+        """The same, and say why before, where the dialect can."""
+
+
+class _Nothing:
+    """What is awaited where there is nothing to wait for."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+NOTHING = _Nothing()
+
+
+class Session:
+    """One peer. Handlers get it; `send` and `request` go the other way.
+
+    Attributes:
+        app: Whose it is.
+        session_id: A number that no other session of this process has; text in `str`.
+        user: Whom `bind` named; None: nobody yet.
+        state: The application's own.
+        strand: What its messages run in: its own, unless the application gives it another.
+        ended: Why it is over; None while it lives.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_carrier",
+        "_groups",
+        "_waiters",
+        "app",
+        "ended",
+        "session_id",
+        "state",
+        "strand",
+        "user",
+    )
+
+    def __init__(self, app: Home, carrier: Carrier, session_id: int, strand: Strand) -> None:
+        self.app = app
+        self.session_id = session_id
+        self.user: Any = None
+        self.state: Any = None
+        self.strand = strand
+        self.ended: SessionEnded | None = None
+        self._carrier = carrier
+        self._groups: dict[Circle, None] | None = None
+        self._waiters: list[Deferred[None]] | None = None
+
+    @property
+    def peer(self) -> str:
+        """The address of the peer, as operators write it; a proxy's peer is who is behind it."""
+        return self._carrier.address
+
+    @property
+    def dialect(self) -> str:
+        """The name of what it speaks."""
+        return self._carrier.dialect
+
+    @property
+    def carrier(self) -> Carrier:
+        """What carries it."""
+        return self._carrier
+
+    def send(self, route: str, message: Any = None, *, meta: Meta = ()) -> Any:
+        """Say something to the peer, in order with all else that it is told.
+
+        Args:
+            route: What it is about.
+            message: In what the port's format can say; bytes and Encoded are bodies already.
+            meta: What goes beside it, where the dialect has that.
+
+        Returns:
+            What may be awaited: it ends when less waits for the peer than should. Who sends much
+            awaits it; who does not is held to the bound of the session, over which it is ended.
+
+        Raises:
+            SessionEnded: it is over.
+            FrameRefused, NotInDialect: it cannot be sent.
+        """
+        if self.ended is not None:
+            raise self._over()
+        carrier = self._carrier
+        out = self.app.outgoing_message(self, route, message)
+        if out is None:
+            return NOTHING
+        carrier.tell(carrier.pack(out.route, out.message, meta))
+        return carrier.room() or NOTHING
+
+    def request(
+        self,
+        route: str,
+        message: Any = None,
+        *,
+        into: Any = Any,
+        timeout: float | None = 30.0,
+        meta: Meta = (),
+    ) -> Deferred[Any]:
+        """Ask the peer something.
+
+        Args:
+            into: The type of the answer; Any: as it comes.
+            timeout: Seconds; None: as long as the session lives.
+
+        Returns:
+            The answer. Fails with Refused: the peer says no; RequestTimeout: it says nothing;
+            SessionEnded: it is gone, and nobody knows whether it was done; BadBody: the answer is
+            not of that type; NotInDialect: nothing can be asked here. It is never sent twice.
+        """
+        if self.ended is not None:
+            raise self._over()
+        return self._carrier.request(route, message, into, timeout, meta)
+
+    def bind(self, user: Any) -> None:
+        """Name the user that this is; None: nobody again.
+
+        What becomes of other sessions of that user is a setting of the App.
+
+        Raises:
+            Refused: the App keeps the earlier session.
+            SessionEnded: it is over.
+        """
+        if self.ended is not None:
+            raise self._over()
+        self.app.bind(self, user)
+
+    def close(self) -> None:
+        """End it behind what was told; a second time nothing happens."""
+        if self.ended is None:
+            self._carrier.close()
+
+    def kick(self, reason: Any = None) -> None:
+        """End it behind what was told, and say why before, where the dialect can."""
+        if self.ended is None:
+            self._carrier.kick(reason)
+
+    def when_closed(self) -> Deferred[None]:
+        """Fires when it has ended; at once if it has."""
+        done: Deferred[None] = Deferred(self._forget_waiter)
+        if self.ended is not None:
+            done.callback(None)
+        elif self._waiters is None:
+            self._waiters = [done]
+        else:
+            self._waiters.append(done)
+        return done
+
+    def _forget_waiter(self, done: Deferred[None]) -> None:
+        if self._waiters is not None and done in self._waiters:
+            self._waiters.remove(done)
+
+    def _over(self) -> SessionEnded:
+        """Each who is told has his own: a traceback grows."""
+        ended = self.ended
+        assert ended is not None
+        return SessionEnded(str(ended), ended.cause)
+
+    # Of groups, and of whoever carries it.
+
+    def enter(self, group: Circle) -> None:
+        """A group has it as a member, and is told when it ends."""
+        if self._groups is None:
+            self._groups = {}
+        self._groups[group] = None
+
+    def leave(self, group: Circle) -> None:
+        """That group has it no more."""
+        if self._groups is not None:
+            self._groups.pop(group, None)
+
+    def end(self, ended: SessionEnded) -> None:
+        """It is over: the carrier says so, once, before anybody else is told."""
+        self.ended = ended
+        groups, self._groups = self._groups, None
+        for group in groups or ():
+            group.forget(self)
+        waiters, self._waiters = self._waiters, None
+        for done in waiters or ():
+            if not done.called:
+                done.callback(None)
+
+    def __repr__(self) -> str:
+        who = "" if self.user is None else f" of {self.user!r}"
+        return f"<Session {self.session_id}{who} {self.dialect} {self.peer}>"

@@ -1,0 +1,235 @@
+"""Players: peers of an App in a test, without a socket, a reactor or a wire.
+
+    ann = Player(app)
+    assert ann.request("room.join", Join("ann"), into=Joined).members == ["ann"]
+    assert bob.heard[-1] == ("onMessage", {"name": "ann", "content": "hi"})
+
+Rule: a message goes through the format both ways, as it does over a wire, so that what would not
+encode or decode there fails here; handlers, hooks, groups and strands are those of the App.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
+
+from fastway.app.app import Answering, App
+from fastway.app.messages import decode, encode
+from fastway.app.session import Lane, SessionEnded
+from fastway.dialect import BodyFormat, Hello, Message, Meta, Refused
+from fastway.errors import LocalError, RequestTimeout
+from fastway.formats import Json
+
+
+class NotAnswered(LocalError):
+    """A handler has not answered yet: it waits for something; `ask` gives what can be awaited."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request of the player that waits for its answer."""
+
+    done: Deferred[Any]
+    into: Any
+
+
+class Player:
+    """A peer.
+
+    Args:
+        app: Whose; one that has no clock is given a `task.Clock` of its own.
+        user: What it says of itself at the handshake.
+        format: What messages are written in.
+        address: Where it seems to come from.
+
+    Attributes:
+        heard: What it was told: routes and messages, as plain values.
+        answers: Route -> what it answers when the App asks it: called with the message; what it
+            returns is the answer, and a Refused that it raises is one too. Other routes it leaves
+            unanswered.
+        session: The App's side of it.
+        welcome: What the handshake told it.
+        kicked: Why it was kicked; None: it was not.
+
+    Raises:
+        Refused: it is not let in.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        user: Any = None,
+        *,
+        format: BodyFormat | None = None,
+        address: str = "player",
+    ) -> None:
+        if app.is_clockless:
+            app.use_clock(Clock())
+        app.start()
+        self.app = app
+        self.heard: list[tuple[str, Any]] = []
+        self.answers: dict[str, Callable[[Any], Any]] = {}
+        self.kicked: Any = None
+        self.format: BodyFormat = Json(Any) if format is None else format
+        self._carrier = _Carrier(self, address)
+        self.session = app.new_session(self._carrier)
+        asked = app.hello(self.session, Hello(user, b""))
+        self.welcome = None if asked is None else _now(asked, "the handshake")
+        app.open(self.session)
+
+    def send(self, route: str, message: Any = None, *, meta: Meta = ()) -> None:
+        """Say something to the App."""
+        self._carrier.say(route, message, None, meta)
+
+    def request(self, route: str, message: Any = None, *, into: Any = Any, meta: Meta = ()) -> Any:
+        """Ask the App something that it answers at once.
+
+        Raises:
+            Refused: it says no.
+            NotAnswered: it has not answered; `ask` waits.
+        """
+        return _now(self.ask(route, message, into=into, meta=meta), route)
+
+    def ask(
+        self, route: str, message: Any = None, *, into: Any = Any, meta: Meta = ()
+    ) -> Deferred[Any]:
+        """Ask the App something: fires with the answer, or fails with Refused."""
+        return self._carrier.ask(route, message, into, meta)
+
+    def leave(self) -> None:
+        """Be gone, as when the network breaks."""
+        self._carrier.end(SessionEnded("the peer closed"))
+
+    def told(self, route: str) -> list[Any]:
+        """All that it was told of a route."""
+        return [message for heard, message in self.heard if heard == route]
+
+
+class _Carrier(Answering):
+    """What carries a player's session."""
+
+    dialect = "player"
+    lane: Lane | None = None
+
+    def __init__(self, player: Player, address: str) -> None:
+        self.address = address
+        self._player = player
+        self._keys = count(1)
+        self._asked: dict[int, _Asked] = {}
+
+    # From the player to the App.
+
+    def ask(self, route: str, message: Any, into: Any, meta: Meta) -> Deferred[Any]:
+        key = next(self._keys)
+        done: Deferred[Any] = Deferred()
+        self._asked[key] = _Asked(done, into)
+        self.say(route, message, key, meta)
+        return done
+
+    def say(self, route: str, message: Any, key: int | None, meta: Meta) -> None:
+        player = self._player
+        app, session, form = player.app, player.session, player.format
+        if session.ended is not None:
+            raise SessionEnded(str(session.ended))
+        event = Message(route, encode(message, form), form, key, None, meta)
+        app.counts.messages += 1
+        app.counts.requests += event.token is not None
+        session.strand.run(lambda: app.handle(session, event, self))
+
+    # From the App to the player.
+
+    @property
+    def shape(self) -> Hashable:
+        return "player", id(self._player.format)
+
+    def pack(self, route: str, message: Any, meta: Meta = ()) -> tuple[str, bytes]:
+        return route, encode(message, self._player.format)
+
+    def tell(self, packet: tuple[str, bytes]) -> None:
+        player = self._player
+        if player.session.ended is None:
+            player.app.counts.sent += 1
+            route, body = packet
+            player.heard.append((route, player.format.decode(body)))
+
+    def room(self) -> Deferred[None] | None:
+        return None
+
+    def reply(self, event: Message, result: Any, meta: Meta = ()) -> None:
+        if event.token is None:
+            return
+        body = encode(result, event.format)
+        asked = self._asked.pop(event.token, None)
+        if asked is not None and not asked.done.called:
+            try:
+                answer = decode(body, event.format, asked.into)
+            except Refused:
+                asked.done.errback()
+            else:
+                asked.done.callback(answer)
+
+    def refuse(self, event: Message, refused: Refused) -> None:
+        asked = self._asked.pop(event.token, None)
+        if event.token is not None:
+            self._player.app.counts.refused += 1
+        if asked is not None and not asked.done.called:
+            asked.done.errback(refused)
+
+    def request(
+        self, route: str, message: Any, into: Any, timeout: float | None, meta: Meta
+    ) -> Deferred[Any]:
+        form = self._player.format
+        body = encode(message, form)
+        answer = self._player.answers.get(route)
+        done: Deferred[Any] = Deferred()
+        if answer is not None:
+            try:
+                result = encode(answer(form.decode(body)), form)
+                done.callback(decode(result, form, into))
+            except Refused:
+                return fail()
+        elif timeout is not None:
+            clock = self._player.app.clock
+            done.addTimeout(
+                timeout, clock, lambda _, seconds: fail(RequestTimeout(route, seconds))
+            )
+        return done
+
+    def close(self) -> None:
+        self.end(SessionEnded("closed here"))
+
+    def kick(self, reason: Any) -> None:
+        self._player.kicked = True if reason is None else reason
+        self.end(SessionEnded("kicked"))
+
+    def end(self, why: SessionEnded) -> None:
+        player = self._player
+        if player.session.ended is not None:
+            return
+        player.app.close(player.session, why)
+        asked, self._asked = self._asked, {}
+        for one in asked.values():
+            if not one.done.called:
+                one.done.errback(SessionEnded(str(why)))
+
+
+def _now(asked: Deferred[Any], what: str) -> Any:
+    """The result of what has fired.
+
+    Raises:
+        whatever it failed with.
+        NotAnswered: it has not fired.
+    """
+    results: list[Any] = []
+    asked.addBoth(results.append)
+    if not results:
+        raise NotAnswered(f"{what} is not answered yet; await ask(...), or turn the clock")
+    [result] = results
+    if hasattr(result, "raiseException"):
+        result.raiseException()
+    return result

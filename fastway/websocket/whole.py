@@ -1,0 +1,110 @@
+"""Frames whose messages stay whole: for wires of which one message is one unit.
+
+    frames = WholeFrames(65536)
+    frames.receive(data)  # then look at pong, closed and error
+    for message in frames.take(): ...
+    data = frames.wrap(packet)
+
+Rule: as `frames`, but a message is put together from its fragments, up to a bound that holds for
+the whole of it; the time is linear all the same. Text is not looked at: it is bytes here.
+"""
+
+from __future__ import annotations
+
+from fastway.websocket.frames import ClientFrames, Frames, masked, too_large
+
+KINDS = {"text": 0x1, "binary": 0x2}
+ALL = frozenset(KINDS)
+
+_FIN = 0x80
+
+
+class _Whole(Frames):
+    """What both sides have.
+
+    Args:
+        limit: Bytes of a message of the peer.
+        takes: Kinds of messages that are taken: `text`, `binary`.
+        text: What is sent are text messages.
+    """
+
+    _usual = -1  # the kind of each is looked at
+
+    def __init__(self, limit: int, takes: frozenset[str] = ALL, text: bool = False) -> None:
+        super().__init__(limit)
+        self._kinds = frozenset(KINDS[one] for one in takes)
+        self._first = _FIN | KINDS["text" if text else "binary"]
+        self._messages: list[bytes] = []
+        self._parts: list[bytes] = []
+        """Of the message that has not ended,"""
+        self._size = 0
+        """and their size."""
+        self._borders: list[int] = []
+        """Where messages end in the payload of one call,"""
+        self._counted = 0
+        """for which so many pieces were counted,"""
+        self._count = 0
+        """and so many bytes."""
+
+    def take(self) -> list[bytes]:
+        """The messages that came since this was asked."""
+        messages, self._messages = self._messages, []
+        return messages
+
+    def receive(self, data: bytes) -> bytes:
+        """Take bytes of the peer; what they say is in `take`."""
+        self._borders.clear()
+        self._counted = self._count = 0
+        payload = super().receive(data)
+        start = 0
+        for border in self._borders:
+            if not self._fits(payload[start:border]):
+                return b""
+            parts, self._parts = self._parts, []
+            self._size = 0
+            self._messages.append(parts[0] if len(parts) == 1 else b"".join(parts))
+            start = border
+        self._fits(payload[start:])
+        return b""
+
+    def wrap(self, data: bytes) -> bytes:
+        """One message, as one frame."""
+        size, bit = len(data), 0 if self._bit else 0x80
+        if size < 126:
+            head = bytes((self._first, bit | size))
+        elif size < 0x10000:
+            head = bytes((self._first, bit | 126)) + size.to_bytes(2, "big")
+        else:
+            head = bytes((self._first, bit | 127)) + size.to_bytes(8, "big")
+        return head + self._body(data)
+
+    def _body(self, data: bytes) -> bytes:
+        return data
+
+    def _fits(self, piece: bytes) -> bool:
+        """Note a piece of the message that has not ended; False: that is too large."""
+        if piece or not self._parts:
+            self._parts.append(piece)
+            self._size += len(piece)
+        if self._size > self._limit:
+            self.error = too_large(self._size, self._limit)
+            return False
+        return True
+
+    def _ended(self, pieces: list[bytes]) -> None:
+        while self._counted < len(pieces):
+            self._count += len(pieces[self._counted])
+            self._counted += 1
+        self._borders.append(self._count)
+
+
+class WholeFrames(_Whole):
+    """As the server sees them."""
+
+
+class ClientWholeFrames(_Whole, ClientFrames):
+    """As the client sees them."""
+
+    def _body(self, data: bytes) -> bytes:
+        mask = self._next_mask()
+        return mask + masked(data, mask)

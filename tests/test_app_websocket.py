@@ -1,0 +1,224 @@
+"""Applications over WebSocket: handshake, whole messages, close codes, and endpoint strings."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Ping,
+    Pong,
+    RejectConnection,
+    Request,
+    TextMessage,
+)
+
+from fastway.app import App
+from fastway.app.link import LinkFactory
+from fastway.app.websocket import NoWebSocketDialect
+from fastway.websocket.listen import MessageEndpoint, NoMessages
+from fastway.websocket.request import Policy
+from tests.support.words import Words
+
+
+class Peer:
+    """A WebSocket client that is not ours, on a link in memory.
+
+    Attributes:
+        heard: What came, as events of wsproto's.
+    """
+
+    def __init__(self, factory: Any, path: str = "/game", origin: str = "") -> None:
+        self.transport = StringTransport()
+        self.link: Any = factory.buildProtocol(None)
+        self.gone = False
+        for name, why in (("loseConnection", ConnectionDone), ("abortConnection", ConnectionLost)):
+            setattr(self.transport, name, lambda why=why: self.end(why()))
+        self.link.makeConnection(self.transport)
+        self.ws = WSConnection(ConnectionType.CLIENT)
+        self.heard: list[Any] = []
+        headers = [(b"Origin", origin.encode())] if origin else []
+        self.say(Request(host="game.example", target=path, extra_headers=headers))
+
+    def say(self, event: Any) -> None:
+        self.link.dataReceived(self.ws.send(event))
+        self.listen()
+
+    def listen(self) -> None:
+        data = self.transport.value()
+        self.transport.clear()
+        if data:
+            self.ws.receive_data(data)
+            self.heard += self.ws.events()
+
+    def end(self, why: Exception) -> None:
+        if not self.gone:
+            self.gone = True
+            self.link.connectionLost(Failure(why))
+
+    def text(self) -> str:
+        """What was said in messages since the last look."""
+        said = [one.data for one in self.heard if isinstance(one, (TextMessage, BytesMessage))]
+        self.heard = [
+            one for one in self.heard if not isinstance(one, (TextMessage, BytesMessage))
+        ]
+        return "".join(one if isinstance(one, str) else bytes(one).decode() for one in said)
+
+
+class Ports(SynchronousTestCase):
+    """A port of an App."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.app = App(clock=self.clock)
+        self.app.route("echo", lambda message=None: message)
+        self.factory = LinkFactory(self.app, Words()).over_websocket(
+            Policy("/game", ("https://game.example",), "")
+        )
+
+    def connect(self) -> Peer:
+        peer = Peer(self.factory)
+        self.assertIsInstance(peer.heard.pop(0), AcceptConnection)
+        peer.say(TextMessage('hi "ann"\n'))
+        self.assertEqual(peer.text(), "welcome null\n")
+        return peer
+
+    def test_messages(self) -> None:
+        """Text and binary are taken, messages may hold half a line or two; answers are messages
+        of their own, and of the dialect's kind."""
+        peer = self.connect()
+        peer.say(BytesMessage(b"ask 1 ec"))
+        peer.say(TextMessage("ho 1\nask 2 echo 2\n"))
+        kinds = [type(one) for one in peer.heard]
+        self.assertEqual((peer.text(), kinds), ("ok 1 1\nok 2 2\n", [TextMessage] * 2))
+        [session] = self.app.sessions.values()
+        self.assertEqual(session.dialect, "words")
+
+    def test_group_of_both(self) -> None:
+        """A group's message is made once for all WebSockets, and once for all others."""
+        room = self.app.group("room")
+        self.app.opened(room.add)
+        first, second = self.connect(), self.connect()
+        plain: Any = LinkFactory(self.app, Words()).buildProtocol(None)
+        transport = StringTransport()
+        plain.makeConnection(transport)
+        plain.dataReceived(b"hi 1\n")
+        transport.clear()
+        made: list[Any] = []
+        encode = plain.wire.format.encode
+
+        def counted(_: Any, message: Any) -> bytes:
+            made.append(message)
+            return cast(bytes, encode(message))
+
+        self.patch(type(plain.wire.format), "encode", counted)
+        self.assertEqual(room.send("on", 5), 3)
+        self.clock.advance(0)
+        for peer in (first, second):
+            peer.listen()
+            self.assertEqual(peer.text(), "say on 5\n")
+        self.assertEqual((transport.value(), made), (b"say on 5\n", [5, 5]))
+
+    def test_refused(self) -> None:
+        """Another path, another page's origin: plain HTTP, and no session."""
+        for settings, status in ((("/other", ""), 404), (("/game", "https://evil.example"), 403)):
+            peer = Peer(self.factory, *settings)
+            event = peer.heard[0]
+            assert isinstance(event, RejectConnection)
+            self.assertEqual((event.status_code, peer.gone), (status, True))
+        self.assertEqual(self.app.counts.lost, {"no_websocket": 2})
+
+    def test_close_codes(self) -> None:
+        """A close says 1000; a message over the bound 1009; a bad frame 1002."""
+        for act, code in (
+            (lambda peer: next(iter(self.app.sessions.values())).close(), 1000),
+            (lambda peer: peer.say(BytesMessage(b"x" * 1001)), 1009),
+            (lambda peer: peer.link.dataReceived(b"\xff\xff"), 1002),
+        ):
+            peer = self.connect()
+            act(peer)
+            peer.listen()
+            event = peer.heard[-1]
+            assert isinstance(event, CloseConnection)
+            self.assertEqual((event.code, peer.gone), (code, True))
+            self.assertEqual(self.app.sessions, {})
+
+    def test_control_frames(self) -> None:
+        """A Ping is answered; a Close is answered, and is the session's end, in order."""
+        peer = self.connect()
+        [session] = self.app.sessions.values()
+        peer.say(Ping(b"there?"))
+        self.assertEqual(bytes(cast(Pong, peer.heard.pop()).payload), b"there?")
+        peer.say(CloseConnection(1001, "bye"))
+        self.assertIsInstance(peer.heard[-1], CloseConnection)
+        assert session.ended is not None
+        self.assertIsNone(session.ended.cause)
+        self.assertEqual(self.app.counts.lost, {})
+
+    def test_says_nothing(self) -> None:
+        """Who never asks, or never greets, is lost in time."""
+        Peer(self.factory)
+        silent: Any = self.factory.buildProtocol(None)
+        silent.makeConnection(StringTransport())
+        self.clock.pump([0.5] * 25)
+        self.assertEqual(self.app.counts.lost, {"handshake_timeout": 2})
+
+    def test_other_protocols(self) -> None:
+        """Who speaks something else is answered in HTTP, once, and goes."""
+        link: Any = self.factory.buildProtocol(None)
+        transport = StringTransport()
+        link.makeConnection(transport)
+        link.dataReceived(b"\x01\x00\x00\x00")
+        self.assertTrue(transport.value().startswith(b"HTTP/1.1 400 "))
+        self.assertTrue(transport.disconnecting)
+
+
+class Strings(SynchronousTestCase):
+    """Endpoint strings of ports."""
+
+    def test_parsed(self) -> None:
+        """Arguments of tcp: go on; path and origins are the WebSocket's."""
+        reactor = MemoryReactorClock()
+        app = App(clock=reactor)
+        endpoint = serverFromString(
+            reactor, r"ws:3251:interface=127.0.0.1:path=/nano:origins=https\://a.example,same"
+        )
+        self.successResultOf(app.listen(endpoint, Words()))
+        [(port, made, _, interface)] = reactor.tcpServers
+        factory: Any = made
+        self.assertEqual((port, interface), (3251, "127.0.0.1"))
+        policy = factory.policy
+        self.assertEqual(policy, Policy("/nano", ("https://a.example", "same"), ""))
+
+    def test_wrong(self) -> None:
+        """What is wrong with one is said in a line."""
+        reactor = MemoryReactorClock()
+        for text, problem in (
+            ("ws:3251:path=nano", "does not begin with /"),
+            (r"ws:3251:origins=a.example", "origins=a.example is none"),
+        ):
+            with pytest.raises(ValueError, match=problem):
+                serverFromString(reactor, text)
+
+    def test_wrong_factory(self) -> None:
+        """Protocols of a stream, and dialects without WebSocket, are refused with what to do."""
+        reactor = MemoryReactorClock()
+        endpoint = serverFromString(reactor, "ws:3251")
+        assert isinstance(endpoint, MessageEndpoint)
+        failure = self.failureResultOf(endpoint.listen(Factory()), NoMessages)
+        self.assertIn("client-ws-addr", str(failure.value))
+        words = Words()
+        words.websocket = None
+        app = App(clock=reactor)
+        self.failureResultOf(app.listen(endpoint, words), NoWebSocketDialect)
