@@ -145,7 +145,11 @@ class NativeLane:
         self._core.tls(self._handle, *openssl.hand_over(connection), data)
 
     def secured(self) -> dict[str, str]:
-        return {} if self._connection is None else told_by(self._connection)
+        if self._connection is None:
+            return {}
+        told = told_by(self._connection)
+        self._connection = openssl.kept(self._connection)
+        return told
 
     @property
     def descriptor(self) -> int:

@@ -48,12 +48,27 @@ class Objects(NamedTuple):
 
 def hand_over(connection: Any) -> Objects:
     """Make a pyOpenSSL connection over memory, whose handshake is over, the core's: what that is
-    made of, which lives as long as it does."""
+    made of, which lives as long as `kept` of it does. Nothing else may be done with it then."""
     binding = _binding()
-    ffi = binding.ffi
-    binding.lib.SSL_clear_mode(connection._ssl, binding.lib.SSL_MODE_AUTO_RETRY)
+    ffi, lib = binding.ffi, binding.lib
+    lib.SSL_clear_mode(connection._ssl, lib.SSL_MODE_AUTO_RETRY)
+    # Memory that a handshake went through never shrinks: 1 KB, and 4 with a key of ML-KEM.
+    data = ffi.new("char **")
+    if not any(
+        lib.BIO_get_mem_data(bio, data) for bio in (connection._into_ssl, connection._from_ssl)
+    ):
+        fresh = lib.BIO_new(lib.BIO_s_mem()), lib.BIO_new(lib.BIO_s_mem())
+        if ffi.NULL in fresh:
+            raise MemoryError
+        lib.SSL_set_bio(connection._ssl, *fresh)  # which frees those that it had
+        connection._into_ssl, connection._from_ssl = fresh
     parts = (connection._ssl, connection._into_ssl, connection._from_ssl)
     return Objects(*(int(ffi.cast("uintptr_t", part)) for part in parts))
+
+
+def kept(connection: Any) -> Any:
+    """What of a connection has to live for the core: half a KB less than all of it."""
+    return connection._ssl
 
 
 def library() -> tuple[int, ...]:
