@@ -485,6 +485,7 @@ class Ends(Links):
     def test_stop(self) -> None:
         """The App's stop ends all connections, also those at their handshakes."""
         app = self.app_with()
+        app.start()
         there, asks = self.connect(), self.connect(welcome=False)
         app.stop()
         self.assertEqual((there.connected, asks.connected, app.sessions), (False, False, {}))
