@@ -46,8 +46,6 @@ def sections(told: Settings) -> Iterator[tuple[Section, str]]:
         if item.name == "values":
             continue  # of which the sections are made
         found = getattr(told, item.name)
-        if item.name == "given":  # what they are made of
-            continue
         for section in found if isinstance(found, tuple) else (found,):
             side = getattr(section, "side", "")
             yield section, side
