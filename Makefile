@@ -101,8 +101,8 @@ docs: $(BIN)/.tests
 	$(BIN)/pydoctor $(PYDOCTOR) --html-output=build/api fastway
 
 # make bench BENCH='--peer "other-gateway {client} {server}"' measures another beside it; ATTACK has
-# the options of bench.attack, EDGE of bench.edge, PUSH of bench.push, SIEGE of bench.siege. Two checkouts in one run,
-# interleaved: BENCH='--tree ../other'.
+# the options of bench.attack, EDGE of bench.edge, PUSH of bench.push, SIEGE of bench.siege. Two
+# checkouts in one run, interleaved: BENCH='--tree ../other'.
 bench: $(BIN)/.runs
 	$(BIN)/python -m bench.gateways $(BENCH)
 	$(BIN)/python -m bench.edge $(EDGE)
