@@ -194,6 +194,30 @@ class Handshakes(Links):
         self.assertEqual(self.tell(transport, "hi 1"), ["no 0 500 internal error"])
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
+    def test_welcome_that_cannot_be_said(self) -> None:
+        """What the hook returns may be too large, or nothing that can be said: its fault."""
+        for user in ("x" * 2000, object()):
+            app = self.app_with()
+            app.handshake(lambda session, _, user=user: user)
+            transport = self.connect(welcome=False)
+            self.assertEqual(self.tell(transport, "hi 1"), ["no 0 500 internal error"])
+            self.assertEqual(len(self.flushLoggedErrors()), 1)
+            self.assertEqual((app.sessions, transport.connected), ({}, False))
+
+    def test_greeting_that_cannot_be_said(self) -> None:
+        """A client that cannot say who it is ends, and who waits for it is told."""
+        app = self.app_with()
+        dialect = Words(user=object())
+        told: list[Any] = []
+        link = Link(app, dialect, dialect.client(), told.append)
+        transport = Wireless()
+        transport.link = link
+        link.makeConnection(transport)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        [failure] = told
+        failure.trap(SessionEnded)
+        self.assertFalse(transport.connected)
+
     def test_too_slow(self) -> None:
         """Who is not ready in time is lost: one that says nothing, and one whose hook waits."""
         for says in ("", "hi 1\n"):

@@ -107,7 +107,7 @@ class CopyTests(CopyTestCase):
         self.got(gateway, conns[:2], b"z")
 
     def test_whole(self) -> None:
-        """While nobody comes or goes no member is looked at; `but` is left out all the same."""
+        """As long as nobody comes or goes no member is looked at; `but` is left out."""
         gateway, group, conns = self.crowd()
         (stranger,) = gateway.guests(1, FIRST + 500)
         group.tell(b"1")

@@ -24,6 +24,8 @@ from fastway.config.values import (
 )
 from fastway.errors import ConfigError
 from fastway.networks import Networks
+from fastway.proxy import MAX_HEADER
+from fastway.wire import MIN_LENGTH
 
 AnySection = TypeVar("AnySection", bound="Section")
 
@@ -330,6 +332,7 @@ class ControlSettings(Section):
         groups: Groups of one server.
         group_members: Members of one group.
         queue: Messages that may wait for one end.
+        proxy_to_servers: Servers whose connections begin with a PROXY header.
     """
 
     kick_servers: Ids = of("kick-servers")
@@ -337,6 +340,7 @@ class ControlSettings(Section):
     groups: int = of("groups")
     group_members: int = of("group-members")
     queue: int = of("control-queue")
+    proxy_to_servers: Ids = of("proxy-to-servers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -593,6 +597,11 @@ def make_settings(values: Values) -> Settings:
     share, limit = _memory_limit(values)
     key = os.fsencode(values.values["server-auth-password"])
     server = _make(ServerPortSettings, values, "server", key=key, **_layers(values, "server"))
+    if values.values["proxy-to-servers"] != Ids() and server.max_packet < MAX_HEADER + MIN_LENGTH:
+        raise ConfigError(
+            values.where("proxy-to-servers"),
+            f"a header may not fit a packet; give --max-packet {MAX_HEADER + MIN_LENGTH} or more",
+        )
     if server.identities and (server.tls is None or server.tls.client_auth != "require"):
         raise ConfigError(
             server.where("identities"),
