@@ -113,11 +113,13 @@ class Shared:
         wheel: Their deadlines.
         writes: What they have to write.
         links: All that are connected.
+        relay: What carries those of native ports (`native.Relay`); None: there are none.
     """
 
     wheel: Wheel
     writes: Writes
     links: set[Link]
+    relay: Any = None
 
 
 def shared(app: App) -> Shared:
@@ -718,6 +720,7 @@ class LinkFactory(Factory):
     """
 
     noisy = False
+    link: type[Link] = Link
 
     def __init__(self, app: App, dialect: Dialect) -> None:
         self.app = app
@@ -732,7 +735,7 @@ class LinkFactory(Factory):
                 )
 
     def buildProtocol(self, addr: IAddress | None) -> Link:
-        return Link(self.app, self.dialect, self.dialect.server())
+        return self.link(self.app, self.dialect, self.dialect.server())
 
     def over_websocket(self, policy: Any) -> Factory:
         """The factory of a port of WebSockets (`fastway.websocket.listen`)."""

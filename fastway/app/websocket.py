@@ -143,6 +143,7 @@ class WebSocketFactory(Factory):
     """
 
     noisy = False
+    link: type[WebSocketLink] = WebSocketLink
 
     def __init__(self, app: App, dialect: Dialect, policy: Policy) -> None:
         self.app = app
@@ -154,7 +155,7 @@ class WebSocketFactory(Factory):
         rules, dialect = self._rules, self.dialect
         frames = WholeFrames(dialect.max_frame, rules.takes, rules.text)
         machine = ServerMachine(self.policy, frames=frames)
-        return WebSocketLink(self.app, dialect, machine, frames)
+        return self.link(self.app, dialect, machine, frames)
 
 
 def client_link(
