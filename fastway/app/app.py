@@ -510,6 +510,8 @@ class App:
         for component in reversed(self._components):
             component.stop()
         self.state = State.STOPPED
+        if self.links is not None and self.links.relay is not None:
+            self.links.relay.stop()
         return closing
 
     def _close_ports(self) -> Deferred[None]:

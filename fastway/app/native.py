@@ -17,13 +17,13 @@ from typing import Any, cast
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IAddress, IReadDescriptor, ITCPTransport
+from twisted.internet.interfaces import IReadDescriptor, ITCPTransport
 from twisted.internet.protocol import Factory
 from twisted.internet.tcp import Port
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
-from fastway.app.app import App
+from fastway.app.app import App, State
 from fastway.app.link import GOODBYE, Link, LinkFactory, shared
 from fastway.app.session import Lane
 from fastway.app.websocket import WebSocketFactory, WebSocketLink
@@ -140,10 +140,10 @@ class NativeTransport:
     def abortConnection(self) -> None:
         self.core.close(self.handle, _core.ABORT)
 
-    def getPeer(self) -> IAddress:
+    def getPeer(self) -> IPv4Address | IPv6Address:
         return _address(self.peer)
 
-    def getHost(self) -> IAddress:
+    def getHost(self) -> IPv4Address | IPv6Address:
         return _address(self._socket_call("getsockname"))
 
     def setTcpNoDelay(self, enabled: bool) -> None:
@@ -178,22 +178,22 @@ class NativeTransport:
 
     def fin(self, _: int) -> None:
         """The peer has ended, which is the session's end; what it was told still goes out."""
-        link, self.link = self.link, None
         core, handle = self.core, self.handle
         core.close(handle, _core.CLOSE)
-        if core.added(handle) > core.taken(handle):
+        if core.waiting(handle):
             wheel = self.relay.wheel
             wheel.watch(self, wheel.seconds() + GOODBYE)
-        if link is not None:
-            link.connectionLost(Failure(ConnectionDone()))
+        self.end(ConnectionDone())
 
     def gone(self, error: int) -> None:
+        self.relay.left(self)
+        self.end(ConnectionLost() if error else ConnectionDone())
+
+    def end(self, why: Exception) -> None:
+        """Tell the link, once."""
         link, self.link = self.link, None
-        relay = self.relay
-        relay.wheel.forget(self)
-        relay.left(self.handle)
         if link is not None:
-            link.connectionLost(Failure(ConnectionLost() if error else ConnectionDone()))
+            link.connectionLost(Failure(why))
 
     def over(self, _: int) -> None:
         if self.link is not None:
@@ -217,10 +217,9 @@ _REPORTS: dict[int, Any] = {
 }
 
 
-def _address(name: tuple[Any, ...]) -> IAddress:
+def _address(name: tuple[Any, ...]) -> IPv4Address | IPv6Address:
     host, port = name[:2]
-    made: Any = IPv6Address if ":" in host else IPv4Address
-    return cast(IAddress, made("TCP", host, port))
+    return IPv6Address("TCP", host, port) if ":" in host else IPv4Address("TCP", host, port)
 
 
 @implementer(IReadDescriptor)
@@ -236,7 +235,7 @@ class Relay:
 
     def __init__(self, app: App, reactor: Any) -> None:
         self.reactor = reactor
-        self._counts = app.counts
+        self._app = app
         self._shared = shared(app)
         self.wheel = self._shared.wheel
         self.now = self.wheel.seconds
@@ -267,6 +266,7 @@ class Relay:
             write_timeout=0.0,
             holds=False,
             frame_limit=0,
+            answers=True,
         )
         self._links = 0
 
@@ -278,8 +278,9 @@ class Relay:
         except OSError as error:
             socket.close(fd)
             log.warn("a connection could not be taken in: {problem}", problem=error.strerror)
-            self.reactor.callLater(0, link.connectionLost, Failure(ConnectionLost()))
-            return NativeTransport(self, 0, link, peer)
+            nowhere = NativeTransport(self, 0, link, peer)
+            self.reactor.callLater(0, nowhere.end, ConnectionLost())
+            return nowhere
         transport = NativeTransport(self, handle, link, peer)
         self.core.own(handle, transport)
         if not self._links:
@@ -288,17 +289,25 @@ class Relay:
         self._links += 1
         return transport
 
-    def left(self, handle: int) -> None:
+    def left(self, transport: NativeTransport) -> None:
         """A link is gone."""
-        self.core.release(handle)
+        self.core.release(transport.handle)
+        self.wheel.forget(transport)
         self._links -= 1
         if not self._links:
             self.reactor.removeReader(self)
+            if self._app.state is State.STOPPED:
+                self.stop()
+
+    def stop(self) -> None:
+        """The App has stopped: nothing is watched any more once there is no link."""
+        if not self._links:
+            self.wheel.forget(self)
 
     def multicast(self, carriers: list[Any], packet: bytes) -> None:
         """Tell it to each, in one call of the core (`session.Lane`)."""
         told = self.core.send_each([link.transport.handle for link in carriers], packet)
-        self._counts.sent += told
+        self._app.counts.sent += told
 
     # What the reactor and the wheel call.
 

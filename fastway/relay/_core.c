@@ -105,16 +105,17 @@ static PyObject *core_port(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"max_packet",  "read_size",     "idle_timeout", "queue_packets",
                             "queue_bytes", "write_timeout", "holds",        "frame_limit",
-                            NULL};
+                            "answers",     NULL};
     struct relay_port config = {0};
-    int holds;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$O&O&dO&O&dpO&", names, convert_u64,
+    int holds, answers = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&O&dO&O&dpO&|$p", names, convert_u64,
                                      &config.max_packet, convert_u64, &config.read_size,
                                      &config.idle_timeout, convert_u64, &config.queue_packets,
                                      convert_u64, &config.queue_bytes, &config.write_timeout,
-                                     &holds, convert_u64, &config.frame_limit))
+                                     &holds, convert_u64, &config.frame_limit, &answers))
         return NULL;
     config.holds = holds != 0;
+    config.answers = answers != 0;
     int port = relay_port(RELAY(self), &config);
     if (port < 0)
         return PyErr_SetFromErrno(PyExc_OSError);

@@ -52,6 +52,7 @@ struct relay_port {
     double write_timeout;  /* while its socket takes nothing */
     bool holds;            /* over its bounds a link holds its senders; else it is lost */
     uint64_t frame_limit;  /* bytes that a frame of RELAY_WEBSOCKET may announce */
+    bool answers;          /* whose peer has ended is told things all the same, before RELAY_FIN */
 };
 
 #define RELAY_MAX_PACKET (1u << 30)
@@ -234,7 +235,7 @@ size_t relay_send_each(struct relay *relay, const relay_handle *handles, size_t 
 size_t relay_multicast(struct relay *relay, relay_handle handle, uint32_t *conn_ids, size_t count,
                        const void *message, size_t size);
 
-/* Bytes that wait for it because its socket takes no more; 0 while it takes all. */
+/* Bytes that wait for it, for the end of a turn or for its socket. */
 uint64_t relay_waiting(const struct relay *relay, relay_handle handle);
 /* Its socket takes nothing, and more waits for it than its port allows; than twice that. */
 bool relay_over(const struct relay *relay, relay_handle handle);
