@@ -23,8 +23,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+from msgspec import Struct
 
 from bench.gateways import (
     FIRST_CORE,
@@ -41,6 +43,7 @@ from bench.gateways import (
 )
 from bench.process import cpu_seconds, memory
 from bench.table import Case, Figure, Result, Table
+from fastway.app.session import Session
 
 CPU = Figure("server, µs of CPU each", "us")
 LATENCY = Figure("99 of 100 within, µs", "late")
@@ -52,6 +55,14 @@ CASES = [
     Case("push to 10000", "tell 10000 1", (CPU, LATENCY)),
     Case("idle session", "idle 5000 1", (MEMORY,)),
 ]
+
+
+class Text(Struct):
+    """What is asked, answered and told."""
+
+    text: str
+
+
 PARTS = 4
 """Of the time that is measured: so often each has its turn."""
 WARM = 300
@@ -202,22 +213,18 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def serve(way: str, port: str) -> None:
     """Be a server, until it is stopped."""
-    from msgspec import Struct
     from twisted.internet import reactor
 
-    from fastway.app import App, Session
+    from fastway.app import App
     from fastway.dialect.pomelo import Pomelo
     from fastway.wheel import make_monotonic
-
-    class Text(Struct):
-        text: str
 
     make_monotonic(reactor)
     app = App()
     room = app.group("room")
 
     @app.handler("room.echo")
-    async def echo(session: Session, message: Text) -> Text:
+    async def echo(message: Text) -> Text:
         return message
 
     @app.handler("room.enter")
@@ -230,7 +237,7 @@ def serve(way: str, port: str) -> None:
 
     app.listen(f"127.0.0.1:{port}", Pomelo(heartbeat=300.0), native=way == "native")
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.run()
 
 
 def parse_arguments() -> argparse.Namespace:
