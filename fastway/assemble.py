@@ -23,6 +23,7 @@ from fastway.config.settings import (
     ServerPortSettings,
     WebSocketPortSettings,
 )
+from fastway.config.values import Ids
 from fastway.errors import ConfigError, StartError
 from fastway.gateway import (
     ClientFactory,
@@ -37,6 +38,7 @@ from fastway.gateway import (
 )
 from fastway.gateway.control import ControlConfig
 from fastway.gateway.identities import Identities
+from fastway.gateway.introduce import Introductions
 from fastway.gateway.limits import LimitValues
 from fastway.gateway.ports import those_of
 from fastway.gateway.proxied import Proxies, ProxyFactory
@@ -78,6 +80,9 @@ def make_router_service(settings: Settings, reactor: Any) -> RouterService:
         kick_servers=control.kick_servers,
     )
     service.router.client_service_id = control.client_service_id
+    if control.proxy_to_servers != Ids():
+        introductions = Introductions(control.proxy_to_servers, service.control.config.gateway)
+        service.router.introduce = introductions.message
     for port in settings.ports:
         factory = _factory(port, service)
         factory.door.proxies = port.proxy_from

@@ -3,6 +3,7 @@
     reader = HeaderReader()
     found = reader.feed(data)  # None: more is wanted
     header, rest = found       # or HeaderRefused
+    data = encode_header(header)
 
 Rule: bytes in, values out, and never over MAX_HEADER is kept. Strict, by haproxy's proxy-protocol
 text of 2020/03/05: what it does not allow is refused, and nothing is guessed from the first bytes:
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from struct import Struct
 
@@ -51,6 +52,9 @@ _LOCAL, _PROXY = 0x20, 0x21
 _ALPN, _AUTHORITY, _CRC32C, _UNIQUE_ID, _SSL_INFO = 0x01, 0x02, 0x03, 0x05, 0x20
 _SSL_VERSION, _SSL_CN = 0x21, 0x22
 _ONCE = frozenset((_ALPN, _AUTHORITY, _CRC32C, _UNIQUE_ID, _SSL_INFO, _SSL_VERSION, _SSL_CN))
+
+_MAPPED = bytes(10) + b"\xff\xff"
+"""How an address of IPv4 begins that is written as one of IPv6."""
 
 _CLIENT_SSL, _CERT_CONN, _CERT_SESS = 1, 2, 4
 
@@ -317,6 +321,76 @@ def _path(name: bytes) -> str:
     if name[:1] == b"\0" and any(name):
         name = b"@" + name[1:]
     return name.partition(b"\0")[0].decode("utf-8", "replace") or "unix"
+
+
+# Writing.
+
+
+def encode_header(header: Header, more: Iterable[tuple[int, bytes]] = ()) -> bytes:
+    """A header of version 2.
+
+    Args:
+        header: An end that is no IP address is a unix socket's; where only one is known the other
+            is all zeros.
+        more: Values of other types, which follow.
+
+    Raises:
+        ValueError: it is too long.
+    """
+    family, addresses = _ends(header.source, header.destination)
+    parts = [addresses]
+    named = (
+        (_ALPN, header.alpn),
+        (_AUTHORITY, header.authority.encode()),
+        (_UNIQUE_ID, header.unique_id),
+        (_SSL_INFO, b"" if header.tls is None else _tls_value(header.tls)),
+    )
+    parts += [_value(kind, data) for kind, data in named if data]
+    parts += [_value(kind, data) for kind, data in more]
+    block = b"".join(parts)
+    if len(block) > MAX_BLOCK or len(header.unique_id) > MAX_ID:
+        raise ValueError(f"a header has {len(block)} bytes, over {MAX_BLOCK}")
+    return _HEAD.pack(SIGNATURE, _PROXY, family, len(block)) + block
+
+
+def _value(kind: int, data: bytes) -> bytes:
+    return _TLV.pack(kind, len(data)) + data
+
+
+def _tls_value(tls: Tls) -> bytes:
+    client = _CLIENT_SSL | (_CERT_CONN | _CERT_SESS if tls.verified else 0)
+    name = _value(_SSL_CN, tls.name.encode()) if tls.name else b""
+    return _SSL.pack(client, not tls.verified) + _value(_SSL_VERSION, tls.version.encode()) + name
+
+
+def _ends(source: str, destination: str) -> tuple[int, bytes]:
+    """The kind of two addresses, and their bytes."""
+    here, there = _packed(source), _packed(destination)
+    if here is None:
+        path = b"" if source == "unix" else source.encode()[:108]
+        return (0x31, _UNIX.pack(path, b"")) if source else (0, b"")
+    host, port = here
+    if there is None:
+        there = bytes(len(host)), 0
+    if len(host) == len(there[0]) == 4:
+        return 0x11, _INET.pack(host, there[0], port, there[1])
+    return 0x21, _INET6.pack(_wide(host), _wide(there[0]), port, there[1])
+
+
+def _packed(name: str) -> tuple[bytes, int] | None:
+    """An address as operators write it; None: it is no IP address."""
+    host, _, port = name.rpartition(":")
+    try:
+        if not host.startswith("["):
+            return socket.inet_pton(socket.AF_INET, host), int(port)
+        packed = socket.inet_pton(socket.AF_INET6, host[1:-1].partition("%")[0])
+    except (OSError, ValueError):
+        return None
+    return (packed[12:] if packed.startswith(_MAPPED) else packed), int(port)
+
+
+def _wide(host: bytes) -> bytes:
+    return host if len(host) == 16 else _MAPPED + host
 
 
 # The checksum.

@@ -34,6 +34,7 @@ from fastway.wire import (
     encode_accept,
     encode_close,
     encode_connect,
+    encode_packet,
     encode_refuse,
 )
 
@@ -379,6 +380,9 @@ class Router:
         """Makes the control connection of a link, or will not; None: there are none."""
         self.client_service_id: int | None = None
         """What clients dial for theirs; None: they have none."""
+        self.introduce: Callable[[Link, Link, int], bytes] | None = None
+        """What a server is told first, by the gateway, over the connection of a client; empty:
+        nothing."""
         self.commands = 0
         """Commands, and runs of strays, that were carried out since the start."""
         self.dials_waiting = 0
@@ -673,6 +677,10 @@ class Router:
             remote.send(encode_connect(conn_id, link.link_id), 1)
         else:
             remote.send(*remote.service.connecting(conn_id, link))
+        if self.introduce is not None and link.side is _CLIENT:
+            message = self.introduce(link, remote, conn_id)
+            if message:
+                remote.send(encode_packet(conn_id, message), 1)
 
     def _ask(self, link: Link, remote_id: int, refusal: Refusal | None) -> None:
         """A dial whose answer may have to wait: for its look-up, or for the dials before it."""

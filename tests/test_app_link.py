@@ -14,7 +14,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
 from fastway.app import Bounds, NotInDialect, Refused, Session, SessionEnded, Strand
-from fastway.app.link import LinkFactory
+from fastway.app.link import Link, LinkFactory
 from fastway.app.messages import BadHandler
 from fastway.errors import RequestsFull, RequestTimeout
 from tests.support.app_links import Links, NativeLinks
@@ -129,6 +129,28 @@ class Handshakes(Links):
         transport = self.connect(welcome=False)
         self.assertEqual(self.tell(transport, "hi 1"), ["no 0 500 internal error"])
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_welcome_that_cannot_be_said(self) -> None:
+        """What the hook returns may be too large, or nothing that can be said: its fault."""
+        for user in ("x" * 2000, object()):
+            app = self.app_with()
+            app.handshake(lambda session, _, user=user: user)
+            transport = self.connect(welcome=False)
+            self.assertEqual(self.tell(transport, "hi 1"), ["no 0 500 internal error"])
+            self.assertEqual(len(self.flushLoggedErrors()), 1)
+            self.assertEqual((app.sessions, transport.connected), ({}, False))
+
+    def test_greeting_that_cannot_be_said(self) -> None:
+        """A client that cannot say who it is ends, and who waits for it is told."""
+        app = self.app_with()
+        dialect = Words(user=object())
+        told: list[Any] = []
+        link = Link(app, dialect, dialect.client(), told.append)
+        transport = self.reach(link)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        [failure] = told
+        failure.trap(SessionEnded)
+        self.assertFalse(transport.connected)
 
     def test_too_slow(self) -> None:
         """Who is not ready in time is lost: one that says nothing, and one whose hook waits."""
@@ -397,6 +419,14 @@ class Ends(Links):
         )
         self.assertEqual(transport.lines(), ["ok 1 1"])
         self.assertIn("says nothing", str(session.ended))
+
+    def test_stop(self) -> None:
+        """The App's stop ends all connections, also those at their handshakes."""
+        app = self.app_with()
+        app.start()
+        there, asks = self.connect(), self.connect(welcome=False)
+        app.stop()
+        self.assertEqual((there.connected, asks.connected, app.sessions), (False, False, {}))
 
     def test_kicked_by_the_peer(self) -> None:
         """It says so, and why."""

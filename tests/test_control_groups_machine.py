@@ -7,6 +7,7 @@ order, as far as it has come, and all of it when nothing is under way.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Container
 from typing import Any
 from unittest.mock import patch
 
@@ -16,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.endpoint import EndpointConfig, Group, VirtualConnection
+from tests.support.beds import LateMemory
 from tests.support.controlled import ControlledGateway
 from tests.support.core import DETERMINISTIC
 from tests.support.golden import FIRST
@@ -39,6 +41,21 @@ class LateGateway(ControlledGateway):
             data, self._under_way = self._under_way, b""
             super().say(data)
 
+    @property
+    def under_way(self) -> bool:
+        """Something is not carried out, or not answered."""
+        return bool(self.transport.value() or self.end.answers or self._under_way)
+
+    @property
+    def open(self) -> Container[int]:
+        """The connections that clients have."""
+        return self.end.conns
+
+    def check_nothing_is_left(self) -> None:
+        """Of groups that are cleared."""
+        assert self.end.groups == {}, self.end.groups
+        assert self.clock.getDelayedCalls() == []
+
 
 PICKS = st.integers(0, 23)
 SOME = st.lists(PICKS, max_size=4)
@@ -59,14 +76,17 @@ class GroupMachine(RuleBasedStateMachine):
         for one in self.patches:
             one.start()
         config = EndpointConfig(ping_interval=0, accept_queue=100_000)
-        self.gateway = LateGateway(config, group_members=8)
-        self.gateway.greet()
+        self.gateway = self.make(config)
         self.group: Group[Conn] = Group()
         self.all: list[Conn] = []
         self.promised: defaultdict[Conn, list[bytes]] = defaultdict(list)
         self.last = 0
         for _ in range(3):
             self.dials(True)
+
+    def make(self, config: EndpointConfig) -> Any:
+        """The gateway, which has greeted."""
+        return LateGateway(config, group_members=8).greet()
 
     def teardown(self) -> None:
         self.gateway.late = False
@@ -79,8 +99,7 @@ class GroupMachine(RuleBasedStateMachine):
         self.gateway.clock.advance(20)
         self.gateway.settle()
         assert self.gateway.endpoint.ended is None
-        assert self.gateway.end.groups == {}, self.gateway.end.groups
-        assert self.gateway.clock.getDelayedCalls() == []
+        self.gateway.check_nothing_is_left()
         for one in self.patches:
             one.stop()
 
@@ -113,7 +132,7 @@ class GroupMachine(RuleBasedStateMachine):
     @rule(pick=PICKS, really=RARELY)
     def client_closes(self, pick: int, really: bool) -> None:
         for conn in self.some([pick]):
-            if really and conn.conn_id in self.gateway.end.conns:
+            if really and conn.conn_id in self.gateway.open:
                 self.gateway.leaves(conn.conn_id)
 
     @rule(pick=PICKS, really=RARELY)
@@ -204,20 +223,31 @@ class GroupMachine(RuleBasedStateMachine):
     @invariant()
     def compare(self) -> None:
         """What was carried out is what was promised, as far as it has come."""
+        settled = self.settled
         for conn in self.all:
             got, promised = self.gateway.got[conn.conn_id], self.promised[conn]
             if self.denying:  # what was refused comes later
                 assert len(set(got)) == len(got) and set(got) <= set(promised), (got, promised)
             else:
                 assert got == promised[: len(got)], (conn, got, promised)
-            if conn.ended is None and conn.conn_id in self.gateway.end.conns and self.settled:
+            if conn.ended is None and conn.conn_id in self.gateway.open and settled:
                 assert sorted(got) == sorted(promised), (conn, got, promised)
 
     @property
     def settled(self) -> bool:
         """All was carried out and answered."""
-        gateway = self.gateway
-        return not (gateway.transport.value() or gateway.end.answers or gateway._under_way)
+        return not self.gateway.under_way
+
+
+class RealMachine(GroupMachine):
+    """The same over the real gateway."""
+
+    def make(self, config: EndpointConfig) -> Any:
+        return LateMemory(config, group_members=8)
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.gateway.stop()
 
 
 class DenyingMachine(GroupMachine):
@@ -231,6 +261,10 @@ class MachineTests(SynchronousTestCase):
 
     def test_once_and_in_order(self) -> None:
         run_state_machine_as_test(GroupMachine, settings=self.steps)
+
+    def test_once_and_in_order_at_the_real_one(self) -> None:
+        few = settings(self.steps, max_examples=40)
+        run_state_machine_as_test(RealMachine, settings=few)
 
     def test_once(self) -> None:
         run_state_machine_as_test(DenyingMachine, settings=self.steps)

@@ -316,6 +316,7 @@ class TableTests(SynchronousTestCase):
             "client-service-id": None,
             "groups": 10_000,
             "group-members": 100_000,
+            "proxy-to-servers": Ids(),
             "control-queue": 1000,
         }
         for side in ("client", "server"):

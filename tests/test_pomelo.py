@@ -35,13 +35,8 @@ from fastway.dialect.pomelo_packets import (
     response_head,
     varint,
 )
-from fastway.dialect.pomelo_wires import (
-    MAX_HANDSHAKES,
-    MAX_HEADS,
-    MAX_HELD,
-    PomeloServer,
-    Routes,
-)
+from fastway.dialect.pomelo_routes import MAX_HEADS, Routes
+from fastway.dialect.pomelo_wires import MAX_HANDSHAKES, MAX_HELD, PomeloServer
 from fastway.formats import Bytes
 from tests.support.errors import raised
 from tests.support.pomelo import (

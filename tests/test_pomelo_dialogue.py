@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fastway.dialect import (
     Answer,
     BadFrame,
+    Dialect,
     Event,
     FrameRefused,
     Hello,
@@ -26,6 +27,7 @@ from fastway.dialect import (
     Ready,
     Refused,
 )
+from fastway.dialect import Wire as AnyWire
 from fastway.dialect.pomelo import Pomelo, PomeloJson
 from fastway.dialect.pomelo_packets import (
     CODED,
@@ -58,6 +60,21 @@ from tests.support.pomelo import (
 )
 
 StringValue: Any = importlib.import_module("google.protobuf.wrappers_pb2").StringValue
+
+
+class Inner(Struct):
+    ids: list[int]
+
+
+class Outer(Struct):
+    members: list[int]
+    names: dict[str, str]
+    key: bytes
+    inner: list[Inner]
+    of: dict[str, Inner]
+    some: list[int] | None
+    maybe: Inner | None
+    other: int = 1
 
 
 class DialogueTests(SynchronousTestCase):
@@ -354,6 +371,27 @@ class JsonTests(SynchronousTestCase):
         raised(ValueError, form.decode, b'{"name":1}', Line)
         self.assertIsNone(form.decode(b""))
 
+    def test_null_of_go(self) -> None:
+        """An empty list, map or bytes, where one is wanted; None where that has a place."""
+
+        form = PomeloJson()
+        said = (
+            b'{"members":null,"names":null,"key":null,"inner":[{"ids":null},{"ids":[1]}],'
+            b'"of":{"a":{"ids":null}},"some":null,"maybe":{"ids":null},"unknown":null}'
+        )
+        empty = Inner([])
+        self.assertEqual(
+            form.decode(said, Outer),
+            Outer([], {}, b"", [empty, Inner([1])], {"a": empty}, None, empty),
+        )
+        self.assertEqual(form.decode(b"null", list[int]), [])
+        self.assertEqual(form.decode(b"", list[int]), [])
+        self.assertIsNone(form.decode(b"null", list[int] | None))
+        self.assertIsNone(form.decode(b"null"))
+        for bad in (b'{"ids":[null]}', b'{"ids":0,"null":1}', b"{}", b"null", b'{"ids":null'):
+            raised(ValueError, form.decode, bad, Inner)
+        raised(ValueError, form.decode, b'{"ids":' + b"[" * 200 + b"null", Inner)
+
 
 class SettingsTests(SynchronousTestCase):
     def test_wrong(self) -> None:
@@ -382,7 +420,9 @@ class SettingsTests(SynchronousTestCase):
             self.assertTrue(str(raised(ValueError, Pomelo, **settings)).startswith(name), settings)
 
     def test_facts(self) -> None:
-        dialect = Pomelo(max_packet=200)
+        dialect: Dialect = Pomelo(max_packet=200)
+        wires: list[AnyWire] = [dialect.server(whole=True), dialect.client()]
+        self.assertEqual([wire.ready for wire in wires], [False, False])
         self.assertEqual((dialect.name, dialect.max_frame, dialect.concurrent), ("pomelo", 204, 1))
         rules = dialect.websocket
         assert rules is not None

@@ -94,6 +94,17 @@ class WholeTests(SynchronousTestCase):
         assert frames.error is not None
         self.assertIs(frames.error.reason, Reason.FRAME_TOO_LARGE)
 
+    def test_stream(self) -> None:
+        """Where messages are a stream pieces are told as they come, and bounded by the frame."""
+        sender = ClientWholeFrames(99)
+        frames = WholeFrames(200, whole=False)
+        data = sender.wrap(b"0123456789")
+        for byte in data + data:
+            frames.receive(bytes((byte,)))
+        self.assertEqual(b"".join(frames.take()), b"0123456789" * 2)
+        frames.receive(sender.wrap(b"x" * 201))
+        self.assertIsNotNone(frames.error)
+
     def test_empty_fragments(self) -> None:
         """Fragments of nothing are kept as nothing, however many."""
         peer = Connection(ConnectionType.CLIENT)

@@ -27,6 +27,7 @@ from zope.interface import implementer
 
 from fastway.address import address_name
 from fastway.app.app import BUSY, Answering, App
+from fastway.app.behind import BehindLane
 from fastway.app.messages import BadHandler, decode, encode
 from fastway.app.session import Lane, Session, SessionEnded
 from fastway.dialect import (
@@ -87,7 +88,7 @@ class Writes:
     def end(self) -> None:
         self._depth -= 1
         if not self._depth and self._dirty:
-            self._flush()
+            self.flush()
 
     def add(self, link: Link) -> None:
         """That link has something to write."""
@@ -97,9 +98,10 @@ class Writes:
 
     def _flush_later(self) -> None:
         self._later = None
-        self._flush()
+        self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write it now."""
         dirty, self._dirty = self._dirty, []
         for link in dirty:
             link.flush()
@@ -113,12 +115,14 @@ class Shared:
         wheel: Their deadlines.
         writes: What they have to write.
         links: All that are connected.
+        behind: Tells many of those that are behind gateways.
         relay: What carries those of native ports (`native.Relay`); None: there are none.
     """
 
     wheel: Wheel
     writes: Writes
     links: set[Link]
+    behind: BehindLane
     relay: Any = None
 
 
@@ -126,7 +130,8 @@ def shared(app: App) -> Shared:
     """What the links of an App share; made when the first comes."""
     found: Shared | None = app.links
     if found is None:
-        found = app.links = Shared(Wheel(app.clock), Writes(app.clock), set())
+        writes = Writes(app.clock)
+        found = app.links = Shared(Wheel(app.clock), writes, set(), BehindLane(writes.flush))
     return found
 
 
@@ -153,6 +158,8 @@ class Link(Protocol, Answering):
 
     slot = -1
     lane: Lane | None = None
+    channel: Any = None
+    """Its virtual connection, behind a gateway."""
 
     def __init__(
         self,
@@ -197,6 +204,9 @@ class Link(Protocol, Answering):
         """There is a connection; its dialect has not begun."""
         transport = cast(Any, self.transport)
         self.address = address_name(transport.getPeer())
+        self.channel = getattr(transport, "conn", None)
+        if self.channel is not None:
+            self.lane = self._shared.behind
         transport.registerProducer(self, True)
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
@@ -210,6 +220,9 @@ class Link(Protocol, Answering):
         try:
             self.wire.begin(now)
             self._took(self.wire.receive(b"", now))
+        except Exception as error:  # what this side was to say of itself
+            log.failure("nothing can be said to {peer}", peer=self.address)
+            self.lose("failed", f"it cannot be greeted: {type(error).__name__}")
         finally:
             self._shared.writes.end()
 
@@ -269,8 +282,7 @@ class Link(Protocol, Answering):
         if self._gone or self._why is not None:
             return
         self._why = SessionEnded(problem, SessionEnded(problem))
-        counts = self.app.counts.lost
-        counts[code] = counts.get(code, 0) + 1
+        self.app.counts.lost[code] += 1
         log.info("{peer} lost: {problem}", peer=self.address, problem=escaped(problem))
         if answer:
             self.close()
@@ -336,17 +348,18 @@ class Link(Protocol, Answering):
         session, app = self.session, self.app
         if session is None:
             return
-        if self._rated:
-            self._pay_message()
         strand = session.strand
         if not strand.has_room(self):
             self._hold(HOLD_STRAND)
             self._keep_first(event)
             return
+        if self._rated:
+            self._pay_message()
         counts = app.counts
         counts.messages += 1
         if event.token is not None:
             counts.requests += 1
+            counts.pending += 1
             self._unanswered += 1
             if 0 < self._bounds.requests <= self._unanswered:
                 self._hold(HOLD_REQUESTS)
@@ -378,20 +391,27 @@ class Link(Protocol, Answering):
         writes = self._shared.writes
         writes.begin()
         try:
+            if not isinstance(result, Failure):
+                try:
+                    wire.accept(result)
+                except Exception:  # what the hook wants it told cannot be said
+                    result = Failure()
             if isinstance(result, Failure):
-                refused = result.value
-                if not isinstance(refused, Refused):
-                    log.failure("the handshake with {peer} failed", result, peer=self.address)
-                    refused = Refused(500, "internal error")
-                wire.reject(refused)
-                self._send_data()
-                self.lose("refused", f"refused: {refused}", answer=True)
+                self._reject(result)
                 return
-            wire.accept(result)
             self._release(HOLD_HELLO)
             self._took(wire.receive(b"", self._shared.wheel.seconds()))
         finally:
             writes.end()
+
+    def _reject(self, failure: Failure) -> None:
+        refused = failure.value
+        if not isinstance(refused, Refused):
+            log.failure("the handshake with {peer} failed", failure, peer=self.address)
+            refused = Refused(500, "internal error")
+        self.wire.reject(refused)
+        self._send_data()
+        self.lose("refused", f"refused: {refused}", answer=True)
 
     def _send_data(self) -> None:
         for data in self.wire.data_to_send():
@@ -578,6 +598,7 @@ class Link(Protocol, Answering):
 
     def _answer(self, data: bytes) -> None:
         self._unanswered -= 1
+        self.app.counts.pending -= 1
         if data and not self._closing:
             self._write(self._unit(data))
         if self._holds & HOLD_REQUESTS and self._unanswered < self._bounds.requests:
@@ -677,7 +698,9 @@ class Link(Protocol, Answering):
         self.close()
 
     def _leave(self) -> None:
-        cast(Any, self.transport).loseConnection()
+        transport = cast(Any, self.transport)
+        transport.unregisterProducer()  # else some would wait for more of it
+        transport.loseConnection()
 
     # Time.
 

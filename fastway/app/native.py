@@ -13,6 +13,7 @@ import errno
 import os
 import socket
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
@@ -25,7 +26,6 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from fastway.app.app import App, State
 from fastway.app.link import GOODBYE, Link, LinkFactory, shared
-from fastway.app.session import Lane
 from fastway.app.websocket import WebSocketFactory, WebSocketLink
 from fastway.logs import make_logger
 from fastway.relay import POOL_TYPES, PoolConfig, _core
@@ -51,10 +51,6 @@ BYTES = _core.BYTES
 
 class NativeLink(Link):
     """A link whose output waits in the core: there it is bounded, and written once a turn."""
-
-    @property
-    def lane(self) -> Lane | None:  # type: ignore[override]
-        return cast(Lane, cast(NativeTransport, self.transport).relay)
 
     def _write(self, data: bytes) -> None:
         if not self._gone:
@@ -269,6 +265,8 @@ class Relay:
             answers=True,
         )
         self._links = 0
+        self._handles: WeakKeyDictionary[Any, tuple[list[Any], list[int]]] = WeakKeyDictionary()
+        """Of the members of groups who came last."""
 
     def adopt(self, skt: socket.socket, link: Link, peer: tuple[Any, ...]) -> NativeTransport:
         """The transport of a connection, whose socket is the core's from now on."""
@@ -282,6 +280,7 @@ class Relay:
             self.reactor.callLater(0, nowhere.end, ConnectionLost())
             return nowhere
         transport = NativeTransport(self, handle, link, peer)
+        link.lane = self
         self.core.own(handle, transport)
         if not self._links:
             self.reactor.addReader(self)
@@ -292,6 +291,7 @@ class Relay:
     def left(self, transport: NativeTransport) -> None:
         """A link is gone."""
         self.core.release(transport.handle)
+        self._handles.clear()  # and what they keep
         self.wheel.forget(transport)
         self._links -= 1
         if not self._links:
@@ -304,10 +304,13 @@ class Relay:
         if not self._links:
             self.wheel.forget(self)
 
-    def multicast(self, carriers: list[Any], packet: bytes) -> None:
+    def multicast(self, carriers: list[Any], packet: bytes, group: object) -> None:
         """Tell it to each, in one call of the core (`session.Lane`)."""
-        told = self.core.send_each([link.transport.handle for link in carriers], packet)
-        self._app.counts.sent += told
+        known, handles = self._handles.get(group, (None, []))
+        if known is not carriers:
+            handles = [link.transport.handle for link in carriers]
+            self._handles[group] = carriers, handles
+        self._app.counts.sent += self.core.send_each(handles, packet)
 
     # What the reactor and the wheel call.
 

@@ -19,10 +19,14 @@ from fastway.dialect import Dialect, WebSocketRules
 from fastway.errors import LocalError, NoWebSocket, WebSocketClosed
 from fastway.verify import names_nobody
 from fastway.websocket.client import ClientMachine, WebSocket
+from fastway.websocket.frames import MAX_FRAME
 from fastway.websocket.machine import Machine
 from fastway.websocket.request import Policy
 from fastway.websocket.server import ServerMachine
 from fastway.websocket.whole import ClientWholeFrames, WholeFrames
+
+CODES = {"bad_frame": 1002, "failed": 1011, "full": 1013, "silent": 4408}
+"""Why a connection is lost -> what its Close says (RFC 6455, section 7.4.1); others say 1008."""
 
 
 class NoWebSocketDialect(LocalError):
@@ -116,6 +120,10 @@ class WebSocketLink(Link):
             self._ends(str(self._machine.ended or reason.getErrorMessage()), closes=False)
         super().connectionLost(reason)
 
+    def lose(self, code: str, problem: str, *, answer: bool = False) -> None:
+        self._code = CODES.get(code, 1008), problem
+        super().lose(code, problem, answer=answer)
+
     def _unit(self, data: bytes) -> bytes:
         return self._machine.wrap(data)
 
@@ -153,7 +161,8 @@ class WebSocketFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> WebSocketLink:
         rules, dialect = self._rules, self.dialect
-        frames = WholeFrames(dialect.max_frame, rules.takes, rules.text)
+        limit = dialect.max_frame if rules.whole else MAX_FRAME
+        frames = WholeFrames(limit, rules.takes, rules.text, rules.whole)
         machine = ServerMachine(self.policy, frames=frames)
         return self.link(self.app, dialect, machine, frames)
 
@@ -168,6 +177,7 @@ def client_link(
         ValueError: that is no host.
     """
     rules = rules_of(dialect)
-    frames = ClientWholeFrames(dialect.max_frame, rules.takes, rules.text)
+    limit = dialect.max_frame if rules.whole else MAX_FRAME
+    frames = ClientWholeFrames(limit, rules.takes, rules.text, rules.whole)
     machine = ClientMachine(wanted, host, frames=frames)
     return WebSocketLink(app, dialect, machine, frames, is_client=True, ready=ready)

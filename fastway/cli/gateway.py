@@ -24,6 +24,7 @@ from fastway.errors import ConfigError, LocalError, StartError
 
 if TYPE_CHECKING:
     from fastway.demo_page import DemoPage
+    from fastway.ops.adminport import AdminPorts
     from fastway.service import GatewayService
 
 
@@ -124,6 +125,8 @@ def demo(options: DemoOptions) -> int:
             web = settings.websockets[0]
             page.serve(reactor, near(service.ports[web.name].getHost())[1], web.path)
             chat = f"chat with it in a browser, in two windows: {page.url}\n"
+        if service.admin is not None:
+            chat += see_it(service.admin)
         text = (
             f"\nfastway gateway: clients connect to {clients}, "
             f"game servers to {place(service, 'server')}\n"
@@ -169,6 +172,16 @@ def allow_page(settings: Settings, page: DemoPage) -> Settings:
         for web in settings.websockets
     ]
     return replace(settings, websockets=tuple(webs))
+
+
+def see_it(admin: AdminPorts) -> str:
+    """Where the admin page is, as a row for whoever starts the demo; empty: only on a socket."""
+    for port in admin.ports:
+        if port.address is not None and port.listening is not None:
+            host, number = near(port.listening.getHost())
+            host = f"[{host}]" if ":" in host else host
+            return f"see it work in a browser: http://{host}:{number}/#token={admin.token}\n"
+    return ""
 
 
 def near(address: Any) -> tuple[str, int]:
@@ -314,6 +327,9 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
         text += "; /metrics, /live and /ready by HTTP"
         text += ", which says no without a game server" if metrics.needs_server else ""
         rows.append(("metrics", text))
+    if settings.admin.addresses:
+        token = "; a token by TCP" if settings.admin.token or settings.admin.token_file else ""
+        rows.append(("admin", f"{', '.join(settings.admin.addresses)}{token}"))
     ops = settings.ops
     names = [path for path in (ops.pid_path, ops.command_path) if path]
     rows.append(("files", f"reports in {os.path.abspath(ops.run_dir)}; {', '.join(names) or '-'}"))

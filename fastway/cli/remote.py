@@ -26,7 +26,7 @@ from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fastway.cli.asking import AdminClient, NoPort, find
+from fastway.cli.asking import AdminClient, NoPort, find, printable
 from fastway.cli.table import (
     MAX_ID,
     DrainOptions,
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 LOOK = 0.02
 """Seconds between one look for the answer and the next."""
+
+PAGE = 1000
+"""Links that are asked for at once."""
 
 MAX_ANSWER = 16 * 1024 * 1024
 """Bytes of an answer that is read."""
@@ -77,7 +80,7 @@ def links(options: ShowOptions) -> int:
 
         with suppress(NoPort):
             for row in rows_of(port.get):
-                print(link_row(read_row(row)))
+                print(printable(link_row(read_row(row))))
             return 0
     answer = ask(options, "links")
     report = re.fullmatch(r"\d+ links written to (.+)", answer)
@@ -90,7 +93,7 @@ def links(options: ShowOptions) -> int:
 
 def rows_of(get: Callable[[str], Any]) -> Iterator[dict[str, Any]]:
     """All links, by side and id."""
-    query = "/v1/links?limit=1000"
+    query = f"/v1/links?limit={PAGE}"
     answer = get(query)
     yield from answer["links"]
     while answer["next"]:

@@ -243,6 +243,65 @@ class EchoOptions(TableOptions):
     )
 
 
+class ServeOptions(TableOptions):
+    """`fastway serve`."""
+
+    max_operands = 1
+    table = (
+        Option(
+            "listen",
+            "",
+            str,
+            "DIALECT=address",
+            "what to speak and where: pomelo=:3250, pomelo=ws:3251:path=/nano, MODULE:NAME=:3252 "
+            "with a dialect of yours; may be given several times",
+            short="l",
+            many=True,
+        ),
+        Option(
+            "metrics-addr",
+            "",
+            str,
+            "address",
+            "/metrics, /live and /ready by HTTP; empty: nowhere",
+        ),
+        Option("push-addr", "", str, "address", "where pushes are taken by HTTP; empty: nowhere"),
+        Option(
+            "push-token",
+            "",
+            str,
+            "text",
+            "what they must prove; better in FASTWAY_PUSH_TOKEN",
+        ),
+        Option(
+            "drain",
+            "30s",
+            duration(0),
+            "duration",
+            "how long handlers that run may take at the end",
+        ),
+    )
+    longdesc = (
+        "Runs an application of fastway.app until a signal stops it: then it takes nobody new, "
+        "lets what runs come to its end, and closes all sessions."
+    )
+
+
+class TalkOptions(TableOptions):
+    """`fastway talk`."""
+
+    max_operands = 1
+    table = (
+        Option("user", "", str, "JSON", "what to say of oneself at the handshake", short="u"),
+        Option("timeout", "10s", duration(0.001), "duration", "how long an answer may take"),
+    )
+    longdesc = (
+        "Is a client of a game server, by hand. Each line typed is ROUTE JSON, which asks, or "
+        "!ROUTE JSON, which only says; what comes is a line each: = is an answer, < a message. "
+        "PEER is DIALECT=ADDRESS: pomelo=127.0.0.1:3250, pomelo=ws:127.0.0.1:3251:path=/nano."
+    )
+
+
 class CompletionOptions(TableOptions):
     """`fastway completion bash|zsh`."""
 
@@ -311,6 +370,7 @@ class Command:
 _GATEWAY = "A gateway"
 _RUNNING = "A running gateway"
 _TOOLS = "Clients and game servers to try one with"
+_APPS = "Game servers written with fastway.app"
 _MORE = "More"
 
 COMMANDS = [
@@ -411,6 +471,12 @@ COMMANDS = [
         EchoOptions,
         "fastway.cli.tools:serve_echo",
         _TOOLS,
+    ),
+    Command(
+        "serve", "run an application", ServeOptions, "fastway.cli.app:serve", _APPS, "MODULE:APP"
+    ),
+    Command(
+        "talk", "be a client of one, by hand", TalkOptions, "fastway.cli.app:talk", _APPS, "PEER"
     ),
     Command(
         "completion",

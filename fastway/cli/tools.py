@@ -449,11 +449,13 @@ def run_tool(title: str, tool: Callable[[Any], Coroutine[Any, Any, int]], level:
         running = ensureDeferred(tool(reactor))
         running.addBoth(over)
 
-    def stop() -> None:
+    def stop() -> Deferred[Any] | None:
         nonlocal stopping
         stopping = True
-        if running is not None and not running.called:
-            running.cancel()
+        if running is None or running.called:
+            return None
+        running.cancel()
+        return running  # a tool may have something to finish
 
     reactor.callWhenRunning(start)
     reactor.addSystemEventTrigger("before", "shutdown", stop)

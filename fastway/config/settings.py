@@ -24,6 +24,8 @@ from fastway.config.values import (
 )
 from fastway.errors import ConfigError
 from fastway.networks import Networks
+from fastway.proxy import MAX_HEADER
+from fastway.wire import MIN_LENGTH
 
 AnySection = TypeVar("AnySection", bound="Section")
 
@@ -39,6 +41,9 @@ WEB = "client-ws-addr", "client-wss-addr"
 
 WEB_TERMS = "client-ws-path", "client-ws-origins", "trusted-proxies", "trusted-proxies-header"
 """those that hold for these ports alone,"""
+
+PLAIN = "plain+"
+"""What stands before client-addr where client-tls-* are for the other ports of clients,"""
 
 INSIDE = "snet+"
 """and what stands before an address where streams survive inside of it."""
@@ -327,6 +332,7 @@ class ControlSettings(Section):
         groups: Groups of one server.
         group_members: Members of one group.
         queue: Messages that may wait for one end.
+        proxy_to_servers: Servers whose connections begin with a PROXY header.
     """
 
     kick_servers: Ids = of("kick-servers")
@@ -334,6 +340,7 @@ class ControlSettings(Section):
     groups: int = of("groups")
     group_members: int = of("group-members")
     queue: int = of("control-queue")
+    proxy_to_servers: Ids = of("proxy-to-servers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -590,6 +597,11 @@ def make_settings(values: Values) -> Settings:
     share, limit = _memory_limit(values)
     key = os.fsencode(values.values["server-auth-password"])
     server = _make(ServerPortSettings, values, "server", key=key, **_layers(values, "server"))
+    if values.values["proxy-to-servers"] != Ids() and server.max_packet < MAX_HEADER + MIN_LENGTH:
+        raise ConfigError(
+            values.where("proxy-to-servers"),
+            f"a header may not fit a packet; give --max-packet {MAX_HEADER + MIN_LENGTH} or more",
+        )
     if server.identities and (server.tls is None or server.tls.client_auth != "require"):
         raise ConfigError(
             server.where("identities"),
@@ -597,12 +609,15 @@ def make_settings(values: Values) -> Settings:
             "give --server-tls-client-auth require, and what goes with it, too",
         )
     client = _make(PortSettings, values, "client", **_layers(values, "client"))
+    tls = client.tls
+    if client.address.startswith(PLAIN):
+        client = _make_plain(values, client)
     return Settings(
         values=values,
         client=client,
         server=server,
-        websockets=tuple(_make_websockets(values, client.tls)),
-        direct=tuple(_make_direct(values, port, client.tls) for port in values.values["direct"]),
+        websockets=tuple(_make_websockets(values, tls)),
+        direct=tuple(_make_direct(values, port, tls) for port in values.values["direct"]),
         limits=_make(LimitSettings, values, memory_limit=limit, memory_share=share),
         door=_make(DoorSettings, values),
         control=_make(ControlSettings, values),
@@ -614,6 +629,18 @@ def make_settings(values: Values) -> Settings:
         metrics=metrics,
         admin=admin,
     )
+
+
+def _make_plain(values: Values, client: PortSettings) -> PortSettings:
+    """The client port without the TLS that other ports have."""
+    secure = values.values["client-wss-addr"] or any(one.tls for one in values.values["direct"])
+    if client.tls is not None and not secure:
+        raise ConfigError(
+            client.where("address"),
+            f"{PLAIN} leaves nothing that speaks TLS; give --client-wss-addr or a direct port "
+            "with tls+ too, or no certificate",
+        )
+    return dataclasses.replace(client, address=client.address[len(PLAIN) :], tls=None)
 
 
 def _layers(values: Values, side: str) -> dict[str, Any]:
@@ -651,7 +678,7 @@ def _make_snet(values: Values, side: str) -> SnetSettings | None:
     of_web = side == "client" and any(
         address.startswith(INSIDE) for name in WEB for address in values.values[name]
     )
-    if values.values[f"{side}-addr"].strip().startswith("snet:"):
+    if values.values[f"{side}-addr"].strip().removeprefix(PLAIN).startswith("snet:"):
         for name, given in values.given.items():
             if name.startswith(f"{side}-snet-") and not (of_web and not name.endswith("-enable")):
                 raise ConfigError(

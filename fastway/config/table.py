@@ -587,6 +587,14 @@ def _control() -> Iterator[Option]:
         topic,
     )
     yield Option(
+        "proxy-to-servers",
+        "",
+        parse_ids,
+        "list of ids",
+        "ids and ranges of servers whose connections from clients begin with a PROXY header",
+        topic,
+    )
+    yield Option(
         "control-queue",
         "1000",
         number(2, COUNT),

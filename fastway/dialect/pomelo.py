@@ -20,7 +20,8 @@ from fastway.dialect import BodyFormat, FrameRefused, NotInDialect, WebSocketRul
 from fastway.dialect.pomelo_json import MAX_BEAT, PomeloJson, welcome_head
 from fastway.dialect.pomelo_packets import ERROR, GZIP, HEAD, MAX_BODY, MAX_CODE, route_field
 from fastway.dialect.pomelo_pitaya import serializer
-from fastway.dialect.pomelo_wires import PomeloClient, PomeloServer, Routes, Settings
+from fastway.dialect.pomelo_routes import Routes
+from fastway.dialect.pomelo_wires import PomeloClient, PomeloServer, Settings
 from fastway.formats import Json
 
 __all__ = ["MAX_PACKET", "Pomelo", "PomeloJson"]
@@ -38,9 +39,10 @@ class Pomelo:
     Args:
         format: How bodies are written; None: JSON, as the JavaScript clients need it.
         heartbeat: Seconds between heartbeats of a server; 0: none, and nobody is too silent.
-            A client does as its server says.
+            A client does as its server says. pitaya's Go client takes whole seconds only.
         dictionary: Codes of routes, 0 to 65535, as the wire has these; a server tells its
-            clients, and both then send the codes. The JavaScript clients never send code 0.
+            clients, and both then send the codes. The JavaScript clients never send code 0. A
+            client's own counts where its server tells none, as nano 0.5.0 does.
         names: What the wire calls routes of the application, where that is not the same.
         profile: "nano", or "pitaya": answers may say that they are errors, and be compressed.
         refusals: What becomes of a request that is refused: "silent" as nano, no answer at all;

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fastway.dialect import BadFrame, NotLetIn, Refused
-from fastway.formats import Json
+from fastway.dialect.go_json import GoJson
 
 MAX_BEAT = 24 * 3600.0
 """The longest interval of heartbeats, in seconds, whatever a server says."""
@@ -21,17 +21,15 @@ OK, FAILED, OLD_CLIENT, PITAYA_FAILED = 200, 500, 501, 400
 """Codes of the answer to a handshake that clients know."""
 
 
-class PomeloJson(Json[Any]):
+class PomeloJson(GoJson):
     """Messages are plain JSON, or what msgspec makes of it: `pip install 'fastway[app]'`.
 
     Those clients take the UTF-8 of characters beyond U+FFFF for something else, so all that is no
     ASCII is sent in escapes. They send such a character as the UTF-8 of two surrogates, which is
     none: this is mended, once the bytes turn out not to be JSON. No bytes at all, which nano
-    sends for an empty answer, are null.
+    sends for an empty answer, are null; and null, of a Go peer, is an empty list where one is
+    wanted.
     """
-
-    def __init__(self) -> None:
-        super().__init__(Any)
 
     def encode(self, message: Any) -> bytes:
         data = super().encode(message)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from fastway.dialect import (
     Answer,
@@ -42,7 +42,6 @@ from fastway.dialect.pomelo_json import (
 )
 from fastway.dialect.pomelo_packets import (
     ACK,
-    CODED,
     DATA,
     ERROR,
     GZIP,
@@ -62,7 +61,6 @@ from fastway.dialect.pomelo_packets import (
     packet,
     read_message,
     response_head,
-    route_field,
     varint,
 )
 from fastway.dialect.pomelo_pitaya import (
@@ -72,6 +70,7 @@ from fastway.dialect.pomelo_pitaya import (
     read_error,
     write_error,
 )
+from fastway.dialect.pomelo_routes import Routes
 from fastway.errors import RemoteError
 
 MAX_HELD = 256 * 1024
@@ -83,9 +82,6 @@ MAX_HANDSHAKES = 10
 MAX_EARLY = 100
 """Messages of a server that came before it let its client in."""
 
-MAX_HEADS = 1000
-"""Routes whose heads are kept: an application may make routes up."""
-
 PATIENCE = 2.5
 """Silence of a client that ends it, at a tick of the server; in intervals."""
 
@@ -96,57 +92,6 @@ _NO_META = "pomelo has no place for meta"
 
 # A third of the time that Message(...) takes.
 _message: Callable[[tuple[Any, ...]], Message] = partial(tuple.__new__, Message)
-
-
-class Head(NamedTuple):
-    """What stands before the payload, of one route."""
-
-    push: bytes
-    notify: bytes
-    request: int  # the flag
-    field: bytes  # what comes behind the mid of a request
-
-
-class Routes:
-    """Routes of a connection, both ways.
-
-    Args:
-        wire_names: How the wire calls what the application calls otherwise.
-        dictionary: Codes of names of the wire.
-    """
-
-    def __init__(self, wire_names: Mapping[str, str], dictionary: Mapping[str, int]) -> None:
-        self._wire_names = wire_names
-        self._app_names = {name: route for route, name in wire_names.items()}
-        self._fields = {name: code.to_bytes(2, "big") for name, code in dictionary.items()}
-        self.codes = {code: self.app_name(name) for name, code in self._fields.items()}
-        self.names = {name.encode(): self.app_name(name) for name in dictionary}
-        self.names.update((name.encode(), route) for name, route in self._app_names.items())
-        self.heads: dict[str, Head] = {}
-
-    def wire_name(self, route: str) -> str:
-        return self._wire_names.get(route, route)
-
-    def app_name(self, name: str) -> str:
-        return self._app_names.get(name, name)
-
-    def head(self, route: str) -> Head:
-        """Raises FrameRefused: the wire cannot name it."""
-        name = self.wire_name(route)
-        field, bit = self._fields.get(name), CODED
-        if field is None:
-            field, bit = route_field(name), 0
-        head = Head(bytes((PUSH | bit,)) + field, bytes((NOTIFY | bit,)) + field, bit, field)
-        if len(self.heads) < MAX_HEADS:
-            self.heads[route] = head
-        return head
-
-    def known(self, route: str) -> str:
-        """The application has that route: its name of the wire. Raises FrameRefused as `head`."""
-        self.head(route)
-        name = self.wire_name(route)
-        self.names.setdefault(name.encode(), route)
-        return name
 
 
 @dataclass(frozen=True, eq=False)

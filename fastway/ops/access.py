@@ -28,6 +28,9 @@ log = make_logger(__name__)
 BOUND = 8 * 1024 * 1024
 """Bytes of lines that may wait: those of 20 000 connections that end at once."""
 
+LULL = 0.05
+"""Seconds after which a line is written: in one go with those that came since."""
+
 
 class Ended(NamedTuple):
     """A connection that had its id, and ended.
@@ -187,7 +190,7 @@ class AccessLog:
 
     def _open(self) -> LineWriter:
         sink = DescriptorSink(open_file(self.path, self._where), owned=True)
-        return LineWriter(sink, _notice(self._kind), ACCESS, BOUND)
+        return LineWriter(sink, _notice(self._kind), ACCESS, BOUND, LULL)
 
     def ended(self, link: GatewayLink, counts: Counts, reason: Reason, detail: str) -> None:
         """A link is lost."""

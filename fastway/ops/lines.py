@@ -9,6 +9,7 @@ import json
 import string
 from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import Any, cast
 
 from twisted.logger import LogEvent, formatEvent, formatEventAsClassicLogText, formatTime
@@ -81,7 +82,7 @@ def json_line(event: LogEvent) -> str:
     line: dict[str, Any] = {
         "time": utc(cast(float, event.get("log_time", 0.0))),
         "level": getattr(level, "name", "info"),
-        "system": _system(event),
+        "system": system_of(event),
         "text": formatEvent({**event, **_named(event)}),
     }
     failure = event.get("log_failure")
@@ -97,9 +98,12 @@ def json_line(event: LogEvent) -> str:
     return as_json(line) + "\n"
 
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def as_json(value: object) -> str:
     """A value as JSON in one line, with nothing in it that moves a cursor."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = _encode(value)
     if not text.isprintable():
         # What JSON lets through (DEL, C1, U+2028, ...) moves a terminal's cursor all the same.
         text = "".join(c if escaped(c) == c else f"\\u{ord(c):04x}" for c in text)
@@ -108,7 +112,14 @@ def as_json(value: object) -> str:
 
 def utc(seconds: float) -> str:
     """Seconds since 1970 in ISO 8601, with milliseconds."""
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+    whole = int(seconds)
+    return f"{_second(whole)}.{int((seconds - whole) * 1000):03}+00:00"
+
+
+@lru_cache(128)
+def _second(seconds: int) -> str:
+    """Many lines are of the same."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _named(event: LogEvent) -> dict[str, str]:
@@ -117,7 +128,7 @@ def _named(event: LogEvent) -> dict[str, str]:
     return {name: qual(type(it)) for name, it in faulty.items() if not isinstance(it, str)}
 
 
-def _system(event: LogEvent) -> str:
+def system_of(event: LogEvent) -> str:
     """The module that an event is of; of Twisted's old kind, what that says it is of."""
     space = str(event.get("log_namespace") or "log_legacy")
     if space != "log_legacy":

@@ -119,6 +119,8 @@ class LineWriter:
         notice: Makes the line that tells of `count` dropped ones, and of the last error or "".
         kind: Whose lines they are, for `dropped`.
         bound: Bytes of lines that may wait; BOUND if it is not given.
+        lull: Seconds for which the thread waits for more once there is a line. To wake it costs as
+            much as a line does.
 
     Attributes:
         dropped: Lines that were dropped since the start.
@@ -130,10 +132,12 @@ class LineWriter:
         notice: Callable[[int, str], str],
         kind: str = LOG,
         bound: int | None = None,
+        lull: float = 0.0,
     ) -> None:
         self._sink = sink
         self._notice = notice
         self._bound = bound
+        self._lull = lull
         self.kind = kind
         self.dropped = 0
         self._begin()
@@ -232,6 +236,8 @@ class LineWriter:
                 if self._closed:
                     break
                 self._bell.get()
+                if self._lull:
+                    self._hurry.wait(self._lull)
             elif not self._write(data):
                 break
         self._end()

@@ -26,12 +26,21 @@ class _Whole(Frames):
         limit: Bytes of a message of the peer.
         takes: Kinds of messages that are taken: `text`, `binary`.
         text: What is sent are text messages.
+        whole: False: messages are pieces of one stream, told as they come; then `limit` is that
+            of a frame.
     """
 
     _usual = -1  # the kind of each is looked at
 
-    def __init__(self, limit: int, takes: frozenset[str] = ALL, text: bool = False) -> None:
+    def __init__(
+        self,
+        limit: int,
+        takes: frozenset[str] = ALL,
+        text: bool = False,
+        whole: bool = True,
+    ) -> None:
         super().__init__(limit)
+        self._whole = whole
         self._kinds = frozenset(KINDS[one] for one in takes)
         self._first = _FIN | KINDS["text" if text else "binary"]
         self._messages: list[bytes] = []
@@ -56,6 +65,10 @@ class _Whole(Frames):
         self._borders.clear()
         self._counted = self._count = 0
         payload = super().receive(data)
+        if not self._whole:
+            if payload:
+                self._messages.append(payload)
+            return b""
         start = 0
         for border in self._borders:
             if not self._fits(payload[start:border]):

@@ -215,7 +215,11 @@ class Links(SynchronousTestCase):
 
     def join(self, dialect: Words, **how: Any) -> Any:
         """A new connection's far end."""
-        return Wireless(self.factory(dialect).buildProtocol(None))
+        return self.reach(self.factory(dialect).buildProtocol(None), **how)
+
+    def reach(self, link: Any, **how: Any) -> Any:
+        """The far end of a new connection of that link."""
+        return Wireless(link)
 
     def factory(self, dialect: Words) -> Any:
         """That of a port."""
@@ -249,8 +253,7 @@ class NativeLinks(Links):
     def new_clock(self) -> Clock:
         return Turns()
 
-    def join(self, dialect: Words, **how: Any) -> Wired:
-        link = self.factory(dialect).buildProtocol(None)
+    def reach(self, link: Any, **how: Any) -> Wired:
         wired = Wired(link, self.clock, **how)  # type: ignore[arg-type]
         wired.watch(self)
         return wired

@@ -174,7 +174,7 @@ class ControlEnd:
                 wanted = sorted(self.groups[fields["group"]])
             else:
                 wanted = sorted(self.conns) if fields.get("all") is True else fields["conns"]
-            wanted = [one for one in wanted if one not in fields.get("but", [])]
+            wanted = [one for one in dict.fromkeys(wanted) if one not in fields.get("but", [])]
             there = [one for one in wanted if one in self.conns]
             self.pushed += [(one, payload) for one in there]
             missing = [one for one in wanted if one not in self.conns]

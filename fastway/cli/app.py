@@ -1,0 +1,291 @@
+"""Tools on `fastway.app`: `fastway serve`, which runs an application, and `fastway talk`, which is
+a peer of one by hand.
+
+Rule: answers go to standard output, everything else to standard error; what is wrong with the
+command is one line, before anything runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from contextlib import suppress
+from typing import Any, cast
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
+from twisted.internet.stdio import StandardIO
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from fastway.address import address_name, parse_address
+from fastway.app.app import App, Request
+from fastway.app.http import push_site
+from fastway.app.metrics import metrics_site
+from fastway.causes import cause_of, not_installed, string_problem
+from fastway.cli.table import ServeOptions, TalkOptions
+from fastway.cli.tools import QUIET, Lines, ToolError, run_tool, say
+from fastway.errors import ConfigError, FastwayError, LocalError
+
+DIALECTS = {"pomelo": "fastway.dialect.pomelo:Pomelo"}
+"""Name -> where it is."""
+
+
+def find(option: str, place: str) -> Any:
+    """What `MODULE:NAME` is; modules in the working directory count.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    module, colon, name = place.partition(":")
+    if not (module and colon and name):
+        raise ConfigError(option, f"{place!r} is not MODULE:NAME")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (
+            module == error.name or module.startswith(f"{error.name}.")
+        ):
+            raise ConfigError(option, f"there is no module {error.name!r} here") from None
+        raise ConfigError(option, not_installed(error, module)) from None
+    except Exception as error:  # it is the user's: what it raises says most
+        raise ConfigError(
+            option, f"{module} cannot be imported: {type(error).__name__}: {error}"
+        ) from None
+    for part in name.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise ConfigError(option, f"{module} has no {name}") from None
+    return found
+
+
+def dialect_at(option: str, text: str) -> tuple[Any, str]:
+    """The dialect and the address in `DIALECT=ADDRESS`.
+
+    Raises:
+        ConfigError: there is no such dialect.
+    """
+    name, equals, address = text.partition("=")
+    if not (equals and address):
+        raise ConfigError(option, f"{text!r} is not DIALECT=ADDRESS, such as pomelo=:3250")
+    if ":" in name:
+        made = find(option, name)
+        return made() if isinstance(made, type) else made, address
+    if name not in DIALECTS:
+        known = ", ".join(DIALECTS)
+        raise ConfigError(
+            option, f"no dialect {name!r}; there is {known}, and one of yours as MODULE:NAME"
+        )
+    return find(option, DIALECTS[name])(), address
+
+
+def server_endpoint(reactor: Any, option: str, text: str) -> Any:
+    """Where to listen: `host:port`, `:port`, or an endpoint string.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if text.partition(":")[0] not in ("ws", "wss", "snet", "fastway", "systemd"):
+        address = parse_address(option, text)
+        if address.host is not None:
+            host = address.host.replace(":", r"\:")
+            text = f"tcp:{address.port}" + (f":interface={host}" if host else "")
+    try:
+        return serverFromString(reactor, text)
+    except Exception as error:  # each endpoint parser raises what it likes
+        raise ConfigError(option, string_problem(text, error)) from None
+
+
+async def serve_app(reactor: Any, options: ServeOptions) -> int:
+    """`fastway serve`: until a signal ends it."""
+    if not options.operands:
+        raise ConfigError("APP", "give MODULE:APP, such as chat:app")
+    app = find("APP", options.operands[0])
+    if not isinstance(app, App):
+        raise ConfigError("APP", f"{options.operands[0]} is no App of fastway.app")
+    listens = [text for text in options["listen"] if text]
+    if not listens:
+        raise ConfigError("--listen", "give it, such as --listen pomelo=:3250")
+    wanted = [dialect_at("--listen", text) for text in listens]
+    endpoints = [server_endpoint(reactor, "--listen", address) for _, address in wanted]
+    push = _push_endpoint(reactor, options, app)
+    for (dialect, address), endpoint in zip(wanted, endpoints, strict=True):
+        port = await _listening(app.listen(endpoint, dialect), address)
+        say(f"{dialect.name} listens on {address_name(port.getHost())}")
+    if push is not None:
+        endpoint, site = push
+        port = await _listening(endpoint.listen(site), options["push-addr"])
+        say(f"pushes are taken on {address_name(port.getHost())}")
+    if options["metrics-addr"]:
+        where = options["metrics-addr"]
+        endpoint = server_endpoint(reactor, "--metrics-addr", where)
+        port = await _listening(endpoint.listen(metrics_site(app, reactor)), where)
+        say(f"metrics are told on {address_name(port.getHost())}")
+    ended: Deferred[None] = Deferred()
+    try:
+        await ended
+    finally:
+        await app.drain(options["drain"])
+    return 0
+
+
+async def _listening(listening: Deferred[Any], address: str) -> IListeningPort:
+    try:
+        return cast(IListeningPort, await listening)
+    except LocalError:
+        raise
+    except CannotListenError as error:
+        problem = getattr(error.socketError, "strerror", None) or str(error.socketError)
+    except Exception as error:  # what the endpoint likes to fail with
+        problem = cause_of(error)
+    raise ToolError(f"cannot listen on {address}: {problem}")
+
+
+def _push_endpoint(reactor: Any, options: ServeOptions, app: Any) -> tuple[Any, Any] | None:
+    address = options["push-addr"]
+    if not address:
+        return None
+    endpoint = server_endpoint(reactor, "--push-addr", address)
+    try:
+        return endpoint, push_site(
+            app, options["push-token"] or os.environ.get("FASTWAY_PUSH_TOKEN", "")
+        )
+    except ValueError as error:
+        raise ConfigError("--push-token", str(error)) from None
+
+
+class Talk:
+    """`fastway talk` between standard input and one session."""
+
+    def __init__(self, reactor: Any, options: TalkOptions) -> None:
+        self._reactor = reactor
+        self._options = options
+        self._done: Deferred[str] = Deferred()
+        self._lines = Lines(self._line, self._input_over)
+        self._session: Any = None
+        self._asked = 0
+        self._over = False
+        self._quiet: Any = None
+
+    async def run(self) -> int:
+        options = self._options
+        if len(options.operands) != 1:
+            raise ConfigError("PEER", "give DIALECT=ADDRESS, such as pomelo=127.0.0.1:3250")
+        dialect, address = dialect_at("PEER", options.operands[0])
+        if options["user"]:
+            try:
+                dialect = type(dialect)(user=json.loads(options["user"]))
+            except ValueError as error:
+                raise ConfigError("--user", f"it is no JSON: {error}") from None
+            except TypeError:
+                raise ConfigError("--user", f"{dialect.name} has no place for it") from None
+        app = App(clock=self._reactor)
+
+        @app.unknown
+        def heard(request: Request) -> None:
+            self._print(f"< {request.route}", request.body)
+
+        endpoint = self._endpoint(address)
+        try:
+            session = await app.connect(endpoint, dialect, options["timeout"])
+        except (FastwayError, CancelledError):
+            raise
+        except Exception as error:  # what the endpoint likes to fail with
+            raise ToolError(f"cannot reach {address}: {cause_of(error)}") from None
+        self._session = session
+        say(f"connected to {address}; ROUTE JSON asks, !ROUTE JSON only says")
+        session.when_closed().addCallback(self._closed)
+        StandardIO(self._lines, reactor=self._reactor)
+        try:
+            problem = await self._done
+        finally:
+            app.stop()
+        await self._lines.finish()
+        if problem:
+            raise ToolError(problem)
+        return 0
+
+    def _endpoint(self, text: str) -> IStreamClientEndpoint:
+        if text.partition(":")[0] not in ("ws", "wss", "snet", "fastway"):
+            address = parse_address("PEER", text)
+            if address.host is not None:
+                host = (address.host or "127.0.0.1").replace(":", r"\:")
+                text = f"tcp:{host}:{address.port}"
+        try:
+            return cast(IStreamClientEndpoint, clientFromString(self._reactor, text))
+        except Exception as error:  # each endpoint parser raises what it likes
+            raise ConfigError("PEER", string_problem(text, error)) from None
+
+    def _line(self, line: bytes) -> None:
+        text = line.decode("utf-8", "replace").strip()
+        if not text:
+            return
+        asks = not text.startswith("!")
+        route, _, body = text.removeprefix("!").partition(" ")
+        try:
+            message = json.loads(body) if body.strip() else None
+        except ValueError as error:
+            say(f"that is no JSON: {error}")
+            return
+        try:
+            if asks:
+                asked = self._session.request(route, message, timeout=self._options["timeout"])
+                self._asked += 1
+                asked.addBoth(self._answered, route)
+            else:
+                self._session.send(route, message)
+        except FastwayError as error:
+            say(cause_of(error))
+        self._rest()
+
+    def _answered(self, result: Any, route: str) -> None:
+        self._asked -= 1
+        if isinstance(result, Failure):
+            say(f"! {route}: {result.getErrorMessage()}")
+        else:
+            self._print(f"= {route}", json.dumps(result, ensure_ascii=False).encode())
+        self._rest()
+
+    def _print(self, what: str, body: bytes) -> None:
+        with suppress(Exception):  # the output has gone, which it says itself
+            line = f"{what} ".encode() + body.replace(b"\n", rb"\n") + b"\n"
+            cast(Any, self._lines.transport).write(line)
+        self._rest()
+
+    def _closed(self, _: object) -> None:
+        if not self._done.called:
+            orderly = self._over and self._asked == 0
+            self._done.callback("" if orderly else str(self._session.ended))
+
+    def _input_over(self, problem: str) -> None:
+        self._over = True
+        if problem and not self._done.called:
+            self._done.callback(problem)
+        self._rest()
+
+    def _rest(self) -> None:
+        if self._quiet is not None:
+            self._quiet.cancel()
+            self._quiet = None
+        if self._over and not self._asked and not self._done.called:
+            self._quiet = deferLater(self._reactor, QUIET)
+            self._quiet.addCallbacks(self._silence, lambda _: None)
+
+    def _silence(self, _: object) -> None:
+        if not self._done.called:
+            self._done.callback("")
+
+
+def serve(options: ServeOptions) -> int:
+    return run_tool(options.title, lambda reactor: serve_app(reactor, options), "warn")
+
+
+def talk(options: TalkOptions) -> int:
+    return run_tool(options.title, lambda reactor: Talk(reactor, options).run(), "warn")
