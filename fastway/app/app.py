@@ -33,7 +33,7 @@ from fastway.app.messages import BadBody, BadHandler, Wanted, decode, wanted
 from fastway.app.session import Carrier, Session, SessionEnded
 from fastway.app.strand import Strand
 from fastway.dialect import Dialect, Hello, Message, Meta, Refused
-from fastway.errors import LocalError
+from fastway.errors import FastwayError, LocalError
 from fastway.logs import escaped, make_logger
 
 log = make_logger("fastway.app")
@@ -424,21 +424,34 @@ class App:
         for timer in self._timers:
             self._arm(timer)
 
-    def listen(self, endpoint: IStreamServerEndpoint, dialect: Dialect) -> Deferred[Any]:
+    def listen(
+        self,
+        endpoint: IStreamServerEndpoint | str,
+        dialect: Dialect,
+        *,
+        native: bool | None = None,
+    ) -> Deferred[Any]:
         """Take connections at an endpoint, in a dialect.
 
+        Args:
+            endpoint: Any of Twisted's; or text: host:port, :port, or an endpoint string such as
+                `tcp:3250`, `ws:3251:path=/game` or `ssl:...`.
+            native: Whether the C relay carries its connections, which costs half as much: it can
+                where text says TCP or `ws:`. None: where it can; True: else fail.
+
         Returns:
-            The port; `stop` closes it too. Fails as the endpoint does, and with a BadHandler when
-            two routes have one name in that dialect.
+            The port; `stop` closes it too. Fails as the endpoint does, with a ConfigError or
+            StartError for text, a NoNative, and a BadHandler when two routes have one name in that
+            dialect.
         """
-        from fastway.app.link import LinkFactory
+        from fastway.app.listen import opening
 
         try:
-            factory = LinkFactory(self, dialect)
-        except LocalError:
+            open_port = opening(self, endpoint, dialect, native)
+        except FastwayError:
             return fail()
         self.start()
-        return endpoint.listen(factory).addCallback(self._listens)
+        return open_port().addCallback(self._listens)
 
     def _listens(self, port: Any) -> Any:
         self._listening.append(port)
@@ -506,6 +519,8 @@ class App:
         for component in reversed(self._components):
             component.stop()
         self.state = State.STOPPED
+        if self.links is not None and self.links.relay is not None:
+            self.links.relay.stop()
         return closing
 
     def _close_ports(self) -> Deferred[None]:

@@ -116,12 +116,14 @@ class Shared:
         writes: What they have to write.
         links: All that are connected.
         behind: Tells many of those that are behind gateways.
+        relay: What carries those of native ports (`native.Relay`); None: there are none.
     """
 
     wheel: Wheel
     writes: Writes
     links: set[Link]
     behind: BehindLane
+    relay: Any = None
 
 
 def shared(app: App) -> Shared:
@@ -741,6 +743,7 @@ class LinkFactory(Factory):
     """
 
     noisy = False
+    link: type[Link] = Link
 
     def __init__(self, app: App, dialect: Dialect) -> None:
         self.app = app
@@ -755,7 +758,7 @@ class LinkFactory(Factory):
                 )
 
     def buildProtocol(self, addr: IAddress | None) -> Link:
-        return Link(self.app, self.dialect, self.dialect.server())
+        return self.link(self.app, self.dialect, self.dialect.server())
 
     def over_websocket(self, policy: Any) -> Factory:
         """The factory of a port of WebSockets (`fastway.websocket.listen`)."""

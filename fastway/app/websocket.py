@@ -151,6 +151,7 @@ class WebSocketFactory(Factory):
     """
 
     noisy = False
+    link: type[WebSocketLink] = WebSocketLink
 
     def __init__(self, app: App, dialect: Dialect, policy: Policy) -> None:
         self.app = app
@@ -163,7 +164,7 @@ class WebSocketFactory(Factory):
         limit = dialect.max_frame if rules.whole else MAX_FRAME
         frames = WholeFrames(limit, rules.takes, rules.text, rules.whole)
         machine = ServerMachine(self.policy, frames=frames)
-        return WebSocketLink(self.app, dialect, machine, frames)
+        return self.link(self.app, dialect, machine, frames)
 
 
 def client_link(
