@@ -443,8 +443,8 @@ class App:
         """Connect to a server: both ends have handlers.
 
         Returns:
-            The session, once the server let it in. Fails as the endpoint does, with a Refused or a
-            SessionEnded.
+            The session, once the server let it in. Fails as the endpoint does; with a Refused when
+            the server says why not, with a SessionEnded when it says nothing.
         """
         from fastway.app.link import ConnectFactory
 
