@@ -31,6 +31,8 @@
  * Law: nothing that is received is checked, `pair` does that.
  */
 #define _GNU_SOURCE
+#include <signal.h>
+
 #include "ends.h"
 #include "layers.h"
 
@@ -524,6 +526,7 @@ int main(int argc, char **argv)
     if ((rlim_t)option.peers + 16 > raise_descriptors())
         die("%d peers need more descriptors than ulimit -n allows", option.peers);
     alarm(60 + (unsigned)option.duration); /* whatever happens, it ends */
+    signal(SIGPIPE, SIG_IGN); /* OpenSSL writes to peers that are gone */
     peers = calloc((size_t)option.peers, sizeof *peers);
     if (!peers)
         die("out of memory");

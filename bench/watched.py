@@ -1,8 +1,8 @@
 """What it costs to watch a gateway: CPU of forwards and connections with everything open, beside
 one that nobody watches; and how long its reactor stands still for each question.
 
-    python -m bench.watched [--runs N] [--seconds S] [--links N] [--only cost|turns]
-                            [--lanes relay,python] [--build DIRECTORY]
+    python -m bench.watched [--table cost|turns] [--runs N] [--seconds S] [--visits N] [--links N]
+                            [--only TEXT] [--lanes relay,python] [--build DIRECTORY]
 
 Watched means: an access log, /metrics read every second, and two viewers of the admin port's
 events. The two take turns run by run; the gateway is alone on the first core, everything else on
@@ -49,6 +49,7 @@ LANES = {"relay": "on", "python": "off"}
 ADMIN = "watched.sock"
 VIEWERS = 2
 LOADS = ("echo -c 100", "echo -c 1000", "echo -c 100 -w 16", "fan-out -c 1000")
+VISITS = "a connection comes and goes"
 TRIES = 5
 
 QUESTIONS = (
@@ -266,7 +267,7 @@ def costs(arguments: argparse.Namespace, lanes: Sequence[str]) -> None:
 
     for turn in range(arguments.runs):
         for lane in lanes:
-            for words in LOADS:
+            for words in filter(lambda words: arguments.only in words, LOADS):
                 pair = both(
                     lane,
                     turn,
@@ -275,8 +276,9 @@ def costs(arguments: argparse.Namespace, lanes: Sequence[str]) -> None:
                     )["cpu_us"],
                 )
                 results[f"a forward, {words}", lane].append(pair)
-            pair = both(lane, turn, lambda process: visits(process, arguments.visits))
-            results["a connection comes and goes", lane].append(pair)
+            if arguments.only in VISITS:
+                pair = both(lane, turn, lambda process: visits(process, arguments.visits))
+                results[VISITS, lane].append(pair)
     print("case\tlane\tµs of CPU each, alone\twatched\tratio")
     for (name, lane), pairs in results.items():
         alone, seen = (median(pair[which] for pair in pairs) for which in (0, 1))
@@ -357,9 +359,9 @@ def compare(arguments: argparse.Namespace) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     lanes = arguments.lanes.split(",")
     print(f"# {machine()}; {arguments.runs} runs, load {os.getloadavg()[0]:.1f}", flush=True)
-    if arguments.only != "turns":
+    if arguments.table != "turns":
         costs(arguments, lanes)
-    if arguments.only != "cost":
+    if arguments.table != "cost":
         turns(arguments, lanes)
 
 
@@ -370,7 +372,8 @@ def main() -> None:
     add("--seconds", type=float, default=3.0, metavar="S", help="of forwards, in each run")
     add("--visits", type=int, default=2000, metavar="N", help="connections, in each run")
     add("--links", type=int, default=10_000, metavar="N", help="while turns are measured")
-    add("--only", choices=("cost", "turns"), help="one of the two tables")
+    add("--table", choices=("cost", "turns"), help="one of the two")
+    add("--only", default="", metavar="TEXT", help="the costs with this in their name")
     add("--lanes", default="relay,python", metavar="NAMES")
     add("--build", type=Path, default=ROOT / "build" / "bench", metavar="DIRECTORY")
     run(lambda: compare(parser.parse_args()))

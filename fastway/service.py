@@ -450,10 +450,10 @@ class GatewayService(Service):
             if attempt.error is not None:
                 raise attempt.error
             attempt.late = True
-        ports: list[Port | MetricsPort] = list(self.router_service.ports)
-        if self.metrics is not None:
-            ports.append(self.metrics)
-        addresses = [port.address for port in ports]
+        addresses = [port.address for port in self.router_service.ports]
+        addresses += [] if self.metrics is None else [self.metrics.address]
+        if self.admin is not None:
+            addresses += [port.address for port in self.admin.ports if port.address is not None]
         if any("systemd:domain" in address.text for address in addresses):
             return  # Twisted's own way to the same sockets
         for name in unused({address.inherited for address in addresses}):

@@ -344,7 +344,7 @@ class CompletionTests(ConsoleTestCase):
             (["fastway", "check", "ga"], ["gate.toml"]),
             (["fastway", "check", "--client-addr", ""], []),
             (["fastway", "kick", "s"], ["server"]),
-            (["fastway", "help", "se"], ["serve-echo"]),
+            (["fastway", "help", "se"], ["serve-echo", "serve"]),
             (["fastway", "ping", "--c"], ["--count"]),
             (["fastway", "completion", ""], ["bash", "zsh"]),
             (["fastway", "nonsense", "-"], []),

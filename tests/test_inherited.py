@@ -257,6 +257,24 @@ class PortTests(ServiceTestCase):
         for name, sock in (("web client", web), ("web client 2", inside), ("metrics", metrics)):
             self.assertEqual(found[name], sock.getsockname()[1])
 
+    async def test_admin(self) -> None:
+        """The admin port too: with a token, whoever made the socket, and on loopback only."""
+        path = os.path.join(self.directory, "socket")
+        with socket.socket(socket.AF_UNIX) as local, socket.create_server(("", 0)) as wide:
+            local.bind(path)
+            local.listen()
+            give(self, tcp=tcp(self), local=local, wide=wide)
+            for name in ("tcp", "local"):
+                error = raised(ConfigError, self.make, f"--admin-addr=systemd:{name}")
+                self.assertIn("--admin-token-file", error.problem)
+            token = "--admin-token=0123456789abcdef"
+            error = raised(ConfigError, self.make, "--admin-addr=systemd:wide", token)
+            self.assertIn("can be reached from other machines", error.problem)
+            with LogLines() as log:
+                service = self.open("--admin-addr=systemd:tcp, systemd:local", token)
+            self.assertEqual(len([line for line in log.lines if "systemd gave" in line]), 1)
+            self.assertLess({"admin", "admin 2"}, set(service.ports))
+
     async def test_unused(self) -> None:
         """A socket at which nobody is served is a line."""
         give(self, clients=tcp(self), more=tcp(self))

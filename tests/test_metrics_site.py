@@ -15,7 +15,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 from twisted.internet.utils import getProcessValue
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
@@ -28,7 +27,7 @@ from fastway.ops.prometheus import CONTENT_TYPE
 from fastway.ops.site import Pages
 from fastway.ops.snapshot import Snapshot, Source, finish
 from fastway.ops.turns import BoundedPoller, TimedPoller
-from fastway.ops.web import MAX_HEAD, MAX_OPEN, SECONDS, BoundedSite, Channel
+from fastway.ops.web import MAX_HEAD, MAX_OPEN, SECONDS, BoundedSite
 from fastway.service import GatewayService
 from tests.support.ends import Harness
 from tests.support.errors import raised
@@ -38,41 +37,8 @@ from tests.support.metrics import names, read, total
 from tests.support.options import settings as settings_of
 from tests.support.service import ServiceTestCase
 from tests.support.tls import make
+from tests.support.visits import Answer, Visitor, parsed
 from tests.support.waits import reactor, until
-
-Answer = tuple[int, dict[str, str], bytes]
-
-
-def parsed(data: bytes) -> Answer:
-    """An HTTP answer: status, headers, body."""
-    head, _, body = data.partition(b"\r\n\r\n")
-    first, *rest = head.decode("latin-1").split("\r\n")
-    headers = dict(line.split(": ", 1) for line in rest)
-    return int(first.split(" ")[1]), headers, body
-
-
-class Visitor:
-    """A connection to the web server, in memory."""
-
-    def __init__(self, site: BoundedSite) -> None:
-        self.transport = StringTransport()
-        self.channel = cast(Channel, cast(Any, site.buildProtocol(None)))
-        self.channel.makeConnection(cast(Any, self.transport))
-
-    @property
-    def ended(self) -> bool:
-        return self.transport.disconnecting or self.aborted
-
-    @property
-    def aborted(self) -> bool:
-        return self.transport.disconnected
-
-    def send(self, data: bytes) -> None:
-        if not self.ended:
-            self.channel.dataReceived(data)
-
-    def gone(self) -> None:
-        self.channel.connectionLost(Failure(connectionDone.value))
 
 
 class SiteTests(SynchronousTestCase):

@@ -45,6 +45,11 @@ class TrialTests(SynchronousTestCase):
             "the trial of OpenSSL brought something else than was said",
         )
 
+    def test_own_error(self) -> None:
+        """The core's own code has a text too."""
+        error = openssl.error_of([openssl.BARREN])
+        self.assertIn("too many records without data", cause_of(error))
+
     def test_errors(self) -> None:
         """What OpenSSL tells the core is what pyOpenSSL would raise."""
         connection = SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD), None)

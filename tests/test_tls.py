@@ -45,7 +45,7 @@ from tests.support.logs import LogLines
 from tests.support.options import LOOPBACK, settings
 from tests.support.paths import on_both_paths
 from tests.support.service import ServiceTestCase
-from tests.support.tls import HOUR, UTC, Made, make
+from tests.support.tls import HOUR, UTC, KeyChanger, Made, make
 from tests.support.waits import SECONDS, reactor, until
 
 OPENSSL = shutil.which("openssl")
@@ -413,6 +413,41 @@ class PortTests(TlsTestCase):
         got = await deferToThread(change_keys)
         self.assertEqual(len(asked), 1)
         self.assertEqual([piece[-len(PING) :] for piece in got.split(b"|")], [PING] * 5 + [b""])
+
+    async def test_only_new_keys(self) -> None:
+        """A peer that changes its keys again and again is lost, also where data is between; one
+        that does it now and then is not."""
+        if not self.relay:
+            return
+        service = self.start(*self.tls())
+        where = "127.0.0.1", self.port(service)
+
+        def come(times: int) -> bytes:
+            changer = KeyChanger()
+            try:
+                with socket.create_connection(where, SECONDS) as wire:
+                    done, out = changer.shake()
+                    while not done:
+                        wire.sendall(out)
+                        done, out = changer.shake(wire.recv(1 << 16))
+                    change = b"".join(
+                        changer.change(10) + changer.seal(PING) for _ in range(times // 10)
+                    )
+                    wire.sendall(out + change)
+                    try:
+                        return wire.recv(1 << 16)
+                    except ConnectionError:
+                        return LEFT
+            finally:
+                changer.free()
+
+        with LogLines() as logged:
+            self.assertNotEqual(await deferToThread(come, 20), LEFT)
+            await deferToThread(come, 100)
+            await until("it is lost", lambda: any("without data" in line for line in logged.lines))
+        (line,) = [line for line in logged.lines if "without data" in line]
+        self.assertIn("lost: ", line)
+        self.assertIn("too many records without data", line)
 
     async def test_openssl_client(self) -> None:
         """openssl's own client gets the certificate for its name, and TLS as we want it."""

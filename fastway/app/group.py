@@ -8,10 +8,26 @@ it. Who ends has left before anybody is told.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastway.app.session import Home, Lane, Session
 from fastway.dialect import Meta
+
+
+class Batch(NamedTuple):
+    """Members that are told the same bytes in the same way."""
+
+    lane: Lane | None
+    shape: Hashable
+    carriers: list[Any]
+
+
+def _batches(members: Iterable[Session]) -> list[Batch]:
+    found: dict[tuple[Lane | None, Hashable], list[Any]] = {}
+    for session in members:
+        carrier = session.carrier
+        found.setdefault((carrier.lane, carrier.shape), []).append(carrier)
+    return [Batch(lane, shape, carriers) for (lane, shape), carriers in found.items()]
 
 
 class Group:
@@ -32,6 +48,8 @@ class Group:
         self.name = name
         self._left = left
         self._members: dict[Session, None] = {}
+        self._batches: list[Batch] | None = None
+        """All members, by what they are told; None: somebody came or went."""
 
     def add(self, session: Session) -> bool:
         """Take a session in, at the end; False when it has ended. Twice is once."""
@@ -39,12 +57,14 @@ class Group:
             return False
         if session not in self._members:
             self._members[session] = None
+            self._batches = None
             session.enter(self)
         return True
 
     def discard(self, session: Session) -> None:
         """Leave a session out, if it is in."""
         if self._members.pop(session, self) is None:
+            self._batches = None
             session.leave(self)
 
     def clear(self) -> None:
@@ -60,6 +80,7 @@ class Group:
     def forget(self, session: Session) -> None:
         """It has ended: the session says so."""
         self._members.pop(session, None)
+        self._batches = None
         if self._left is not None:
             self._left(session)
 
@@ -99,25 +120,28 @@ class Group:
             FrameRefused, NotInDialect: it cannot be sent to one of them; nobody is told.
             whatever the format raises: it is no message for one of them; nobody is told.
         """
-        members = self._chosen(to, but)
         if self.app.has_outgoing:
-            return self._send_each(members, route, message, meta)
+            return self._send_each(self._chosen(to, but), route, message, meta)
+        if to is None and but is None:
+            if self._batches is None:
+                self._batches = _batches(self._members)
+            batches = self._batches
+        else:
+            batches = _batches(self._chosen(to, but))
         packets: dict[Hashable, Any] = {}
-        batches: dict[tuple[Lane | None, Hashable], list[Any]] = {}
-        for session in members:
-            carrier = session.carrier
-            shape = carrier.shape
-            if shape not in packets:
-                packets[shape] = carrier.pack(route, message, meta)
-            batches.setdefault((carrier.lane, shape), []).append(carrier)
-        for (lane, shape), carriers in batches.items():
-            packet = packets[shape]
-            if lane is not None:
-                lane.multicast(carriers, packet)
+        for batch in batches:
+            if batch.shape not in packets:
+                packets[batch.shape] = batch.carriers[0].pack(route, message, meta)
+        told = 0
+        for batch in batches:
+            packet, carriers = packets[batch.shape], batch.carriers
+            told += len(carriers)
+            if batch.lane is not None:
+                batch.lane.multicast(carriers, packet, self)
                 continue
             for carrier in carriers:
                 carrier.tell(packet)
-        return len(members)
+        return told
 
     def _send_each(self, members: list[Session], route: str, message: Any, meta: Meta) -> int:
         """What is told may differ from one to the next: hooks look at each."""

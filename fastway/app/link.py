@@ -27,6 +27,7 @@ from zope.interface import implementer
 
 from fastway.address import address_name
 from fastway.app.app import BUSY, Answering, App
+from fastway.app.behind import BehindLane
 from fastway.app.messages import BadHandler, decode, encode
 from fastway.app.session import Lane, Session, SessionEnded
 from fastway.dialect import (
@@ -88,7 +89,7 @@ class Writes:
     def end(self) -> None:
         self._depth -= 1
         if not self._depth and self._dirty:
-            self._flush()
+            self.flush()
 
     def add(self, link: Link) -> None:
         """That link has something to write."""
@@ -98,9 +99,10 @@ class Writes:
 
     def _flush_later(self) -> None:
         self._later = None
-        self._flush()
+        self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write it now."""
         dirty, self._dirty = self._dirty, []
         for link in dirty:
             link.flush()
@@ -114,18 +116,21 @@ class Shared:
         wheel: Their deadlines.
         writes: What they have to write.
         links: All that are connected.
+        behind: Tells many of those that are behind gateways.
     """
 
     wheel: Wheel
     writes: Writes
     links: set[Link]
+    behind: BehindLane
 
 
 def shared(app: App) -> Shared:
     """What the links of an App share; made when the first comes."""
     found: Shared | None = app.links
     if found is None:
-        found = app.links = Shared(Wheel(app.clock), Writes(app.clock), set())
+        writes = Writes(app.clock)
+        found = app.links = Shared(Wheel(app.clock), writes, set(), BehindLane(writes.flush))
     return found
 
 
@@ -152,6 +157,8 @@ class Link(Protocol, Answering):
 
     slot = -1
     lane: Lane | None = None
+    channel: Any = None
+    """Its virtual connection, behind a gateway."""
 
     def __init__(
         self,
@@ -196,6 +203,9 @@ class Link(Protocol, Answering):
         """There is a connection; its dialect has not begun."""
         transport = cast(Any, self.transport)
         self.address = address_name(transport.getPeer())
+        self.channel = getattr(transport, "conn", None)
+        if self.channel is not None:
+            self.lane = self._shared.behind
         transport.registerProducer(self, True)
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
@@ -693,7 +703,9 @@ class Link(Protocol, Answering):
         self.close()
 
     def _leave(self) -> None:
-        cast(Any, self.transport).loseConnection()
+        transport = cast(Any, self.transport)
+        transport.unregisterProducer()  # else some would wait for more of it
+        transport.loseConnection()
 
     # Time.
 

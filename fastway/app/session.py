@@ -48,8 +48,13 @@ class Circle(Protocol):
 class Lane(Protocol):
     """What carries many sessions, and can give one thing to many of them in one call."""
 
-    def multicast(self, carriers: list[Any], packet: Any) -> None:
-        """Tell it to each, in order with all else that each is told."""
+    def multicast(self, carriers: list[Any], packet: Any, group: object) -> None:
+        """Tell it to each, in order with all else that each is told.
+
+        Args:
+            carriers: The same list as long as nobody has come to the group or gone.
+            group: Whose members they are; a lane may keep a copy of it where that saves work.
+        """
 
 
 class Carrier(Protocol):

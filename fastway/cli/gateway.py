@@ -314,6 +314,9 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
         text += "; /metrics, /live and /ready by HTTP"
         text += ", which says no without a game server" if metrics.needs_server else ""
         rows.append(("metrics", text))
+    if settings.admin.addresses:
+        token = "; a token by TCP" if settings.admin.token or settings.admin.token_file else ""
+        rows.append(("admin", f"{', '.join(settings.admin.addresses)}{token}"))
     ops = settings.ops
     names = [path for path in (ops.pid_path, ops.command_path) if path]
     rows.append(("files", f"reports in {os.path.abspath(ops.run_dir)}; {', '.join(names) or '-'}"))

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 LOOK = 0.02
 """Seconds between one look for the answer and the next."""
 
+PAGE = 1000
+"""Links that are asked for at once."""
+
 MAX_ANSWER = 16 * 1024 * 1024
 """Bytes of an answer that is read."""
 
@@ -90,7 +93,7 @@ def links(options: ShowOptions) -> int:
 
 def rows_of(get: Callable[[str], Any]) -> Iterator[dict[str, Any]]:
     """All links, by side and id."""
-    query = "/v1/links?limit=1000"
+    query = f"/v1/links?limit={PAGE}"
     answer = get(query)
     yield from answer["links"]
     while answer["next"]:

@@ -22,8 +22,9 @@ TURN_SECONDS = 0.004
 EVENTS_TURN = 64
 """What the native core may ask the gateway in one turn: commands, ends, deadlines."""
 
-OPENINGS_TURN = 8
-"""Of these, what came on links that do not talk yet: a TLS handshake costs some 300 µs."""
+OPENINGS_TURN = 2
+"""And besides of links that do not talk yet: a step of a TLS handshake costs 400 µs, and who is in
+is served between two turns."""
 
 COMMANDS_EACH = 16
 """Commands and strays of one link that are carried out in one turn."""
@@ -34,7 +35,7 @@ COMMANDS_TURN = 64
 CLOSES_TURN = 256
 """Ends of virtual connections of lost links that are told in one turn."""
 
-ACCEPT_SECONDS = 0.002
+ACCEPT_SECONDS = 0.0005
 """Seconds that a port accepts in one turn: those who are in come first."""
 
 ACCEPTS = 8

@@ -142,10 +142,14 @@ class NativeLane:
     def secure(self, connection: Any, data: bytes) -> None:
         self._handshake = None
         self._connection = connection
-        self._core.tls(self._handle, *openssl.objects(connection), data)
+        self._core.tls(self._handle, *openssl.hand_over(connection), data)
 
     def secured(self) -> dict[str, str]:
-        return {} if self._connection is None else told_by(self._connection)
+        if self._connection is None:
+            return {}
+        told = told_by(self._connection)
+        self._connection = openssl.kept(self._connection)
+        return told
 
     @property
     def descriptor(self) -> int:

@@ -147,12 +147,12 @@ class Admin(Resource):
 
     def _check_from(self, request: Any) -> None:
         """See that no other page is behind it."""
-        hosts = request.requestHeaders.getRawHeaders("host") or []
+        hosts = headers(request, b"host")
         match = _HOST.fullmatch(hosts[0].strip()) if len(hosts) == 1 else None
         if match is None or match[1].lower() not in self._hosts:
             raise Refusal(421, "Host is none of this gateway's: see admin-hosts")
         host = match[1].lower()
-        for origin in request.requestHeaders.getRawHeaders("origin") or ():
+        for origin in headers(request, b"origin"):
             scheme, _, rest = origin.strip().lower().partition("://")
             of = _HOST.fullmatch(rest)
             # Whether TLS ends before this is not known here.
@@ -160,7 +160,7 @@ class Admin(Resource):
             ours = host, match[2] or usual
             if of is None or usual is None or (of[1], of[2] or usual) != ours:
                 raise Refusal(403, "Origin is another page's")
-        for site in request.requestHeaders.getRawHeaders("sec-fetch-site") or ():
+        for site in headers(request, b"sec-fetch-site"):
             if site.strip().lower() not in ("same-origin", "none"):
                 raise Refusal(403, "another page asks for it")
 
@@ -188,9 +188,9 @@ class Admin(Resource):
     def _check_token(self, request: Any) -> None:
         if self._local:
             return
-        given = request.requestHeaders.getRawHeaders("authorization") or []
+        given = headers(request, b"authorization")
         match = _BEARER.fullmatch(given[0].strip()) if len(given) == 1 else None
-        token = b"" if match is None else match[1].encode("utf-8", "surrogateescape")
+        token = b"" if match is None else match[1].encode("latin-1")
         if not hmac.compare_digest(token, self._token) or not self._token:
             if match is not None:
                 self._quiet.warn(
@@ -231,7 +231,7 @@ class Admin(Resource):
         return told
 
     def _body(self, request: Any, route: Route) -> Any:
-        kinds = request.requestHeaders.getRawHeaders("content-type") or []
+        kinds = headers(request, b"content-type")
         if len(kinds) != 1 or kinds[0].partition(";")[0].strip().lower() != JSON:
             raise Refusal(415, f"the body must be {JSON}")
         try:
@@ -314,10 +314,10 @@ class Admin(Resource):
         """The line of the log about a change."""
         given = " ".join(f"{name}={value}" for name, value in request.given.items())
         changes.info(
-            "admin: {who}: {verb}{given}: {outcome}",
+            "admin: {who}: {verb}{what}: {outcome}",
             who=who(request),
             verb=route.name,
-            given=f" {escaped(given)}" if given else "",
+            what=f" {escaped(given)}" if given else "",
             outcome=escaped(outcome.partition("\n")[0]),
             always=True,
         )
@@ -341,6 +341,11 @@ class AdminSite(BoundedSite):
 
     def problem(self, text: str) -> tuple[str, bytes]:
         return JSON, finish(encoded(Problem(text)))
+
+
+def headers(request: Any, name: bytes) -> list[str]:
+    """The values of a header; there may be any bytes in them."""
+    return [value.decode("latin-1") for value in request.requestHeaders.getRawHeaders(name) or ()]
 
 
 def who(request: Any) -> str:

@@ -58,7 +58,8 @@ class AdminPort(WebPort):
         admin: What it answers.
 
     Attributes:
-        address: Where it is by TCP; None: it is a unix socket.
+        address: Where it is by TCP, or by a socket of systemd's, whose mode is its unit's; None:
+            it is a unix socket.
         path: Of that, as the gateway's working directory has it.
     """
 
@@ -128,7 +129,7 @@ class AdminPorts:
 
 
 def place_of(where: str, text: str, path_of: Callable[[str], str]) -> Address | str:
-    """An address by TCP, or the path of a unix socket.
+    """An address by TCP or of a socket of systemd's, or the path of a unix socket.
 
     Raises:
         ConfigError: it is none, or there must not be an admin port.
@@ -146,7 +147,9 @@ def place_of(where: str, text: str, path_of: Callable[[str], str]) -> Address | 
             )
         return path
     address = parse_address(where, text)
-    kind = "" if address.host is not None else text.partition(":")[0]
+    # Whoever may connect to a socket of systemd is in a unit, so it is as one of TCP.
+    plain = address.host is not None or address.inherited
+    kind = "" if plain else text.partition(":")[0]
     if kind not in ("", "tcp", "tcp4", "tcp6", "ssl"):
         raise ConfigError(
             where, f"{text}: give {UNIX}{NAME}, host:port on loopback, or ssl:... beyond it"

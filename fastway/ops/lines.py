@@ -82,7 +82,7 @@ def json_line(event: LogEvent) -> str:
     line: dict[str, Any] = {
         "time": utc(cast(float, event.get("log_time", 0.0))),
         "level": getattr(level, "name", "info"),
-        "system": _system(event),
+        "system": system_of(event),
         "text": formatEvent({**event, **_named(event)}),
     }
     failure = event.get("log_failure")
@@ -128,7 +128,7 @@ def _named(event: LogEvent) -> dict[str, str]:
     return {name: qual(type(it)) for name, it in faulty.items() if not isinstance(it, str)}
 
 
-def _system(event: LogEvent) -> str:
+def system_of(event: LogEvent) -> str:
     """The module that an event is of; of Twisted's old kind, what that says it is of."""
     space = str(event.get("log_namespace") or "log_legacy")
     if space != "log_legacy":

@@ -12,7 +12,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel
 from zope.interface import implementer
 
 from fastway.logs import threshold
-from fastway.ops.lines import event_text
+from fastway.ops.lines import event_text, system_of
 from fastway.ops.ring import Ring
 from fastway.ops.shapes import LogLine
 
@@ -43,7 +43,7 @@ class Tail:
             LogLine(
                 cast(float, event.get("log_time", time.time())),
                 level.name,
-                str(event.get("log_namespace", "")),
+                system_of(event),
                 text if len(text) <= LONGEST else text[:LONGEST] + "...",
             )
         )

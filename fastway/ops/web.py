@@ -98,6 +98,15 @@ class Channel(HTTPChannel):
         self.site.open.pop(self, None)
 
 
+class Question(Request):
+    """A request, which is the resource's to answer whatever it is for."""
+
+    def process(self) -> None:
+        if self.uri == b"*":  # Twisted answers that itself, to everybody
+            self.uri = self.path = b"/*"
+        super().process()
+
+
 class BoundedSite(Site):
     """The web server.
 
@@ -124,7 +133,7 @@ class BoundedSite(Site):
         self, resource: Resource, reactor: Any, seconds: float = SECONDS, max_body: int = 0
     ) -> None:
         super().__init__(
-            resource, requestFactory=Request, reactor=reactor, parsePOSTFormSubmission=False
+            resource, requestFactory=Question, reactor=reactor, parsePOSTFormSubmission=False
         )
         self.seconds = seconds
         self.max_body = max_body
@@ -132,7 +141,7 @@ class BoundedSite(Site):
 
     def answer(self, request: Any, status: int, kind: str, content: bytes) -> bytes:
         """Set the status and the headers of an answer; returns what `render` has to."""
-        request.setResponseCode(status)
+        request.setResponseCode(status, reason(status))
         request.responseHeaders.removeHeader("Server")
         told = {"Content-Type": kind, "Content-Length": str(len(content)), **self.headers}
         for header, value in told.items():
@@ -142,8 +151,8 @@ class BoundedSite(Site):
 
     def refusal(self, status: int) -> bytes:
         """The whole answer to a request whose body nobody wants."""
-        text = RESPONSES[status].decode().lower()
-        kind, content = self.problem(text)
+        text = reason(status).decode()
+        kind, content = self.problem(text.lower())
         told = {
             "Connection": "close",
             "Content-Type": kind,
@@ -175,6 +184,11 @@ class BoundedSite(Site):
 
     def log(self, request: HttpRequest) -> None:
         """No line for each request."""
+
+
+def reason(status: int) -> bytes:
+    """What HTTP calls a status."""
+    return RESPONSES.get(status, b"Misdirected Request")
 
 
 class WebPort:

@@ -221,7 +221,7 @@ static void *to_pointer(PyObject *number) { return (void *)(uintptr_t)to_handle(
 
 static PyObject *core_library(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
-    if (!count_is(count, 8))
+    if (!count_is(count, 9))
         return NULL;
     struct relay_library library = {
         (int (*)(void *, void *, int))to_pointer(args[0]),
@@ -230,8 +230,9 @@ static PyObject *core_library(PyObject *self, PyObject *const *args, Py_ssize_t 
         (int (*)(void *))to_pointer(args[3]),
         (int (*)(void *, void *, int))to_pointer(args[4]),
         (int (*)(void *, const void *, int))to_pointer(args[5]),
-        (unsigned long (*)(void))to_pointer(args[6]),
-        (void (*)(void))to_pointer(args[7]),
+        (long (*)(void *, char **))to_pointer(args[6]),
+        (unsigned long (*)(void))to_pointer(args[7]),
+        (void (*)(void))to_pointer(args[8]),
     };
     if (PyErr_Occurred())
         return NULL;

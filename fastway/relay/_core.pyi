@@ -81,6 +81,7 @@ class Core:
         ssl_shutdown: int,
         bio_read: int,
         bio_write: int,
+        bio_get_mem_data: int,
         err_get_error: int,
         err_clear_error: int,
         /,

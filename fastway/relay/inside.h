@@ -148,6 +148,8 @@ struct tls {
     void *ssl, *into, *from;
     struct chunk *out; /* sealed, and not yet taken by its socket */
     uint32_t errors[RELAY_TLS_ERRORS]; /* OpenSSL's, of what broke it */
+    float barren; /* records without data, less one for each second, */
+    double since; /* as of then */
     uint8_t error_count;
     bool broken;
     bool closed; /* the peer has said that nothing more comes, */
@@ -226,6 +228,12 @@ struct pair {
     uint32_t generation[2];
 };
 
+/* Events that wait, in their order. */
+struct ring {
+    struct relay_event *events;
+    size_t room, start, count;
+};
+
 struct relay {
     struct relay_config config;
     int epoll;
@@ -260,10 +268,10 @@ struct relay {
     struct node due;     /* whose deadlines are to be looked at */
     uint32_t dirty_count;
 
-    /* Events wait in a ring with room for all that the links can have, and are returned from
+    /* Events wait in rings with room for all that the links can have, and are returned from
      * `told`. */
-    struct relay_event *ring, *told;
-    size_t ring_room, ring_start, ring_count;
+    struct ring events, openings; /* the latter of links that are not started */
+    struct relay_event *told;
     int told_count;
 
     struct limit limits[RELAY_PORTS]; /* of the links of each port, */

@@ -21,10 +21,14 @@ FUNCTIONS = {
     "SSL_shutdown": "int(*)(SSL *)",
     "BIO_read": "int(*)(BIO *, void *, int)",
     "BIO_write": "int(*)(BIO *, void *, int)",
+    "BIO_get_mem_data": "long(*)(BIO *, char * *)",
     "ERR_get_error": "unsigned long(*)()",
     "ERR_clear_error": "void(*)()",
 }
 """What the core calls, in the order in which it is told."""
+
+BARREN = 2**32 - 1
+"""The core's own code (RELAY_TLS_BARREN): a peer only changed its keys, again and again."""
 
 HIDDEN = b"what went through the core"
 TURNS = 100
@@ -42,11 +46,29 @@ class Objects(NamedTuple):
     out: int
 
 
-def objects(connection: Any) -> Objects:
-    """What a pyOpenSSL connection over memory is made of; they live as long as it does."""
-    ffi = _binding().ffi
+def hand_over(connection: Any) -> Objects:
+    """Make a pyOpenSSL connection over memory, whose handshake is over, the core's: what that is
+    made of, which lives as long as `kept` of it does. Nothing else may be done with it then."""
+    binding = _binding()
+    ffi, lib = binding.ffi, binding.lib
+    lib.SSL_clear_mode(connection._ssl, lib.SSL_MODE_AUTO_RETRY)
+    # Memory that a handshake went through never shrinks: 1 KB, and 4 with a key of ML-KEM.
+    data = ffi.new("char **")
+    if not any(
+        lib.BIO_get_mem_data(bio, data) for bio in (connection._into_ssl, connection._from_ssl)
+    ):
+        fresh = lib.BIO_new(lib.BIO_s_mem()), lib.BIO_new(lib.BIO_s_mem())
+        if ffi.NULL in fresh:
+            raise MemoryError
+        lib.SSL_set_bio(connection._ssl, *fresh)  # which frees those that it had
+        connection._into_ssl, connection._from_ssl = fresh
     parts = (connection._ssl, connection._into_ssl, connection._from_ssl)
     return Objects(*(int(ffi.cast("uintptr_t", part)) for part in parts))
+
+
+def kept(connection: Any) -> Any:
+    """What of a connection has to live for the core: half a KB less than all of it."""
+    return connection._ssl
 
 
 def library() -> tuple[int, ...]:
@@ -69,6 +91,9 @@ def error_of(codes: Iterable[int]) -> Exception:
     """OpenSSL's errors, as pyOpenSSL raises them."""
     from OpenSSL import SSL
 
+    codes = list(codes)
+    if codes == [BARREN]:
+        return SSL.Error([("", "", "too many records without data")])
     binding = _binding()
     ffi, lib = binding.ffi, binding.lib
 
@@ -157,7 +182,7 @@ def try_out() -> None:
         handle = core.adopt(near.detach(), 0, 0.0)
         core.own(handle, client)  # whom events are about
         # The first part came with the handshake, the other comes by the socket.
-        if not core.tls(handle, *objects(server), client.bio_read(1 << 16)):
+        if not core.tls(handle, *hand_over(server), client.bio_read(1 << 16)):
             raise Unusable("the core did not take a connection")
         client.send(HIDDEN[9:])
         far.sendall(client.bio_read(1 << 16))

@@ -19,7 +19,8 @@ static bool sensible(const struct relay_config *config)
 {
     return config->commands_each > 0 && config->commands_turn > 0 && config->events_turn > 0
            && config->openings_turn > 0
-           && config->events_turn <= 1u << 20 && config->share_least > 0
+           && config->events_turn <= 1u << 20 && config->openings_turn <= 1u << 20
+           && config->share_least > 0
            && config->share_least <= config->share_most && config->turn_seconds >= 0
            && config->turn_seconds <= 10;
 }
@@ -41,7 +42,7 @@ struct relay *relay_new(const struct relay_config *config)
         list_begin(lists[i]);
     for (size_t i = 0; i < SLOTS; i++)
         list_begin(&relay->slots[i]);
-    relay->told = calloc(config->events_turn, sizeof *relay->told);
+    relay->told = calloc((size_t)config->events_turn + config->openings_turn, sizeof *relay->told);
     relay->pool = relay->told == NULL ? NULL : pool_new(&config->pool);
     relay->epoll = epoll_create1(EPOLL_CLOEXEC);
     relay->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -66,6 +67,16 @@ static void free_link(struct link *link)
     free(link);
 }
 
+static void drop_events(struct relay *relay, struct ring *ring)
+{
+    for (; ring->count > 0; ring->count--) {
+        struct chunk *data = ring->events[ring->start].data;
+        ring->start = (ring->start + 1) % ring->room;
+        if (data != NULL)
+            pool_put(relay->pool, data);
+    }
+}
+
 void relay_free(struct relay *relay)
 {
     for (uint32_t index = 0; index < relay->link_end; index++) {
@@ -79,12 +90,8 @@ void relay_free(struct relay *relay)
             close(link->fd);
     }
     relay_clear_events(relay);
-    for (; relay->ring_count > 0; relay->ring_count--) {
-        struct chunk *data = relay->ring[relay->ring_start].data;
-        relay->ring_start = (relay->ring_start + 1) % relay->ring_room;
-        if (data != NULL)
-            pool_put(relay->pool, data);
-    }
+    drop_events(relay, &relay->events);
+    drop_events(relay, &relay->openings);
     for (uint32_t index = 0; index < relay->link_end; index++)
         if (relay->links[index] != NULL)
             free_link(relay->links[index]);
@@ -96,7 +103,8 @@ void relay_free(struct relay *relay)
         pool_free(relay->pool);
     free(relay->links);
     free(relay->free_indices);
-    free(relay->ring);
+    free(relay->events.events);
+    free(relay->openings.events);
     free(relay->told);
     free(relay->pairs);
     free(relay->rates);
@@ -154,25 +162,29 @@ static bool grow(void *array, size_t count, size_t size)
     return true;
 }
 
+static bool room_for_events(struct ring *ring, size_t room)
+{
+    struct relay_event *events = reallocarray(NULL, room, sizeof *events);
+    if (events == NULL)
+        return false;
+    for (size_t i = 0; i < ring->count; i++)
+        events[i] = ring->events[(ring->start + i) % ring->room];
+    free(ring->events);
+    *ring = (struct ring){events, room, 0, ring->count};
+    return true;
+}
+
 /* Room for one more link, and for all the events that it can have. */
 static bool room_for_link(struct relay *relay)
 {
     if (relay->link_end < relay->link_room)
         return true;
     size_t room = relay->link_room ? (size_t)relay->link_room * 2 : 64;
-    size_t ring_room = room * RELAY_KINDS;
     if (room > UINT32_MAX / 2 || !grow(&relay->links, room, sizeof *relay->links)
-        || !grow(&relay->free_indices, room, sizeof *relay->free_indices))
+        || !grow(&relay->free_indices, room, sizeof *relay->free_indices)
+        || !room_for_events(&relay->events, room * RELAY_KINDS)
+        || !room_for_events(&relay->openings, room * RELAY_KINDS))
         return false;
-    struct relay_event *ring = reallocarray(NULL, ring_room, sizeof *ring);
-    if (ring == NULL)
-        return false;
-    for (size_t i = 0; i < relay->ring_count; i++)
-        ring[i] = relay->ring[(relay->ring_start + i) % relay->ring_room];
-    free(relay->ring);
-    relay->ring = ring;
-    relay->ring_room = ring_room;
-    relay->ring_start = 0;
     relay->link_room = (uint32_t)room;
     return true;
 }

@@ -35,7 +35,8 @@ struct relay_config {
     uint32_t commands_each; /* packets of one link that are handed up in one turn, at least 1 */
     uint32_t commands_turn; /* of all links, at least 1 */
     uint32_t events_turn;   /* events of one turn, at least 1, */
-    uint32_t openings_turn; /* of which tell what came on a link that is not started, at least 1 */
+    uint32_t openings_turn; /* and besides of links that are not started, which come after all
+                               others: at least 1 */
     /* Bytes that one sender may have in the queue of a link that holds: `shares` divided by the
      * number of senders, but at least share_least, at most share_most. */
     uint64_t share_least, share_most, shares;
@@ -193,6 +194,7 @@ struct relay_library {
     int (*SSL_shutdown)(void *ssl);
     int (*BIO_read)(void *bio, void *data, int size);
     int (*BIO_write)(void *bio, const void *data, int size);
+    long (*BIO_get_mem_data)(void *bio, char **data);
     unsigned long (*ERR_get_error)(void);
     void (*ERR_clear_error)(void);
 };
@@ -200,7 +202,8 @@ struct relay_library {
 void relay_library(struct relay *relay, const struct relay_library *library);
 
 /* From now on what comes on a link that is not started is opened, and what is sent is sealed, by
- * an SSL whose handshake is over, and its memory BIOs; they are the caller's, and live until
+ * an SSL whose handshake is over and which returns after each record (no SSL_MODE_AUTO_RETRY), and
+ * its memory BIOs; they are the caller's, and live until
  * RELAY_GONE. `data` came already, and what was sent before is not sealed. Bytes of the handshake
  * do not count as bytes_in. False: no such link, or it has TLS, or there is no library. */
 bool relay_tls(struct relay *relay, relay_handle handle, void *ssl, void *into, void *from,
@@ -208,6 +211,8 @@ bool relay_tls(struct relay *relay, relay_handle handle, void *ssl, void *into, 
 /* Of a link that is gone by EPROTO: OpenSSL's codes for what was wrong, the first it told first;
  * returns how many, perhaps none. */
 #define RELAY_TLS_ERRORS 4
+/* None of OpenSSL's: too many records came in which no data was (new keys, and the like). */
+#define RELAY_TLS_BARREN UINT32_MAX
 int relay_tls_errors(const struct relay *relay, relay_handle handle,
                      uint32_t codes[RELAY_TLS_ERRORS]);
 

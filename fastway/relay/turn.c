@@ -13,7 +13,7 @@
 
 #define ROUNDS 32 /* of one turn */
 #define READS 8   /* reads of one link and round, while they come full */
-#define GREEDY_SECONDS .0005 /* for those who have more than that, until the others are asked again */
+#define GREEDY_SECONDS .0001 /* for those who have more than that, until the others are asked again */
 #define MANY 64   /* links to be written to: it pays to look for more to send them first */
 #define LOOKS 64  /* times that is looked, */
 #define LOOK_SECONDS .0000004 /* as long for each of them: a twentieth of what its write takes */
@@ -58,13 +58,18 @@ void wake(struct relay *relay)
         ;
 }
 
+static bool events_wait(const struct relay *relay)
+{
+    return relay->events.count > 0 || relay->openings.count > 0;
+}
+
 /* The turn is over; if something is left there is a next one at once. */
 static void settle(struct relay *relay)
 {
     relay->running = false;
     if (!list_empty(&relay->dirty) || !list_empty(&relay->work) || !list_empty(&relay->handled)
         || !list_empty(&relay->greedy) || !list_empty(&relay->asking) || !list_empty(&relay->judged) || !list_empty(&relay->due)
-        || relay->ring_count > 0 || relay->ready_at < relay->ready_count)
+        || events_wait(relay) || relay->ready_at < relay->ready_count)
         wake(relay);
 }
 
@@ -126,35 +131,42 @@ void tell(struct relay *relay, struct link *link, enum relay_event_kind kind, ui
         return;
     }
     link->told |= bit;
-    size_t place = relay->ring_start + relay->ring_count++;
-    relay->ring[place < relay->ring_room ? place : place - relay->ring_room] =
+    struct ring *ring = link->started ? &relay->events : &relay->openings;
+    size_t place = ring->start + ring->count++;
+    ring->events[place < ring->room ? place : place - ring->room] =
         (struct relay_event){handle_of(link), NULL, kind, detail, data};
     wake(relay);
 }
 
 /* Put the events that this turn returns where relay_events finds them. Of a link that was closed
  * meanwhile nothing counts but its end. */
-static int present(struct relay *relay)
+static void present_some(struct relay *relay, struct ring *ring, uint32_t most)
 {
-    uint32_t openings = 0;
-    while (relay->ring_count > 0 && relay->told_count < (int)relay->config.events_turn) {
-        struct relay_event event = relay->ring[relay->ring_start];
+    for (uint32_t told = 0; ring->count > 0 && told < most;) {
+        struct relay_event event = ring->events[ring->start];
         struct link *link = find(relay, event.handle);
-        if (event.kind == RELAY_BYTES && openings++ == relay->config.openings_turn)
-            break; /* each may be a handshake */
-        relay->ring_start = (relay->ring_start + 1) % relay->ring_room;
-        relay->ring_count--;
-        if (link->state != OPEN && event.kind != RELAY_GONE) {
-            link->told &= (uint16_t)~(1u << event.kind);
+        ring->start = (ring->start + 1) % ring->room;
+        ring->count--;
+        if (link == NULL || (link->state != OPEN && event.kind != RELAY_GONE)) {
+            if (link != NULL)
+                link->told &= (uint16_t)~(1u << event.kind);
             if (event.data != NULL)
                 pool_put(relay->pool, event.data);
             continue;
         }
         event.owner = link->owner;
         relay->told[relay->told_count++] = event;
+        told++;
     }
-    if (relay->ring_count == 0)
-        relay->ring_start = 0; /* the rest of the ring is never touched, and no memory */
+    if (ring->count == 0)
+        ring->start = 0; /* the rest of the ring is never touched, and no memory */
+}
+
+/* Those who are not in come last, and few at a time: each may be a handshake. */
+static int present(struct relay *relay)
+{
+    present_some(relay, &relay->events, relay->config.events_turn);
+    present_some(relay, &relay->openings, relay->config.openings_turn);
     return relay->told_count;
 }
 
@@ -373,7 +385,7 @@ static void hear_greedy(struct relay *relay)
 static void look_for_more(struct relay *relay)
 {
     double until = clock_seconds() + relay->dirty_count * LOOK_SECONDS;
-    for (int looks = 0; looks < LOOKS && relay->ring_count == 0 && !relay->late; looks++) {
+    for (int looks = 0; looks < LOOKS && !events_wait(relay) && !relay->late; looks++) {
         int count = look(relay);
         hear_greedy(relay);
         if (count < 0 || (count == 0 && clock_seconds() > until))
@@ -418,7 +430,7 @@ int relay_run(struct relay *relay, double now)
         flush(relay);
         left = relay->dirty_count;
         hear_greedy(relay);
-        if (relay->ring_count > 0 || (count <= 0 && !interrupted))
+        if (events_wait(relay) || (count <= 0 && !interrupted))
             break;
     }
     go_on_all(relay, &relay->work);

@@ -96,6 +96,7 @@ void *test_calloc(size_t count, size_t size)
 #define CONNS 8
 #define MAX_PACKET 3000
 #define EVENTS_TURN 5
+#define OPENINGS_TURN 3
 #define QUIET_TURNS 5000 /* many are of few bytes */
 
 /* Links with frames; the last one may get them when it is started. */
@@ -228,7 +229,7 @@ static void handle_event(struct day *day, const struct relay_event *event, const
 static void handle_events(struct day *day, int count)
 {
     struct relay *relay = day->relay;
-    CHECK(count <= EVENTS_TURN);
+    CHECK(count <= EVENTS_TURN + OPENINGS_TURN);
     check_sums(relay, 0);
     if (count > 0) {
         /* Copies of the exact size, so that a read past the end is one past an allocation. */
@@ -346,7 +347,7 @@ static size_t open_up(struct toy *toy, const uint8_t *data, size_t size, uint8_t
     int some;
     toy_put(&toy->into, data, size);
     toy_code = 0;
-    while ((some = toy_SSL_read(toy, to + got, TOY_RECORD)) > 0)
+    while ((some = toy_read_on(toy, to + got, TOY_RECORD)) > 0)
         got += (size_t)some;
     toy_code = 0;
     CHECK(!toy->broken && !toy_has(toy));
@@ -561,7 +562,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .shares = 1u + next_byte(&day) * 64u,
         .turn_seconds = next_byte(&day) % 2 ? .05 : 10,
     };
-    config.openings_turn = 1 + config.events_turn / 2;
+    config.openings_turn = 1 + config.events_turn % OPENINGS_TURN;
     struct relay_port port = {
         .max_packet = MAX_PACKET,
         .read_size = 64u + next_byte(&day) * 8u,

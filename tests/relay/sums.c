@@ -132,9 +132,13 @@ void check_sums(const struct relay *relay, int settled)
         slowed += link->slowed;
         CHECK(!link->slowed || (link->state == OPEN && listed(&link->tick_node)));
     }
-    CHECK(relay->ring_count > 0 || relay->ring_start == 0);
-    for (size_t i = 0; i < relay->ring_count; i++)
-        used += sum_of(relay->ring[(relay->ring_start + i) % relay->ring_room].data).sizes;
+    const struct ring *rings[] = {&relay->events, &relay->openings};
+    for (int which = 0; which < 2; which++) {
+        const struct ring *ring = rings[which];
+        CHECK(ring->count > 0 || ring->start == 0);
+        for (size_t i = 0; i < ring->count; i++)
+            used += sum_of(ring->events[(ring->start + i) % ring->room].data).sizes;
+    }
     for (int i = 0; i < relay->told_count; i++)
         used += sum_of(relay->told[i].data).sizes;
     struct relay_totals totals;

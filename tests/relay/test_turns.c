@@ -416,6 +416,31 @@ static void test_openings(void)
     end();
 }
 
+/* Who is in comes before those who are not, however many these are. */
+static void test_who_is_in(void)
+{
+    struct relay_config config = plain_config;
+    config.events_turn = config.openings_turn = 1;
+    begin(&config, &plain_port);
+    add(0);
+    for (int i = 2; i < ENDS; i += 2) {
+        ends[i].peer = dial();
+        ends[i].handle = relay_accept(relay, listening, 0, now, 1 << 20, &accepted);
+        relay_set_owner(relay, ends[i].handle, &ends[i]);
+        say(i, "hello", 5);
+    }
+    usleep(2000);
+    turn();
+    CHECK(last_count == 1 && last[0].kind == RELAY_BYTES);
+    shutdown(ends[0].peer, SHUT_WR);
+    usleep(2000);
+    turn();
+    CHECK(last_count == 2 && told(0, RELAY_FIN) && last[1].kind == RELAY_BYTES);
+    relay_close(relay, last[1].handle, RELAY_ABORT); /* and what it still had to tell is void */
+    UNTIL(!readable());
+    end();
+}
+
 /* Nothing of a link that the caller has closed is told any more but its end. */
 static void test_void_events(void)
 {
@@ -470,6 +495,7 @@ int main(void)
     test_mass_deadlines();
     test_mass_release();
     test_openings();
+    test_who_is_in();
     test_void_events();
     test_trim();
     puts("test_turns: ok");

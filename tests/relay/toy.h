@@ -3,7 +3,8 @@
  *     record = kind:u8 size:u16 payload, little-endian; each byte of the payload is turned
  *
  * Kinds: 'd' data, 'c' the end, 'k' which is answered by an 'a' that means nothing. All others break
- * it, and it says 'e' for goodbye. Nothing here is secret.
+ * it, and it says 'e' for goodbye. Reading returns after each of those (without AUTO_RETRY). Nothing
+ * here is secret.
  */
 #ifndef TOY_H
 #define TOY_H
@@ -34,10 +35,12 @@ struct toy {
     unsigned code;                         /* in the queue of errors */
     int broken, ended, said;
     int patient; /* an 'e' is an end like others */
+    unsigned chatty; /* bytes of an 'a' */
     unsigned piece; /* bytes that it seals of one write, at most; 0: all */
     unsigned reads, writes;
 };
 
+static const uint8_t toy_chat[TOY_RECORD];
 static unsigned toy_code; /* the queue of errors has one place */
 
 static void toy_put(struct toy_bio *bio, const void *data, size_t size)
@@ -141,13 +144,13 @@ static int toy_SSL_read(void *ssl, void *data, int size)
                 return toy_break(toy);
             toy->ended = 1;
             continue;
+        case 'k':
+            toy_say(toy, 'a', toy_chat, toy->chatty);
+            toy->fill = toy->at = 0;
+            return toy_fails(toy, 2, 0);
         case 'a':
             toy->fill = toy->at = 0;
-            continue;
-        case 'k':
-            toy_say(toy, 'a', "", 0);
-            toy->fill = toy->at = 0;
-            continue;
+            return toy_fails(toy, 2, 0);
         default:
             return toy_break(toy);
         }
@@ -159,6 +162,16 @@ static int toy_SSL_read(void *ssl, void *data, int size)
         if (piece > 0)
             return (int)piece;
     }
+}
+
+/* The same, until there is data or nothing more: how peers read. */
+static int toy_read_on(struct toy *toy, void *data, int size)
+{
+    int some;
+    do
+        some = toy_SSL_read(toy, data, size);
+    while (some < 0 && toy->error == 2 && toy->into.size > 0);
+    return some;
 }
 
 static int toy_SSL_write(void *ssl, const void *data, int size)
@@ -201,6 +214,12 @@ static int toy_BIO_write(void *bio, const void *data, int size)
     return size;
 }
 
+static long toy_BIO_get_mem_data(void *bio, char **data)
+{
+    *data = (char *)((struct toy_bio *)bio)->bytes;
+    return (long)((struct toy_bio *)bio)->size;
+}
+
 static unsigned long toy_ERR_get_error(void)
 {
     unsigned long code = toy_code;
@@ -212,7 +231,7 @@ static void toy_ERR_clear_error(void) { toy_code = 0; }
 
 static const struct relay_library toy_library = {
     toy_SSL_read, toy_SSL_write, toy_SSL_get_error, toy_SSL_shutdown,
-    toy_BIO_read, toy_BIO_write, toy_ERR_get_error, toy_ERR_clear_error,
+    toy_BIO_read, toy_BIO_write, toy_BIO_get_mem_data, toy_ERR_get_error, toy_ERR_clear_error,
 };
 
 /* The other side. */

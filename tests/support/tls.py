@@ -5,6 +5,8 @@ Rule: they are made anew for each run; a signer's own certificate is its authori
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 import datetime
 import ipaddress
 import os
@@ -116,3 +118,52 @@ def make_certificate(now: datetime.datetime | None = None) -> ssl.PrivateCertifi
     that is its own authority."""
     begins = None if now is None else now - HOUR / 12
     return make("localhost", ["localhost"], begins=begins).private
+
+
+class KeyChanger:
+    """A client of TLS 1.3, in memory, that changes its keys whenever it is told to, by the
+    system's OpenSSL: Python's ssl cannot.
+
+    Raises:
+        OSError: there is no such OpenSSL.
+    """
+
+    def __init__(self) -> None:
+        library = self._library = ctypes.CDLL(ctypes.util.find_library("ssl") or "no libssl")
+        for name in ("TLS_client_method", "SSL_CTX_new", "SSL_new", "BIO_s_mem", "BIO_new"):
+            getattr(library, name).restype = ctypes.c_void_p
+        method = ctypes.c_void_p(library.TLS_client_method())
+        self._context = ctypes.c_void_p(library.SSL_CTX_new(method))
+        self._ssl = ctypes.c_void_p(library.SSL_new(self._context))
+        memory = ctypes.c_void_p(library.BIO_s_mem())
+        self._into = ctypes.c_void_p(library.BIO_new(memory))
+        self._out = ctypes.c_void_p(library.BIO_new(memory))
+        library.SSL_set_bio(self._ssl, self._into, self._out)  # they are its own from now on
+        library.SSL_set_connect_state(self._ssl)
+
+    def free(self) -> None:
+        self._library.SSL_free(self._ssl)
+        self._library.SSL_CTX_free(self._context)
+
+    def shake(self, came: bytes = b"") -> tuple[bool, bytes]:
+        """Go on with the handshake: whether it is over, and what is to be sent."""
+        if came:
+            self._library.BIO_write(self._into, came, len(came))
+        done = self._library.SSL_do_handshake(self._ssl) == 1
+        return done, self._sealed()
+
+    def change(self, times: int) -> bytes:
+        """What is to be sent for so many new keys."""
+        for _ in range(times):
+            assert self._library.SSL_key_update(self._ssl, 0) == 1
+            assert self._library.SSL_do_handshake(self._ssl) == 1
+        return self._sealed()
+
+    def seal(self, data: bytes) -> bytes:
+        assert self._library.SSL_write(self._ssl, data, len(data)) == len(data)
+        return self._sealed()
+
+    def _sealed(self) -> bytes:
+        buffer = ctypes.create_string_buffer(1 << 16)
+        size = self._library.BIO_read(self._out, buffer, len(buffer))
+        return buffer.raw[: max(0, size)]
