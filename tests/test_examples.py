@@ -65,7 +65,7 @@ EXPECTED = {
         '200 {"sent": 2}',
         '200 {"sent": 1}',
         '200 {"sent": 0}',
-        "404 {\"error\": \"no group 'hall'\"}",
+        '404 {"error": "no group \'hall\'"}',
         '401 {"error": "give the token: Authorization: Bearer TOKEN"}',
     ],
     "app_requests.py": [
