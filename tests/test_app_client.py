@@ -218,6 +218,25 @@ class ComingBack(Clients):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.successResultOf(client.when_up())
 
+    def test_greeting_that_asks(self) -> None:
+        """What greets may await; its failure is logged, but not that the session has ended."""
+        greeted: list[Any] = []
+
+        async def up(session: Session) -> None:
+            greeted.append(await session.request("add", [1, 2]))
+            await session.request("add", ["wrong"])
+
+        client = self.client(up=up)
+        self.turn()
+        self.assertEqual(greeted, [3])
+        self.assertEqual(len(self.flushLoggedErrors(Refused)), 1)
+        self.flushLoggedErrors(TypeError)
+        self.server.route("never", lambda: Deferred())
+        client = self.client(up=lambda session: session.request("never"))
+        self.endpoint.halves[-1].both_end()
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertIsNone(client.session)
+
     def test_stop(self) -> None:
         """Stopped, it leaves nothing: up, while it waits, and amid an attempt."""
         client = self.client()
