@@ -19,6 +19,8 @@ from fastway.ops.api import ROUTES, place
 from fastway.ops.closed import ROOM
 from fastway.ops.events import BATCH, COMMENT, MOST, STUCK
 from fastway.ops.jobs import TURN, Jobs
+from fastway.ops.limits import FIXED
+from fastway.ops.limits import OPTIONS as LIMITS
 from fastway.ops.openapi import document
 from fastway.ops.pick import SORTS, WORDS
 from fastway.ops.ring import Ring
@@ -247,8 +249,12 @@ class AnswerTests(AdminTestCase):
                 "default": "",
                 "source": "--metrics-addr",
                 "topic": "Metrics and health",
+                "help": "where /metrics, /live and /ready are, by HTTP; empty = nowhere",
+                "live": False,
             },
         )
+        live = {name for name, row in rows.items() if row["live"]}
+        self.assertEqual(live, {*LIMITS} - {*FIXED})
         self.assertEqual((rows["max-packet"]["value"], rows["max-packet"]["source"]), ("512K", ""))
         self.assertEqual(rows["limit-rate"]["source"], "")
         self.post("/v1/limits", {"rate": 5})

@@ -344,6 +344,33 @@ class ConsoleTests(ServiceTestCase):
         self.patch(remote, "PAGE", 6)
         self.assertEqual(len((await self.says("links")).splitlines()), 20)
 
+    async def test_strangers(self) -> None:
+        """What somebody else says there moves no cursor, and nonsense is one line."""
+        answers = {
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\na\tb\n\x1b[2J": (
+                0,
+                "a\tb\n\\x1b[2J\n",
+            ),
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\nx": (1, "is no JSON"),
+            b"HTTP/1.1 500 x\r\nContent-Type: text/html\r\n\r\nx": (1, "answered 500"),
+            b'HTTP/1.1 409 x\r\nContent-Type: application/json\r\n\r\n{"error": "a\\u001b\\nb"}': (
+                1,
+                "a\\x1b\\nb",
+            ),
+            b"SSH-2.0-x\r\n": (1, "gave no answer"),
+            b"": (1, "gave no answer"),
+        }
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(os.path.join(self.directory, "fastway.admin"))
+            sock.listen()
+            for answer, (status, said) in answers.items():
+                text = self.says("status", status=status)
+                conn, _ = await deferToThread(sock.accept)
+                with conn:
+                    conn.recv(1000)
+                    conn.sendall(answer)
+                self.assertIn(said, await text)
+
     async def test_tcp(self) -> None:
         """By TCP, where its address and token are told."""
         with socket.create_server(("127.0.0.1", 0)) as sock:
@@ -426,6 +453,8 @@ class PictureTests(SynchronousTestCase):
         drain = {"state": "spread", "left": 9, "seconds": 70.0}
         text = picture(before, self.look(state="draining", drain=drain), 1)[0]
         self.assertIn("draining (spread), 9 clients left, 70 s", text)
+        odd = self.look(links=[{**link(1, 0), "user": "\x1b[2J"}])
+        self.assertTrue(picture(before, odd, 1)[-1].endswith("  \\x1b[2J"))
         again = "\n".join(picture(self.look(pid=6), now, 5))
         self.assertIn(" 0 packets/s", again)
 

@@ -482,6 +482,14 @@ class Ends(Links):
         self.assertEqual(transport.lines(), ["ok 1 1"])
         self.assertIn("says nothing", str(session.ended))
 
+    def test_stop(self) -> None:
+        """The App's stop ends all connections, also those at their handshakes."""
+        app = self.app_with()
+        app.start()
+        there, asks = self.connect(), self.connect(welcome=False)
+        app.stop()
+        self.assertEqual((there.connected, asks.connected, app.sessions), (False, False, {}))
+
     def test_kicked_by_the_peer(self) -> None:
         """It says so, and why."""
         _, session = self.ended(lambda _, transport: transport.link.dataReceived(b'bye "tired"\n'))

@@ -251,13 +251,14 @@ class DemoTests(ConsoleTestCase):
             self.addCleanup(process.kill)
             assert process.stdout is not None
             with process.stdout:
-                lines = [process.stdout.readline() for _ in range(6)]
+                lines = [process.stdout.readline() for _ in range(7)]
                 found = re.search(r"clients connect to (127\.0\.0\.1:[1-9]\d*),", lines[1])
                 self.assertTrue(found, lines)
                 assert found is not None
                 self.assertRegex(lines[3], r"in a browser.*: http://127\.0\.0\.1:[1-9]\d*/\n")
-                self.assertTrue(lines[4].endswith(f" play --gateway {found[1]}\n"), lines)
-                self.assertNotIn("make", lines[4])
+                self.assertRegex(lines[4], r": http://127\.0\.0\.1:[1-9]\d*/#token=[0-9a-f]{32}\n")
+                self.assertTrue(lines[5].endswith(f" play --gateway {found[1]}\n"), lines)
+                self.assertNotIn("make", lines[5])
                 played = subprocess.run(
                     [sys.executable, "-m", "fastway", "play", "--gateway", found[1]],
                     cwd=self.directory,

@@ -493,6 +493,8 @@ class App:
         self._calls.clear()
         for session in tuple(self.sessions.values()):
             session.close()
+        for link in () if self.links is None else tuple(self.links.links):
+            link.close()  # those at their handshakes
         closing = self._close_ports()
         for component in reversed(self._components):
             component.stop()

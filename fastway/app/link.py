@@ -355,13 +355,13 @@ class Link(Protocol, Answering):
         session, app = self.session, self.app
         if session is None:
             return
-        if self._rated:
-            self._pay_message()
         strand = session.strand
         if not strand.has_room(self):
             self._hold(HOLD_STRAND)
             self._keep_first(event)
             return
+        if self._rated:
+            self._pay_message()
         counts = app.counts
         counts.messages += 1
         if event.token is not None:

@@ -1,7 +1,7 @@
 """The admin port of a running gateway, as the console's commands ask it.
 
-Rule: one request, one answer, in a bounded time and size. What cannot be reached is `NoPort`: then
-there is the command file.
+Rule: one request, one answer, in a bounded time and size; whoever answers moves no cursor. What
+cannot be reached is `NoPort`: then there is the command file.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from fastway.address import parse_address
 from fastway.config.settings import AdminSettings, Settings
 from fastway.errors import CommandError, ConfigError, LocalError
+from fastway.logs import escaped
 
 UNIX = "unix:"
 
@@ -25,6 +26,12 @@ NAME = "fastway.admin"
 
 MAX_ANSWER = 64 * 1024 * 1024
 """Bytes of an answer that is read."""
+
+
+def printable(text: str) -> str:
+    """Rows as they are, but for what a terminal would take for an order."""
+    rows = ("\t".join(map(escaped, row.split("\t"))) for row in text.split("\n"))
+    return "\n".join(rows)
 
 
 class NoPort(Exception):
@@ -75,7 +82,7 @@ class AdminClient:
     def post(self, path: str, body: dict[str, Any]) -> str:
         """Have it do something; returns what it did. Raises as `get`."""
         answer = self._ask("POST", path, json.dumps(body))
-        return str(answer["text"])
+        return printable(str(answer["text"]))
 
     def _ask(self, method: str, path: str, body: str | None) -> Any:
         headers = {} if body is None else {"Content-Type": "application/json"}
@@ -103,12 +110,12 @@ class AdminClient:
         if "json" not in (answer.getheader("Content-Type") or ""):
             if answer.status != 200:
                 raise LocalError(f"the admin port answered {answer.status}; is it a gateway's?")
-            return content
+            return printable(content)
         try:
             told = json.loads(content)
             if answer.status == 200:
                 return told
-            problem = str(told["error"])
+            problem = escaped(str(told["error"]))
         except (ValueError, TypeError, KeyError):
             raise LocalError("the admin port's answer is no JSON; is it a gateway's?") from None
         if answer.status == 401:

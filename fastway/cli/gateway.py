@@ -24,6 +24,7 @@ from fastway.errors import ConfigError, LocalError, StartError
 
 if TYPE_CHECKING:
     from fastway.demo_page import DemoPage
+    from fastway.ops.adminport import AdminPorts
     from fastway.service import GatewayService
 
 
@@ -124,6 +125,8 @@ def demo(options: DemoOptions) -> int:
             web = settings.websockets[0]
             page.serve(reactor, near(service.ports[web.name].getHost())[1], web.path)
             chat = f"chat with it in a browser, in two windows: {page.url}\n"
+        if service.admin is not None:
+            chat += see_it(service.admin)
         text = (
             f"\nfastway gateway: clients connect to {clients}, "
             f"game servers to {place(service, 'server')}\n"
@@ -169,6 +172,16 @@ def allow_page(settings: Settings, page: DemoPage) -> Settings:
         for web in settings.websockets
     ]
     return replace(settings, websockets=tuple(webs))
+
+
+def see_it(admin: AdminPorts) -> str:
+    """Where the admin page is, as a row for whoever starts the demo; empty: only on a socket."""
+    for port in admin.ports:
+        if port.address is not None and port.listening is not None:
+            host, number = near(port.listening.getHost())
+            host = f"[{host}]" if ":" in host else host
+            return f"see it work in a browser: http://{host}:{number}/#token={admin.token}\n"
+    return ""
 
 
 def near(address: Any) -> tuple[str, int]:

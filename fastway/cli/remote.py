@@ -26,7 +26,7 @@ from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fastway.cli.asking import AdminClient, NoPort, find
+from fastway.cli.asking import AdminClient, NoPort, find, printable
 from fastway.cli.table import (
     MAX_ID,
     DrainOptions,
@@ -80,7 +80,7 @@ def links(options: ShowOptions) -> int:
 
         with suppress(NoPort):
             for row in rows_of(port.get):
-                print(link_row(read_row(row)))
+                print(printable(link_row(read_row(row))))
             return 0
     answer = ask(options, "links")
     report = re.fullmatch(r"\d+ links written to (.+)", answer)

@@ -17,6 +17,7 @@ from typing import Any
 
 from fastway.cli.remote import look
 from fastway.cli.table import TopOptions
+from fastway.logs import escaped
 
 ROWS = 10
 """Links in a picture that goes to no terminal."""
@@ -103,7 +104,7 @@ def picture(before: Look, now: Look, rows: int) -> list[str]:
         f"{'WAITS':>8}{'TIME':>9}  USER",
     ]
     lines += list(busiest(before, now, seconds, max(rows, 1)))
-    return lines
+    return [escaped(line) for line in lines]
 
 
 def busiest(before: Look, now: Look, seconds: float, rows: int) -> Iterator[str]:

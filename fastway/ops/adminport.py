@@ -147,9 +147,7 @@ def place_of(where: str, text: str, path_of: Callable[[str], str]) -> Address | 
             )
         return path
     address = parse_address(where, text)
-    # Whoever may connect to a socket of systemd is in a unit, so it is as one of TCP.
-    plain = address.host is not None or address.inherited
-    kind = "" if plain else text.partition(":")[0]
+    kind = "" if address.host is not None or address.inherited else text.partition(":")[0]
     if kind not in ("", "tcp", "tcp4", "tcp6", "ssl"):
         raise ConfigError(
             where, f"{text}: give {UNIX}{NAME}, host:port on loopback, or ssl:... beyond it"

@@ -21,7 +21,7 @@ from fastway.ops.closed import ROOM as ENDS
 from fastway.ops.closed import Closed, End
 from fastway.ops.events import Viewers
 from fastway.ops.health import problem
-from fastway.ops.limits import shown_limits
+from fastway.ops.limits import FIXED, shown_limits
 from fastway.ops.pick import SORTS, WORDS, Wanted, key_after, pick
 from fastway.ops.snapshot import Slices, Snapshot, finish, in_slices
 from fastway.ops.status import status_rows
@@ -486,9 +486,9 @@ class Api:
             if option.name in SECRETS and value:
                 value = HIDDEN
             topic = option.topic.partition(":")[0]
-            rows.append(
-                shapes.OptionRow(option.name, escaped(value), option.default, where, topic)
-            )
+            live = option.name in now and option.name not in FIXED
+            about = escaped(value), option.default, where, topic, option.help, live
+            rows.append(shapes.OptionRow(option.name, *about))
         return shapes.Config(tuple(rows))
 
     def log(self, told: Told) -> shapes.LogLines:

@@ -6,7 +6,6 @@ then there is no timer. Who does not read misses what is said meanwhile, and is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -15,7 +14,7 @@ from zope.interface import implementer
 
 from fastway.logs import make_logger
 from fastway.ops.closed import Closed
-from fastway.ops.schema import plain
+from fastway.ops.schema import as_text
 from fastway.ops.shapes import LogLines, NewEnds, Status
 from fastway.ops.tail import Tail
 
@@ -39,7 +38,7 @@ BATCH = 100
 
 def event(name: str, data: Any) -> bytes:
     """One event."""
-    return f"event: {name}\ndata: {json.dumps(plain(data), separators=(',', ':'))}\n\n".encode()
+    return f"event: {name}\ndata: {as_text(data)}\n\n".encode()
 
 
 @implementer(IPushProducer)

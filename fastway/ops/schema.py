@@ -28,6 +28,8 @@ _PLAIN = {
     float: "number",
 }
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 _ATTRIBUTE = re.compile(r" {4}(\w+): (.*)")
 
 
@@ -37,15 +39,25 @@ class BadBody(Exception):
 
 def plain(value: Any) -> Any:
     """What `json.dumps` takes in its place."""
-    if value is None or isinstance(value, (str, int, float)):
+    if value is None or type(value) in _PLAIN:
         return value
     if isinstance(value, Enum):
         return code_of(value)
-    if is_dataclass(value):
-        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    names = getattr(value, "__dataclass_fields__", None)
+    if names is not None:
+        made = {}
+        for name in names:
+            told = getattr(value, name)
+            made[name] = told if told is None or type(told) in _PLAIN else plain(told)
+        return made
     if isinstance(value, Mapping):
         return {str(key): plain(one) for key, one in value.items()}
     return [plain(one) for one in value]
+
+
+def as_text(value: Any) -> str:
+    """The same as one line, in ASCII."""
+    return _encode(plain(value))
 
 
 def encoded(value: Any) -> Slices[bytes]:
@@ -56,18 +68,14 @@ def encoded(value: Any) -> Slices[bytes]:
         if isinstance(told, tuple):
             rows = []
             for pause, one in in_slices(told):
-                rows.append(_text(one))
+                rows.append(as_text(one))
                 if pause:
                     yield
             text = f"[{','.join(rows)}]"
         else:
-            text = _text(told)
+            text = as_text(told)
         parts.append(f'"{name}":{text}')
     return f"{{{','.join(parts)}}}\n".encode("ascii")
-
-
-def _text(value: Any) -> str:
-    return json.dumps(plain(value), separators=(",", ":"))
 
 
 def code_of(value: Enum) -> str:

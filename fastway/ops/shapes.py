@@ -338,6 +338,8 @@ class OptionRow:
         default: What it would be if nobody had said anything.
         source: Who said it; empty: nobody.
         topic: Where the manual has it.
+        help: What it is.
+        live: POST /v1/limits changes it.
     """
 
     name: str
@@ -345,6 +347,8 @@ class OptionRow:
     default: str
     source: str
     topic: str
+    help: str
+    live: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,19 +250,6 @@ void relay_refuse(int fd)
     close(fd);
 }
 
-relay_handle relay_accept(struct relay *relay, int listening, int port, double now, int most,
-                          struct sockaddr_storage *peer)
-{
-    int fd = relay_take(listening, most, peer);
-    relay_handle handle = fd < 0 ? 0 : relay_adopt(relay, fd, port, now);
-    if (handle == 0 && fd >= 0) {
-        int error = errno;
-        close(fd);
-        errno = error;
-    }
-    return handle;
-}
-
 void relay_set_owner(struct relay *relay, relay_handle handle, void *owner)
 {
     struct link *link = find(relay, handle);

@@ -170,10 +170,8 @@ int relay_rate(struct relay *relay, int port, double packets, double bytes);
 int relay_take(int listening, int most, struct sockaddr_storage *peer);
 /* Close such a socket with a reset: nothing is left of the connection, here and in the kernel. */
 void relay_refuse(int fd);
-/* Take one as a link that is not started, with TCP_NODELAY; 0: errno tells. */
-relay_handle relay_accept(struct relay *relay, int listening, int port, double now, int most,
-                          struct sockaddr_storage *peer);
-/* The same of a connected, non-blocking socket, which belongs to the relay unless 0 is returned. */
+/* Make a connected, non-blocking socket a link that is not started, with TCP_NODELAY; it belongs to
+ * the relay unless 0 is returned: errno tells. */
 relay_handle relay_adopt(struct relay *relay, int fd, int port, double now);
 void relay_set_owner(struct relay *relay, relay_handle handle, void *owner);
 

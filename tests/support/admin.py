@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from fastway.config.table import BY_NAME
 from tests.support.files import CHECKOUT
 
 PAGE = os.path.join(CHECKOUT, "fastway", "ops", "page")
@@ -67,11 +68,27 @@ def link(number: int, side: str = "client", **more: Any) -> dict[str, Any]:
     }
 
 
+def option(name: str, value: str) -> dict[str, Any]:
+    """An option as the API tells it."""
+    row = BY_NAME[name]
+    return {
+        "name": name,
+        "value": value,
+        "default": row.default,
+        "source": "",
+        "topic": row.topic,
+        "help": row.help,
+        "live": name.startswith("limit-") and name != "limit-ipv6-prefix",
+    }
+
+
 @dataclass(slots=True)
 class Played:
     """What the gateway that is played is like.
 
     Attributes:
+        full: As many watch as may.
+        missed: Lines of the log that were too many for an event.
         asked: Paths that were asked for, of links with their queries.
         told: What was posted, each path and body.
     """
@@ -82,6 +99,8 @@ class Played:
     addresses: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     told: list[tuple[str, Any]] = field(default_factory=list)
+    full: bool = False
+    missed: int = 0
     started: float = field(default_factory=time.time)
 
     def status(self) -> dict[str, Any]:
@@ -111,7 +130,10 @@ class Played:
             "clients": {"connected": sides["client"], "since_start": sides["client"] + len(ends)},
             "servers": {"connected": sides["server"], "since_start": sides["server"]},
             "server_ids": sides["server"],
-            "transports": [],
+            "transports": [
+                {"side": "client", "transport": name, "connected": count, "since_start": count}
+                for name, count in Counter(one["transport"] for one in self.links).items()
+            ],
             "router": {
                 "open": sum(one["conns"] for one in self.links),
                 "accepted": 5,
@@ -200,7 +222,7 @@ class Played:
         if path == "/v1/addresses":
             return {"addresses": self.addresses, "found": 0, "entries": 0, "table": 0}
         if path == "/v1/config":
-            return {"options": []}
+            return {"options": [option(one.name, one.default) for one in BY_NAME.values()]}
         side, _, number = path.removeprefix("/v1/links/").partition("/")
         some = [one for one in self.links if (one["side"], str(one["link_id"])) == (side, number)]
         peers = [{"conn_id": 7, "side": "server", "id": 1}]
@@ -210,13 +232,17 @@ class Played:
 class AdminDouble:
     """It, on a port of 127.0.0.1.
 
+    Args:
+        played: What it tells.
+        port: That port; 0: any.
+
     Attributes:
         played: What it tells.
         url: Where the page is.
     """
 
-    def __init__(self) -> None:
-        self.played = played = Played()
+    def __init__(self, played: Played | None = None, port: int = 0) -> None:
+        self.played = state = Played() if played is None else played
         self.over = over = threading.Event()
 
         class Handler(BaseHTTPRequestHandler):
@@ -229,18 +255,21 @@ class AdminDouble:
                 if not name.startswith("v1/"):
                     self.file(name)
                 elif self.allowed():
-                    played.asked.append(self.path)
+                    state.asked.append(self.path)
                     if name == "v1/events":
-                        self.events()
+                        if state.full:
+                            self.say(503, {"error": "8 watch already"})
+                        else:
+                            self.events()
                         return
                     words = {key: one[0] for key, one in parse_qs(parts.query).items()}
-                    found = played.answer(parts.path, words)
+                    found = state.answer(parts.path, words)
                     self.say(200 if found else 404, found or {"error": "nobody is there"})
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 if self.allowed():
-                    played.told.append((self.path, json.loads(body)))
+                    state.told.append((self.path, json.loads(body)))
                     self.say(200, {"text": "done"})
 
             def allowed(self) -> bool:
@@ -259,14 +288,16 @@ class AdminDouble:
 
             def events(self) -> None:
                 self.begin(200, "text/event-stream")
-                lines, ends = len(played.lines), len(played.closed)
+                lines, ends = len(state.lines), len(state.closed)
                 while not over.is_set():
-                    told = [("status", played.status())]
-                    if len(played.lines) > lines:
-                        told.append(("log", {"lines": played.lines[lines:], "missed": 0}))
-                    if len(played.closed) > ends:
-                        told.append(("closed", {"closed": played.closed[ends:], "missed": 0}))
-                    lines, ends = len(played.lines), len(played.closed)
+                    told = [("status", state.status())]
+                    if len(state.lines) > lines:
+                        told.append(
+                            ("log", {"lines": state.lines[lines:], "missed": state.missed})
+                        )
+                    if len(state.closed) > ends:
+                        told.append(("closed", {"closed": state.closed[ends:], "missed": 0}))
+                    lines, ends = len(state.lines), len(state.closed)
                     try:
                         for kind, data in told:
                             event = f"event: {kind}\ndata: {json.dumps(data)}\n\n"
@@ -288,11 +319,12 @@ class AdminDouble:
                 self.send_header("Content-Security-Policy", POLICY)
                 self.end_headers()
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
+        self.port = int(self._server.server_address[1])
+        self.url = f"http://127.0.0.1:{self.port}/"
 
     def close(self) -> None:
         """It is there no more."""

@@ -224,6 +224,10 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", {"features": [scheme]})
 
+    def close(self) -> None:
+        """Close its window."""
+        self.call("Page.close")
+
     def picture(self) -> bytes:
         """What it looks like, a PNG."""
         data: str = self.call("Page.captureScreenshot", {"format": "png"})["data"]

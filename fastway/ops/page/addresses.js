@@ -1,7 +1,7 @@
 /** The addresses that limits tell apart: those with the most connections, and those refused. */
 
 import { get } from "./api.js";
-import { count, facts, find } from "./dom.js";
+import { count, facts, find, resting } from "./dom.js";
 import { sum } from "./overview.js";
 import { Table } from "./table.js";
 
@@ -26,7 +26,7 @@ export function addressesView() {
     clearTimeout(timer);
     if (!shown) return;
     try {
-      for (const { sort, place, table } of tables) {
+      for (const { sort, place, table } of resting() ? [] : tables) {
         const { addresses } = await get("v1/addresses", { sort, limit: MOST });
         const rows = addresses.filter((one) => one[sort] > 0);
         table.fill(rows);

@@ -17,11 +17,14 @@ function draw(tag, kind, attributes = {}) {
   return element;
 }
 
-/** The next of 1, 2, 5, 10, 20, ... */
+const STEPS = [1, 2, 3, 5, 7.5];
+
+/** The least that is not below the value, of 1, 2, 3, 5, 7.5, 10, 20, ... times the base. */
 function nice(value, base) {
-  let top = base;
-  for (let step = 0; top < value; step += 1) top *= step % 3 === 1 ? 2.5 : 2;
-  return top;
+  for (let power = base; ; power *= 10) {
+    const step = STEPS.find((one) => one * power >= value);
+    if (step) return step * power;
+  }
 }
 
 /** Charts that show the same moment when the pointer is on one of them. */
@@ -59,14 +62,15 @@ export class Charts {
         if (Math.abs(one.time - time) < Math.abs(sample.time - time)) sample = one;
       }
     }
-    for (const chart of this.all) chart.tell(sample, back === null ? null : this.now - sample.time);
+    for (const chart of this.all)
+      chart.tell(sample, back === null ? null : this.now - sample.time);
   }
 }
 
 export class Chart {
   /**
    * @param title what it shows
-   * @param lines [{of: the figure's name, name: what a legend calls it}], at most two
+   * @param lines [{of: the figure's name, name: what the second is called}], at most two
    * @param show how a value looks
    * @param least the least top of its scale
    * @param binary its scale is of KiB and MiB
@@ -79,7 +83,7 @@ export class Chart {
       "aria-hidden": "true",
     });
     const grid = [60, 120, 180, 240].map((x) => `M${x} 0V${HEIGHT}`).join("");
-    this.svg.append(draw("path", "grid", { d: `${grid}M0 ${HEIGHT / 2}H${SPAN}` }));
+    this.svg.append(draw("path", "grid", { d: `${grid}M0 0H${SPAN}M0 ${HEIGHT / 2}H${SPAN}` }));
     this.area = draw("path", "area");
     this.svg.append(this.area);
     this.paths = lines.map((_, number) => draw("path", `line line${number}`));
@@ -89,12 +93,20 @@ export class Chart {
     this.when = make("span", "when");
     this.top = make("span", "top");
     this.cursor = make("i", "cursor", { hidden: "" });
-    this.plot = make("div", "plot", {}, this.svg, this.top, this.cursor);
+    this.plot = make("div", "plot", {}, this.svg, this.cursor);
     const head = make("figcaption", "", {}, make("span", "name", {}, title), this.when);
     const now = make("p", "", {}, this.value);
     if (unit) now.append(make("span", "unit", {}, unit));
     now.append(this.second);
-    this.element = make("figure", "chart card", { tabindex: "0", role: "img" }, head, now, this.plot);
+    this.element = make(
+      "figure",
+      "chart card",
+      { tabindex: "0", role: "img" },
+      head,
+      now,
+      this.top,
+      this.plot,
+    );
     this.scale = least;
   }
 
@@ -128,8 +140,13 @@ export class Chart {
     // A little room above, and no step down before it is well below.
     const base = this.binary ? 2 ** (10 * Math.floor(Math.log2(Math.max(most, 1)) / 10)) : 1;
     const wanted = nice(most * 1.08, this.binary ? Math.max(base, this.least) : this.least);
-    if (wanted > this.scale || most < this.scale * 0.36) this.scale = wanted;
-    put(this.top, this.show(this.scale).replace(/\.0+(?= )/, ""));
+    if (wanted > this.scale || wanted <= this.scale * 0.6) this.scale = wanted;
+    put(
+      this.top,
+      this.show(this.scale)
+        .replace(/(\.\d*?)0+(?= |$)/, "$1")
+        .replace(/\.(?= |$)/, ""),
+    );
     this.lines.forEach(({ of }, number) => this.line(samples, now, of, number));
   }
 
@@ -168,7 +185,7 @@ export class Chart {
     const text = (of) => (sample?.[of] === undefined ? "–" : this.show(sample[of]));
     put(this.value, text(first.of));
     put(this.second, second ? `${second.name} ${text(second.of)}` : "");
-    put(this.when, ago === null ? (first.name ?? "") : `${span(ago)} ago`);
+    put(this.when, ago === null ? "" : `${span(ago)} ago`);
     this.cursor.hidden = ago === null;
     if (ago !== null) this.cursor.style.left = `${Math.max(0, 100 - (100 * ago) / SPAN)}%`;
     const most = this.most ? `, at most ${this.show(this.most)} in five minutes` : "";

@@ -7,10 +7,29 @@ import { Table } from "./table.js";
 export function configView() {
   let options = [];
   const table = new Table(find("config-table"), [
-    { name: "Option", of: (one) => one.name, width: "17rem", title: (one) => one.help ?? one.name },
-    { name: "Value", of: (one) => one.value, title: (one) => one.value },
-    { name: "Default", of: (one) => one.default, width: "20%", kind: () => "dim", at: "mid", title: (one) => one.default },
-    { name: "From", of: (one) => one.source, width: "22%", kind: () => "dim", at: "mid", title: (one) => one.source },
+    {
+      name: "Option",
+      of: (one) => one.name,
+      width: "14rem",
+      title: (one) => one.help ?? one.name,
+    },
+    { name: "Value", of: (one) => one.value, at: "wrap", title: (one) => one.value },
+    {
+      name: "Default",
+      of: (one) => one.default,
+      width: "20%",
+      kind: () => "dim",
+      at: "mid",
+      title: (one) => one.default,
+    },
+    {
+      name: "From",
+      of: (one) => one.source,
+      width: "22%",
+      kind: () => "dim",
+      at: "mid",
+      title: (one) => one.source,
+    },
   ]);
 
   async function load() {

@@ -7,6 +7,9 @@
 
 export const find = (id) => document.getElementById(id);
 
+/** Nobody looks, or there is no gateway: what is asked now and then need not be. */
+export const resting = () => document.hidden || document.body.dataset.phase === "lost";
+
 /** A new element: its class, attributes, and children, of which strings are text. */
 export function make(tag, kind = "", attributes = {}, ...children) {
   const element = document.createElement(tag);

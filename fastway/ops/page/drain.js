@@ -1,6 +1,6 @@
 /** The drain: how far it is, its beginning, and that it is taken back. */
 
-import { post, problem } from "./api.js";
+import { get, post, problem } from "./api.js";
 import { clock, count, each, facts, find, make, mark, put, span } from "./dom.js";
 import { askTwice } from "./table.js";
 
@@ -29,10 +29,24 @@ export function drainView() {
     second: () => "It is told that players may be sent here again. Take the drain back?",
     act: () => post("v1/undrain", {}),
     told: problem,
+    kind: "benign",
   });
-  each(find("drain-steps"), STEPS, () => make("li", "", {}, make("span")), (row, [, text]) =>
-    put(row.firstChild, text),
-  );
+  const step = () => make("li", "", {}, make("span"), make("small"));
+  each(find("drain-steps"), STEPS, step, (row, [, text]) => put(row.firstChild, text));
+
+  /** How long each step takes, as the options say. */
+  async function times() {
+    try {
+      const { options } = await get("v1/config");
+      [...find("drain-steps").children].forEach((row, number) => {
+        const [name] = STEPS[number];
+        const option = options.find((one) => one.name === `drain-${name}`);
+        put(row.lastChild, option ? option.value.replace(/^0$/, "by their number") : "");
+      });
+    } catch {
+      // They are only told.
+    }
+  }
 
   function bar(element, drain) {
     element.max = Math.max(1, drain?.clients ?? 1);
@@ -49,7 +63,10 @@ export function drainView() {
     find("draining").hidden = !drain;
     if (!drain) return;
     const number = STEPS.findIndex(([name]) => name === drain.state);
-    const what = drain.state === "spread" ? `${count(drain.left)} of ${count(drain.clients)} clients left, ` : "";
+    const what =
+      drain.state === "spread"
+        ? `${count(drain.left)} of ${count(drain.clients)} clients left, `
+        : "";
     const text = `Draining, step ${number + 1} of ${STEPS.length}: ${what}over within ${span(drain.seconds)}`;
     put(find("draining-text"), text);
     bar(find("draining-bar"), drain);
@@ -58,7 +75,7 @@ export function drainView() {
   function draw({ drain, clients, servers }) {
     const step = STEPS.findIndex(([name]) => name === drain?.state);
     put(find("drain-title"), drain ? `Draining: ${drain.state}` : "Not draining");
-    put(find("drain-text"), drain ? STEPS[step]?.[1] ?? "" : IDLE);
+    put(find("drain-text"), drain ? (STEPS[step]?.[1] ?? "") : IDLE);
     bar(find("drain-bar"), drain);
     facts(find("drain-figures"), [
       ["Clients", count(drain ? drain.left : clients.connected)],
@@ -77,5 +94,12 @@ export function drainView() {
     find("drain-undo").hidden = drain?.state !== "delay";
   }
 
-  return { status, draw, show: draw };
+  return {
+    status,
+    draw,
+    show(fresh) {
+      draw(fresh);
+      times();
+    },
+  };
 }

@@ -29,15 +29,26 @@ export function endsView() {
   let last = null;
 
   const table = new Table(find("ends-table"), [
-    { name: "Time", of: (one) => clock(one.time), title: (one) => moment(one.time), width: "5.6rem" },
-    { name: "Side", of: (one) => one.side, width: "4.2rem", kind: () => "dim", at: "mid" },
-    { name: "Id", of: (one) => String(one.id || "–"), width: "6rem", number: true },
-    { name: "Address", of: (one) => one.addr, width: "26%" },
+    {
+      name: "Time",
+      of: (one) => clock(one.time),
+      title: (one) => moment(one.time),
+      width: "6rem",
+    },
+    {
+      name: "Side",
+      of: (one) => one.side,
+      width: "5rem",
+      kind: (one) => (one.side === "client" ? "dim" : ""),
+      at: "mid",
+    },
+    { name: "Id", of: (one) => String(one.id || "–"), width: "5rem", number: true },
+    { name: "Address", of: (one) => one.addr },
     { name: "Who", of: who, width: "15%", at: "wide", title: who },
     { name: "Lasted", of: (one) => span(one.seconds), width: "5rem", number: true, at: "mid" },
     { name: "In", of: (one) => bytes(one.bytes_in), width: "5.6rem", number: true, at: "wide" },
     { name: "Out", of: (one) => bytes(one.bytes_out), width: "5.6rem", number: true, at: "wide" },
-    { name: "Reason", of: (one) => one.text, title: (one) => one.detail || one.text },
+    { name: "Reason", of: (one) => one.text, at: "wrap", title: (one) => one.detail || one.text },
   ]);
 
   async function start() {
@@ -84,7 +95,10 @@ export function endsView() {
       ? kept.filter((one) => like(one).some((text) => (text ?? "").toLowerCase().includes(words)))
       : kept;
     table.fill(some.slice(0, rows));
-    put(find("ends-found"), words ? `${some.length} of the last ${kept.length}` : `the last ${kept.length}`);
+    put(
+      find("ends-found"),
+      words ? `${some.length} of the last ${kept.length}` : `the last ${kept.length}`,
+    );
     find("ends-more").disabled = next === null && kept.length <= rows;
     find("ends-none").hidden = some.length > 0;
     put(find("ends-none"), words ? "No end is like that." : "Nobody has left.");

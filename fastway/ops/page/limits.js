@@ -4,30 +4,42 @@ import { get, post, problem } from "./api.js";
 import { count, each, facts, find, make, mark, put } from "./dom.js";
 import { sum } from "./overview.js";
 
-/** Options that are limits, and those of them that are read at the start only. */
-const LIMIT = /^limit-|^client-(packet|byte|dial)-rate$/;
-const FIXED = /^limit-ipv6-prefix$/;
-
 export function limitsView() {
   const form = find("limits-form");
   const place = find("limits-rows");
   let limits = [];
 
   function build() {
-    const row = make("div", "", {}, make("label"), make("p"), make("input"));
-    row.lastChild.spellcheck = false;
-    return row;
+    return make(
+      "div",
+      "",
+      {},
+      make("label"),
+      make("p"),
+      make("input", "", { spellcheck: "false" }),
+    );
+  }
+
+  /** What a value is typed or chosen in. */
+  function entry(row, value) {
+    const flag = value === "true" || value === "false";
+    if ((row.lastChild.tagName === "SELECT") !== flag) {
+      const words = ["true", "false"].map((word) => make("option", "", {}, word));
+      row.lastChild.replaceWith(
+        flag ? make("select", "", {}, ...words) : make("input", "", { spellcheck: "false" }),
+      );
+    }
+    return row.lastChild;
   }
 
   function fill(row, { name, value, help }) {
-    const fixed = FIXED.test(name);
-    const [label, about, input] = row.children;
+    const [label, about] = row.children;
+    const input = entry(row, value);
     put(label, name);
     mark(label, "for", `set-${name}`);
     mark(input, "id", `set-${name}`);
     mark(input, "name", name);
-    put(about, fixed ? `${help ?? ""} (read at the start only)` : (help ?? ""));
-    input.disabled = fixed;
+    put(about, help ?? "");
     input.value = value;
   }
 
@@ -36,7 +48,7 @@ export function limitsView() {
     const found = {};
     limits.forEach(({ name, value }, number) => {
       const input = place.children[number].lastChild;
-      const other = !input.disabled && input.value.trim() !== value;
+      const other = input.value.trim() !== value;
       place.children[number].classList.toggle("changed", other);
       if (other) found[name] = input.value.trim();
     });
@@ -53,7 +65,7 @@ export function limitsView() {
 
   async function load() {
     try {
-      limits = (await get("v1/config")).options.filter((one) => LIMIT.test(one.name));
+      limits = (await get("v1/config")).options.filter((one) => one.live);
       each(place, limits, build, fill);
       changed();
     } catch (error) {

@@ -5,14 +5,18 @@
  */
 
 import { get, problem } from "./api.js";
-import { bytes, count, find, mark, put, span } from "./dom.js";
+import { bytes, count, find, mark, put, resting, span } from "./dom.js";
 import { Table } from "./table.js";
 
 /** Links of a page. */
 const PAGE = 100;
 
-/** Milliseconds from an answer to the next question. */
+/** Milliseconds from an answer to the next question, */
 const EVERY = 2000;
+
+/** or so many where the gateway has many links, at all of which it looks for each answer. */
+const SELDOM = 5000;
+const MANY = 2000;
 
 /** Milliseconds after a key in which more may follow. */
 const TYPING = 200;
@@ -23,21 +27,40 @@ export function stateOf(link) {
   if (link.cut !== null) return [`cut ${span(link.cut)}`, "warn"];
   if (link.held) return ["held", "warn"];
   if (!link.link_id) return ["arriving", "dim"];
-  return ["open", "good"];
+  return ["open", "dim"];
 }
 
 export const carriedBy = (link) => (link.tls ? `${link.transport}, ${link.tls}` : link.transport);
 
 /** Whom it is, as far as anybody knows. */
-export const whoIs = (link) => link.user || link.identity || link.sni || "";
+export const whoIs = (link) => link.user || link.identity;
 
 const COLUMNS = [
-  { name: "Side", of: (one) => one.side, width: "4.2rem", kind: () => "dim" },
-  { name: "Id", sort: "id", of: (one) => String(one.link_id || "–"), width: "6rem", number: true },
+  {
+    name: "Side",
+    of: (one) => one.side,
+    width: "5rem",
+    at: "mid",
+    kind: (one) => (one.side === "client" ? "dim" : ""),
+  },
+  {
+    name: "Id",
+    sort: "id",
+    of: (one) => String(one.link_id || "–"),
+    width: "5.4rem",
+    number: true,
+  },
   { name: "Address", sort: "addr", of: (one) => one.addr },
-  { name: "Who", of: whoIs, width: "20%", at: "mid", title: whoIs },
+  { name: "Who", of: whoIs, title: whoIs },
   { name: "By", sort: "transport", of: carriedBy, width: "8.5rem", at: "wide" },
-  { name: "Conns", sort: "conns", of: (one) => count(one.conns), width: "4.2rem", number: true },
+  {
+    name: "Conns",
+    sort: "conns",
+    of: (one) => count(one.conns),
+    width: "4.2rem",
+    number: true,
+    at: "mid",
+  },
   { name: "Age", sort: "seconds", of: (one) => span(one.seconds), width: "5rem", number: true },
   {
     name: "Packets in",
@@ -47,7 +70,14 @@ const COLUMNS = [
     number: true,
     at: "wide",
   },
-  { name: "In", sort: "bytes_in", of: (one) => bytes(one.bytes_in), width: "5.6rem", number: true, at: "mid" },
+  {
+    name: "In",
+    sort: "bytes_in",
+    of: (one) => bytes(one.bytes_in),
+    width: "5.6rem",
+    number: true,
+    at: "mid",
+  },
   {
     name: "Packets out",
     sort: "packets_out",
@@ -56,7 +86,14 @@ const COLUMNS = [
     number: true,
     at: "wide",
   },
-  { name: "Out", sort: "bytes_out", of: (one) => bytes(one.bytes_out), width: "5.6rem", number: true, at: "mid" },
+  {
+    name: "Out",
+    sort: "bytes_out",
+    of: (one) => bytes(one.bytes_out),
+    width: "5.6rem",
+    number: true,
+    at: "mid",
+  },
   {
     name: "Waiting",
     sort: "waiting_bytes",
@@ -81,6 +118,7 @@ export function linksView(opened) {
   let next = null;
   let shown = false;
   let timer = 0;
+  let every = EVERY;
   let request = null;
 
   const table = new Table(find("links-table"), COLUMNS, {
@@ -101,6 +139,10 @@ export function linksView(opened) {
     clearTimeout(timer);
     request?.abort();
     if (!shown) return;
+    if (resting()) {
+      timer = setTimeout(load, EVERY);
+      return;
+    }
     const mine = (request = new AbortController());
     try {
       const words = { ...asked, limit: PAGE, after: places.at(-1) };
@@ -116,16 +158,23 @@ export function linksView(opened) {
       if (mine !== request) return;
       put(find("links-found"), problem(error));
     }
-    timer = setTimeout(load, EVERY);
+    timer = setTimeout(load, every);
   }
 
   function fill({ links, found, total, next: more }) {
     next = more;
+    every = total > MANY ? SELDOM : EVERY;
     table.fill(links, (one) => location.hash === `#links/${one.side}/${one.link_id}`);
     const some = asked.search || asked.side;
-    put(find("links-found"), some ? `${count(found)} of ${count(total)} links` : `${count(total)} links`);
+    put(
+      find("links-found"),
+      some ? `${count(found)} of ${count(total)} links` : `${count(total)} links`,
+    );
     const first = (places.length - 1) * PAGE;
-    put(find("links-page"), links.length ? `${count(first + 1)} – ${count(first + links.length)}` : "");
+    put(
+      find("links-page"),
+      links.length ? `${count(first + 1)} – ${count(first + links.length)}` : "",
+    );
     find("links-back").disabled = places.length === 1;
     find("links-next").disabled = next === null;
     find("links-none").hidden = links.length > 0;

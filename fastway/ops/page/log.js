@@ -17,7 +17,10 @@ let kept = [];
 export const recent = (most) => kept.slice(-most);
 
 /** A line's element, or a line shown in one. */
-export function logLine(line = null, row = make("li", "", {}, make("span"), make("b"), make("p"))) {
+export function logLine(
+  line = null,
+  row = make("li", "", {}, make("span"), make("b"), make("p")),
+) {
   if (line === null) return row;
   mark(row, "data-level", line.level);
   put(row.children[0], clock(line.time));
@@ -49,7 +52,11 @@ export function logView() {
     stale = true;
   }
 
-  function log({ lines }) {
+  function log({ lines, missed }) {
+    if (missed && lines.length) {
+      const text = `${missed} lines are not here: more came than the gateway sends in a second`;
+      lines = [{ time: lines[0].time, level: "warn", system: "", text }, ...lines];
+    }
     if (pending) {
       pending.push(...lines);
       return;
@@ -68,7 +75,12 @@ export function logView() {
       (one) =>
         LEVELS.indexOf(one.level) >= least && (!words || one.text.toLowerCase().includes(words)),
     );
-    each(list, lines, () => logLine(), (row, line) => logLine(line, row));
+    each(
+      list,
+      lines,
+      () => logLine(),
+      (row, line) => logLine(line, row),
+    );
     const all = lines.length === kept.length ? "" : ` of ${kept.length}`;
     put(find("log-said"), `${lines.length}${all} lines`);
     if (find("log-follow").checked) list.scrollTop = list.scrollHeight;

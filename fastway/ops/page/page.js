@@ -154,7 +154,11 @@ function letIn() {
 find("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   // A header has visible ASCII; whatever else was typed is no token.
-  setToken(find("token").value.trim().replace(/[^\x21-\x7e]/g, "?"));
+  setToken(
+    find("token")
+      .value.trim()
+      .replace(/[^\x21-\x7e]/g, "?"),
+  );
   put(find("token-problem"), "");
   hurry();
 });
@@ -204,8 +208,9 @@ function lost(text, seconds) {
   const left = ["draining", "stopping"].includes(status?.state);
   const why = left ? `The gateway was ${status.state} and has stopped` : sentence(text);
   find("lost").hidden = false;
-  put(find("lost-text"), `${why}. Trying again in ${seconds} s.`);
-  for (const part of parts) part.lost?.();
+  find("unready").hidden = find("draining").hidden = true;
+  put(find("lost-text"), `${why}.`);
+  put(find("lost-wait"), `Trying again in ${seconds} s.`);
 }
 
 /** Wait; resolves to whether somebody had no patience. */
@@ -269,6 +274,7 @@ async function watch() {
 /** Ask a few times for what a stream would say; whether that went well. */
 async function poll() {
   try {
+    for (const part of parts) part.start?.();
     for (let times = 0; times < 10; times += 1) {
       take(await get("v1/status"));
       phase("live", "asking: too many watch");

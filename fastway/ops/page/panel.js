@@ -2,12 +2,29 @@
 
 import { Refused, get, post, problem } from "./api.js";
 import { Chart, Charts } from "./chart.js";
-import { bytes, count, each, facts, find, make, mark, moment, put, rate, span } from "./dom.js";
+import {
+  bytes,
+  count,
+  each,
+  facts,
+  find,
+  make,
+  mark,
+  moment,
+  put,
+  rate,
+  resting,
+  span,
+} from "./dom.js";
 import { endOf } from "./ends.js";
 import { stateOf } from "./links.js";
-import { askTwice } from "./table.js";
+import { Table, askTwice } from "./table.js";
 
+/** Milliseconds from an answer to the next question, */
 const EVERY = 1000;
+
+/** and while the link is gone: a game server may come back. */
+const SELDOM = 5000;
 
 /** Samples of a link that are kept. */
 const KEPT = 400;
@@ -26,17 +43,18 @@ class Sheet {
   constructor() {
     this.says = make("p", "says", { role: "status" });
     this.facts = make("dl", "facts");
-    this.into = make("dl", "facts");
-    this.out = make("dl", "facts");
-    this.chart = new Chart(
-      "Traffic",
-      [
-        { of: "in", name: "in" },
-        { of: "out", name: "out" },
-      ],
-      bytes,
-      { unit: "/s", binary: true, least: 1024 },
-    );
+    const counts = make("table", "", {}, make("caption", "unseen", {}, "What went over it"));
+    this.counts = new Table(counts, [
+      { name: "", of: (one) => one.way },
+      { name: "Bytes", of: (one) => one.bytes, number: true },
+      { name: "Packets", of: (one) => one.packets, number: true },
+      { name: "Packets/s", of: (one) => one.rate, number: true },
+    ]);
+    this.chart = new Chart("From it", [{ of: "in" }, { of: "out", name: "to it" }], bytes, {
+      unit: "/s",
+      binary: true,
+      least: 1024,
+    });
     this.charts = new Charts().add(this.chart);
     this.samples = [];
     this.peers = make("ul", "peers", { "aria-label": "Its virtual connections" });
@@ -44,7 +62,7 @@ class Sheet {
       "div",
       "",
       {},
-      ...[this.says, this.chart.element, make("div", "pair", {}, this.into, this.out), this.facts, this.peers],
+      ...[this.says, this.chart.element, counts, this.facts, this.peers],
     );
     this.last = null;
   }
@@ -58,13 +76,13 @@ class Sheet {
       if (this.samples.length > KEPT) this.samples.shift();
     }
     this.charts.show(this.samples);
-    const way = (name) => [
-      [name === "in" ? "From it" : "To it", bytes(link[`bytes_${name}`])],
-      ["Packets", count(link[`packets_${name}`])],
-      ["Packets/s", rate(grew(`packets_${name}`))],
-    ];
-    facts(this.into, way("in"));
-    facts(this.out, way("out"));
+    const way = (name) => ({
+      way: name === "in" ? "From it" : "To it",
+      bytes: bytes(link[`bytes_${name}`]),
+      packets: count(link[`packets_${name}`]),
+      rate: rate(grew(`packets_${name}`)),
+    });
+    this.counts.fill([way("in"), way("out")]);
     if (seconds > 0 || this.last === null) this.last = link;
     const [state] = stateOf(link);
     const rows = [
@@ -86,7 +104,11 @@ class Sheet {
       this.facts,
       rows.filter(([, value]) => value),
     );
-    const says = link.lost ? `It was lost: ${link.lost.replaceAll("_", " ")}.` : ((link.held ? "It is not read from now." : ""));
+    const says = link.lost
+      ? `It was lost: ${link.lost.replaceAll("_", " ")}.`
+      : link.held
+        ? "It is not read from now."
+        : "";
     put(this.says, says);
     this.says.hidden = !says;
     each(this.peers, peers, peerRow, showPeer);
@@ -99,12 +121,12 @@ export function linkPanel() {
   const place = find("panel-links");
   let open = null;
   let sheets = [];
-  let count_ = 0;
+  let many = 0;
   let timer = 0;
   let before = null;
 
   const name = () => (open ? `${open.side} ${open.id}` : "");
-  const all = () => (count_ > 1 ? `all ${count_} servers of id ${open.id}` : name());
+  const all = () => (many > 1 ? `all ${many} servers of id ${open.id}` : name());
   const kick = askTwice(find("panel-kick"), {
     word: "Kick",
     first: () => `Kick ${all()}?`,
@@ -117,8 +139,9 @@ export function linkPanel() {
     clearTimeout(timer);
     const mine = open;
     if (mine === null) return;
+    let every = EVERY;
     try {
-      if (!document.hidden) {
+      if (!resting()) {
         const { links } = await get(`v1/links/${mine.side}/${mine.id}`);
         if (mine !== open) return;
         fill(links);
@@ -126,12 +149,13 @@ export function linkPanel() {
     } catch (error) {
       if (mine !== open) return;
       gone(error);
+      every = SELDOM;
     }
-    timer = setTimeout(load, EVERY);
+    timer = setTimeout(load, every);
   }
 
   function fill(links) {
-    count_ = links.length;
+    many = links.length;
     const same = sheets.length === links.length && sheets.every((one) => one.element.isConnected);
     if (!same) {
       sheets = links.map(() => new Sheet());
@@ -152,7 +176,12 @@ export function linkPanel() {
       sheets[0].says.hidden = false;
       put(sheets[0].says, text);
     } else {
-      each(place, [text], () => make("div"), (row, one) => put(row, one));
+      each(
+        place,
+        [text],
+        () => make("div"),
+        (row, one) => put(row, one),
+      );
     }
   }
 
@@ -162,7 +191,7 @@ export function linkPanel() {
       if (open === null) before = document.activeElement;
       open = link;
       sheets = [];
-      count_ = 0;
+      many = 0;
       place.replaceChildren();
       kick.reset();
       panel.hidden = link === null;

@@ -50,27 +50,16 @@ export class Series {
   }
 }
 
-/** The mean and the 99th percentile of the turns between two histograms, in seconds. */
-export function turns(now, before) {
+/**
+ * The mean of the turns between two histograms, and what the longest took at most, in seconds: the
+ * end of its class, or as long as all together.
+ */
+function turns(now, before) {
   if (!now || !before) return {};
-  const counts = now.counts.map((one, number) => Math.max(0, one - before.counts[number]));
+  const counts = now.counts.map((one, number) => one - before.counts[number]);
   const all = counts.reduce((sum, one) => sum + one, 0);
-  if (!all) return { turn: 0, turn99: 0 };
-  return {
-    turn: Math.max(0, now.total - before.total) / all,
-    turn99: quantile(now.bounds, counts, all, 0.99),
-  };
-}
-
-function quantile(bounds, counts, all, part) {
-  let left = part * all;
-  for (const [number, one] of counts.entries()) {
-    if (left <= one) {
-      const low = number ? bounds[number - 1] : 0;
-      const high = bounds[number] ?? low * 2;
-      return low + ((high - low) * left) / one;
-    }
-    left -= one;
-  }
-  return bounds.at(-1);
+  const total = Math.max(0, now.total - before.total);
+  const last = counts.findLastIndex((one) => one > 0);
+  if (last < 0) return { turn: 0, longest: 0 };
+  return { turn: total / all, longest: Math.min(now.bounds[last] ?? Infinity, total) };
 }

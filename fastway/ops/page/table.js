@@ -13,7 +13,7 @@ import { each, make, mark, put } from "./dom.js";
  * @property {string} [width] CSS; without it the column takes what is left
  * @property {string} [sort] what the gateway calls it when it sorts
  * @property {boolean} [number] aligned by its end
- * @property {string} [at] "wide": only where there is room, "mid": not on a phone
+ * @property {string} [at] "wide": only where there is room; "mid": not on a phone; "wrap": all of it there
  * @property {(row: any) => string} [title] the whole of what a cell may cut off
  * @property {(row: any) => string} [kind] a class for the cell
  */
@@ -129,12 +129,14 @@ export class Table {
  * @param word what the button says
  * @param first the first question
  * @param second the second
- * @param act does it; what it returns, or throws, is told
+ * @param act does it; what it returns is told
+ * @param told makes a text of what it throws
+ * @param kind a class for the button
  */
-export function askTwice(place, { word, first, second, act, told = String }) {
+export function askTwice(place, { word, first, second, act, told, kind = "danger" }) {
   const text = make("p", "", { role: "status" });
-  const yes = make("button", "danger", { type: "button" });
-  const no = make("button", "plain", { type: "button" }, "Keep");
+  const yes = make("button", `yes ${kind}`, { type: "button" });
+  const no = make("button", "no", { type: "button" }, "Keep");
   let step = 0;
   const show = (to, said = "") => {
     step = to;
