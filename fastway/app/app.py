@@ -463,8 +463,8 @@ class App:
         """Connect to a server: both ends have handlers.
 
         Returns:
-            The session, once the server let it in. Fails as the endpoint does, with a Refused or a
-            SessionEnded.
+            The session, once the server let it in. Fails as the endpoint does; with a Refused when
+            the server says why not, with a SessionEnded when it says nothing.
         """
         from fastway.app.link import ConnectFactory
 
@@ -585,7 +585,7 @@ class App:
     async def _await_hooks(self, session: Session, waits: list[Awaitable[Any]]) -> None:
         for one in waits:
             try:
-                await self._in_task(one)
+                await self.in_task(one)
             except (Exception, CancelledError):
                 self._log_failure(f"a hook of {escaped(repr(session))} failed")
 
@@ -673,7 +673,7 @@ class App:
         self, session: Session, event: Message, request: Any, made: Any, answer: Answering
     ) -> None:
         try:
-            result = await (self._in_task(made) if self.tasks else made)
+            result = await (self.in_task(made) if self.tasks else made)
             answer.reply(event, result, request.answer_meta if request else ())
         except (Exception, CancelledError, asyncio.CancelledError) as error:
             self._failed(session, event, error, answer)
@@ -733,9 +733,10 @@ class App:
         return _done(made)
 
     async def _awaited(self, made: Awaitable[Any]) -> Any:
-        return await self._in_task(made)
+        return await self.in_task(made)
 
-    def _in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
+    def in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
+        """What is to be awaited instead: an asyncio task, where handlers run as such."""
         if self.tasks and not isinstance(made, Deferred):
             return Deferred.fromFuture(asyncio.ensure_future(made))
         return made
@@ -764,7 +765,7 @@ class App:
 
     async def _await_timer(self, made: Awaitable[Any]) -> None:
         try:
-            await self._in_task(made)
+            await self.in_task(made)
         except (Exception, CancelledError):
             self._log_failure("a timer's call failed")
 

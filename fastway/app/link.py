@@ -38,6 +38,7 @@ from fastway.dialect import (
     Kicked,
     Message,
     Meta,
+    NotLetIn,
     Refused,
     Wire,
 )
@@ -268,20 +269,24 @@ class Link(Protocol, Answering):
             for room in rooms or ():
                 if not room.called:
                     room.callback(None)
-            self._tell_ready(Failure(why))
+            # A client that was not let in fails with what its server said.
+            self._tell_ready(Failure(why.cause if isinstance(why.cause, Refused) else why))
         finally:
             shared.writes.end()
 
-    def lose(self, code: str, problem: str, *, answer: bool = False) -> None:
+    def lose(
+        self, code: str, problem: str, *, answer: bool = False, cause: Exception | None = None
+    ) -> None:
         """End the connection for a reason; what waits is not sent unless `answer`.
 
         Args:
             code: A word for counts.
             problem: One line of ours.
+            cause: What went wrong; None: no more than that line.
         """
         if self._gone or self._why is not None:
             return
-        self._why = SessionEnded(problem, SessionEnded(problem))
+        self._why = SessionEnded(problem, cause or SessionEnded(problem))
         self.app.counts.lost[code] += 1
         log.info("{peer} lost: {problem}", peer=self.address, problem=escaped(problem))
         if answer:
@@ -303,8 +308,11 @@ class Link(Protocol, Answering):
                 self._handle(events[0])
         else:
             self._handle_all(events)
-        if wire.error is not None:
-            self.lose("bad_frame", str(wire.error), answer=True)
+        error = wire.error
+        if isinstance(error, NotLetIn):
+            self.lose("not_let_in", str(error), answer=True, cause=error.refused)
+        elif error is not None:
+            self.lose("bad_frame", str(error), answer=True)
         if wire.deadline != self._beats:
             self._watch()
 
