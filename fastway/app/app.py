@@ -464,12 +464,16 @@ class App:
 
         Returns:
             The session, once the server let it in. Fails as the endpoint does; with a Refused when
-            the server says why not, with a SessionEnded when it says nothing.
+            the server says why not, with a SessionEnded when it says nothing; and as `listen`
+            where routes have no names in that dialect.
         """
         from fastway.app.link import ConnectFactory
 
+        try:
+            factory = ConnectFactory(self, dialect, timeout)
+        except LocalError:
+            return fail()
         self.start()
-        factory = ConnectFactory(self, dialect, timeout)
         return factory.connect(endpoint)
 
     @property

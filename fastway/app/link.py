@@ -161,6 +161,9 @@ class Link(Protocol, Answering):
     lane: Lane | None = None
     channel: Any = None
     """Its virtual connection, behind a gateway."""
+    _nexts: dict[str, list[int]] | None = None
+    """Routes -> keys in `_asks` of who waits for them; all below 0."""
+    _last_next = 0
 
     def __init__(
         self,
@@ -317,15 +320,15 @@ class Link(Protocol, Answering):
             self._watch()
 
     def _keep(self, events: Iterable[Event]) -> None:
-        """What cannot be handled now waits; answers, and the end, do not."""
+        """What cannot be handled now waits; what is waited for, and the end, do not."""
         backlog = self._backlog
         if backlog is None:
             backlog = self._backlog = deque()
         for event in events:
-            if type(event) is Message or self.session is None:
-                backlog.append(event)
-            else:
+            if type(event) is not Message and self.session is not None:
                 self._handle(event)
+            elif type(event) is not Message or not self._nexts or not self._next_came(event):
+                backlog.append(event)
         if len(backlog) > self._bounds.strand and self._asks:
             # It is read from all the same, because it may be answering.
             self.lose("flood", "too many messages wait for it to answer")
@@ -354,7 +357,7 @@ class Link(Protocol, Answering):
 
     def _message(self, event: Message) -> None:
         session, app = self.session, self.app
-        if session is None:
+        if session is None or (self._nexts and self._next_came(event)):
             return
         strand = session.strand
         if not strand.has_room(self):
@@ -595,7 +598,7 @@ class Link(Protocol, Answering):
         if event.token is None:
             return
         body = encode(result, event.answer_format or event.format)
-        data = self.wire.reply(event.token, body, meta)
+        data = self.wire.reply(event.token, body, meta, type(result))
         self._answer(data)
 
     def refuse(self, event: Message, refused: Refused) -> None:
@@ -615,12 +618,9 @@ class Link(Protocol, Answering):
     def request(
         self, route: str, message: Any, into: Any, timeout: float | None, meta: Meta
     ) -> Deferred[Any]:
-        asks = self._asks
-        if asks is None:
-            asks = self._asks = {}
-        limit = self._bounds.asked
-        if 0 < limit <= len(asks):
-            return fail(RequestsFull(len(asks), limit))
+        full = self._asked_full()
+        if full is not None:
+            return full
         session = cast(Session, self.session)
         out = self.app.outgoing_message(session, route, message)
         if out is None:
@@ -629,13 +629,51 @@ class Link(Protocol, Answering):
             key, data = self.wire.request(out.route, encode(out.message, self.wire.format), meta)
         except Exception:
             return fail()
+        done = self._ask(key, route, into, timeout)
+        self.tell(self._unit(data))
+        return done
+
+    def next(self, route: str, into: Any, timeout: float | None) -> Deferred[Any]:
+        full = self._asked_full()
+        if full is not None:
+            return full
+        self._last_next -= 1
+        if self._nexts is None:
+            self._nexts = {}
+        self._nexts.setdefault(route, []).append(self._last_next)
+        return self._ask(self._last_next, route, into, timeout)
+
+    def _next_came(self, event: Message) -> bool:
+        """Give a message to who waits for it; False: nobody does."""
+        nexts = cast("dict[str, list[int]]", self._nexts)
+        keys = nexts.get(event.route)
+        if keys is not None:
+            key, refused = keys[0], None
+        elif event.refused is not None:
+            key, refused = max(keys[0] for keys in nexts.values()), event.refused
+        else:
+            return False
+        self.app.counts.messages += 1
+        if self._rated:
+            self._pay_message()
+        self._answered(Answer(key, event.body, event.format, refused))
+        return True
+
+    def _asked_full(self) -> Deferred[Any] | None:
+        """What `request` fails with, when as many wait as may."""
+        limit, asked = self._bounds.asked, len(self._asks or ())
+        return fail(RequestsFull(asked, limit)) if 0 < limit <= asked else None
+
+    def _ask(self, key: int, route: str, into: Any, timeout: float | None) -> Deferred[Any]:
+        """Somebody waits for the peer, which is read from meanwhile."""
+        if self._asks is None:
+            self._asks = {}
         done: Deferred[Any] = Deferred(lambda _: self._give_up(key))
         timer = None
         if timeout is not None:
             timer = self.app.clock.callLater(timeout, self._too_late, key, timeout)
-        asks[key] = _Ask(done, route, into, timer)
-        self.tell(self._unit(data))
-        if self._holds and not self._holds & HOLD_RATE and len(asks) == 1:
+        self._asks[key] = _Ask(done, route, into, timer)
+        if self._holds and not self._holds & HOLD_RATE and len(self._asks) == 1:
             cast(Any, self.transport).resumeProducing()
         return done
 
@@ -643,7 +681,13 @@ class Link(Protocol, Answering):
         ask = self._asks.pop(key, None) if self._asks else None
         if ask is None:
             return None
-        self.wire.forget(key)
+        if key > 0:
+            self.wire.forget(key)
+        else:
+            nexts = cast("dict[str, list[int]]", self._nexts)
+            nexts[ask.route].remove(key)
+            if not nexts[ask.route]:
+                del nexts[ask.route]
         if ask.timer is not None and ask.timer.active():
             ask.timer.cancel()
         if not self._asks and self._holds:
@@ -695,6 +739,14 @@ class Link(Protocol, Answering):
             if not self._full:
                 self._leave()
 
+    def abort(self) -> None:
+        if self._gone:
+            return
+        self._closing = True
+        if self._why is None:
+            self._why = SessionEnded("closed here")
+        cast(Any, self.transport).abortConnection()
+
     def kick(self, reason: Any = None) -> None:
         if self._gone or self._closing:
             return
@@ -743,6 +795,23 @@ class Link(Protocol, Answering):
         return self._due()
 
 
+def check_names(app: App, dialect: Dialect) -> None:
+    """Tell a dialect what an App handles.
+
+    Raises:
+        BadHandler: two routes have one name there.
+        NotInDialect: one has none.
+    """
+    names: dict[str, str] = {}
+    for route in app.routes:
+        name = dialect.wire_name(route)
+        if names.setdefault(name, route) != route:
+            raise BadHandler(
+                f"{names[name]} and {route} are both {name} in {dialect.name}; "
+                "name one of them otherwise"
+            )
+
+
 class LinkFactory(Factory):
     """Links of one port.
 
@@ -756,14 +825,7 @@ class LinkFactory(Factory):
     def __init__(self, app: App, dialect: Dialect) -> None:
         self.app = app
         self.dialect = dialect
-        names: dict[str, str] = {}
-        for route in app.routes:
-            name = dialect.wire_name(route)
-            if names.setdefault(name, route) != route:
-                raise BadHandler(
-                    f"{names[name]} and {route} are both {name} in {dialect.name}; "
-                    "name one of them otherwise"
-                )
+        check_names(app, dialect)
 
     def buildProtocol(self, addr: IAddress | None) -> Link:
         return self.link(self.app, self.dialect, self.dialect.server())
@@ -780,7 +842,11 @@ def _never_ready(_: object, seconds: float) -> Failure:
 
 
 class ConnectFactory(Factory):
-    """The link of one client."""
+    """The link of one client.
+
+    Raises:
+        BadHandler, NotInDialect: as `check_names`.
+    """
 
     noisy = False
 
@@ -788,6 +854,7 @@ class ConnectFactory(Factory):
         self.app = app
         self.dialect = dialect
         self.timeout = timeout
+        check_names(app, dialect)
         self._done: Deferred[Session] = Deferred(self._cancelled)
         self._link: Link | None = None
         self._asks_for: tuple[Any, str] | None = None

@@ -141,7 +141,7 @@ async def serve_app(reactor: Any, options: ServeOptions) -> int:
     if options["metrics-addr"]:
         where = options["metrics-addr"]
         endpoint = server_endpoint(reactor, "--metrics-addr", where)
-        port = await _listening(endpoint.listen(metrics_site(app, reactor)), where)
+        port = await _listening(endpoint.listen(metrics_site(app)), where)
         say(f"metrics are told on {address_name(port.getHost())}")
     ended: Deferred[None] = Deferred()
     try:
@@ -170,7 +170,7 @@ def _push_endpoint(reactor: Any, options: ServeOptions, app: Any) -> tuple[Any, 
     endpoint = server_endpoint(reactor, "--push-addr", address)
     try:
         token = options["push-token"] or os.environ.get("FASTWAY_PUSH_TOKEN", "")
-        return endpoint, push_site(app, token, reactor)
+        return endpoint, push_site(app, token)
     except ValueError as error:
         raise ConfigError("--push-token", str(error)) from None
 
