@@ -129,10 +129,12 @@ async def serve_app(reactor: Any, options: ServeOptions) -> int:
     if not listens:
         raise ConfigError("--listen", "give it, such as --listen pomelo=:3250")
     wanted = [dialect_at("--listen", text) for text in listens]
-    endpoints = [server_endpoint(reactor, "--listen", address) for _, address in wanted]
     push = _push_endpoint(reactor, options, app)
-    for (dialect, address), endpoint in zip(wanted, endpoints, strict=True):
-        port = await _listening(app.listen(endpoint, dialect), address)
+    for dialect, address in wanted:
+        try:
+            port = await _listening(app.listen(address, dialect), address)
+        except ConfigError as error:
+            raise ConfigError("--listen", error.problem) from None
         say(f"{dialect.name} listens on {address_name(port.getHost())}")
     if push is not None:
         endpoint, site = push
