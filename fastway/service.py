@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from fastway.gateway import Port
     from fastway.ops.adminport import AdminPorts
     from fastway.ops.site import MetricsPort
-    from fastway.ops.web import WebPort
+    from fastway.web import WebPort
 
 log = logs.make_logger(__name__)
 

@@ -15,6 +15,7 @@ session, and answered without its text.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -104,6 +105,9 @@ class Counts:
         unknown: Messages to routes without a handler.
         bad: Messages that did not decode.
         lost: Why connections were lost -> how many; those that closed in order are not here.
+        came: The name of a dialect -> its sessions that were opened.
+        here: And those that are open now.
+        pending: Requests that are not answered.
     """
 
     opened: int = 0
@@ -115,7 +119,10 @@ class Counts:
     failed: int = 0
     unknown: int = 0
     bad: int = 0
-    lost: dict[str, int] = field(default_factory=dict)
+    lost: Counter[str] = field(default_factory=Counter)
+    came: Counter[str] = field(default_factory=Counter)
+    here: Counter[str] = field(default_factory=Counter)
+    pending: int = 0
 
 
 class Request:
@@ -530,7 +537,10 @@ class App:
     def open(self, session: Session) -> None:
         """A session is ready: `opened` hooks run before its first message."""
         self.sessions[session.session_id] = session
-        self.counts.opened += 1
+        counts = self.counts
+        counts.opened += 1
+        counts.came[session.dialect] += 1
+        counts.here[session.dialect] += 1
         if self._opened:
             session.strand.run(partial(self._hooks, session, self._opened))
 
@@ -538,6 +548,7 @@ class App:
         """A session that was opened is over: it leaves everything, then hooks run."""
         del self.sessions[session.session_id]
         self.counts.closed += 1
+        self.counts.here[session.dialect] -= 1
         self._unbind(session)
         session.end(ended)
         if self._closed:

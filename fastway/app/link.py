@@ -285,8 +285,7 @@ class Link(Protocol, Answering):
         if self._gone or self._why is not None:
             return
         self._why = SessionEnded(problem, cause or SessionEnded(problem))
-        counts = self.app.counts.lost
-        counts[code] = counts.get(code, 0) + 1
+        self.app.counts.lost[code] += 1
         log.info("{peer} lost: {problem}", peer=self.address, problem=escaped(problem))
         if answer:
             self.close()
@@ -366,6 +365,7 @@ class Link(Protocol, Answering):
         counts.messages += 1
         if event.token is not None:
             counts.requests += 1
+            counts.pending += 1
             self._unanswered += 1
             if 0 < self._bounds.requests <= self._unanswered:
                 self._hold(HOLD_REQUESTS)
@@ -604,6 +604,7 @@ class Link(Protocol, Answering):
 
     def _answer(self, data: bytes) -> None:
         self._unanswered -= 1
+        self.app.counts.pending -= 1
         if data and not self._closing:
             self._write(self._unit(data))
         if self._holds & HOLD_REQUESTS and self._unanswered < self._bounds.requests:

@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from fastway.address import address_name, parse_address
 from fastway.app.app import App, Request
 from fastway.app.http import push_site
+from fastway.app.metrics import metrics_site
 from fastway.causes import cause_of, string_problem
 from fastway.cli.table import ServeOptions, TalkOptions
 from fastway.cli.tools import QUIET, Lines, ToolError, run_tool, say
@@ -137,6 +138,11 @@ async def serve_app(reactor: Any, options: ServeOptions) -> int:
         endpoint, site = push
         port = await _listening(endpoint.listen(site), options["push-addr"])
         say(f"pushes are taken on {address_name(port.getHost())}")
+    if options["metrics-addr"]:
+        where = options["metrics-addr"]
+        endpoint = server_endpoint(reactor, "--metrics-addr", where)
+        port = await _listening(endpoint.listen(metrics_site(app, reactor)), where)
+        say(f"metrics are told on {address_name(port.getHost())}")
     ended: Deferred[None] = Deferred()
     try:
         await ended
@@ -163,9 +169,8 @@ def _push_endpoint(reactor: Any, options: ServeOptions, app: Any) -> tuple[Any, 
         return None
     endpoint = server_endpoint(reactor, "--push-addr", address)
     try:
-        return endpoint, push_site(
-            app, options["push-token"] or os.environ.get("FASTWAY_PUSH_TOKEN", "")
-        )
+        token = options["push-token"] or os.environ.get("FASTWAY_PUSH_TOKEN", "")
+        return endpoint, push_site(app, token, reactor)
     except ValueError as error:
         raise ConfigError("--push-token", str(error)) from None
 
