@@ -145,6 +145,9 @@ class Mistakes(Files):
         self.patch(os, "environ", {})
         push = ("cli_game:app", "--listen=pomelo=:3250", "--push-addr=127.0.0.1:0")
         self.assertIn("--push-token: the token is empty", self.serve(*push))
+        for option in ("--push-addr=x:y", "--metrics-addr=x:y"):
+            told = self.serve(*push[:2], option)
+            self.assertTrue(told.startswith(f"{option[:-4]}: "), told)
 
     def test_talk(self) -> None:
         """A peer that cannot be."""

@@ -131,6 +131,8 @@ async def serve_app(reactor: Any, options: ServeOptions) -> int:
     wanted = [dialect_at("--listen", text) for text in listens]
     endpoints = [server_endpoint(reactor, "--listen", address) for _, address in wanted]
     push = _push_endpoint(reactor, options, app)
+    metrics = options["metrics-addr"]
+    metrics_endpoint = metrics and server_endpoint(reactor, "--metrics-addr", metrics)
     for (dialect, address), endpoint in zip(wanted, endpoints, strict=True):
         port = await _listening(app.listen(endpoint, dialect), address)
         say(f"{dialect.name} listens on {address_name(port.getHost())}")
@@ -138,10 +140,8 @@ async def serve_app(reactor: Any, options: ServeOptions) -> int:
         endpoint, site = push
         port = await _listening(endpoint.listen(site), options["push-addr"])
         say(f"pushes are taken on {address_name(port.getHost())}")
-    if options["metrics-addr"]:
-        where = options["metrics-addr"]
-        endpoint = server_endpoint(reactor, "--metrics-addr", where)
-        port = await _listening(endpoint.listen(metrics_site(app, reactor)), where)
+    if metrics:
+        port = await _listening(metrics_endpoint.listen(metrics_site(app, reactor)), metrics)
         say(f"metrics are told on {address_name(port.getHost())}")
     ended: Deferred[None] = Deferred()
     try:
