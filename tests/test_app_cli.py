@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import runpy
+import socket
 import sys
 from collections.abc import Coroutine
 from contextlib import redirect_stdout
@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.error import CannotListenError, ConnectionRefusedError
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, RaisingMemoryReactor
@@ -145,6 +145,9 @@ class Mistakes(Files):
         self.patch(os, "environ", {})
         push = ("cli_game:app", "--listen=pomelo=:3250", "--push-addr=127.0.0.1:0")
         self.assertIn("--push-token: the token is empty", self.serve(*push))
+        for option in ("--push-addr=x:y", "--metrics-addr=x:y"):
+            told = self.serve(*push[:2], option)
+            self.assertTrue(told.startswith(f"{option[:-4]}: "), told)
 
     def test_talk(self) -> None:
         """A peer that cannot be."""
@@ -161,14 +164,15 @@ class Mistakes(Files):
 
     def test_taken(self) -> None:
         """A port that somebody has, and a peer that is not there."""
-        taken = CannotListenError("127.0.0.1", 3250, OSError(errno.EADDRINUSE, "in use"))
-        memory: Any = RaisingMemoryReactor(taken, ConnectionRefusedError())
-        memory.callLater = Clock().callLater
-        serve, talk = ServeOptions(), TalkOptions()
-        serve.parseOptions(["cli_game:app", "--listen=pomelo=127.0.0.1:3250"])
-        talk.parseOptions(["pomelo=127.0.0.1:3250"])
-        told = self.problem(tools.serve_app(memory, serve))
-        self.assertEqual(told, "cannot listen on 127.0.0.1:3250: in use")
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            memory: Any = RaisingMemoryReactor(None, ConnectionRefusedError())
+            memory.callLater = Clock().callLater
+            serve, talk = ServeOptions(), TalkOptions()
+            serve.parseOptions(["cli_game:app", f"--listen=pomelo={address}"])
+            talk.parseOptions(["pomelo=127.0.0.1:3250"])
+            told = self.problem(tools.serve_app(memory, serve))
+        self.assertIn(f"cannot listen on {address}: Address already in use", told)
         told = self.problem(tools.Talk(memory, talk).run())
         self.assertIn("cannot reach 127.0.0.1:3250: ", told)
 

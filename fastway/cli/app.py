@@ -130,20 +130,21 @@ async def serve_app(reactor: Any, options: ServeOptions) -> int:
         raise ConfigError("--listen", "give it, such as --listen pomelo=:3250")
     wanted = [dialect_at("--listen", text) for text in listens]
     push = _push_endpoint(reactor, options, app)
+    metrics = options["metrics-addr"]
+    metrics_endpoint = metrics and server_endpoint(reactor, "--metrics-addr", metrics)
+    for _, address in wanted:
+        server_endpoint(reactor, "--listen", address)  # what is wrong is said before any listens
+    if app.is_clockless:
+        app.use_clock(reactor)
     for dialect, address in wanted:
-        try:
-            port = await _listening(app.listen(address, dialect), address)
-        except ConfigError as error:
-            raise ConfigError("--listen", error.problem) from None
+        port = await _listening(app.listen(address, dialect), address)
         say(f"{dialect.name} listens on {address_name(port.getHost())}")
     if push is not None:
         endpoint, site = push
         port = await _listening(endpoint.listen(site), options["push-addr"])
         say(f"pushes are taken on {address_name(port.getHost())}")
-    if options["metrics-addr"]:
-        where = options["metrics-addr"]
-        endpoint = server_endpoint(reactor, "--metrics-addr", where)
-        port = await _listening(endpoint.listen(metrics_site(app)), where)
+    if metrics:
+        port = await _listening(metrics_endpoint.listen(metrics_site(app)), metrics)
         say(f"metrics are told on {address_name(port.getHost())}")
     ended: Deferred[None] = Deferred()
     try:
