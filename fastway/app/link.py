@@ -154,12 +154,43 @@ class Link(Protocol, Answering):
         dialect: What it speaks.
         wire: Its state.
         ready: Called with the session once it is, or with a Failure; None: nobody waits.
+
+    Attributes:
+        channel: Its virtual connection, behind a gateway.
     """
 
-    slot = -1
-    lane: Lane | None = None
-    channel: Any = None
-    """Its virtual connection, behind a gateway."""
+    __slots__ = (  # there are very many; nor may a dict of attributes come to be
+        "_allowance",
+        "_allowance_bytes",
+        "_asks",
+        "_backlog",
+        "_beats",
+        "_bounds",
+        "_closing",
+        "_deadline",
+        "_dialect",
+        "_full",
+        "_gone",
+        "_handling",
+        "_holds",
+        "_out",
+        "_rated",
+        "_ready",
+        "_rooms",
+        "_shared",
+        "_unanswered",
+        "_waiting",
+        "_why",
+        "address",
+        "app",
+        "channel",
+        "connected",
+        "lane",
+        "session",
+        "slot",
+        "transport",
+        "wire",
+    )
 
     def __init__(
         self,
@@ -168,6 +199,11 @@ class Link(Protocol, Answering):
         wire: Wire,
         ready: Ready | None = None,
     ) -> None:
+        self.transport = None
+        self.connected = 0
+        self.slot = -1
+        self.lane: Lane | None = None
+        self.channel: Any = None
         self.app = app
         self.wire = wire
         self.address = "?"
@@ -178,7 +214,7 @@ class Link(Protocol, Answering):
         self._shared = shared(app)
         self._beats: float | None = None
         self._ready = ready
-        self._out: list[bytes] = []
+        self._out: list[bytes] | None = None
         self._waiting = 0
         self._full = False
         self._holds = 0
@@ -250,8 +286,7 @@ class Link(Protocol, Answering):
             "the peer closed",
             None if reason.check(*_ORDERLY) else cast(Exception, reason.value),
         )
-        self._backlog = None
-        self._out.clear()
+        self._backlog = self._out = None
         rooms, self._rooms = self._rooms, None
         asks, self._asks = self._asks, None
         session = self.session
@@ -334,7 +369,7 @@ class Link(Protocol, Answering):
     def _handle(self, event: Event) -> None:
         kind = type(event)
         if kind is Message:
-            self._message(cast(Message, event))
+            self._message(event)  # type: ignore[arg-type]
         elif kind is Answer:
             self._answered(cast(Answer, event))
         elif kind is ReadyEvent:
@@ -533,18 +568,21 @@ class Link(Protocol, Answering):
         if self._gone:
             return
         out = self._out
-        if not out:
+        if out is None:
+            self._out = [data]
             self._shared.writes.add(self)
-        out.append(data)
+        else:
+            out.append(data)
         self._waiting += len(data)
         if 0 < self._bounds.waiting < self._waiting and self._full:
             self.lose("slow_reader", "it does not read: too much waits for it")
 
     def flush(self) -> None:
         """Write what there is, if the transport takes it."""
-        if self._full or self._gone or not self._out:
+        out = self._out
+        if out is None or self._full or self._gone:
             return
-        out, self._out = self._out, []
+        self._out = None
         self._waiting = 0
         cast(Any, self.transport).write(out[0] if len(out) == 1 else b"".join(out))
 
