@@ -154,9 +154,8 @@ def _push_endpoint(reactor: Any, options: ServeOptions, app: Any) -> tuple[Any, 
         return None
     endpoint = server_endpoint(reactor, "--push-addr", address)
     try:
-        return endpoint, push_site(
-            app, options["push-token"] or os.environ.get("FASTWAY_PUSH_TOKEN", "")
-        )
+        token = options["push-token"] or os.environ.get("FASTWAY_PUSH_TOKEN", "")
+        return endpoint, push_site(app, token, reactor)
     except ValueError as error:
         raise ConfigError("--push-token", str(error)) from None
 
