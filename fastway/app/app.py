@@ -32,8 +32,9 @@ from fastway.app.group import Group
 from fastway.app.messages import BadBody, BadHandler, Wanted, decode, wanted
 from fastway.app.session import Carrier, Session, SessionEnded
 from fastway.app.strand import Strand
-from fastway.dialect import Dialect, Hello, Message, Meta, Refused
+from fastway.dialect import BodyFormat, Dialect, Hello, Message, Meta, Refused
 from fastway.errors import FastwayError, LocalError
+from fastway.formats import MAX_DEPTH
 from fastway.logs import escaped, make_logger
 
 log = make_logger("fastway.app")
@@ -178,13 +179,38 @@ class Outgoing:
     message: Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Route:
-    """A handler, ready to be called."""
+    """A handler, ready to be called.
+
+    Attributes:
+        form: What its last message was written in,
+        quick: and what decodes short ones of these; None: `decode` does.
+    """
 
     wanted: Wanted
     invoke: Callable[[Session, Any, Any], Any]
     needs_request: bool
+    form: Any = None
+    quick: Callable[[bytes], Any] | None = None
+
+    def decode(self, body: bytes, form: BodyFormat) -> Any:
+        """Its message.
+
+        Raises:
+            BadBody: there is none of its type.
+        """
+        kind = self.wanted.kind
+        if form is not self.form:
+            self.form = form
+            quick = getattr(form, "quick", None)
+            self.quick = quick(kind) if quick is not None and kind not in (None, bytes) else None
+        if self.quick is not None and len(body) <= MAX_DEPTH:
+            try:
+                return self.quick(body)
+            except Exception:  # it has to be mended, or a word said of what is wrong
+                return decode(body, form, kind)
+        return decode(body, form, kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -660,7 +686,7 @@ class App:
                 made: Any = self._through(request)
             else:
                 request = Request(session, event) if ready.needs_request else None  # type: ignore
-                message = decode(event.body, event.format, ready.wanted.kind)
+                message = ready.decode(event.body, event.format)
                 made = ready.invoke(session, request, message)
             if type(made) is CoroutineType and not self.tasks:
                 self._running += 1

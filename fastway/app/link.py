@@ -384,7 +384,8 @@ class Link(Protocol, Answering):
         if session is None:
             return
         strand = session.strand
-        if not strand.has_room(self):
+        now = strand.begins()
+        if not now and not strand.has_room(self):
             self._hold(HOLD_STRAND)
             self._keep_first(event)
             return
@@ -398,7 +399,10 @@ class Link(Protocol, Answering):
             self._unanswered += 1
             if 0 < self._bounds.requests <= self._unanswered:
                 self._hold(HOLD_REQUESTS)
-        strand.run(partial(app.handle, session, event, self))
+        if now:
+            strand.goes_on(app.handle(session, event, self))
+        else:
+            strand.run(partial(app.handle, session, event, self))
 
     def _keep_first(self, event: Event) -> None:
         if self._backlog is None:
