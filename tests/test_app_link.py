@@ -149,9 +149,9 @@ class Handshakes(Links):
         transport = self.reach(link)
         self.clock.advance(0)
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.assertFalse(transport.connected)
         [failure] = told
         failure.trap(SessionEnded)
-        self.assertFalse(transport.connected)
 
     def test_too_slow(self) -> None:
         """Who is not ready in time is lost: one that says nothing, and one whose hook waits."""

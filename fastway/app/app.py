@@ -489,13 +489,17 @@ class App:
         """Connect to a server: both ends have handlers.
 
         Returns:
-            The session, once the server let it in. Fails as the endpoint does, with a Refused or a
-            SessionEnded.
+            The session, once the server let it in. Fails as the endpoint does; with a Refused when
+            the server says why not, with a SessionEnded when it says nothing; and as `listen`
+            where routes have no names in that dialect.
         """
         from fastway.app.link import ConnectFactory
 
+        try:
+            factory = ConnectFactory(self, dialect, timeout)
+        except LocalError:
+            return fail()
         self.start()
-        factory = ConnectFactory(self, dialect, timeout)
         return factory.connect(endpoint)
 
     @property
@@ -611,7 +615,7 @@ class App:
     async def _await_hooks(self, session: Session, waits: list[Awaitable[Any]]) -> None:
         for one in waits:
             try:
-                await self._in_task(one)
+                await self.in_task(one)
             except (Exception, CancelledError):
                 self._log_failure(f"a hook of {escaped(repr(session))} failed")
 
@@ -701,7 +705,7 @@ class App:
                     return self._finish(session, event, request, made, answer)
             elif isawaitable(made):
                 self._running += 1
-                return self._finish(session, event, request, self._in_task(made), answer)
+                return self._finish(session, event, request, self.in_task(made), answer)
             answer.reply(event, made, request.answer_meta if request else ())
         except (Exception, asyncio.CancelledError) as error:
             self._failed(session, event, error, answer)
@@ -778,9 +782,10 @@ class App:
         return _done(made)
 
     async def _awaited(self, made: Awaitable[Any]) -> Any:
-        return await self._in_task(made)
+        return await self.in_task(made)
 
-    def _in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
+    def in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
+        """What is to be awaited instead: an asyncio task, where handlers run as such."""
         if self.tasks and not isinstance(made, Deferred):
             return Deferred.fromFuture(asyncio.ensure_future(made))
         return made
@@ -809,7 +814,7 @@ class App:
 
     async def _await_timer(self, made: Awaitable[Any]) -> None:
         try:
-            await self._in_task(made)
+            await self.in_task(made)
         except (Exception, CancelledError):
             self._log_failure("a timer's call failed")
 

@@ -122,9 +122,11 @@ class WebSocketLink(Link):
             self._ends(str(self._machine.ended or reason.getErrorMessage()), closes=False)
         super().connectionLost(reason)
 
-    def lose(self, code: str, problem: str, *, answer: bool = False) -> None:
+    def lose(
+        self, code: str, problem: str, *, answer: bool = False, cause: Exception | None = None
+    ) -> None:
         self._code = CODES.get(code, 1008), problem
-        super().lose(code, problem, answer=answer)
+        super().lose(code, problem, answer=answer, cause=cause)
 
     def _unit(self, data: bytes) -> bytes:
         return self._machine.wrap(data)
