@@ -228,6 +228,9 @@ class Link(Protocol, Answering):
         self._handling = False
         self._unanswered = 0
         self._asks: dict[int, _Ask] | None = None
+        self._nexts: dict[str, list[int]] | None = None
+        """Routes -> keys in `_asks` of who waits for them; all below 0."""
+        self._last_next = 0
         self._rooms: list[Deferred[None]] | None = None
         self._deadline: float | None = None
         self._closing = False
