@@ -207,9 +207,6 @@ class Link(Protocol, Answering):
         self.slot = -1
         self.lane: Lane | None = None
         self.channel: Any = None
-        self._nexts: dict[str, list[int]] | None = None
-        """Routes -> keys in `_asks` of who waits for them; all below 0."""
-        self._last_next = 0
         self.app = app
         self.wire = wire
         self.address = "?"

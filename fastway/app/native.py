@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -342,19 +343,28 @@ class Relay:
         return "fastway.app"
 
     def doRead(self) -> None:
-        events = self.core.run(self.now())
-        if events:
-            self._handle(events)
+        self._turn(self.core.run, self.now())
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor ends; the links' own ends come first."""
 
     def check(self, now: float) -> float | None:
         """Memory that nobody uses goes back; until then, and with links, there is a next time."""
-        events = self.core.sweep(now)
+        rests = self._turn(self.core.sweep, now) is None
+        return None if rests and not self._links else now + SWEEP
+
+    def _turn(self, step: Callable[[float], list[_core.Event] | None], now: float) -> Any:
+        try:
+            events = step(now)
+        except MemoryError:
+            # What has come is lost: it is nobody's stream any more.
+            for link in tuple(self._shared.links):
+                if link.lane is self:
+                    link.lose("no_memory", "there was no memory for what came")
+            return []
         if events:
             self._handle(events)
-        return now + SWEEP if self._links or events is not None else None
+        return events
 
     def _handle(self, events: list[tuple[int, Any, Any]]) -> None:
         writes = self._shared.writes
