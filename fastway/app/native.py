@@ -36,6 +36,9 @@ log = make_logger("fastway.app")
 EVENTS_TURN = 256
 """What the core may ask in one turn: each is a read of a peer, and its handlers."""
 
+ACCEPTS = 16
+"""Connections that a port accepts in one turn."""
+
 READ_SIZE = 64 * 1024
 """Bytes of one read."""
 
@@ -398,6 +401,14 @@ class NativePort(Port):
     """A listening port whose connections are the core's."""
 
     relay: Relay
+
+    @property
+    def numberAccepts(self) -> int:
+        return ACCEPTS
+
+    @numberAccepts.setter
+    def numberAccepts(self, _: int) -> None:
+        """Twisted would accept ever more in one turn; here those who are in come first."""
 
     def transport(  # type: ignore[override]
         self, skt: socket.socket, link: Any, peer: Any, port: Any, number: int, reactor: Any
