@@ -345,7 +345,11 @@ class Link(Protocol, Answering):
             self._keep(events)
         elif len(events) == 1:
             if not self._closing:
-                self._handle(events[0])
+                event = events[0]
+                if type(event) is Message:
+                    self._message(event)
+                else:
+                    self._handle(event)
         else:
             self._handle_all(events)
         error = wire.error
