@@ -54,7 +54,9 @@ _OWN = frozenset((PING, PONG))
 
 
 class Hotpot:
-    """What one port, or one client, speaks. It is for one App: it learns that App's routes.
+    """What one port, or one client, speaks.
+
+    It learns the routes of its App, so each App wants its own where their names differ.
 
     Args:
         format: What messages stand in, and bodies are written in: "json", "protobuf" or
@@ -142,11 +144,10 @@ class Hotpot:
         return HotpotClient(self._settings, self._names, self._framings[not whole])
 
     def wire_name(self, route: str) -> str:
-        """Join, for room.join.
+        """Join, for room.join; from now on what comes as Join is that, unless it was another's.
 
         Raises:
-            NotInDialect: it has none, or another route has it: of this App, or of another that
-                shares this dialect.
+            NotInDialect: it has none.
         """
         return self._names.learn(route)
 
@@ -209,14 +210,9 @@ class Names:
         return name
 
     def learn(self, route: str) -> str:
-        """The application handles that route. Raises NotInDialect as `Hotpot.wire_name`."""
+        """The application has that route. Raises NotInDialect as `name`."""
         name = self.name(route)
-        other = self.routes.setdefault(name, route)
-        if other != route:
-            raise NotInDialect(
-                f"{other} and {route} are both {name} in hotpot; give names=, or each App a "
-                "Hotpot of its own"
-            )
+        self.routes.setdefault(name, route)
         return name
 
     def head(self, route: str) -> bytes:
