@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CORE := $(CURDIR)/fastway/relay
 CORE_FILES := $(filter-out $(CORE)/_%,$(wildcard $(CORE)/*.c))
 CORE_TESTS := test_pool test_relay test_queues test_turns test_ends test_websocket test_tls \
-	test_direct test_rates test_multicast
+	test_direct test_rates test_multicast test_each
 SANITIZE := -std=c11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
 	-fno-omit-frame-pointer -Wall -Wextra -Werror -I$(CORE)
 RELAY_TEST := $(CURDIR)/tests/relay
@@ -101,11 +101,12 @@ docs: $(BIN)/.tests
 	$(BIN)/pydoctor $(PYDOCTOR) --html-output=build/api fastway
 
 # make bench BENCH='--peer "other-gateway {client} {server}"' measures another beside it; ATTACK has
-# the options of bench.attack, EDGE of bench.edge, SIEGE of bench.siege. Two checkouts in one run,
-# interleaved: BENCH='--tree ../other'.
+# the options of bench.attack, EDGE of bench.edge, PUSH of bench.push, SIEGE of bench.siege. Two
+# checkouts in one run, interleaved: BENCH='--tree ../other'.
 bench: $(BIN)/.runs
 	$(BIN)/python -m bench.gateways $(BENCH)
 	$(BIN)/python -m bench.edge $(EDGE)
+	$(BIN)/python -m bench.push $(PUSH)
 	$(BIN)/python -m bench.attack --quick $(ATTACK)
 	$(BIN)/python -m bench.siege --quick $(SIEGE)
 	$(BIN)/python -m bench.endpoint

@@ -25,7 +25,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 from bench.gateways import (
@@ -279,11 +279,13 @@ def costs(arguments: argparse.Namespace, lanes: Sequence[str]) -> None:
             if arguments.only in VISITS:
                 pair = both(lane, turn, lambda process: visits(process, arguments.visits))
                 results[VISITS, lane].append(pair)
-    print("case\tlane\tµs of CPU each, alone\twatched\tratio")
+    print("case\tlane\tµs of CPU each, alone\twatched\tratio, median of runs\tthe middle half")
     for (name, lane), pairs in results.items():
         alone, seen = (median(pair[which] for pair in pairs) for which in (0, 1))
-        ratio = median(two / one for one, two in pairs)
-        print(f"{name}\t{lane}\t{alone:.4g}\t{seen:.4g}\t{ratio:.3f}")
+        ratios = [two / one for one, two in pairs]
+        low, middle, high = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+        half = f"{low:.3f} to {high:.3f}"
+        print(f"{name}\t{lane}\t{alone:.4g}\t{seen:.4g}\t{middle:.3f}\t{half}")
 
 
 # How long the reactor stands still.

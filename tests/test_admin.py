@@ -12,7 +12,7 @@ from twisted.logger import formatEvent
 
 from fastway.ops.admin import MAX_BODY, POLICY, SECONDS
 from fastway.ops.api import ROUTES
-from fastway.ops.web import MAX_HEAD, MAX_OPEN
+from fastway.web import MAX_HEAD, MAX_OPEN
 from tests.support.admin_case import BEARER, PAGE, TOKEN, AdminTestCase
 from tests.support.logs import LogLines
 from tests.support.visits import parsed

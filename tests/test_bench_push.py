@@ -11,6 +11,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+import bench.push
 from bench.gateways import FASTWAY, Failure, Gateway, build
 from bench.push import COLUMNS, WAYS, Way, measure
 from bench.table import Case
@@ -23,6 +24,8 @@ from tests.support.errors import raised
 class PushBenchTests(SynchronousTestCase):
     def test_all_ways(self) -> None:
         """Just as many as are worth a push, through a gateway with a key."""
+        self.patch(bench.push, "WARM", 2)
+        self.patch(bench.push, "PARTS", 2)
         programs()  # or there is nothing to build with
         (program,) = build(Path(DIRECTORY.name), *SANITIZED, names=("sends",))
         gateway = Gateway("", [*FASTWAY, "--server-auth-password", KEY])

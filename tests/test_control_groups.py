@@ -154,6 +154,28 @@ class CopyTests(CopyTestCase):
         self.assertEqual(told, [CROWD - 2])
         self.got(gateway, conns[2:], b"1", b"2")
 
+    def test_as_many_others(self) -> None:
+        """A copy with as many members as the group, which are not the same, is not whole."""
+        gateway = self.greeted(accept_queue=5000)
+        conns: list[Conn] = gateway.guests(3000)
+        group = Group(conns[:1000])
+        group.tell(b"1")
+        gateway.settle()
+        for conn in conns[1000:2000]:
+            group.add(conn)
+        group.tell(b"2")
+        gateway.settle()
+        for conn in conns[:2000]:
+            group.discard(conn)
+        for conn in conns[1000:]:
+            group.add(conn)
+        for message in (b"3", b"4", b"5", b"6", b"7"):
+            self.assertEqual(group.tell(message), 2000)
+            gateway.settle()
+        self.assertEqual(gateway.got[conns[0].conn_id], [b"1", b"2"])
+        self.assertEqual(gateway.got[conns[1999].conn_id], [b"2", b"3", b"4", b"5", b"6", b"7"])
+        self.assertEqual(gateway.got[conns[2999].conn_id], [b"3", b"4", b"5", b"6", b"7"])
+
     def test_whole_and_refused(self) -> None:
         """All who were meant are told singly, late but once."""
         gateway, group, conns = self.crowd()

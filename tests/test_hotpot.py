@@ -82,8 +82,8 @@ class VectorTests(SynchronousTestCase):
         self.assertEqual(server().refuse("Fail", Refused(7, "bad")), ROWS["H-6"])
         self.assertEqual(js.refuse("Fail", Refused(0)), ROWS["H-7"])
         self.assertEqual(js.send("Error", b'{"code":0,"msg":""}'), ROWS["H-7"])
-        text = js.format.encode({"Message": '你好<&>"\\\n'})
-        self.assertEqual(js.send("Echo", text), ROWS["H-8"])
+        written = js.format.encode({"Message": '你好<&>"\\\n'})
+        self.assertEqual(js.send("Echo", written), ROWS["H-8"])
         hello = b"\x0a\x02hi"
         self.assertEqual(said["protobuf"].send("Echo", hello), ROWS["H-11"])
         inner = b"\x0a\x01n\x12\x01d"

@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
+from fastway import usage
 from fastway.address import Address
 from fastway.errors import Reason
 from fastway.gateway import Layer, Port
 from fastway.gateway.tally import LASTED
 from fastway.histogram import Distribution, Histogram
-from fastway.ops import usage
 from fastway.ops.health import problem
 from fastway.ops.metrics import METRICS
-from fastway.ops.prometheus import Metric, page
 from fastway.ops.snapshot import PortTotals, RelayTotals, Snapshot, Source, finish
+from fastway.prometheus import Metric, page
 from fastway.router import IdConflict
 from fastway.snet.listen import SnetFactory
 from tests.support.ends import Harness

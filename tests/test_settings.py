@@ -226,6 +226,20 @@ class TogetherTests(SynchronousTestCase):
             settings(fits)
             self.assertEqual(self.refused(too_much).option, f"--mem-pool-{option}")
 
+    def test_plain(self) -> None:
+        """The client port can be without TLS beside others that have it, and beside nothing."""
+        given = "--client-addr=plain+127.0.0.1:9010", "--client-tls-cert=x"
+        for other in ("--client-wss-addr=:0", "--direct=b=tls+:0->8", "--direct=b=wss+:0->8"):
+            told = settings(*given, other)
+            self.assertEqual(told.client.address, "127.0.0.1:9010")
+            self.assertIsNone(told.client.tls)
+            self.assertIsNotNone((*told.websockets, *told.direct)[0].tls)
+        for others in ((), ("--client-ws-addr=:0",), ("--direct=b=:0->8",)):
+            error = self.refused(*given, *others)
+            self.assertEqual(error.option, "--client-addr")
+            self.assertIn("nothing that speaks TLS", error.problem)
+        self.assertEqual(settings(given[0]).client.address, "127.0.0.1:9010")
+
     def test_web_alone(self) -> None:
         """What only a port for web pages does is refused without one, unless it is the default."""
         settings("--client-ws-path=/", "--client-ws-origins=same", "--trusted-proxies=")

@@ -1,6 +1,7 @@
 """Pushes from outside: an HTTP port by which other programs tell groups and users something.
 
-    await serverFromString(reactor, "tcp:8280:interface=127.0.0.1").listen(push_site(app, token))
+    site = push_site(app, token)
+    await serverFromString(reactor, "tcp:8280:interface=127.0.0.1").listen(site)
 
     POST /push {"group": "lobby", "route": "onNotice", "message": {"text": "maintenance at 9"}}
     {"sent": 1042}
@@ -13,24 +14,19 @@ from __future__ import annotations
 
 import hmac
 import json
-from typing import Any, cast
+from typing import Any
 
-from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
 
 from fastway.app.app import App
 from fastway.app.group import Group
 from fastway.errors import LocalError
-from fastway.logs import make_logger
-
-log = make_logger("fastway.app")
+from fastway.web import BoundedSite
 
 MAX_BODY = 64 * 1024
 """Bytes of a request's body."""
 
-MAX_HEAD = 8 * 1024
-"""And of what is before it."""
+JSON = "application/json"
 
 _KEYS = {"group", "user", "all", "route", "message"}
 
@@ -44,7 +40,7 @@ class BadPush(LocalError):
 
 
 class PushApi(Resource):
-    """What `POST` to it pushes; everything else is refused.
+    """What `POST` to it pushes; everything else is refused. It goes with a BoundedSite.
 
     Args:
         app: Whose groups and users are told.
@@ -71,18 +67,9 @@ class PushApi(Resource):
             answer, status = {"error": str(error)}, error.status
         except Exception as error:  # a message that the dialect of some member cannot say
             answer, status = {"error": f"{type(error).__name__}: {error}"[:500]}, 422
-        content = json.dumps(answer).encode() + b"\n"
-        request.setResponseCode(status)
-        request.responseHeaders.removeHeader("Server")
         if status == 405:
             request.setHeader("Allow", "POST")
-        for header, value in (
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(content))),
-            ("Cache-Control", "no-store"),
-        ):
-            request.setHeader(header, value)
-        return b"" if request.method == b"HEAD" else content
+        return request.site.answer(request, status, JSON, _json(answer))  # type: ignore[no-any-return]
 
     def _push(self, request: Any) -> int:
         if request.method != b"POST":
@@ -130,39 +117,21 @@ class PushApi(Resource):
         return found, route, asked.get("message")
 
 
-class _Push(Request):
-    """A request whose body is small: another is cut off before it is read."""
+class PushSite(BoundedSite):
+    """A web server of a PushApi alone."""
 
-    def gotLength(self, length: int | None) -> None:
-        if length is None or length > MAX_BODY:
-            super().gotLength(0)
-            cast(Any, self.channel).transport.abortConnection()
-        else:
-            super().gotLength(length)
-
-
-class _Channel(HTTPChannel):
-    totalHeadersSize = MAX_HEAD
-    maxHeaders = 64
-
-
-class PushSite(Site):
-    """A web server of nothing else."""
-
-    noisy = False
-    displayTracebacks = False
-    protocol = cast(Any, _Channel)
-
-    def log(self, request: Any) -> None:
-        """No line for each request."""
+    def problem(self, text: str) -> tuple[str, bytes]:
+        return JSON, _json({"error": text})
 
 
 def push_site(app: App, token: str) -> PushSite:
-    """A web server whose every path is the PushApi, with small requests only.
+    """A web server whose every path is the PushApi, and that bears whoever comes.
 
     Raises:
         ValueError: the token is empty.
     """
-    return PushSite(
-        PushApi(app, token), requestFactory=_Push, timeout=10, parsePOSTFormSubmission=False
-    )
+    return PushSite(PushApi(app, token), app.clock, max_body=MAX_BODY)
+
+
+def _json(answer: Any) -> bytes:
+    return json.dumps(answer).encode() + b"\n"

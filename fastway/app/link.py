@@ -38,6 +38,7 @@ from fastway.dialect import (
     Kicked,
     Message,
     Meta,
+    NotLetIn,
     Refused,
     Wire,
 )
@@ -116,12 +117,14 @@ class Shared:
         writes: What they have to write.
         links: All that are connected.
         behind: Tells many of those that are behind gateways.
+        relay: What carries those of native ports (`native.Relay`); None: there are none.
     """
 
     wheel: Wheel
     writes: Writes
     links: set[Link]
     behind: BehindLane
+    relay: Any = None
 
 
 def shared(app: App) -> Shared:
@@ -152,15 +155,45 @@ class Link(Protocol, Answering):
         dialect: What it speaks.
         wire: Its state.
         ready: Called with the session once it is, or with a Failure; None: nobody waits.
+
+    Attributes:
+        channel: Its virtual connection, behind a gateway.
     """
 
-    slot = -1
-    lane: Lane | None = None
-    channel: Any = None
-    """Its virtual connection, behind a gateway."""
-    _nexts: dict[str, list[int]] | None = None
-    """Routes -> keys in `_asks` of who waits for them; all below 0."""
-    _last_next = 0
+    __slots__ = (  # there are very many; nor may a dict of attributes come to be
+        "_allowance",
+        "_allowance_bytes",
+        "_asks",
+        "_backlog",
+        "_beats",
+        "_bounds",
+        "_closing",
+        "_deadline",
+        "_dialect",
+        "_full",
+        "_gone",
+        "_handling",
+        "_holds",
+        "_last_next",
+        "_nexts",
+        "_out",
+        "_rated",
+        "_ready",
+        "_rooms",
+        "_shared",
+        "_unanswered",
+        "_waiting",
+        "_why",
+        "address",
+        "app",
+        "channel",
+        "connected",
+        "lane",
+        "session",
+        "slot",
+        "transport",
+        "wire",
+    )
 
     def __init__(
         self,
@@ -169,6 +202,11 @@ class Link(Protocol, Answering):
         wire: Wire,
         ready: Ready | None = None,
     ) -> None:
+        self.transport = None
+        self.connected = 0
+        self.slot = -1
+        self.lane: Lane | None = None
+        self.channel: Any = None
         self.app = app
         self.wire = wire
         self.address = "?"
@@ -179,7 +217,7 @@ class Link(Protocol, Answering):
         self._shared = shared(app)
         self._beats: float | None = None
         self._ready = ready
-        self._out: list[bytes] = []
+        self._out: list[bytes] | None = None
         self._waiting = 0
         self._full = False
         self._holds = 0
@@ -187,6 +225,9 @@ class Link(Protocol, Answering):
         self._handling = False
         self._unanswered = 0
         self._asks: dict[int, _Ask] | None = None
+        self._nexts: dict[str, list[int]] | None = None
+        """Routes -> keys in `_asks` of who waits for them; all below 0."""
+        self._last_next = 0
         self._rooms: list[Deferred[None]] | None = None
         self._deadline: float | None = None
         self._closing = False
@@ -251,8 +292,7 @@ class Link(Protocol, Answering):
             "the peer closed",
             None if reason.check(*_ORDERLY) else cast(Exception, reason.value),
         )
-        self._backlog = None
-        self._out.clear()
+        self._backlog = self._out = None
         rooms, self._rooms = self._rooms, None
         asks, self._asks = self._asks, None
         session = self.session
@@ -269,22 +309,25 @@ class Link(Protocol, Answering):
             for room in rooms or ():
                 if not room.called:
                     room.callback(None)
-            self._tell_ready(Failure(why))
+            # A client that was not let in fails with what its server said.
+            self._tell_ready(Failure(why.cause if isinstance(why.cause, Refused) else why))
         finally:
             shared.writes.end()
 
-    def lose(self, code: str, problem: str, *, answer: bool = False) -> None:
+    def lose(
+        self, code: str, problem: str, *, answer: bool = False, cause: Exception | None = None
+    ) -> None:
         """End the connection for a reason; what waits is not sent unless `answer`.
 
         Args:
             code: A word for counts.
             problem: One line of ours.
+            cause: What went wrong; None: no more than that line.
         """
         if self._gone or self._why is not None:
             return
-        self._why = SessionEnded(problem, SessionEnded(problem))
-        counts = self.app.counts.lost
-        counts[code] = counts.get(code, 0) + 1
+        self._why = SessionEnded(problem, cause or SessionEnded(problem))
+        self.app.counts.lost[code] += 1
         log.info("{peer} lost: {problem}", peer=self.address, problem=escaped(problem))
         if answer:
             self.close()
@@ -305,8 +348,11 @@ class Link(Protocol, Answering):
                 self._handle(events[0])
         else:
             self._handle_all(events)
-        if wire.error is not None:
-            self.lose("bad_frame", str(wire.error), answer=True)
+        error = wire.error
+        if isinstance(error, NotLetIn):
+            self.lose("not_let_in", str(error), answer=True, cause=error.refused)
+        elif error is not None:
+            self.lose("bad_frame", str(error), answer=True)
         if wire.deadline != self._beats:
             self._watch()
 
@@ -336,7 +382,7 @@ class Link(Protocol, Answering):
     def _handle(self, event: Event) -> None:
         kind = type(event)
         if kind is Message:
-            self._message(cast(Message, event))
+            self._message(event)  # type: ignore[arg-type]
         elif kind is Answer:
             self._answered(cast(Answer, event))
         elif kind is ReadyEvent:
@@ -351,7 +397,8 @@ class Link(Protocol, Answering):
         if session is None or (self._nexts and self._next_came(event)):
             return
         strand = session.strand
-        if not strand.has_room(self):
+        now = strand.begins()
+        if not now and not strand.has_room(self):
             self._hold(HOLD_STRAND)
             self._keep_first(event)
             return
@@ -361,10 +408,14 @@ class Link(Protocol, Answering):
         counts.messages += 1
         if event.token is not None:
             counts.requests += 1
+            counts.pending += 1
             self._unanswered += 1
             if 0 < self._bounds.requests <= self._unanswered:
                 self._hold(HOLD_REQUESTS)
-        strand.run(partial(app.handle, session, event, self))
+        if now:
+            strand.goes_on(app.handle(session, event, self))
+        else:
+            strand.run(partial(app.handle, session, event, self))
 
     def _keep_first(self, event: Event) -> None:
         if self._backlog is None:
@@ -534,18 +585,21 @@ class Link(Protocol, Answering):
         if self._gone:
             return
         out = self._out
-        if not out:
+        if out is None:
+            self._out = [data]
             self._shared.writes.add(self)
-        out.append(data)
+        else:
+            out.append(data)
         self._waiting += len(data)
         if 0 < self._bounds.waiting < self._waiting and self._full:
             self.lose("slow_reader", "it does not read: too much waits for it")
 
     def flush(self) -> None:
         """Write what there is, if the transport takes it."""
-        if self._full or self._gone or not self._out:
+        out = self._out
+        if out is None or self._full or self._gone:
             return
-        out, self._out = self._out, []
+        self._out = None
         self._waiting = 0
         cast(Any, self.transport).write(out[0] if len(out) == 1 else b"".join(out))
 
@@ -599,6 +653,7 @@ class Link(Protocol, Answering):
 
     def _answer(self, data: bytes) -> None:
         self._unanswered -= 1
+        self.app.counts.pending -= 1
         if data and not self._closing:
             self._write(self._unit(data))
         if self._holds & HOLD_REQUESTS and self._unanswered < self._bounds.requests:
@@ -819,6 +874,7 @@ class LinkFactory(Factory):
     """
 
     noisy = False
+    link: type[Link] = Link
 
     def __init__(self, app: App, dialect: Dialect) -> None:
         self.app = app
@@ -826,7 +882,7 @@ class LinkFactory(Factory):
         check_names(app, dialect)
 
     def buildProtocol(self, addr: IAddress | None) -> Link:
-        return Link(self.app, self.dialect, self.dialect.server())
+        return self.link(self.app, self.dialect, self.dialect.server())
 
     def over_websocket(self, policy: Any) -> Factory:
         """The factory of a port of WebSockets (`fastway.websocket.listen`)."""

@@ -154,6 +154,7 @@ class _Carrier(Answering):
             self._nexts[route][0].answer(event.body, form)
             return
         app.counts.requests += event.token is not None
+        app.counts.pending += event.token is not None
         session.strand.run(lambda: app.handle(session, event, self))
 
     # From the App to the player.
@@ -179,6 +180,7 @@ class _Carrier(Answering):
         if event.token is None:
             return
         body = encode(result, event.format)
+        self._player.app.counts.pending -= 1
         asked = self._asked.pop(event.token, None)
         if asked is not None:
             asked.answer(body, event.format)
@@ -187,6 +189,7 @@ class _Carrier(Answering):
         asked = self._asked.pop(event.token, None)
         if event.token is not None:
             self._player.app.counts.refused += 1
+            self._player.app.counts.pending -= 1
         if asked is not None and not asked.done.called:
             asked.done.errback(refused)
 

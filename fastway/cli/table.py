@@ -258,6 +258,13 @@ class ServeOptions(TableOptions):
             short="l",
             many=True,
         ),
+        Option(
+            "metrics-addr",
+            "",
+            str,
+            "address",
+            "/metrics, /live and /ready by HTTP; empty: nowhere",
+        ),
         Option("push-addr", "", str, "address", "where pushes are taken by HTTP; empty: nowhere"),
         Option(
             "push-token",

@@ -42,6 +42,9 @@ WEB = "client-ws-addr", "client-wss-addr"
 WEB_TERMS = "client-ws-path", "client-ws-origins", "trusted-proxies", "trusted-proxies-header"
 """those that hold for these ports alone,"""
 
+PLAIN = "plain+"
+"""What stands before client-addr where client-tls-* are for the other ports of clients,"""
+
 INSIDE = "snet+"
 """and what stands before an address where streams survive inside of it."""
 
@@ -606,12 +609,15 @@ def make_settings(values: Values) -> Settings:
             "give --server-tls-client-auth require, and what goes with it, too",
         )
     client = _make(PortSettings, values, "client", **_layers(values, "client"))
+    tls = client.tls
+    if client.address.startswith(PLAIN):
+        client = _make_plain(values, client)
     return Settings(
         values=values,
         client=client,
         server=server,
-        websockets=tuple(_make_websockets(values, client.tls)),
-        direct=tuple(_make_direct(values, port, client.tls) for port in values.values["direct"]),
+        websockets=tuple(_make_websockets(values, tls)),
+        direct=tuple(_make_direct(values, port, tls) for port in values.values["direct"]),
         limits=_make(LimitSettings, values, memory_limit=limit, memory_share=share),
         door=_make(DoorSettings, values),
         control=_make(ControlSettings, values),
@@ -623,6 +629,18 @@ def make_settings(values: Values) -> Settings:
         metrics=metrics,
         admin=admin,
     )
+
+
+def _make_plain(values: Values, client: PortSettings) -> PortSettings:
+    """The client port without the TLS that other ports have."""
+    secure = values.values["client-wss-addr"] or any(one.tls for one in values.values["direct"])
+    if client.tls is not None and not secure:
+        raise ConfigError(
+            client.where("address"),
+            f"{PLAIN} leaves nothing that speaks TLS; give --client-wss-addr or a direct port "
+            "with tls+ too, or no certificate",
+        )
+    return dataclasses.replace(client, address=client.address[len(PLAIN) :], tls=None)
 
 
 def _layers(values: Values, side: str) -> dict[str, Any]:
@@ -660,7 +678,7 @@ def _make_snet(values: Values, side: str) -> SnetSettings | None:
     of_web = side == "client" and any(
         address.startswith(INSIDE) for name in WEB for address in values.values[name]
     )
-    if values.values[f"{side}-addr"].strip().startswith("snet:"):
+    if values.values[f"{side}-addr"].strip().removeprefix(PLAIN).startswith("snet:"):
         for name, given in values.given.items():
             if name.startswith(f"{side}-snet-") and not (of_web and not name.endswith("-enable")):
                 raise ConfigError(

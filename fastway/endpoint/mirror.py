@@ -81,7 +81,9 @@ class Mirror:
 
     def is_whole(self, conns: Sequence[Channel[Any]]) -> bool:
         """These are in the copy, as the gateway said, and nobody else is or will be."""
-        return not self.over and len(conns) == len(self._members) == len(self._asked)
+        if self.over or not len(conns) == len(self._members) == len(self._asked):
+            return False
+        return self._asked.issuperset(conns)
 
     def can_push_whole(self, but: Sequence[Channel[Any]]) -> bool:
         """Now; all of a copy that is known to be whole, except these."""

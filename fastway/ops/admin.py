@@ -36,7 +36,7 @@ from fastway.ops.schema import BadBody, check, encoded, read
 from fastway.ops.shapes import Problem
 from fastway.ops.snapshot import Slices, finish
 from fastway.ops.verbs import NobodyThere
-from fastway.ops.web import TEXT, BoundedSite
+from fastway.web import TEXT, BoundedSite
 
 changes = Logger(__name__)
 """What an operator did is logged whatever the level."""

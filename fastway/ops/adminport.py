@@ -26,7 +26,7 @@ from fastway.errors import ConfigError, StartError
 from fastway.logs import Throttle
 from fastway.ops.admin import Admin, AdminSite, Keys
 from fastway.ops.api import Api
-from fastway.ops.web import WebPort
+from fastway.web import WebPort
 
 UNIX = "unix:"
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from fastway.errors import Reason
 from fastway.ops.health import problem
-from fastway.ops.prometheus import Metric, Samples, Value
 from fastway.ops.snapshot import LayerTotals, Snapshot
+from fastway.prometheus import Metric, Samples, Value
 from fastway.router import Refusal, Side
 
 

@@ -1,6 +1,6 @@
 """The web server of `/metrics`, `/live` and `/ready`.
 
-Rule: it only reads; a request has no body. Its bounds are those of `fastway.ops.web`.
+Rule: it only reads; a request has no body. Its bounds are those of `fastway.web`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from twisted.web.resource import Resource
 from fastway.address import Address
 from fastway.ops.health import problem
 from fastway.ops.metrics import METRICS
-from fastway.ops.prometheus import CONTENT_TYPE, page
 from fastway.ops.snapshot import Snapshot
-from fastway.ops.web import TEXT, BoundedSite, WebPort
+from fastway.prometheus import CONTENT_TYPE, page
+from fastway.web import TEXT, BoundedSite, WebPort
 
 
 class Pages(Resource):

@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from heapq import merge
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fastway import __version__
+from fastway import __version__, usage
 from fastway.address import address_name
 from fastway.errors import Reason
 from fastway.histogram import Distribution
 from fastway.logs import escaped
-from fastway.ops import usage
 from fastway.ops.drain import DrainFigures
 from fastway.ops.logs import ACCESS, dropped
 from fastway.router import Refusal, Side

@@ -250,19 +250,6 @@ void relay_refuse(int fd)
     close(fd);
 }
 
-relay_handle relay_accept(struct relay *relay, int listening, int port, double now, int most,
-                          struct sockaddr_storage *peer)
-{
-    int fd = relay_take(listening, most, peer);
-    relay_handle handle = fd < 0 ? 0 : relay_adopt(relay, fd, port, now);
-    if (handle == 0 && fd >= 0) {
-        int error = errno;
-        close(fd);
-        errno = error;
-    }
-    return handle;
-}
-
 void relay_set_owner(struct relay *relay, relay_handle handle, void *owner)
 {
     struct link *link = find(relay, handle);
@@ -327,6 +314,12 @@ bool relay_send(struct relay *relay, relay_handle handle, const void *data, size
     else
         fail(relay, link, RELAY_NO_MEMORY);
     return link->blocked && link->waiting_bytes > PIECE;
+}
+
+uint64_t relay_waiting(const struct relay *relay, relay_handle handle)
+{
+    const struct link *link = find(relay, handle);
+    return link == NULL ? 0 : link->waiting_bytes;
 }
 
 bool relay_over(const struct relay *relay, relay_handle handle)

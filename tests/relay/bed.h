@@ -53,6 +53,7 @@ void end(void);
 /* Links over TCP, so that there are resets. Even ones are clients, odd ones servers. */
 void add(int which);
 int dial(void); /* a peer that is not accepted yet */
+relay_handle take_in(int port); /* one of those, as a link that is not started; 0: errno tells */
 size_t make(uint8_t *to, uint32_t conn_id, size_t size, uint8_t fill);
 void say(int which, const void *data, size_t size);
 void say_packet(int which, uint32_t conn_id, size_t size, uint8_t fill);

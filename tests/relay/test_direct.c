@@ -8,7 +8,7 @@ static void add_direct(int which, uint32_t conn_id)
 {
     int small = 4096;
     ends[which].peer = dial();
-    ends[which].handle = relay_accept(relay, listening, which % 2, now, 1 << 20, &accepted);
+    ends[which].handle = take_in(which % 2);
     CHECK(ends[which].handle != 0);
     setsockopt(relay_socket(relay, ends[which].handle), SOL_SOCKET, SO_SNDBUF, &small,
                sizeof small);
@@ -260,7 +260,7 @@ static void test_waits(void)
 {
     begin(&plain_config, &plain_port);
     ends[0].peer = dial();
-    ends[0].handle = relay_accept(relay, listening, 0, now, 1 << 20, &accepted);
+    ends[0].handle = take_in(0);
     relay_set_owner(relay, ends[0].handle, &ends[0]);
     relay_pause(relay, ends[0].handle);
     say(0, "before", 6);

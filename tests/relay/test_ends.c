@@ -190,7 +190,7 @@ static void test_paused_bytes(void)
 {
     begin(&plain_config, &plain_port);
     ends[0].peer = dial();
-    ends[0].handle = relay_accept(relay, listening, 0, now, 1 << 20, &accepted);
+    ends[0].handle = take_in(0);
     relay_set_owner(relay, ends[0].handle, &ends[0]);
     relay_pause(relay, ends[0].handle);
     say(0, "hello", 5);
@@ -207,13 +207,37 @@ static void test_paused_bytes(void)
     end();
 }
 
+/* One that is paused hears what it is told although its peer has ended, where that is wanted. */
+static void test_answers(void)
+{
+    for (int answers = 0; answers < 2; answers++) {
+        struct relay_port port = plain_port;
+        char heard[8];
+        port.answers = answers;
+        begin(&plain_config, &port);
+        ends[0].peer = dial();
+        ends[0].handle = take_in(0);
+        relay_set_owner(relay, ends[0].handle, &ends[0]);
+        relay_pause(relay, ends[0].handle);
+        say(0, "hello", 5);
+        shutdown(ends[0].peer, SHUT_WR);
+        UNTIL(counts(0).input_bytes == 5 && link_of(0)->ended);
+        relay_send(relay, ends[0].handle, "yes", 3, 0);
+        turn();
+        CHECK(hear(0, (uint8_t *)heard, sizeof heard) == (answers ? 3u : 0u));
+        relay_resume(relay, ends[0].handle, now);
+        UNTIL(told(0, RELAY_FIN));
+        end();
+    }
+}
+
 /* Bytes that came before the start come before those that were kept. */
 static void test_start(void)
 {
     uint8_t data[18], *packets = data;
     begin(&plain_config, &plain_port);
     ends[0].peer = dial();
-    ends[0].handle = relay_accept(relay, listening, 0, now, 1 << 20, &accepted);
+    ends[0].handle = take_in(0);
     relay_set_owner(relay, ends[0].handle, &ends[0]);
     relay_pause(relay, ends[0].handle);
     make(packets, 0, 1, 1);
@@ -242,7 +266,7 @@ static void test_accept(void)
     getsockname(ends[0].peer, (struct sockaddr *)&name, &size);
     break_off(0);
     usleep(1000);
-    ends[0].handle = relay_accept(relay, listening, 0, now, 1 << 20, &accepted);
+    ends[0].handle = take_in(0);
     CHECK(ends[0].handle != 0);
     memcpy(&peer, &accepted, sizeof peer);
     CHECK(peer.sin_port == name.sin_port && peer.sin_addr.s_addr == htonl(INADDR_LOOPBACK));
@@ -250,7 +274,7 @@ static void test_accept(void)
     int free_fd = dup(0);
     close(free_fd);
     ends[2].peer = dial(); /* takes that number; the next one is above */
-    CHECK(relay_accept(relay, listening, 0, now, free_fd, &accepted) == 0 && errno == EUSERS);
+    CHECK(relay_take(listening, free_fd, &accepted) < 0 && errno == EUSERS);
     CHECK(read(ends[2].peer, got, 1) == 0); /* closed, and nothing leaks: */
     int next = dup(0);
     CHECK(next == free_fd + 1);
@@ -258,9 +282,9 @@ static void test_accept(void)
     close(ends[2].peer);
     ends[2].peer = dial();
     calls.fail_control = ENOSPC;
-    CHECK(relay_accept(relay, listening, 0, now, 1 << 20, &accepted) == 0 && errno == ENOSPC);
+    CHECK(take_in(0) == 0 && errno == ENOSPC);
     CHECK(read(ends[2].peer, got, 1) == 0);
-    CHECK(relay_accept(relay, listening, 7, now, 1 << 20, &accepted) == 0);
+    CHECK(take_in(7) == 0);
     end();
 }
 
@@ -331,6 +355,7 @@ int main(void)
     test_too_much_kept();
     test_fin_behind_commands();
     test_paused_bytes();
+    test_answers();
     test_start();
     test_accept();
     test_no_interest();

@@ -21,7 +21,7 @@ static int gather(const struct relay_config *config, const struct relay_port *po
     add(1);
     for (int i = 0; i < wanted && i < room; i++) {
         crowd[i].peer = dial();
-        crowd[i].handle = relay_accept(relay, listening, 0, now, 1 << 20, &accepted);
+        crowd[i].handle = take_in(0);
         CHECK(crowd[i].handle != 0);
         relay_set_owner(relay, crowd[i].handle, &crowd[i]);
         relay_start(relay, crowd[i].handle, NULL, 0, RELAY_PLAIN, now);
@@ -397,7 +397,7 @@ static void test_openings(void)
     begin(&config, &plain_port);
     for (int i = 0; i < ENDS; i++) {
         ends[i].peer = dial();
-        ends[i].handle = relay_accept(relay, listening, 0, now, 1 << 20, &accepted);
+        ends[i].handle = take_in(0);
         relay_set_owner(relay, ends[i].handle, &ends[i]);
         say(i, "hello", 5);
     }
@@ -425,7 +425,7 @@ static void test_who_is_in(void)
     add(0);
     for (int i = 2; i < ENDS; i += 2) {
         ends[i].peer = dial();
-        ends[i].handle = relay_accept(relay, listening, 0, now, 1 << 20, &accepted);
+        ends[i].handle = take_in(0);
         relay_set_owner(relay, ends[i].handle, &ends[i]);
         say(i, "hello", 5);
     }

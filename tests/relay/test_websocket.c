@@ -206,14 +206,14 @@ static void test_codes(void)
 }
 
 /* Room for all that is not about bounds. */
-static const struct relay_port wide = {MAX_PACKET, 2048, 30, 1000, 1 << 20, 10, false, 1 << 20};
+static const struct relay_port wide = {MAX_PACKET, 2048, 30, 1000, 1 << 20, 10, false, 1 << 20, false};
 
 /* Links: `which` gets frames, behind a handshake. */
 static void add_web(int which)
 {
     int small = 4096;
     ends[which].peer = dial();
-    ends[which].handle = relay_accept(relay, listening, which % 2, now, 1 << 20, &accepted);
+    ends[which].handle = take_in(which % 2);
     setsockopt(relay_socket(relay, ends[which].handle), SOL_SOCKET, SO_SNDBUF, &small,
                sizeof small);
     relay_set_owner(relay, ends[which].handle, &ends[which]);
@@ -522,7 +522,7 @@ static void test_start(void)
     for (int pieces = 0; pieces < 2; pieces++) {
         begin(&plain_config, &wide);
         ends[0].peer = dial();
-        ends[0].handle = relay_accept(relay, listening, 0, now, 1 << 20, &accepted);
+        ends[0].handle = take_in(0);
         relay_set_owner(relay, ends[0].handle, &ends[0]);
         relay_pause(relay, ends[0].handle);
         size_t size = make(plain, 99, 3000, 's'), framed = 0, before;
@@ -587,7 +587,7 @@ static void test_no_memory(void)
         add_web(0);
         if (what == 0) {
             ends[2].peer = dial();
-            ends[2].handle = relay_accept(relay, listening, 0, now, 1 << 20, &accepted);
+            ends[2].handle = take_in(0);
             relay_set_owner(relay, ends[2].handle, &ends[2]);
             calls.fail_calloc = 1;
             relay_start(relay, ends[2].handle, NULL, 0, RELAY_WEBSOCKET, now);

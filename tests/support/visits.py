@@ -11,7 +11,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from fastway.ops.web import BoundedSite, Channel
+from fastway.web import BoundedSite, Channel
 
 Answer = tuple[int, dict[str, str], bytes]
 

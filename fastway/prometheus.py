@@ -1,7 +1,7 @@
 """Prometheus's text format, version 0.0.4: what `/metrics` answers.
 
-Rule: a page is made when it is asked for, of a snapshot; nothing is kept but the text around the
-numbers. Which metrics there are is the table's in `fastway.ops.metrics`.
+Rule: a page is made when it is asked for; nothing is kept but the text around the numbers. Which
+metrics there are is a table's: `fastway.ops.metrics`, `fastway.app.metrics`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from fastway.histogram import Distribution
-from fastway.ops.snapshot import Snapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -29,14 +28,14 @@ class Metric:
         name: In base units; of a counter it ends in `_total`.
         help: One line of what it means.
         labels: Their names.
-        read: Its samples in a snapshot; none: the gateway has nothing of the kind.
+        read: Its samples, in what the page is made of; none: there is nothing of the kind.
     """
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     help: str
     labels: tuple[str, ...]
-    read: Callable[[Snapshot], Samples]
+    read: Callable[[Any], Samples]
 
     @cached_property
     def head(self) -> str:
@@ -45,8 +44,8 @@ class Metric:
         return f"# HELP {self.name} {text}\n# TYPE {self.name} {self.kind}\n"
 
 
-def page(shot: Snapshot, metrics: Iterable[Metric]) -> bytes:
-    """All metrics that there are samples of."""
+def page(shot: Any, metrics: Iterable[Metric]) -> bytes:
+    """All metrics that there are samples of in what the page is made of."""
     rows: list[str] = []
     for metric in metrics:
         rows.append(metric.head)
