@@ -198,7 +198,7 @@ class Names:
             last = route.rpartition(".")[2]
             name = last[:1].upper() + last[1:]
         if name in _OWN:
-            raise NotInDialect(f"{route} would be {name}, which is hotpot's own")
+            raise NotInDialect(f"{route} is {name} in hotpot, which is its own")
         try:
             size = len(name.encode())
         except UnicodeEncodeError:
