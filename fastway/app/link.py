@@ -685,6 +685,10 @@ class Link(Protocol, Answering):
         full = self._asked_full()
         if full is not None:
             return full
+        try:  # by whichever name it is asked for, it comes by one
+            route = self._dialect.app_name(self._dialect.wire_name(route))
+        except LocalError:
+            return fail()
         self._last_next -= 1
         if self._nexts is None:
             self._nexts = {}
@@ -847,7 +851,7 @@ def check_names(app: App, dialect: Dialect) -> None:
     """Tell a dialect what an App handles.
 
     Raises:
-        BadHandler: two routes have one name there.
+        BadHandler: two routes have one name there, or that of another App has it.
         NotInDialect: one has none.
     """
     names: dict[str, str] = {}
@@ -857,6 +861,12 @@ def check_names(app: App, dialect: Dialect) -> None:
             raise BadHandler(
                 f"{names[name]} and {route} are both {name} in {dialect.name}; "
                 "name one of them otherwise"
+            )
+        other = dialect.app_name(name)
+        if other != route:
+            raise BadHandler(
+                f"{route} is {name} in {dialect.name}, which it takes for {other}; "
+                "give each App a dialect of its own"
             )
 
 

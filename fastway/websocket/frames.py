@@ -142,6 +142,8 @@ class Frames:
     """and what is wrong with others."""
     _kinds = frozenset({_BINARY})
     """Opcodes that a message may begin with,"""
+    _other = _BROKEN[Rule.TEXT]
+    """what is said of others,"""
     _usual = _FIN | _BINARY
     """and the first byte of most frames."""
 
@@ -261,7 +263,7 @@ class Frames:
         if (kind == _CONTINUATION) is not self._inside:
             raise broken(Rule.MESSAGE_INSIDE if kind else Rule.NOTHING_TO_CONTINUE)
         if kind and kind not in self._kinds:
-            raise broken(Rule.TEXT)
+            raise BadFrame(self._other, _REASONS[Rule.TEXT])
         return False
 
     def _control(self, data: bytes, at: int, first: int, length: int) -> None:

@@ -31,6 +31,7 @@ class _Whole(Frames):
     """
 
     _usual = -1  # the kind of each is looked at
+    _other = "a message of the other kind came"
 
     def __init__(
         self,
