@@ -237,6 +237,7 @@ class Admin(Resource):
             raise Refusal(415, f"the body must be {JSON}")
         try:
             data = json.loads(request.content.read().decode("utf-8"))
+            json.dumps(data, ensure_ascii=False).encode("utf-8")  # no half surrogate pairs
         except (ValueError, RecursionError):
             raise Refusal(400, "the body is not JSON") from None
         request.given = data
