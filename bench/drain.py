@@ -6,8 +6,8 @@ under load; or it is killed in the middle of that.
 
 Each client is a GatewayClient of both gateways, with the library's own backoff. It asks `window`
 questions, pauses when it has the answers, and asks again over the next gateway, as soon as it has
-one, what was not answered. The game server is a GatewayPool on both. It runs in this process, as the clients do;
-the gateways share the first core.
+one, what was not answered. The game server is a GatewayPool on both. It runs in this process, as
+the clients do; the gateways share the first core.
 
 It fails where an answer comes twice, or in the wrong order, or is left out; where a client does
 not get to the other gateway, or hears nothing there; where an answer is lost that the drained
