@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from fastway import __version__, logs
 from fastway.address import Address, parse_address
 from fastway.config import Settings
-from fastway.config.sources import GatewayOptions
+from fastway.config.sources import GatewayOptions, exposed
 from fastway.errors import CommandError, ConfigError, LocalError, StartError
 from fastway.inherited import inherited, unused
 from fastway.ops.access import AccessLog
@@ -309,6 +309,8 @@ class GatewayService(Service):
         self.commands.start()
         if self.settings.server.allow_empty_key and not self.settings.server.key:
             log.warn("the server key is empty: whoever reaches the server port can be a server")
+        for problem in exposed(self.settings.values):
+            log.warn("{problem}", problem=problem)
         log.info("packets on host:port addresses take the path of {path}", path=self.path)
         log.info(
             "fastway runs as process {pid}, version {version}; {files} files may be open",

@@ -115,6 +115,9 @@ class PortTests(ServiceTestCase):
         for start in (other.check, other.privilegedStartService):
             self.assertIn("is no socket; remove it", str(raised(StartError, start)))
         self.assertTrue(os.path.exists(self.path))
+        nowhere = self.make("--admin-addr=unix:nowhere/here", "--pid-file=")
+        error = str(raised(StartError, nowhere.privilegedStartService))
+        self.assertTrue(error.endswith("nowhere is not a directory; make it"), error)
 
     async def test_tcp(self) -> None:
         """By TCP with the token, given or in a file; both ports at once."""
@@ -181,6 +184,9 @@ class PortTests(ServiceTestCase):
         empty = os.path.join(self.directory, "empty")
         with open(empty, "wb") as file:
             file.write(b"\xff" * 20)
+        with open(os.path.join(self.directory, "none"), "wb") as file:
+            file.write(b" \n")
+        none = f"--admin-token-file={self.directory}/none"
         for arguments, said in (
             (["--admin-addr=127.0.0.1:0"], "everybody on this machine can connect there"),
             (["--admin-addr=localhost:0"], "everybody on this machine"),
@@ -202,6 +208,7 @@ class PortTests(ServiceTestCase):
             ([SOCKET, f"--admin-token={TOKEN}\xe9"], "of ASCII"),
             ([SOCKET, f"--admin-token-file={missing}"], "cannot read"),
             ([SOCKET, f"--admin-token-file={empty}"], "has no token"),
+            ([SOCKET, none], "/none has no token: openssl rand -hex 16 > "),
             ([SOCKET, token, "--admin-token-file=x"], "leave one out"),
             ([token], "give that too"),
             (["--admin-hosts=x"], "give that too"),

@@ -169,7 +169,7 @@ def read_token(settings: AdminSettings) -> str:
     """
     where, token = settings.where("token"), settings.token
     if settings.token_file:
-        where = settings.where("token_file")
+        where, empty = settings.where("token_file"), f"{settings.token_file} has no token"
         try:
             with open(settings.token_file, encoding="ascii") as file:
                 token = file.read(4096).strip()
@@ -177,7 +177,9 @@ def read_token(settings: AdminSettings) -> str:
             problem = f"cannot read {settings.token_file}: {error.strerror}"
             raise ConfigError(where, problem) from None
         except UnicodeDecodeError:
-            raise ConfigError(where, f"{settings.token_file} has no token") from None
+            raise ConfigError(where, empty) from None
+        if not token:
+            raise ConfigError(where, f"{empty}: openssl rand -hex 16 > {settings.token_file}")
     elif not token:
         return ""
     if len(token) < SHORT or not (token.isascii() and token.isprintable()) or " " in token:
@@ -216,6 +218,9 @@ def listen_at(path: str, reactor: Any, factory: Site) -> Deferred[IListeningPort
     except (OSError, CannotListenError) as error:
         problem = cast(Any, getattr(error, "socketError", error))
         text = getattr(problem, "strerror", None) or str(problem)
+        directory = os.path.dirname(os.path.abspath(path))
+        if not os.path.isdir(directory):
+            text = f"{directory} is not a directory; make it"
         return fail(StartError(f"--admin-addr: cannot listen on {path}: {text}"))
     return succeed(port)
 
