@@ -183,6 +183,15 @@ class CheckTests(ConsoleTestCase):
             self.assertNotIn("would not start", text)
         self.assertEqual(os.listdir(self.directory), ["a.toml"])
 
+    def test_stop(self) -> None:
+        """How a stop goes, and where the ends of connections are told."""
+        path = self.write('client-addr = "127.0.0.1:0"\nserver-addr = "127.0.0.1:0"\n')
+        self.assertIn("SIGTERM   at once, for everybody\n", self.says("check", path))
+        text = self.says("check", path, "--drain-timeout=1m", "--access-log=/tmp/a.log")
+        wanted = "drained, in 1m at most: ports are closed after 5s, clients lost from 15s on\n"
+        self.assertIn(wanted, text)
+        self.assertIn("ends of connections: /tmp/a.log, text\n", text)
+
     def test_secrets(self) -> None:
         """A key or a token in a file that everybody can read is told."""
         path = self.write('client-addr = "127.0.0.1:0"\n[server]\naddr = "127.0.0.1:0"\n')

@@ -338,6 +338,18 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
     log = settings.log
     where = os.path.abspath(log.file) if log.file else "standard error"
     rows.append(("log", f"{where}, {log.format}, from {log.level} on"))
+    if log.access:
+        rows.append(
+            ("", f"ends of connections: {os.path.abspath(log.access)}, {log.access_format}")
+        )
+    drain, text = settings.drain, "at once, for everybody"
+    if drain.timeout:
+        whole, delay, begins = map(
+            show_duration, (drain.timeout, drain.delay, drain.delay + drain.grace)
+        )
+        text = f"drained, in {whole} at most: ports are closed after {delay}, clients lost from "
+        text += f"{begins} on"
+    rows.append(("SIGTERM", text))
     return rows
 
 
