@@ -20,7 +20,7 @@ from fastway.__main__ import main
 from fastway.cli import remote
 from fastway.cli.gateway import describe
 from fastway.cli.top import picture, short, span
-from fastway.errors import ConfigError, StartError
+from fastway.errors import CommandError, ConfigError, StartError
 from fastway.ops.turns import BoundedPoller, TimedPoller
 from fastway.service import GatewayService
 from tests.support.errors import raised
@@ -134,6 +134,22 @@ class PortTests(ServiceTestCase):
         self.assertEqual((await self.by_unix("GET /v1/status"))[0], 200)
         config = (await self.by_unix("GET /v1/config"))[2]
         self.assertNotIn(TOKEN.encode(), config)
+        another = TOKEN[::-1]
+        for text in (another, another, "short"):
+            with open(file, "w", encoding="utf-8") as out:
+                out.write(text)
+            with LogLines() as log:
+                if text == another:
+                    service.reload()
+                else:
+                    error = str(raised(CommandError, service.reload))
+                    self.assertIn("the old admin token stays in use: --admin-token-file: a", error)
+                    self.assertEqual(log.lines, [f"reload: {error}"])
+            self.assertEqual(service.admin.token, another)
+            self.assertNotIn(another, " ".join(log.lines))
+            self.assertEqual((await self.by_tcp(service, "GET /v1/status", bearer))[0], 401)
+            new = f"Authorization: Bearer {another}"
+            self.assertEqual((await self.by_tcp(service, "GET /v1/status", new))[0], 200)
         self.assertEqual(
             sorted(name for name in service.ports if "admin" in name), ["admin", "admin 2"]
         )

@@ -109,7 +109,8 @@ class AdminPorts:
         quiet: Throttle,
     ) -> None:
         self.api = api
-        self.token = read_token(settings)
+        self._settings = settings
+        self._keys = Keys(read_token(settings), settings.hosts)
         self.ports: list[AdminPort] = []
         where = settings.where("addresses")
         files = load_page()
@@ -122,10 +123,26 @@ class AdminPorts:
                     f"{text}: everybody on this machine can connect there; give "
                     f"--admin-token-file too, or {UNIX}{NAME}",
                 )
-            keys = Keys(self.token, settings.hosts)
-            admin = Admin(api, keys, files, quiet, local)
+            admin = Admin(api, self._keys, files, quiet, local)
             name = "admin" if number == 1 else f"admin {number}"
             self.ports.append(AdminPort(name, text, place, admin))
+
+    @property
+    def token(self) -> str:
+        return self._keys.token
+
+    def renew(self) -> bool:
+        """Read the token's file anew, and whether there is another one in it. Whoever watches by
+        the old one is ended, and comes again with the new.
+
+        Raises:
+            ConfigError: it cannot be had, or is no good; the old one stays.
+        """
+        before, self._keys.token = self._keys.token, read_token(self._settings)
+        if self.token == before:
+            return False
+        self.api.viewers.stop()
+        return True
 
 
 def place_of(where: str, text: str, path_of: Callable[[str], str]) -> Address | str:
