@@ -158,8 +158,15 @@ class Handlers(SynchronousTestCase):
         def by_name(*, number: int) -> None: ...
         def many(*numbers: int) -> None: ...
         def once() -> None: ...
+        def some() -> Any:
+            yield 1
+
+        async def few() -> Any:
+            yield 1
 
         for call, problem in (
+            (some, "it does not yield"),
+            (few, "it does not yield"),
             (two, "first and second would both be the message; annotate"),
             (by_name, "by name"),
             (many, r"\*numbers"),
