@@ -178,6 +178,13 @@ class Handlers(SynchronousTestCase):
             app.route("a", once)
         with pytest.raises(BadHandler, match="no route"):
             app.route("", once)
+        decorators: tuple[Any, ...] = (app.handler, handles)
+        for decorator in decorators:  # without its parentheses
+            with pytest.raises(BadHandler, match="once is no route: give a name"):
+                decorator(once)
+        part: Any = Component  # not made
+        with pytest.raises(BadHandler, match="is neither a Component nor an App"):
+            app.include(part)
 
     def test_two_apps(self) -> None:
         """Two Apps share nothing."""

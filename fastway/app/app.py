@@ -302,6 +302,8 @@ class App:
             BadHandler: it cannot be called, or the route has a handler.
         """
 
+        _check_route(route)
+
         def register(call: F) -> F:
             self.route(route, call)
             return call
@@ -314,8 +316,7 @@ class App:
         Raises:
             BadHandler: as there.
         """
-        if not isinstance(route, str) or not route:
-            raise BadHandler(f"{route!r} is no route: give a name, such as room.join")
+        _check_route(route)
         if route in self._routes:
             raise BadHandler(f"{route} has a handler already")
         self._routes[route] = _ready(call)
@@ -399,6 +400,8 @@ class App:
             self._components.append(part)
             part.app = self
             return
+        if not isinstance(part, App):
+            raise BadHandler(f"{part!r} is neither a Component nor an App; give one, made")
         for route, ready in part._routes.items():
             self.route(f"{prefix}.{route}" if prefix else route, ready.wanted.call)
         for call in part._middleware:
@@ -895,8 +898,19 @@ class Component:
         """The App has stopped."""
 
 
+def _check_route(route: object) -> None:
+    if not isinstance(route, str) or not route:
+        what = getattr(route, "__qualname__", repr(route))
+        raise BadHandler(f"{what} is no route: give a name, such as room.join")
+
+
 def handles(route: str) -> Callable[[F], F]:
-    """Decorates a method of a Component: it handles `NAME.route`."""
+    """Decorates a method of a Component: it handles `NAME.route`.
+
+    Raises:
+        BadHandler: that is no route.
+    """
+    _check_route(route)
 
     def mark(call: F) -> F:
         call._fastway_routes = (*getattr(call, "_fastway_routes", ()), route)  # type: ignore
