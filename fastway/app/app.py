@@ -35,7 +35,7 @@ from fastway.app.strand import Strand
 from fastway.dialect import BodyFormat, Dialect, Hello, Message, Meta, Refused
 from fastway.errors import FastwayError, LocalError
 from fastway.formats import MAX_DEPTH
-from fastway.logs import escaped, make_logger
+from fastway.logs import Throttle, escaped, make_logger
 
 log = make_logger("fastway.app")
 
@@ -272,6 +272,7 @@ class App:
         self._idle: list[Deferred[None]] = []
         self._listening: list[Any] = []
         self.links: Any = None
+        self._quiet: Throttle | None = None
 
     @property
     def clock(self) -> Any:
@@ -281,6 +282,13 @@ class App:
 
             self._clock = cast(IReactorTime, reactor)
         return self._clock
+
+    @property
+    def quiet(self) -> Throttle:
+        """For lines of the log that strangers can cause."""
+        if self._quiet is None:
+            self._quiet = Throttle(self.clock)
+        return self._quiet
 
     @property
     def is_clockless(self) -> bool:
@@ -544,6 +552,8 @@ class App:
             if call.active():
                 call.cancel()
         self._calls.clear()
+        if self._quiet is not None:
+            self._quiet.flush()
         for session in tuple(self.sessions.values()):
             session.close()
         for link in () if self.links is None else tuple(self.links.links):
@@ -757,7 +767,11 @@ class App:
         if isinstance(error, Refused):
             if isinstance(error, BadBody):
                 self.counts.bad += 1
-                log.warn(
+                known = event.route if event.route in self._routes else "others"
+                self.quiet.warn(
+                    log,
+                    f"bad messages to {known!r}",
+                    session.peer.rpartition(":")[0].strip("[]"),
                     "{route!r} of {peer} is no such message: {detail}",
                     route=event.route,
                     peer=session.peer,
