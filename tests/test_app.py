@@ -28,6 +28,7 @@ from fastway.app import (
 from fastway.app.testing import NotAnswered, Player
 from fastway.errors import RequestTimeout
 from fastway.formats import Json
+from tests.support.logs import LogLines
 
 
 class Join(Struct):
@@ -105,6 +106,31 @@ class Rooms(SynchronousTestCase):
 
     def code(self, player: Player, route: str, message: Any) -> Any:
         return self.failureResultOf(player.ask(route, message), Refused).value.code
+
+    def test_flood_of_bad_messages(self) -> None:
+        """The log has the first of an address, and how many followed; peers are told each."""
+        clock = Clock()
+        app = App(clock=clock)
+
+        @app.handler("sum")
+        def sum_of(numbers: list[int]) -> int:
+            return sum(numbers)
+
+        ann, bob = Player(app, address="192.0.2.1:5"), Player(app, address="192.0.2.2:5")
+        with LogLines() as log:
+            for _ in range(100):
+                self.assertEqual(self.code(ann, "sum", "x"), 400)
+            self.assertEqual(self.code(bob, "sum", [None]), 400)
+            self.assertEqual(len(log.lines), 2)
+            self.assertIn("'sum' of 192.0.2.1:5 is no such message: ", log.lines[0])
+            self.assertIn("at `$[0]`", log.lines[1])
+            clock.advance(10)
+            self.assertEqual(
+                log.lines[2:], ["bad messages to 'sum': 99 more from 192.0.2.1 in 10 s"]
+            )
+            app.stop()
+        self.assertEqual(clock.getDelayedCalls(), [])
+        self.assertEqual(app.counts.bad, 101)
 
     def test_fault(self) -> None:
         """A handler's fault is logged once and told without its text; the session goes on."""
@@ -205,8 +231,15 @@ class Handlers(SynchronousTestCase):
         def by_name(*, number: int) -> None: ...
         def many(*numbers: int) -> None: ...
         def once() -> None: ...
+        def some() -> Any:
+            yield 1
+
+        async def few() -> Any:
+            yield 1
 
         for call, problem in (
+            (some, "it does not yield"),
+            (few, "it does not yield"),
             (two, "first and second would both be the message; annotate"),
             (by_name, "by name"),
             (many, r"\*numbers"),
@@ -218,6 +251,13 @@ class Handlers(SynchronousTestCase):
             app.route("a", once)
         with pytest.raises(BadHandler, match="no route"):
             app.route("", once)
+        decorators: tuple[Any, ...] = (app.handler, handles)
+        for decorator in decorators:  # without its parentheses
+            with pytest.raises(BadHandler, match="once is no route: give a name"):
+                decorator(once)
+        part: Any = Component  # not made
+        with pytest.raises(BadHandler, match="is neither a Component nor an App"):
+            app.include(part)
 
     def test_two_apps(self) -> None:
         """Two Apps share nothing."""

@@ -35,7 +35,7 @@ from fastway.app.strand import Strand
 from fastway.dialect import BodyFormat, Dialect, Hello, Message, Meta, Refused
 from fastway.errors import FastwayError, LocalError
 from fastway.formats import MAX_DEPTH
-from fastway.logs import escaped, make_logger
+from fastway.logs import Throttle, escaped, make_logger
 
 log = make_logger("fastway.app")
 
@@ -272,6 +272,7 @@ class App:
         self._idle: list[Deferred[None]] = []
         self._listening: list[Any] = []
         self.links: Any = None
+        self._quiet: Throttle | None = None
 
     @property
     def clock(self) -> Any:
@@ -281,6 +282,13 @@ class App:
 
             self._clock = cast(IReactorTime, reactor)
         return self._clock
+
+    @property
+    def quiet(self) -> Throttle:
+        """For lines of the log that strangers can cause."""
+        if self._quiet is None:
+            self._quiet = Throttle(self.clock)
+        return self._quiet
 
     @property
     def is_clockless(self) -> bool:
@@ -302,6 +310,8 @@ class App:
             BadHandler: it cannot be called, or the route has a handler.
         """
 
+        _check_route(route)
+
         def register(call: F) -> F:
             self.route(route, call)
             return call
@@ -314,8 +324,7 @@ class App:
         Raises:
             BadHandler: as there.
         """
-        if not isinstance(route, str) or not route:
-            raise BadHandler(f"{route!r} is no route: give a name, such as room.join")
+        _check_route(route)
         if route in self._routes:
             raise BadHandler(f"{route} has a handler already")
         self._routes[route] = _ready(call)
@@ -399,6 +408,8 @@ class App:
             self._components.append(part)
             part.app = self
             return
+        if not isinstance(part, App):
+            raise BadHandler(f"{part!r} is neither a Component nor an App; give one, made")
         for route, ready in part._routes.items():
             self.route(f"{prefix}.{route}" if prefix else route, ready.wanted.call)
         for call in part._middleware:
@@ -541,6 +552,8 @@ class App:
             if call.active():
                 call.cancel()
         self._calls.clear()
+        if self._quiet is not None:
+            self._quiet.flush()
         for session in tuple(self.sessions.values()):
             session.close()
         for link in () if self.links is None else tuple(self.links.links):
@@ -754,7 +767,11 @@ class App:
         if isinstance(error, Refused):
             if isinstance(error, BadBody):
                 self.counts.bad += 1
-                log.warn(
+                known = event.route if event.route in self._routes else "others"
+                self.quiet.warn(
+                    log,
+                    f"bad messages to {known!r}",
+                    session.peer.rpartition(":")[0].strip("[]"),
                     "{route!r} of {peer} is no such message: {detail}",
                     route=event.route,
                     peer=session.peer,
@@ -895,8 +912,19 @@ class Component:
         """The App has stopped."""
 
 
+def _check_route(route: object) -> None:
+    if not isinstance(route, str) or not route:
+        what = getattr(route, "__qualname__", repr(route))
+        raise BadHandler(f"{what} is no route: give a name, such as room.join")
+
+
 def handles(route: str) -> Callable[[F], F]:
-    """Decorates a method of a Component: it handles `NAME.route`."""
+    """Decorates a method of a Component: it handles `NAME.route`.
+
+    Raises:
+        BadHandler: that is no route.
+    """
+    _check_route(route)
 
     def mark(call: F) -> F:
         call._fastway_routes = (*getattr(call, "_fastway_routes", ()), route)  # type: ignore

@@ -28,7 +28,7 @@ from zope.interface import implementer
 from fastway.address import address_name
 from fastway.app.app import BUSY, Answering, App
 from fastway.app.behind import BehindLane
-from fastway.app.messages import BadHandler, decode, encode
+from fastway.app.messages import BadHandler, check_kind, decode, encode
 from fastway.app.session import Lane, Session, SessionEnded
 from fastway.dialect import (
     Answer,
@@ -851,11 +851,17 @@ def check_names(app: App, dialect: Dialect) -> None:
     """Tell a dialect what an App handles.
 
     Raises:
-        BadHandler: two routes have one name there, or that of another App has it.
+        BadHandler: two routes have one name there, or that of another App has it, or a handler
+            wants messages that its format cannot make.
         NotInDialect: one has none.
     """
     names: dict[str, str] = {}
-    for route in app.routes:
+    form = dialect.server().format
+    for route, how in app.routes.items():
+        try:
+            check_kind(form, how.kind)
+        except TypeError as error:
+            raise BadHandler(f"{route}: no message of {dialect.name} is that: {error}") from None
         name = dialect.wire_name(route)
         if names.setdefault(name, route) != route:
             raise BadHandler(
@@ -874,7 +880,8 @@ class LinkFactory(Factory):
     """Links of one port.
 
     Raises:
-        BadHandler: two routes have one name in that dialect.
+        BadHandler: two routes have one name in that dialect, or a handler wants messages that its
+            format cannot make.
     """
 
     noisy = False
