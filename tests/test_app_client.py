@@ -16,6 +16,7 @@ from zope.interface import implementer
 from fastway.app import App, Session, SessionEnded
 from fastway.app.client import Client
 from fastway.app.link import LinkFactory
+from fastway.app.messages import BadHandler
 from fastway.errors import GatewayDown, LocalError, RequestTimeout
 from tests.support.words import Words
 
@@ -117,6 +118,11 @@ class Connecting(Clients):
         self.turn()
         self.assertIn("enough", str(session.ended))
         self.assertEqual((self.app.sessions, self.server.sessions), ({}, {}))
+
+    def test_two_routes_with_one_name(self) -> None:
+        """A client's routes are named as a port's are, before it connects."""
+        self.app.route("Name", lambda: None)
+        self.failureResultOf(self.app.connect(self.endpoint, Words()), BadHandler)
 
     def test_no_connection(self) -> None:
         """What the endpoint meets is what fails."""

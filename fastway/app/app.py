@@ -451,12 +451,15 @@ class App:
 
         Returns:
             The session, once the server let it in. Fails as the endpoint does, with a Refused or a
-            SessionEnded.
+            SessionEnded, and with a BadHandler as `listen`.
         """
         from fastway.app.link import ConnectFactory
 
+        try:
+            factory = ConnectFactory(self, dialect, timeout)
+        except LocalError:
+            return fail()
         self.start()
-        factory = ConnectFactory(self, dialect, timeout)
         return factory.connect(endpoint)
 
     @property

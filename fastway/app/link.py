@@ -733,6 +733,23 @@ class Link(Protocol, Answering):
         return self._due()
 
 
+def name_routes(app: App, dialect: Dialect) -> None:
+    """Tell a dialect what is handled here, so that it knows these by their names of the wire.
+
+    Raises:
+        BadHandler: two routes have one name in that dialect.
+        NotInDialect: one has none.
+    """
+    names: dict[str, str] = {}
+    for route in app.routes:
+        name = dialect.wire_name(route)
+        if names.setdefault(name, route) != route:
+            raise BadHandler(
+                f"{names[name]} and {route} are both {name} in {dialect.name}; "
+                "name one of them otherwise"
+            )
+
+
 class LinkFactory(Factory):
     """Links of one port.
 
@@ -745,14 +762,7 @@ class LinkFactory(Factory):
     def __init__(self, app: App, dialect: Dialect) -> None:
         self.app = app
         self.dialect = dialect
-        names: dict[str, str] = {}
-        for route in app.routes:
-            name = dialect.wire_name(route)
-            if names.setdefault(name, route) != route:
-                raise BadHandler(
-                    f"{names[name]} and {route} are both {name} in {dialect.name}; "
-                    "name one of them otherwise"
-                )
+        name_routes(app, dialect)
 
     def buildProtocol(self, addr: IAddress | None) -> Link:
         return Link(self.app, self.dialect, self.dialect.server())
@@ -769,13 +779,18 @@ def _never_ready(_: object, seconds: float) -> Failure:
 
 
 class ConnectFactory(Factory):
-    """The link of one client."""
+    """The link of one client.
+
+    Raises:
+        BadHandler, NotInDialect: as `name_routes`.
+    """
 
     noisy = False
 
     def __init__(self, app: App, dialect: Dialect, timeout: float | None) -> None:
         self.app = app
         self.dialect = dialect
+        name_routes(app, dialect)
         self.timeout = timeout
         self._done: Deferred[Session] = Deferred(self._cancelled)
         self._link: Link | None = None
