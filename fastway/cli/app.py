@@ -31,7 +31,10 @@ from fastway.cli.table import ServeOptions, TalkOptions
 from fastway.cli.tools import QUIET, Lines, ToolError, run_tool, say
 from fastway.errors import ConfigError, FastwayError, LocalError
 
-DIALECTS = {"pomelo": "fastway.dialect.pomelo:Pomelo"}
+DIALECTS = {
+    "pomelo": "fastway.dialect.pomelo:Pomelo",
+    "teleport": "fastway.dialect.teleport:Teleport",
+}
 """Name -> where it is."""
 
 
