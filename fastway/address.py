@@ -254,7 +254,7 @@ def parse_address(option: str, text: str) -> Address:
             except ValueError:
                 raise ConfigError(option, f"{text!r}: [{host}] is not an IPv6 address") from None
         # `tcp:9000` is an endpoint string, `game1:9000` a host: the names of the former win.
-        if host not in ("tcp", "tcp4", "tcp6", "ssl", "tls", "unix"):
+        if host not in ("tcp", "tcp4", "tcp6", "ssl", "tls", "unix", "ws", "wss"):
             return Address(option, text, host, port)
     if re.match(r"[a-zA-Z][\w]*:", text) is None:
         raise ConfigError(

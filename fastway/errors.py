@@ -221,6 +221,14 @@ class LocalError(FastwayError):
     """The caller asked for something that cannot be; nothing went over the wire."""
 
 
+class NotInstalled(LocalError, ImportError):
+    """A part of fastway lacks what it stands on; the text says what installs it."""
+
+    def __init__(self, part: str, lacks: str, extra: str) -> None:
+        how = f"pip install 'fastway[{extra}]', or '.[{extra}]' in a checkout"
+        super().__init__(f"{part} needs {lacks}: {how}")
+
+
 class ConfigError(LocalError):
     """An option cannot be used as given.
 

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from fastway import __version__, logs
 from fastway.address import Address, parse_address
 from fastway.config import Settings
 from fastway.config.sources import GatewayOptions
-from fastway.errors import ConfigError, LocalError, StartError
+from fastway.errors import CommandError, ConfigError, LocalError, StartError
 from fastway.inherited import inherited, unused
 from fastway.ops.access import AccessLog
 from fastway.ops.logs import FLUSH, LogFileOutput, TwistdLog, add, check_logfile, remove
@@ -522,8 +522,11 @@ class GatewayService(Service):
             said: The log has these rows too; otherwise whoever asks sees to that.
 
         Returns:
-            What has come of it, in rows for the operator. What cannot be used leaves all that is
-            in use, and is such a row.
+            What has come of it, in rows for the operator.
+
+        Raises:
+            CommandError: something in the options cannot be used. All that is in use stays; the
+                log and the files of TLS are read anew all the same.
         """
         if not self.running or self._stopping is not None:
             return ["it does not run"]
@@ -532,14 +535,17 @@ class GatewayService(Service):
         if self.router_service.watchers:
             self.router_service.refresh()
             rows.append("files of TLS and of identities are read where they changed")
-        say: Callable[..., None] = log.info
         if self.reread is not None:
             try:
                 told, waits = self._reread(self.reread)
             except ConfigError as error:
-                say, told, waits = log.error, [f"the old options stay in use: {error}"], []
+                self._tell_ready()
+                problem = f"the old options stay in use: {error}"
+                if said:
+                    log.error("reload: {row}", row=problem)
+                raise CommandError(problem) from None
             for text in told if said else ():
-                say("reload: {row}", row=text)
+                log.info("reload: {row}", row=text)
             rows += told
             if waits:
                 rows.append(f"to be used after a restart: {', '.join(waits)}")
@@ -547,6 +553,10 @@ class GatewayService(Service):
                     log.warn("reload: {row}", row=rows[-1])
         self._tell_ready()
         return rows or ["there is nothing to read anew: neither a --config nor a log file"]
+
+    def _hung_up(self) -> None:
+        with suppress(CommandError):  # the log has it
+            self.reload()
 
     def _reread(self, reread: Callable[[], Settings]) -> tuple[list[str], list[str]]:
         """Use what changed in the options.
@@ -593,7 +603,7 @@ class GatewayService(Service):
         files = self._logfile is not None or self._access is not None
         reads = self.reread is not None and not any(map(os.isatty, range(3)))
         if files or self.daemon or self.router_service.watchers or reads:
-            actions[signal.SIGHUP] = self.reload
+            actions[signal.SIGHUP] = self._hung_up
         self._signals.catch(actions)
 
 

@@ -296,7 +296,7 @@ class FakeGateway:
         return "taken back"
 
     def reload(self, said: bool = True) -> list[str]:
-        self.did.append("reload")
+        self.did.append(f"reload {said}")
         return ["a", "b"]
 
 
@@ -368,7 +368,7 @@ class ChangeTests(AdminTestCase):
         self.assertEqual(self.post("/v1/undrain", {})[0], 200)
         self.assertEqual(self.post("/v1/undrain", {"x": 1})[0], 400)
         self.assertEqual(self.post("/v1/reload", {}), (200, "a\nb"))
-        self.assertEqual(self.gateway.did, ["drain True", "undrain", "reload"])
+        self.assertEqual(self.gateway.did, ["drain True", "undrain", "reload True"])
         self.commands.verbs.gateway = None
         self.assertEqual(self.post("/v1/drain", {})[0], 409)
 

@@ -160,7 +160,7 @@ class Handlers(SynchronousTestCase):
         def once() -> None: ...
 
         for call, problem in (
-            (two, "second is one message too many"),
+            (two, "first and second would both be the message; annotate"),
             (by_name, "by name"),
             (many, r"\*numbers"),
         ):

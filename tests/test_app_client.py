@@ -13,10 +13,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from fastway.app import App, Session, SessionEnded
+from fastway.app import App, Refused, Session, SessionEnded
 from fastway.app.client import Client
 from fastway.app.link import LinkFactory
-from fastway.app.messages import BadHandler
+from fastway.dialect import Dialect
+from fastway.dialect.pomelo import Pomelo
 from fastway.errors import GatewayDown, LocalError, RequestTimeout
 from tests.support.words import Words
 
@@ -58,7 +59,7 @@ class Memory:
         halves: The clients' ends of the connections that were made.
     """
 
-    def __init__(self, server: App, dialect: Words, clock: Clock) -> None:
+    def __init__(self, server: App, dialect: Dialect, clock: Clock) -> None:
         self.broken = False
         self.halves: list[Half] = []
         self._factory = LinkFactory(server, dialect)
@@ -119,11 +120,6 @@ class Connecting(Clients):
         self.assertIn("enough", str(session.ended))
         self.assertEqual((self.app.sessions, self.server.sessions), ({}, {}))
 
-    def test_two_routes_with_one_name(self) -> None:
-        """A client's routes are named as a port's are, before it connects."""
-        self.app.route("Name", lambda: None)
-        self.failureResultOf(self.app.connect(self.endpoint, Words()), BadHandler)
-
     def test_no_connection(self) -> None:
         """What the endpoint meets is what fails."""
         self.endpoint.broken = True
@@ -149,8 +145,23 @@ class Connecting(Clients):
         self.server.handshake(no)
         connecting = self.app.connect(self.endpoint, Words())
         self.turn()
-        self.assertIn("internal error", str(self.failureResultOf(connecting, SessionEnded).value))
+        self.assertIn("internal error", str(self.failureResultOf(connecting, Refused).value))
         self.flushLoggedErrors(ValueError)
+
+    def test_not_let_in(self) -> None:
+        """A dialect's own word for it is the Refused that the server raised."""
+
+        def no(session: Session, user: Any) -> None:
+            raise Refused(401, "who?")
+
+        self.server.handshake(no)
+        pomelo = Pomelo(refusals="reply")
+        endpoint = Memory(self.server, pomelo, self.clock)
+        connecting = self.app.connect(endpoint, pomelo)
+        self.turn()
+        refused = self.failureResultOf(connecting, Refused).value
+        self.assertEqual((refused.code, refused.text), (401, "who?"))
+        self.assertEqual(self.app.counts.lost, {"not_let_in": 1})
 
 
 class ComingBack(Clients):
@@ -206,6 +217,25 @@ class ComingBack(Clients):
         client = self.client(up=bad)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.successResultOf(client.when_up())
+
+    def test_greeting_that_asks(self) -> None:
+        """What greets may await; its failure is logged, but not that the session has ended."""
+        greeted: list[Any] = []
+
+        async def up(session: Session) -> None:
+            greeted.append(await session.request("add", [1, 2]))
+            await session.request("add", ["wrong"])
+
+        client = self.client(up=up)
+        self.turn()
+        self.assertEqual(greeted, [3])
+        self.assertEqual(len(self.flushLoggedErrors(Refused)), 1)
+        self.flushLoggedErrors(TypeError)
+        self.server.route("never", lambda: Deferred())
+        client = self.client(up=lambda session: session.request("never"))
+        self.endpoint.halves[-1].both_end()
+        self.assertEqual(self.flushLoggedErrors(), [])
+        self.assertIsNone(client.session)
 
     def test_stop(self) -> None:
         """Stopped, it leaves nothing: up, while it waits, and amid an attempt."""

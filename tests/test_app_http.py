@@ -42,7 +42,7 @@ class Pushes(SynchronousTestCase):
         return self.raw(head.encode() + data)
 
     def raw(self, data: bytes) -> tuple[int, Any]:
-        site = push_site(self.app, "secret", self.app.clock)
+        site = push_site(self.app, "secret")
         channel = site.buildProtocol(None)
         transport = StringTransport()
         channel.makeConnection(transport)

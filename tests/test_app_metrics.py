@@ -64,7 +64,7 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(total(self.figures(), "fastway_requests_pending"), 0)
 
     def ask(self, path: str, method: str = "GET") -> tuple[int, str]:
-        channel = metrics_site(self.app, self.app.clock).buildProtocol(None)
+        channel = metrics_site(self.app).buildProtocol(None)
         transport = StringTransport()
         channel.makeConnection(transport)
         channel.dataReceived(f"{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())

@@ -6,11 +6,8 @@ from typing import Any, cast
 
 import pytest
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory
-from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
@@ -29,6 +26,7 @@ from fastway.app.link import LinkFactory
 from fastway.app.websocket import NoWebSocketDialect
 from fastway.websocket.listen import MessageEndpoint, NoMessages
 from fastway.websocket.request import Policy
+from tests.support.app_links import Links, NativeLinks
 from tests.support.words import Words
 
 
@@ -39,33 +37,25 @@ class Peer:
         heard: What came, as events of wsproto's.
     """
 
-    def __init__(self, factory: Any, path: str = "/game", origin: str = "") -> None:
-        self.transport = StringTransport()
-        self.link: Any = factory.buildProtocol(None)
-        self.gone = False
-        for name, why in (("loseConnection", ConnectionDone), ("abortConnection", ConnectionLost)):
-            setattr(self.transport, name, lambda why=why: self.end(why()))
-        self.link.makeConnection(self.transport)
+    def __init__(self, far: Any, path: str = "/game", origin: str = "") -> None:
+        self.far = far
         self.ws = WSConnection(ConnectionType.CLIENT)
         self.heard: list[Any] = []
         headers = [(b"Origin", origin.encode())] if origin else []
         self.say(Request(host="game.example", target=path, extra_headers=headers))
 
     def say(self, event: Any) -> None:
-        self.link.dataReceived(self.ws.send(event))
+        self.far.say(self.ws.send(event))
         self.listen()
 
     def listen(self) -> None:
-        data = self.transport.value()
-        self.transport.clear()
-        if data:
+        for data in self.far.take():
             self.ws.receive_data(data)
             self.heard += self.ws.events()
 
-    def end(self, why: Exception) -> None:
-        if not self.gone:
-            self.gone = True
-            self.link.connectionLost(Failure(why))
+    @property
+    def gone(self) -> bool:
+        return not self.far.connected
 
     def text(self) -> str:
         """What was said in messages since the last look."""
@@ -76,19 +66,22 @@ class Peer:
         return "".join(one if isinstance(one, str) else bytes(one).decode() for one in said)
 
 
-class Ports(SynchronousTestCase):
+class Ports(Links):
     """A port of an App."""
 
     def setUp(self) -> None:
-        self.clock = Clock()
-        self.app = App(clock=self.clock)
-        self.app.route("echo", lambda message=None: message)
-        self.factory = LinkFactory(self.app, Words()).over_websocket(
-            Policy("/game", ("https://game.example",), "")
-        )
+        super().setUp()
+        self.app_with()
 
-    def connect(self) -> Peer:
-        peer = Peer(self.factory)
+    def factory(self, dialect: Words) -> Any:
+        policy = Policy("/game", ("https://game.example",), "")
+        return super().factory(dialect).over_websocket(policy)
+
+    def peer(self, *settings: str) -> Peer:
+        return Peer(self.join(Words()), *settings)
+
+    def connect(self, *_: Any, **__: Any) -> Peer:
+        peer = self.peer()
         self.assertIsInstance(peer.heard.pop(0), AcceptConnection)
         peer.say(TextMessage('hi "ann"\n'))
         self.assertEqual(peer.text(), "welcome null\n")
@@ -133,7 +126,7 @@ class Ports(SynchronousTestCase):
     def test_refused(self) -> None:
         """Another path, another page's origin: plain HTTP, and no session."""
         for settings, status in ((("/other", ""), 404), (("/game", "https://evil.example"), 403)):
-            peer = Peer(self.factory, *settings)
+            peer = self.peer(*settings)
             event = peer.heard[0]
             assert isinstance(event, RejectConnection)
             self.assertEqual((event.status_code, peer.gone), (status, True))
@@ -144,7 +137,7 @@ class Ports(SynchronousTestCase):
         for act, code in (
             (lambda peer: next(iter(self.app.sessions.values())).close(), 1000),
             (lambda peer: peer.say(BytesMessage(b"x" * 1001)), 1002),
-            (lambda peer: peer.link.dataReceived(b"\xff\xff"), 1002),
+            (lambda peer: peer.far.say(b"\xff\xff"), 1002),
         ):
             peer = self.connect()
             act(peer)
@@ -168,20 +161,21 @@ class Ports(SynchronousTestCase):
 
     def test_says_nothing(self) -> None:
         """Who never asks, or never greets, is lost in time."""
-        Peer(self.factory)
-        silent: Any = self.factory.buildProtocol(None)
-        silent.makeConnection(StringTransport())
+        self.peer()
+        self.join(Words())
         self.clock.pump([0.5] * 25)
         self.assertEqual(self.app.counts.lost, {"handshake_timeout": 2})
 
     def test_other_protocols(self) -> None:
         """Who speaks something else is answered in HTTP, once, and goes."""
-        link: Any = self.factory.buildProtocol(None)
-        transport = StringTransport()
-        link.makeConnection(transport)
-        link.dataReceived(b"\x01\x00\x00\x00")
-        self.assertTrue(transport.value().startswith(b"HTTP/1.1 400 "))
-        self.assertTrue(transport.disconnecting)
+        far = self.join(Words())
+        far.say(b"\x01\x00\x00\x00")
+        self.assertTrue(b"".join(far.take()).startswith(b"HTTP/1.1 400 "))
+        self.assertFalse(far.connected)
+
+
+class NativePorts(NativeLinks, Ports):
+    """The same on the relay."""
 
 
 class Strings(SynchronousTestCase):

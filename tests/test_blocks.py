@@ -13,10 +13,13 @@ from tests.support.files import CHECKOUT
 
 PAGES = (
     "README.md",
+    "docs/app-tutorial.md",
+    "docs/app.md",
     "docs/asyncio.md",
     "docs/control.md",
     "docs/endpoint.md",
     "docs/from-go.md",
+    "docs/from-nano.md",
     "docs/game-server.md",
     "docs/snet.md",
     "docs/testing.md",
@@ -176,9 +179,9 @@ fastway ping: ...
         Story(page, patience=30).run()
 
     def test_used(self) -> None:
-        """A file is used by who imports it, names it, or runs it as a module."""
+        """A file is used by who imports it, names it, or runs it, or what is in it."""
         file = ["```python", "# a.py", "print(1)", "```"]
-        for use in ("python a.py", "python -m a", "ls; cat a.py"):
+        for use in ("python a.py", "python -m a", "ls; cat a.py", "echo a:app"):
             Story("\n".join([*file, "```sh", use, "```"]), patience=30).run()
         for use in ("ls", "python -m site", "echo aa.py"):
             self.assertIn("no block uses", self.wrong(*file, "```sh", use, "```"))

@@ -5,6 +5,7 @@ Rule: what a page claims and code can tell is checked here; how it is said is it
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import unicodedata
@@ -12,10 +13,13 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from fastway import errors
+from fastway import app, errors
+from fastway.app import Bounds
 from fastway.config.table import OPTIONS
+from fastway.dialect.pomelo import Pomelo
 from fastway.endpoint import EndpointConfig, Overflow
 from fastway.errors import Reason
 from tests.support.files import CHECKOUT
@@ -258,8 +262,45 @@ class LibraryPage(SynchronousTestCase):
             text = read(page)
             if page == "docs/endpoint.md":
                 text = text.replace(text[text.index("The older names") :].partition("\n\n")[0], "")
+            if "fastway.app" in text.partition("\n\n")[0]:
+                text = text.replace(".when_closed(", "")  # a session's own
             if page != "CHANGES.md":
                 self.assertEqual(old.findall(text), [], page)
+
+
+class FrameworkPage(SynchronousTestCase):
+    """docs/app.md, beside the framework."""
+
+    def section(self, heading: str) -> str:
+        return read("docs/app.md").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+    def test_bounds(self) -> None:
+        """Every bound stands there, in its order, with its default."""
+        units = {"": 1, "s": 1, "KiB": 1024, "MiB": 1024 * 1024}
+        found = []
+        for row in rows(self.section("Bounds")):
+            number, _, unit = row[1].partition(" ")
+            found.append((code(row[0]), float(number) * units[unit]))
+        self.assertEqual(found, [(one.name, one.default) for one in fields(Bounds)])
+
+    def test_vocabulary(self) -> None:
+        """Every name that the package exports stands there, and all that an App has."""
+        found = rows(self.section("Vocabulary"))
+        named = {name for row in found for name in re.findall("`(.*?)`", row[0])}
+        self.assertEqual(set(app.__all__) - named, set())
+        self.assertIn("`App`", found[0][0])
+        verbs = set(re.findall("`(.*?)`", found[0][2]))
+        has = {name for name in dir(app.App) if not name.startswith("_")}
+        has |= set(app.App(clock=Clock()).__dict__)
+        self.assertEqual(verbs - has, set())
+
+    def test_pomelo(self) -> None:
+        """Every setting of the dialect stands there, but for what a client says that it is."""
+        table = self.section("The pomelo dialect").partition("\n### ")[0]
+        found = {code(row[0]) for row in rows(table)}
+        settings = set(inspect.signature(Pomelo).parameters)
+        self.assertEqual(settings - found, {"client_type", "client_version", "epoch"})
+        self.assertEqual(found - settings, set())
 
 
 class FigureTests(SynchronousTestCase):

@@ -31,6 +31,54 @@ EXPECTED = {
         "client: the server heals me by 50",
         "server: its health is 100",
     ],
+    "app_auth.py": [
+        "without a token: 401: that is no token of yours",
+        "I am bob",
+        "bob: 403: for staff only",
+        "ann hears: maintenance at 9",
+        "told: 2",
+        "bob hears: maintenance at 9",
+        "bob's first session: the peer ended it: replaced by a newer session",
+        "sessions of bob: 1",
+    ],
+    "app_behind_gateway.py": [
+        "Ann is let in: 1 are here",
+        "Ann hears: Ann is here",
+        "Bob is let in: 2 are here",
+        "Ann hears: Bob is here",
+        "Bob hears: Bob is here",
+        "Cem is let in: 3 are here",
+        "Ann hears: Cem is here",
+        "Bob hears: Cem is here",
+        "Cem hears: Cem is here",
+    ],
+    "app_chat.py": [
+        "Bob is told: 403: join first",
+        "Ann joined: Ann",
+        "Bob joined: Ann, Bob",
+        "Ann hears: * Bob is here",
+        "Ann hears: <Ann> hello",
+        "Bob hears: <Ann> hello",
+        "Ann hears: * Bob left",
+    ],
+    "app_push.py": [
+        '200 {"sent": 2}',
+        '200 {"sent": 1}',
+        '200 {"sent": 0}',
+        '404 {"error": "no group \'hall\'"}',
+        '401 {"error": "give the token: Authorization: Bearer TOKEN"}',
+    ],
+    "app_requests.py": [
+        "the sum is 6",
+        "2 ** 5000 has 1506 digits",
+        "doubled: [0, 2, 4, 6, 8]",
+        "math.add: 400: bad message",
+        "math.add: 1001: too many numbers",
+        "math.divide: 404: not found",
+        "math.guess: 1002: a server cannot ask its clients in pomelo",
+        "math.later: no answer within 0.1 s",
+        "you picked 7",
+    ],
     "chat.py": [
         "Ann hears: * Cem is here",
         "Bob hears: * Cem is here",
@@ -130,6 +178,21 @@ class ExampleTests(SynchronousTestCase):
 
     def test_amp_push(self) -> None:
         self.check("amp_push.py")
+
+    def test_app_auth(self) -> None:
+        self.check("app_auth.py")
+
+    def test_app_behind_gateway(self) -> None:
+        self.check("app_behind_gateway.py")
+
+    def test_app_chat(self) -> None:
+        self.check("app_chat.py")
+
+    def test_app_push(self) -> None:
+        self.check("app_push.py")
+
+    def test_app_requests(self) -> None:
+        self.check("app_requests.py")
 
     def test_chat(self) -> None:
         self.check("chat.py")

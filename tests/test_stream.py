@@ -30,6 +30,7 @@ from twisted.web.static import Data, File
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from fastway.address import address_name
 from fastway.endpoint import (
     AcceptEndpoint,
     DialEndpoint,
@@ -513,6 +514,7 @@ class StringTests(GatewayTestCase):
         two.wire.write(b"hi")
         await arrival(one, b"hi")
         self.assertEqual(port.getHost(), FastwayAddress(None, 7, 0))
+        self.assertEqual(address_name(port.getHost()), "id 7")
         await maybeDeferred(port.stopListening)
         await ends(one, two)
         self.assertEqual(dict(sockets.service.router.servers), {})

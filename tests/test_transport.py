@@ -12,6 +12,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.internet.interfaces import IListeningPort
 from twisted.trial.unittest import SynchronousTestCase
 
+from fastway.address import address_name
 from fastway.endpoint import (
     AcceptEndpoint,
     DialEndpoint,
@@ -468,6 +469,8 @@ class PlayerTests(ControlTestCase):
             self.assertEqual(tapes[number].wire.getPeer(), there)
             self.assertEqual(factory.addresses[number], there)
             self.assertEqual(tapes[number].wire.getHost().host, "")
+            name = f"[{host}]:{port}" if host else f"id 7 at {address_name(link)}"
+            self.assertEqual(address_name(tapes[number].wire.getPeer()), name)
         gateway.tells(told("moved", client=7, addr="198.51.100.4"))
         moved = tapes[0].wire.getPeer()
         self.assertEqual((moved.host, moved.port), ("198.51.100.4", 0))

@@ -18,6 +18,13 @@ Rule: `app` stands on transports and on the seam of `fastway.dialect`; it knows 
 
 from __future__ import annotations
 
+try:
+    import msgspec  # noqa: F401  so that whoever lacks it is told at once
+except ModuleNotFoundError:
+    from fastway.errors import NotInstalled
+
+    raise NotInstalled("fastway.app", "msgspec", "app") from None
+
 from fastway.app.app import App, Bounds, Component, Outgoing, Request, State, Users, handles
 from fastway.app.group import Group
 from fastway.app.messages import BadBody, BadHandler

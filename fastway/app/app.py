@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -32,8 +32,9 @@ from fastway.app.group import Group
 from fastway.app.messages import BadBody, BadHandler, Wanted, decode, wanted
 from fastway.app.session import Carrier, Session, SessionEnded
 from fastway.app.strand import Strand
-from fastway.dialect import Dialect, Hello, Message, Meta, Refused
-from fastway.errors import LocalError
+from fastway.dialect import BodyFormat, Dialect, Hello, Message, Meta, Refused
+from fastway.errors import FastwayError, LocalError
+from fastway.formats import MAX_DEPTH
 from fastway.logs import escaped, make_logger
 
 log = make_logger("fastway.app")
@@ -178,13 +179,38 @@ class Outgoing:
     message: Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Route:
-    """A handler, ready to be called."""
+    """A handler, ready to be called.
+
+    Attributes:
+        form: What its last message was written in,
+        quick: and what decodes short ones of these; None: `decode` does.
+    """
 
     wanted: Wanted
     invoke: Callable[[Session, Any, Any], Any]
     needs_request: bool
+    form: Any = None
+    quick: Callable[[bytes], Any] | None = None
+
+    def decode(self, body: bytes, form: BodyFormat) -> Any:
+        """Its message.
+
+        Raises:
+            BadBody: there is none of its type.
+        """
+        kind = self.wanted.kind
+        if form is not self.form:
+            self.form = form
+            quick = getattr(form, "quick", None)
+            self.quick = quick(kind) if quick is not None and kind not in (None, bytes) else None
+        if self.quick is not None and len(body) <= MAX_DEPTH:
+            try:
+                return self.quick(body)
+            except Exception:  # it has to be mended, or a word said of what is wrong
+                return decode(body, form, kind)
+        return decode(body, form, kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,21 +450,34 @@ class App:
         for timer in self._timers:
             self._arm(timer)
 
-    def listen(self, endpoint: IStreamServerEndpoint, dialect: Dialect) -> Deferred[Any]:
+    def listen(
+        self,
+        endpoint: IStreamServerEndpoint | str,
+        dialect: Dialect,
+        *,
+        native: bool | None = None,
+    ) -> Deferred[Any]:
         """Take connections at an endpoint, in a dialect.
 
+        Args:
+            endpoint: Any of Twisted's; or text: host:port, :port, or an endpoint string such as
+                `tcp:3250`, `ws:3251:path=/game` or `ssl:...`.
+            native: Whether the C relay carries its connections, which costs half as much: it can
+                where text says TCP or `ws:`. None: where it can; True: else fail.
+
         Returns:
-            The port; `stop` closes it too. Fails as the endpoint does, and with a BadHandler when
-            two routes have one name in that dialect.
+            The port; `stop` closes it too. Fails as the endpoint does, with a ConfigError or
+            StartError for text, a NoNative, and a BadHandler when two routes have one name in that
+            dialect.
         """
-        from fastway.app.link import LinkFactory
+        from fastway.app.listen import opening
 
         try:
-            factory = LinkFactory(self, dialect)
-        except LocalError:
+            open_port = opening(self, endpoint, dialect, native)
+        except FastwayError:
             return fail()
         self.start()
-        return endpoint.listen(factory).addCallback(self._listens)
+        return open_port().addCallback(self._listens)
 
     def _listens(self, port: Any) -> Any:
         self._listening.append(port)
@@ -450,8 +489,9 @@ class App:
         """Connect to a server: both ends have handlers.
 
         Returns:
-            The session, once the server let it in. Fails as the endpoint does, with a Refused or a
-            SessionEnded, and with a BadHandler as `listen`.
+            The session, once the server let it in. Fails as the endpoint does; with a Refused when
+            the server says why not, with a SessionEnded when it says nothing; and as `listen`
+            where routes have no names in that dialect.
         """
         from fastway.app.link import ConnectFactory
 
@@ -509,6 +549,8 @@ class App:
         for component in reversed(self._components):
             component.stop()
         self.state = State.STOPPED
+        if self.links is not None and self.links.relay is not None:
+            self.links.relay.stop()
         return closing
 
     def _close_ports(self) -> Deferred[None]:
@@ -573,7 +615,7 @@ class App:
     async def _await_hooks(self, session: Session, waits: list[Awaitable[Any]]) -> None:
         for one in waits:
             try:
-                await self._in_task(one)
+                await self.in_task(one)
             except (Exception, CancelledError):
                 self._log_failure(f"a hook of {escaped(repr(session))} failed")
 
@@ -641,37 +683,56 @@ class App:
                 )
                 answer.refuse(event, Refused(NOT_FOUND, "not found"))
                 return None
+        runs = False
         try:
             if self._middleware:
                 request = Request(session, event)
                 made: Any = self._through(request)
             else:
                 request = Request(session, event) if ready.needs_request else None  # type: ignore
-                message = decode(event.body, event.format, ready.wanted.kind)
+                message = ready.decode(event.body, event.format)
                 made = ready.invoke(session, request, message)
-            if type(made) is CoroutineType or isawaitable(made):
+            if type(made) is CoroutineType and not self.tasks:
                 self._running += 1
-                return self._finish(session, event, request, made, answer)
+                runs = True
+                try:
+                    waits = made.send(None)
+                except StopIteration as ended:  # as most do
+                    made = ended.value
+                else:
+                    runs = False
+                    made = _Begun(made, waits)
+                    return self._finish(session, event, request, made, answer)
+            elif isawaitable(made):
+                self._running += 1
+                return self._finish(session, event, request, self.in_task(made), answer)
             answer.reply(event, made, request.answer_meta if request else ())
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self._failed(session, event, error, answer)
+        finally:
+            if runs:
+                self._ended()
         return None
 
     async def _finish(
         self, session: Session, event: Message, request: Any, made: Any, answer: Answering
     ) -> None:
         try:
-            result = await (self._in_task(made) if self.tasks else made)
+            result = await made
             answer.reply(event, result, request.answer_meta if request else ())
         except (Exception, CancelledError, asyncio.CancelledError) as error:
             self._failed(session, event, error, answer)
         finally:
-            self._running -= 1
-            if not self._running and self._idle:
-                idle, self._idle = self._idle, []
-                for done in idle:
-                    if not done.called:
-                        done.callback(None)
+            self._ended()
+
+    def _ended(self) -> None:
+        """A handler has."""
+        self._running -= 1
+        if not self._running and self._idle:
+            idle, self._idle = self._idle, []
+            for done in idle:
+                if not done.called:
+                    done.callback(None)
 
     def _through(self, request: Request) -> Any:
         if self._chain is None:
@@ -721,9 +782,10 @@ class App:
         return _done(made)
 
     async def _awaited(self, made: Awaitable[Any]) -> Any:
-        return await self._in_task(made)
+        return await self.in_task(made)
 
-    def _in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
+    def in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
+        """What is to be awaited instead: an asyncio task, where handlers run as such."""
         if self.tasks and not isinstance(made, Deferred):
             return Deferred.fromFuture(asyncio.ensure_future(made))
         return made
@@ -752,9 +814,35 @@ class App:
 
     async def _await_timer(self, made: Awaitable[Any]) -> None:
         try:
-            await self._in_task(made)
+            await self.in_task(made)
         except (Exception, CancelledError):
             self._log_failure("a timer's call failed")
+
+
+class _Begun:
+    """The rest of a coroutine whose first step was made, by hand: that is a tenth of the cost."""
+
+    __slots__ = ("_coroutine", "_waits")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], waits: Any) -> None:
+        self._coroutine = coroutine
+        self._waits = waits
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        coroutine, waits = self._coroutine, self._waits
+        while True:
+            error: BaseException | None = None
+            try:
+                got = yield waits
+            except GeneratorExit:
+                coroutine.close()
+                raise
+            except BaseException as thrown:
+                error = thrown
+            try:
+                waits = coroutine.send(got) if error is None else coroutine.throw(error)
+            except StopIteration as ended:
+                return ended.value
 
 
 class Answering:

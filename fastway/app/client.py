@@ -11,10 +11,11 @@ twice. Whoever greets a server anew does so in `up`, which is called with each n
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import isawaitable
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
@@ -35,7 +36,8 @@ class Client(Service):
         app: Whose handlers the server's messages go to.
         endpoint: Where the server is.
         dialect: What it speaks.
-        up: Called with each new session, before anybody who waits for one.
+        up: Called with each new session, before anybody who waits for one; it may be `async`, and
+            then nobody waits for its end.
         backoff: Failures since the last steady session -> seconds until the next attempt.
         timeout: Seconds that an attempt may take, the handshake included.
 
@@ -128,13 +130,19 @@ class Client(Service):
         self._reconnect.began(self._app.clock.seconds())
         session.when_closed().addCallback(self._ended, session)
         if self._up is not None:
-            try:
-                self._up(session)
-            except Exception:
-                log.failure("what greets a server failed")
+            ensureDeferred(self._greet(self._up, session))
         waiting, self._waiting = self._waiting, []
         for done, _ in waiting:
             done.callback(session)
+
+    async def _greet(self, up: Callable[[Session], object], session: Session) -> None:
+        try:
+            made = up(session)
+            if isawaitable(made):
+                await self._app.in_task(made)
+        except Exception:
+            if session.ended is None:  # else it was telling who is gone, and comes again
+                log.failure("what greets a server failed")
 
     def _failed(self, failure: Failure) -> None:
         self._connecting = None

@@ -1,6 +1,6 @@
 """Pushes from outside: an HTTP port by which other programs tell groups and users something.
 
-    site = push_site(app, token, reactor)
+    site = push_site(app, token)
     await serverFromString(reactor, "tcp:8280:interface=127.0.0.1").listen(site)
 
     POST /push {"group": "lobby", "route": "onNotice", "message": {"text": "maintenance at 9"}}
@@ -124,13 +124,13 @@ class PushSite(BoundedSite):
         return JSON, _json({"error": text})
 
 
-def push_site(app: App, token: str, reactor: Any) -> PushSite:
+def push_site(app: App, token: str) -> PushSite:
     """A web server whose every path is the PushApi, and that bears whoever comes.
 
     Raises:
         ValueError: the token is empty.
     """
-    return PushSite(PushApi(app, token), reactor, max_body=MAX_BODY)
+    return PushSite(PushApi(app, token), app.clock, max_body=MAX_BODY)
 
 
 def _json(answer: Any) -> bytes:

@@ -38,6 +38,7 @@ from fastway.dialect import (
     Kicked,
     Message,
     Meta,
+    NotLetIn,
     Refused,
     Wire,
 )
@@ -116,12 +117,14 @@ class Shared:
         writes: What they have to write.
         links: All that are connected.
         behind: Tells many of those that are behind gateways.
+        relay: What carries those of native ports (`native.Relay`); None: there are none.
     """
 
     wheel: Wheel
     writes: Writes
     links: set[Link]
     behind: BehindLane
+    relay: Any = None
 
 
 def shared(app: App) -> Shared:
@@ -152,12 +155,45 @@ class Link(Protocol, Answering):
         dialect: What it speaks.
         wire: Its state.
         ready: Called with the session once it is, or with a Failure; None: nobody waits.
+
+    Attributes:
+        channel: Its virtual connection, behind a gateway.
     """
 
-    slot = -1
-    lane: Lane | None = None
-    channel: Any = None
-    """Its virtual connection, behind a gateway."""
+    __slots__ = (  # there are very many; nor may a dict of attributes come to be
+        "_allowance",
+        "_allowance_bytes",
+        "_asks",
+        "_backlog",
+        "_beats",
+        "_bounds",
+        "_closing",
+        "_deadline",
+        "_dialect",
+        "_full",
+        "_gone",
+        "_handling",
+        "_holds",
+        "_last_next",
+        "_nexts",
+        "_out",
+        "_rated",
+        "_ready",
+        "_rooms",
+        "_shared",
+        "_unanswered",
+        "_waiting",
+        "_why",
+        "address",
+        "app",
+        "channel",
+        "connected",
+        "lane",
+        "session",
+        "slot",
+        "transport",
+        "wire",
+    )
 
     def __init__(
         self,
@@ -166,6 +202,11 @@ class Link(Protocol, Answering):
         wire: Wire,
         ready: Ready | None = None,
     ) -> None:
+        self.transport = None
+        self.connected = 0
+        self.slot = -1
+        self.lane: Lane | None = None
+        self.channel: Any = None
         self.app = app
         self.wire = wire
         self.address = "?"
@@ -176,7 +217,7 @@ class Link(Protocol, Answering):
         self._shared = shared(app)
         self._beats: float | None = None
         self._ready = ready
-        self._out: list[bytes] = []
+        self._out: list[bytes] | None = None
         self._waiting = 0
         self._full = False
         self._holds = 0
@@ -184,6 +225,9 @@ class Link(Protocol, Answering):
         self._handling = False
         self._unanswered = 0
         self._asks: dict[int, _Ask] | None = None
+        self._nexts: dict[str, list[int]] | None = None
+        """Routes -> keys in `_asks` of who waits for them; all below 0."""
+        self._last_next = 0
         self._rooms: list[Deferred[None]] | None = None
         self._deadline: float | None = None
         self._closing = False
@@ -248,8 +292,7 @@ class Link(Protocol, Answering):
             "the peer closed",
             None if reason.check(*_ORDERLY) else cast(Exception, reason.value),
         )
-        self._backlog = None
-        self._out.clear()
+        self._backlog = self._out = None
         rooms, self._rooms = self._rooms, None
         asks, self._asks = self._asks, None
         session = self.session
@@ -266,20 +309,24 @@ class Link(Protocol, Answering):
             for room in rooms or ():
                 if not room.called:
                     room.callback(None)
-            self._tell_ready(Failure(why))
+            # A client that was not let in fails with what its server said.
+            self._tell_ready(Failure(why.cause if isinstance(why.cause, Refused) else why))
         finally:
             shared.writes.end()
 
-    def lose(self, code: str, problem: str, *, answer: bool = False) -> None:
+    def lose(
+        self, code: str, problem: str, *, answer: bool = False, cause: Exception | None = None
+    ) -> None:
         """End the connection for a reason; what waits is not sent unless `answer`.
 
         Args:
             code: A word for counts.
             problem: One line of ours.
+            cause: What went wrong; None: no more than that line.
         """
         if self._gone or self._why is not None:
             return
-        self._why = SessionEnded(problem, SessionEnded(problem))
+        self._why = SessionEnded(problem, cause or SessionEnded(problem))
         self.app.counts.lost[code] += 1
         log.info("{peer} lost: {problem}", peer=self.address, problem=escaped(problem))
         if answer:
@@ -301,21 +348,24 @@ class Link(Protocol, Answering):
                 self._handle(events[0])
         else:
             self._handle_all(events)
-        if wire.error is not None:
-            self.lose("bad_frame", str(wire.error), answer=True)
+        error = wire.error
+        if isinstance(error, NotLetIn):
+            self.lose("not_let_in", str(error), answer=True, cause=error.refused)
+        elif error is not None:
+            self.lose("bad_frame", str(error), answer=True)
         if wire.deadline != self._beats:
             self._watch()
 
     def _keep(self, events: Iterable[Event]) -> None:
-        """What cannot be handled now waits; answers, and the end, do not."""
+        """What cannot be handled now waits; what is waited for, and the end, do not."""
         backlog = self._backlog
         if backlog is None:
             backlog = self._backlog = deque()
         for event in events:
-            if type(event) is Message or self.session is None:
-                backlog.append(event)
-            else:
+            if type(event) is not Message and self.session is not None:
                 self._handle(event)
+            elif type(event) is not Message or not self._nexts or not self._next_came(event):
+                backlog.append(event)
         if len(backlog) > self._bounds.strand and self._asks:
             # It is read from all the same, because it may be answering.
             self.lose("flood", "too many messages wait for it to answer")
@@ -332,7 +382,7 @@ class Link(Protocol, Answering):
     def _handle(self, event: Event) -> None:
         kind = type(event)
         if kind is Message:
-            self._message(cast(Message, event))
+            self._message(event)  # type: ignore[arg-type]
         elif kind is Answer:
             self._answered(cast(Answer, event))
         elif kind is ReadyEvent:
@@ -344,10 +394,11 @@ class Link(Protocol, Answering):
 
     def _message(self, event: Message) -> None:
         session, app = self.session, self.app
-        if session is None:
+        if session is None or (self._nexts and self._next_came(event)):
             return
         strand = session.strand
-        if not strand.has_room(self):
+        now = strand.begins()
+        if not now and not strand.has_room(self):
             self._hold(HOLD_STRAND)
             self._keep_first(event)
             return
@@ -361,7 +412,10 @@ class Link(Protocol, Answering):
             self._unanswered += 1
             if 0 < self._bounds.requests <= self._unanswered:
                 self._hold(HOLD_REQUESTS)
-        strand.run(partial(app.handle, session, event, self))
+        if now:
+            strand.goes_on(app.handle(session, event, self))
+        else:
+            strand.run(partial(app.handle, session, event, self))
 
     def _keep_first(self, event: Event) -> None:
         if self._backlog is None:
@@ -531,18 +585,21 @@ class Link(Protocol, Answering):
         if self._gone:
             return
         out = self._out
-        if not out:
+        if out is None:
+            self._out = [data]
             self._shared.writes.add(self)
-        out.append(data)
+        else:
+            out.append(data)
         self._waiting += len(data)
         if 0 < self._bounds.waiting < self._waiting and self._full:
             self.lose("slow_reader", "it does not read: too much waits for it")
 
     def flush(self) -> None:
         """Write what there is, if the transport takes it."""
-        if self._full or self._gone or not self._out:
+        out = self._out
+        if out is None or self._full or self._gone:
             return
-        out, self._out = self._out, []
+        self._out = None
         self._waiting = 0
         cast(Any, self.transport).write(out[0] if len(out) == 1 else b"".join(out))
 
@@ -585,7 +642,7 @@ class Link(Protocol, Answering):
         if event.token is None:
             return
         body = encode(result, event.answer_format or event.format)
-        data = self.wire.reply(event.token, body, meta)
+        data = self.wire.reply(event.token, body, meta, type(result))
         self._answer(data)
 
     def refuse(self, event: Message, refused: Refused) -> None:
@@ -605,12 +662,9 @@ class Link(Protocol, Answering):
     def request(
         self, route: str, message: Any, into: Any, timeout: float | None, meta: Meta
     ) -> Deferred[Any]:
-        asks = self._asks
-        if asks is None:
-            asks = self._asks = {}
-        limit = self._bounds.asked
-        if 0 < limit <= len(asks):
-            return fail(RequestsFull(len(asks), limit))
+        full = self._asked_full()
+        if full is not None:
+            return full
         session = cast(Session, self.session)
         out = self.app.outgoing_message(session, route, message)
         if out is None:
@@ -619,13 +673,51 @@ class Link(Protocol, Answering):
             key, data = self.wire.request(out.route, encode(out.message, self.wire.format), meta)
         except Exception:
             return fail()
+        done = self._ask(key, route, into, timeout)
+        self.tell(self._unit(data))
+        return done
+
+    def next(self, route: str, into: Any, timeout: float | None) -> Deferred[Any]:
+        full = self._asked_full()
+        if full is not None:
+            return full
+        self._last_next -= 1
+        if self._nexts is None:
+            self._nexts = {}
+        self._nexts.setdefault(route, []).append(self._last_next)
+        return self._ask(self._last_next, route, into, timeout)
+
+    def _next_came(self, event: Message) -> bool:
+        """Give a message to who waits for it; False: nobody does."""
+        nexts = cast("dict[str, list[int]]", self._nexts)
+        keys = nexts.get(event.route)
+        if keys is not None:
+            key, refused = keys[0], None
+        elif event.refused is not None:
+            key, refused = max(keys[0] for keys in nexts.values()), event.refused
+        else:
+            return False
+        self.app.counts.messages += 1
+        if self._rated:
+            self._pay_message()
+        self._answered(Answer(key, event.body, event.format, refused))
+        return True
+
+    def _asked_full(self) -> Deferred[Any] | None:
+        """What `request` fails with, when as many wait as may."""
+        limit, asked = self._bounds.asked, len(self._asks or ())
+        return fail(RequestsFull(asked, limit)) if 0 < limit <= asked else None
+
+    def _ask(self, key: int, route: str, into: Any, timeout: float | None) -> Deferred[Any]:
+        """Somebody waits for the peer, which is read from meanwhile."""
+        if self._asks is None:
+            self._asks = {}
         done: Deferred[Any] = Deferred(lambda _: self._give_up(key))
         timer = None
         if timeout is not None:
             timer = self.app.clock.callLater(timeout, self._too_late, key, timeout)
-        asks[key] = _Ask(done, route, into, timer)
-        self.tell(self._unit(data))
-        if self._holds and not self._holds & HOLD_RATE and len(asks) == 1:
+        self._asks[key] = _Ask(done, route, into, timer)
+        if self._holds and not self._holds & HOLD_RATE and len(self._asks) == 1:
             cast(Any, self.transport).resumeProducing()
         return done
 
@@ -633,7 +725,13 @@ class Link(Protocol, Answering):
         ask = self._asks.pop(key, None) if self._asks else None
         if ask is None:
             return None
-        self.wire.forget(key)
+        if key > 0:
+            self.wire.forget(key)
+        else:
+            nexts = cast("dict[str, list[int]]", self._nexts)
+            nexts[ask.route].remove(key)
+            if not nexts[ask.route]:
+                del nexts[ask.route]
         if ask.timer is not None and ask.timer.active():
             ask.timer.cancel()
         if not self._asks and self._holds:
@@ -685,6 +783,14 @@ class Link(Protocol, Answering):
             if not self._full:
                 self._leave()
 
+    def abort(self) -> None:
+        if self._gone:
+            return
+        self._closing = True
+        if self._why is None:
+            self._why = SessionEnded("closed here")
+        cast(Any, self.transport).abortConnection()
+
     def kick(self, reason: Any = None) -> None:
         if self._gone or self._closing:
             return
@@ -733,11 +839,11 @@ class Link(Protocol, Answering):
         return self._due()
 
 
-def name_routes(app: App, dialect: Dialect) -> None:
-    """Tell a dialect what is handled here, so that it knows these by their names of the wire.
+def check_names(app: App, dialect: Dialect) -> None:
+    """Tell a dialect what an App handles.
 
     Raises:
-        BadHandler: two routes have one name in that dialect.
+        BadHandler: two routes have one name there.
         NotInDialect: one has none.
     """
     names: dict[str, str] = {}
@@ -758,14 +864,15 @@ class LinkFactory(Factory):
     """
 
     noisy = False
+    link: type[Link] = Link
 
     def __init__(self, app: App, dialect: Dialect) -> None:
         self.app = app
         self.dialect = dialect
-        name_routes(app, dialect)
+        check_names(app, dialect)
 
     def buildProtocol(self, addr: IAddress | None) -> Link:
-        return Link(self.app, self.dialect, self.dialect.server())
+        return self.link(self.app, self.dialect, self.dialect.server())
 
     def over_websocket(self, policy: Any) -> Factory:
         """The factory of a port of WebSockets (`fastway.websocket.listen`)."""
@@ -782,7 +889,7 @@ class ConnectFactory(Factory):
     """The link of one client.
 
     Raises:
-        BadHandler, NotInDialect: as `name_routes`.
+        BadHandler, NotInDialect: as `check_names`.
     """
 
     noisy = False
@@ -790,8 +897,8 @@ class ConnectFactory(Factory):
     def __init__(self, app: App, dialect: Dialect, timeout: float | None) -> None:
         self.app = app
         self.dialect = dialect
-        name_routes(app, dialect)
         self.timeout = timeout
+        check_names(app, dialect)
         self._done: Deferred[Session] = Deferred(self._cancelled)
         self._link: Link | None = None
         self._asks_for: tuple[Any, str] | None = None

@@ -69,6 +69,7 @@ def wanted(call: Callable[..., Any], session: type, request: type) -> Wanted:
             f"{name}: {error}; annotate with what is defined at the top of its module"
         ) from None
     order: list[str] = []
+    names: list[str] = []
     kind: Any = None
     for parameter in inspect.signature(call).parameters.values():
         if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD):
@@ -82,8 +83,13 @@ def wanted(call: Callable[..., Any], session: type, request: type) -> Wanted:
         if what in order:
             if parameter.default is not parameter.empty:
                 continue
-            raise BadHandler(f"{name}: {parameter.name} is one {what} too many")
+            both = f"{names[order.index(what)]} and {parameter.name}"
+            raise BadHandler(
+                f"{name}: {both} would both be the {what}; annotate one as Session, one as "
+                "Request, and one as the type of the message"
+            )
         order.append(what)
+        names.append(parameter.name)
         if what == "message":
             kind = hint
     return Wanted(call, tuple(order), kind)

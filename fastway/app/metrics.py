@@ -1,6 +1,6 @@
 """What an application tells a monitor: Prometheus's page, and whether it lives and is ready.
 
-    await endpoint.listen(metrics_site(app, reactor))  # /metrics, /live, /ready
+    await endpoint.listen(metrics_site(app))  # /metrics, /live, /ready
 
 Rule: it only reads. Names are the gateway's where they mean the same; no label has a route, a
 user or an address.
@@ -180,6 +180,6 @@ class Pages(Resource):
         return request.site.answer(request, status, kind, content)  # type: ignore[no-any-return]
 
 
-def metrics_site(app: App, reactor: Any) -> BoundedSite:
+def metrics_site(app: App) -> BoundedSite:
     """A web server of these pages alone, that bears whoever comes."""
-    return BoundedSite(Pages(app), reactor)
+    return BoundedSite(Pages(app), app.clock)

@@ -92,11 +92,16 @@ class Carrier(Protocol):
         self, route: str, message: Any, into: Any, timeout: float | None, meta: Meta
     ) -> Deferred[Any]: ...
 
+    def next(self, route: str, into: Any, timeout: float | None) -> Deferred[Any]: ...
+
     def close(self) -> None:
         """End it behind what was told."""
 
+    def abort(self) -> None:
+        """End it now."""
+
     def kick(self, reason: Any) -> None:
-        """The same, and say why before, where the dialect can."""
+        """As `close`, and say why before, where the dialect can."""
 
 
 class _Nothing:
@@ -145,7 +150,7 @@ class Session:
         self.strand = strand
         self.ended: SessionEnded | None = None
         self._carrier = carrier
-        self._groups: dict[Circle, None] | None = None
+        self._groups: list[Circle] | None = None
         self._waiters: list[Deferred[None]] | None = None
 
     @property
@@ -212,6 +217,28 @@ class Session:
             raise self._over()
         return self._carrier.request(route, message, into, timeout, meta)
 
+    def next(self, route: str, *, into: Any = Any, timeout: float | None = 30.0) -> Deferred[Any]:
+        """Wait for what the peer says of a route next, where nothing can be asked.
+
+            session.send("Join", Join("ann"))
+            joined = await session.next("Joined", into=Joined)
+
+        That message goes to who waits for it, the longest first, and to no handler; like an answer
+        it passes those that queue in the strand. What came before is not waited for.
+
+        Args:
+            into: The type of the message; Any: as it comes.
+            timeout: Seconds; None: as long as the session lives.
+
+        Returns:
+            The message. Fails with Refused: the peer says that something is not done, and cannot
+            say what, so that it is who waits longest; RequestTimeout, SessionEnded, BadBody and
+            RequestsFull: as `request`.
+        """
+        if self.ended is not None:
+            raise self._over()
+        return self._carrier.next(route, into, timeout)
+
     def bind(self, user: Any) -> None:
         """Name the user that this is; None: nobody again.
 
@@ -229,6 +256,11 @@ class Session:
         """End it behind what was told; a second time nothing happens."""
         if self.ended is None:
             self._carrier.close()
+
+    def abort(self) -> None:
+        """End it now: what waits is not sent."""
+        if self.ended is None:
+            self._carrier.abort()
 
     def kick(self, reason: Any = None) -> None:
         """End it behind what was told, and say why before, where the dialect can."""
@@ -261,13 +293,14 @@ class Session:
     def enter(self, group: Circle) -> None:
         """A group has it as a member, and is told when it ends."""
         if self._groups is None:
-            self._groups = {}
-        self._groups[group] = None
+            self._groups = [group]  # a dict would cost more than all else of it
+        else:
+            self._groups.append(group)
 
     def leave(self, group: Circle) -> None:
         """That group has it no more."""
-        if self._groups is not None:
-            self._groups.pop(group, None)
+        if self._groups is not None and group in self._groups:
+            self._groups.remove(group)
 
     def end(self, ended: SessionEnded) -> None:
         """It is over: the carrier says so, once, before anybody else is told."""

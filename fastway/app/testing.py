@@ -32,10 +32,21 @@ class NotAnswered(LocalError):
 
 @dataclass(slots=True)
 class _Asked:
-    """A request of the player that waits for its answer."""
+    """A request of the player that waits for its answer, or who waits for what it says."""
 
     done: Deferred[Any]
     into: Any
+
+    def answer(self, body: bytes, form: BodyFormat) -> None:
+        """The answer is there."""
+        if self.done.called:
+            return
+        try:
+            answer = decode(body, form, self.into)
+        except Refused:
+            self.done.errback()
+        else:
+            self.done.callback(answer)
 
 
 class Player:
@@ -121,6 +132,7 @@ class _Carrier(Answering):
         self._player = player
         self._keys = count(1)
         self._asked: dict[int, _Asked] = {}
+        self._nexts: dict[str, list[_Asked]] = {}
 
     # From the player to the App.
 
@@ -138,6 +150,9 @@ class _Carrier(Answering):
             raise SessionEnded(str(session.ended))
         event = Message(route, encode(message, form), form, key, None, meta)
         app.counts.messages += 1
+        if self._nexts.get(route) and key is None:
+            self._nexts[route][0].answer(event.body, form)
+            return
         app.counts.requests += event.token is not None
         app.counts.pending += event.token is not None
         session.strand.run(lambda: app.handle(session, event, self))
@@ -167,13 +182,8 @@ class _Carrier(Answering):
         body = encode(result, event.format)
         self._player.app.counts.pending -= 1
         asked = self._asked.pop(event.token, None)
-        if asked is not None and not asked.done.called:
-            try:
-                answer = decode(body, event.format, asked.into)
-            except Refused:
-                asked.done.errback()
-            else:
-                asked.done.callback(answer)
+        if asked is not None:
+            asked.answer(body, event.format)
 
     def refuse(self, event: Message, refused: Refused) -> None:
         asked = self._asked.pop(event.token, None)
@@ -197,11 +207,28 @@ class _Carrier(Answering):
             except Refused:
                 return fail()
         elif timeout is not None:
-            clock = self._player.app.clock
-            done.addTimeout(
-                timeout, clock, lambda _, seconds: fail(RequestTimeout(route, seconds))
-            )
+            self._add_timeout(done, route, timeout)
         return done
+
+    def next(self, route: str, into: Any, timeout: float | None) -> Deferred[Any]:
+        asked = _Asked(Deferred(), into)
+        waiting = self._nexts.setdefault(route, [])
+        waiting.append(asked)
+        if timeout is not None:
+            self._add_timeout(asked.done, route, timeout)
+
+        def over(result: Any) -> Any:
+            waiting.remove(asked)
+            return result
+
+        return asked.done.addBoth(over)
+
+    def _add_timeout(self, done: Deferred[Any], route: str, timeout: float) -> None:
+        clock = self._player.app.clock
+        done.addTimeout(timeout, clock, lambda _, seconds: fail(RequestTimeout(route, seconds)))
+
+    def abort(self) -> None:
+        self.close()
 
     def close(self) -> None:
         self.end(SessionEnded("closed here"))
@@ -216,7 +243,8 @@ class _Carrier(Answering):
             return
         player.app.close(player.session, why)
         asked, self._asked = self._asked, {}
-        for one in asked.values():
+        waiting = [one for nexts in self._nexts.values() for one in nexts]
+        for one in (*asked.values(), *waiting):
             if not one.done.called:
                 one.done.errback(SessionEnded(str(why)))
 

@@ -57,6 +57,8 @@ class WebSocketLink(Link):
         is_client: This side asks.
     """
 
+    __slots__ = ("_code", "_frames", "_is_client", "_machine")
+
     def __init__(
         self,
         app: App,
@@ -120,9 +122,11 @@ class WebSocketLink(Link):
             self._ends(str(self._machine.ended or reason.getErrorMessage()), closes=False)
         super().connectionLost(reason)
 
-    def lose(self, code: str, problem: str, *, answer: bool = False) -> None:
+    def lose(
+        self, code: str, problem: str, *, answer: bool = False, cause: Exception | None = None
+    ) -> None:
         self._code = CODES.get(code, 1008), problem
-        super().lose(code, problem, answer=answer)
+        super().lose(code, problem, answer=answer, cause=cause)
 
     def _unit(self, data: bytes) -> bytes:
         return self._machine.wrap(data)
@@ -151,6 +155,7 @@ class WebSocketFactory(Factory):
     """
 
     noisy = False
+    link: type[WebSocketLink] = WebSocketLink
 
     def __init__(self, app: App, dialect: Dialect, policy: Policy) -> None:
         self.app = app
@@ -163,7 +168,7 @@ class WebSocketFactory(Factory):
         limit = dialect.max_frame if rules.whole else MAX_FRAME
         frames = WholeFrames(limit, rules.takes, rules.text, rules.whole)
         machine = ServerMachine(self.policy, frames=frames)
-        return WebSocketLink(self.app, dialect, machine, frames)
+        return self.link(self.app, dialect, machine, frames)
 
 
 def client_link(

@@ -26,7 +26,7 @@ from fastway.address import address_name, parse_address
 from fastway.app.app import App, Request
 from fastway.app.http import push_site
 from fastway.app.metrics import metrics_site
-from fastway.causes import cause_of, not_installed, string_problem
+from fastway.causes import cause_of, string_problem
 from fastway.cli.table import ServeOptions, TalkOptions
 from fastway.cli.tools import QUIET, Lines, ToolError, run_tool, say
 from fastway.errors import ConfigError, FastwayError, LocalError
@@ -56,7 +56,8 @@ def find(option: str, place: str) -> Any:
             module == error.name or module.startswith(f"{error.name}.")
         ):
             raise ConfigError(option, f"there is no module {error.name!r} here") from None
-        raise ConfigError(option, not_installed(error, module)) from None
+        problem = f"{module} imports {error.name!r}, which is not installed"
+        raise ConfigError(option, problem) from None
     except Exception as error:  # it is the user's: what it raises says most
         raise ConfigError(
             option, f"{module} cannot be imported: {type(error).__name__}: {error}"
@@ -79,14 +80,28 @@ def dialect_at(option: str, text: str) -> tuple[Any, str]:
     if not (equals and address):
         raise ConfigError(option, f"{text!r} is not DIALECT=ADDRESS, such as pomelo=:3250")
     if ":" in name:
-        made = find(option, name)
-        return made() if isinstance(made, type) else made, address
+        return _of_theirs(option, name), address
     if name not in DIALECTS:
         known = ", ".join(DIALECTS)
         raise ConfigError(
             option, f"no dialect {name!r}; there is {known}, and one of yours as MODULE:NAME"
         )
     return find(option, DIALECTS[name])(), address
+
+
+def _of_theirs(option: str, place: str) -> Any:
+    """A dialect that a module has, or the class of one."""
+    made = find(option, place)
+    if isinstance(made, type):
+        try:
+            made = made()
+        except Exception as error:  # it is the user's: what it raises says most
+            raise ConfigError(
+                option, f"{place} cannot be made: {type(error).__name__}: {error}"
+            ) from None
+    if not (hasattr(made, "server") and hasattr(made, "wire_name")):
+        raise ConfigError(option, f"{place} is no dialect, such as Pomelo()")
+    return made
 
 
 def server_endpoint(reactor: Any, option: str, text: str) -> Any:
@@ -117,19 +132,22 @@ async def serve_app(reactor: Any, options: ServeOptions) -> int:
     if not listens:
         raise ConfigError("--listen", "give it, such as --listen pomelo=:3250")
     wanted = [dialect_at("--listen", text) for text in listens]
-    endpoints = [server_endpoint(reactor, "--listen", address) for _, address in wanted]
     push = _push_endpoint(reactor, options, app)
-    for (dialect, address), endpoint in zip(wanted, endpoints, strict=True):
-        port = await _listening(app.listen(endpoint, dialect), address)
+    metrics = options["metrics-addr"]
+    metrics_endpoint = metrics and server_endpoint(reactor, "--metrics-addr", metrics)
+    for _, address in wanted:
+        server_endpoint(reactor, "--listen", address)  # what is wrong is said before any listens
+    if app.is_clockless:
+        app.use_clock(reactor)
+    for dialect, address in wanted:
+        port = await _listening(app.listen(address, dialect), address)
         say(f"{dialect.name} listens on {address_name(port.getHost())}")
     if push is not None:
         endpoint, site = push
         port = await _listening(endpoint.listen(site), options["push-addr"])
         say(f"pushes are taken on {address_name(port.getHost())}")
-    if options["metrics-addr"]:
-        where = options["metrics-addr"]
-        endpoint = server_endpoint(reactor, "--metrics-addr", where)
-        port = await _listening(endpoint.listen(metrics_site(app, reactor)), where)
+    if metrics:
+        port = await _listening(metrics_endpoint.listen(metrics_site(app)), metrics)
         say(f"metrics are told on {address_name(port.getHost())}")
     ended: Deferred[None] = Deferred()
     try:
@@ -158,7 +176,7 @@ def _push_endpoint(reactor: Any, options: ServeOptions, app: Any) -> tuple[Any, 
     endpoint = server_endpoint(reactor, "--push-addr", address)
     try:
         token = options["push-token"] or os.environ.get("FASTWAY_PUSH_TOKEN", "")
-        return endpoint, push_site(app, token, reactor)
+        return endpoint, push_site(app, token)
     except ValueError as error:
         raise ConfigError("--push-token", str(error)) from None
 

@@ -136,6 +136,7 @@ class Message(NamedTuple):
         token: What `reply` and `refuse` want; None: nobody waits for an answer.
         answer_format: How the answer is to be written; None: as the body.
         meta: What came beside it.
+        refused: It says that something is not done, and cannot say what; None: it does not.
     """
 
     route: str
@@ -144,6 +145,7 @@ class Message(NamedTuple):
     token: Any = None
     answer_format: BodyFormat | None = None
     meta: Meta = ()
+    refused: Refused | None = None
 
 
 class Answer(NamedTuple):
@@ -241,11 +243,14 @@ class Wire(Protocol):
     def forget(self, key: int) -> None:
         """Nobody waits for that answer any more; it is no error if it comes."""
 
-    def reply(self, token: Any, body: bytes, meta: Meta = ()) -> bytes:
+    def reply(self, token: Any, body: bytes, meta: Meta = (), kind: type = bytes) -> bytes:
         """Answer a Message. b"": the dialect says nothing then.
 
+        Args:
+            kind: Of what type the answer was; some dialects name it so.
+
         Raises:
-            FrameRefused: it does not fit.
+            FrameRefused, NotInDialect: as `send`.
         """
 
     def refuse(self, token: Any, refused: Refused) -> bytes:

@@ -208,7 +208,7 @@ class _Wire:
                         self._unusual(flag, mid, route, body, events)
                     elif flag & TYPE in self._takes:
                         events.append(
-                            _message((route, body, settings.format, mid or None, None, ()))
+                            _message((route, body, settings.format, mid or None, None, (), None))
                         )
                     elif flag & TYPE == RESPONSE:
                         self._answered(mid, body, None, events)
@@ -338,8 +338,11 @@ class PomeloServer(_Wire):
     def forget(self, key: int) -> None:
         """There is nothing to forget."""
 
-    def reply(self, token: Any, body: bytes, meta: Meta = ()) -> bytes:
-        return self._packet(response_head(token), body)
+    def reply(self, token: Any, body: bytes, meta: Meta = (), kind: type = bytes) -> bytes:
+        settings = self._settings
+        if settings.compress or not body:
+            return self._packet(response_head(token), body)
+        return data_packet(response_head(token), body, settings.limit)
 
     def refuse(self, token: Any, refused: Refused) -> bytes:
         settings = self._settings
@@ -475,7 +478,7 @@ class PomeloClient(_Wire):
     def forget(self, key: int) -> None:
         self._asked.discard(key)
 
-    def reply(self, token: Any, body: bytes, meta: Meta = ()) -> bytes:
+    def reply(self, token: Any, body: bytes, meta: Meta = (), kind: type = bytes) -> bytes:
         return b""
 
     def refuse(self, token: Any, refused: Refused) -> bytes:

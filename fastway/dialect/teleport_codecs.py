@@ -104,7 +104,10 @@ class Form:
         if into is None or into is Any:
             return {name: v[0] if len(v) == 1 else v for name, v in said.items()}
         lists = _lists(into)
-        plain = {name: v if name in lists else v[0] for name, v in said.items()}
+        plain = {
+            name: v if lists.get(name, lists.get("", len(v) > 1)) else v[0]
+            for name, v in said.items()
+        }
         return importlib.import_module("msgspec").convert(plain, into, strict=False)
 
 
@@ -112,11 +115,18 @@ def _word(value: Any) -> str:
     return ("true" if value else "false") if isinstance(value, bool) else str(value)
 
 
-def _lists(into: Any) -> set[str]:
-    """Names of the fields of a type that are lists."""
-    info = importlib.import_module("msgspec.inspect").type_info(into)
-    fields = getattr(info, "fields", ())
-    return {one.encode_name for one in fields if hasattr(one.type, "item_type")}
+def _lists(into: Any) -> dict[str, bool]:
+    """Which fields of a type are lists; "": all others, where they are said to be something."""
+    inspect = importlib.import_module("msgspec.inspect")
+    info = inspect.type_info(into)
+    kinds = {one.encode_name: one.type for one in getattr(info, "fields", ())}
+    if hasattr(info, "value_type"):
+        kinds[""] = info.value_type
+    return {
+        name: hasattr(kind, "item_type")
+        for name, kind in kinds.items()
+        if not isinstance(kind, inspect.AnyType)
+    }
 
 
 class Proto:

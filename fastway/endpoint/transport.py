@@ -23,6 +23,7 @@ from twisted.internet.interfaces import (
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from fastway.address import address_name
 from fastway.endpoint.connection import VirtualConnection
 from fastway.errors import ConnectionEnded, ReceiveQueueFull
 from fastway.logs import make_logger
@@ -53,6 +54,14 @@ class FastwayAddress:
     conn_id: int
     host: str = ""
     port: int = 0
+
+    @property
+    def text(self) -> str | None:
+        """What logs call it where there is no address of its own."""
+        if self.host:
+            return None
+        who = "a client" if self.link_id is None else f"id {self.link_id}"
+        return who if self.gateway is None else f"{who} at {address_name(self.gateway)}"
 
 
 @implementer(ITransport, IConsumer, IPushProducer)

@@ -105,16 +105,17 @@ static PyObject *core_port(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"max_packet",  "read_size",     "idle_timeout", "queue_packets",
                             "queue_bytes", "write_timeout", "holds",        "frame_limit",
-                            NULL};
+                            "answers",     NULL};
     struct relay_port config = {0};
-    int holds;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "$O&O&dO&O&dpO&", names, convert_u64,
+    int holds, answers = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O&O&dO&O&dpO&|$p", names, convert_u64,
                                      &config.max_packet, convert_u64, &config.read_size,
                                      &config.idle_timeout, convert_u64, &config.queue_packets,
                                      convert_u64, &config.queue_bytes, &config.write_timeout,
-                                     &holds, convert_u64, &config.frame_limit))
+                                     &holds, convert_u64, &config.frame_limit, &answers))
         return NULL;
     config.holds = holds != 0;
+    config.answers = answers != 0;
     int port = relay_port(RELAY(self), &config);
     if (port < 0)
         return PyErr_SetFromErrno(PyExc_OSError);
@@ -302,6 +303,28 @@ static PyObject *core_send(PyObject *self, PyObject *const *args, Py_ssize_t cou
     return PyBool_FromLong(relay_send(RELAY(self), handle, data, (size_t)size, packets));
 }
 
+/* To all handles of a list; how many are to get it. */
+static PyObject *core_send_each(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    char *data;
+    Py_ssize_t size, room;
+    if (!count_is(count, 2) || (room = PyList_Size(args[0])) < 0
+        || PyBytes_AsStringAndSize(args[1], &data, &size) < 0)
+        return NULL;
+    relay_handle *handles = PyMem_Malloc((size_t)(room + 1) * sizeof *handles);
+    if (handles == NULL)
+        return PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < room && !PyErr_Occurred(); i++)
+        handles[i] = to_handle(PyList_GetItem(args[0], i));
+    size_t took = 0;
+    if (!PyErr_Occurred() && size > RELAY_MAX_PACKET)
+        PyErr_SetString(PyExc_ValueError, "more bytes than a packet may have");
+    else if (!PyErr_Occurred())
+        took = relay_send_each(RELAY(self), handles, (size_t)room, data, (size_t)size);
+    PyMem_Free(handles);
+    return PyErr_Occurred() ? NULL : PyLong_FromSize_t(took);
+}
+
 /* The ids are an array of native u32, and so are those that are returned. */
 static PyObject *core_multicast(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
@@ -403,6 +426,7 @@ static PyObject *core_direct(PyObject *self, PyObject *const *args, Py_ssize_t c
 
 BY_HANDLE(over, PyBool_FromLong(relay_over(RELAY(self), handle)))
 BY_HANDLE(saturated, PyBool_FromLong(relay_saturated(RELAY(self), handle)))
+BY_HANDLE(waiting, PyLong_FromUnsignedLongLong(relay_waiting(RELAY(self), handle)))
 BY_HANDLE(added, PyLong_FromUnsignedLongLong(relay_added(RELAY(self), handle)))
 BY_HANDLE(taken, PyLong_FromUnsignedLongLong(relay_taken(RELAY(self), handle)))
 BY_HANDLE(pause, (relay_pause(RELAY(self), handle), none()))
@@ -495,6 +519,8 @@ static PyMethodDef core_methods[] = {
     ONE("unpair", core_unpair),
     FAST("send", core_send),
     FAST("multicast", core_multicast),
+    FAST("send_each", core_send_each),
+    ONE("waiting", core_waiting),
     ONE("over", core_over),
     ONE("saturated", core_saturated),
     ONE("added", core_added),

@@ -361,6 +361,17 @@ size_t cut(struct relay *relay, struct link *link, const uint8_t *data, size_t s
     return at;
 }
 
+/* A chunk that many are to share. */
+static struct chunk *fill(struct chunk *chunk, const void *data, size_t size)
+{
+    if (chunk == NULL)
+        return NULL;
+    memcpy(chunk_bytes(chunk), data, size);
+    chunk->end = (uint32_t)size;
+    chunk->packets = 1;
+    return chunk;
+}
+
 size_t relay_multicast(struct relay *relay, relay_handle handle, uint32_t *conn_ids, size_t count,
                        const void *message, size_t size)
 {
@@ -369,14 +380,8 @@ size_t relay_multicast(struct relay *relay, relay_handle handle, uint32_t *conn_
     struct load load = {head, message, size, 1, NULL};
     size_t left = 0;
     put_u32(head, (uint32_t)size + MIN_LENGTH);
-    if (size >= SHARED && count > 1 && from != NULL && from->state == OPEN && !from->failed) {
-        load.shared = get_chunk(relay, from, size);
-        if (load.shared != NULL) {
-            memcpy(chunk_bytes(load.shared), message, size);
-            load.shared->end = (uint32_t)size;
-            load.shared->packets = 1;
-        }
-    }
+    if (size >= SHARED && count > 1 && from != NULL && from->state == OPEN && !from->failed)
+        load.shared = fill(get_chunk(relay, from, size), message, size);
     for (size_t i = 0; i < count; i++) {
         struct link *to = NULL;
         if (i + 2 * AHEAD < count)
@@ -394,4 +399,45 @@ size_t relay_multicast(struct relay *relay, relay_handle handle, uint32_t *conn_
     if (load.shared != NULL)
         pool_share_ends(relay->pool, load.shared);
     return left;
+}
+
+/* Queue what the caller says, also over the memory limit if `force`. False: there is no memory. */
+static bool queue_said(struct relay *relay, struct link *to, const void *data, size_t size,
+                       struct chunk *shared, bool force)
+{
+    return (shared != NULL && queue_shared(relay, to, NULL, shared))
+           || ((shared == NULL || force) && queue_bytes(relay, to, data, size, 1, force));
+}
+
+size_t relay_send_each(struct relay *relay, const relay_handle *handles, size_t count,
+                       const void *data, size_t size)
+{
+    struct chunk *shared = NULL;
+    bool makes_room = true;
+    size_t took = 0;
+    if (size >= SHARED && count > 1)
+        shared = fill(pool_get(relay->pool, size, true), data, size);
+    for (size_t i = 0; i < count && size > 0; i++) {
+        uint32_t later = i + AHEAD < count ? (uint32_t)handles[i + AHEAD] - 1 : UINT32_MAX;
+        if (later < relay->link_end && relay->links[later] != NULL)
+            fetch(relay->links[later], sizeof(struct link));
+        struct link *link = find(relay, handles[i]);
+        if (link == NULL || link->state != OPEN || !takes(link))
+            continue;
+        bool queued = queue_said(relay, link, data, size, shared, !makes_room);
+        if (!queued && makes_room) {
+            makes_room = make_room(relay, size);
+            if (!takes(link))
+                continue; /* it went for it */
+            queued = queue_said(relay, link, data, size, shared, true);
+        }
+        took += queued;
+        if (queued)
+            write_later(relay, link);
+        else
+            fail(relay, link, RELAY_NO_MEMORY);
+    }
+    if (shared != NULL)
+        pool_share_ends(relay->pool, shared);
+    return took;
 }

@@ -172,7 +172,8 @@ void close_lost(struct relay *relay, struct link *link)
  * no more use. */
 void close_early(struct relay *relay, struct link *link)
 {
-    if (link->waiting_bytes > 0 || !has_rest(link) || link->ws != NULL || link->tls != NULL)
+    if (link->waiting_bytes > 0 || !has_rest(link) || link->ws != NULL || link->tls != NULL
+        || link->port->answers)
         return;
     close_socket(relay, link);
     link->error = 0;

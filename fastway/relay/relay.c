@@ -316,6 +316,12 @@ bool relay_send(struct relay *relay, relay_handle handle, const void *data, size
     return link->blocked && link->waiting_bytes > PIECE;
 }
 
+uint64_t relay_waiting(const struct relay *relay, relay_handle handle)
+{
+    const struct link *link = find(relay, handle);
+    return link == NULL ? 0 : link->waiting_bytes;
+}
+
 bool relay_over(const struct relay *relay, relay_handle handle)
 {
     struct link *link = find(relay, handle);

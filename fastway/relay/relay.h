@@ -53,6 +53,7 @@ struct relay_port {
     double write_timeout;  /* while its socket takes nothing */
     bool holds;            /* over its bounds a link holds its senders; else it is lost */
     uint64_t frame_limit;  /* bytes that a frame of RELAY_WEBSOCKET may announce */
+    bool answers;          /* whose peer has ended is told things all the same, before RELAY_FIN */
 };
 
 #define RELAY_MAX_PACKET (1u << 30)
@@ -225,6 +226,11 @@ void relay_unpair(struct relay *relay, uint32_t conn_id);
 bool relay_send(struct relay *relay, relay_handle handle, const void *data, size_t size,
                 uint32_t packets);
 
+/* The same of one packet for many links; those that are nobody's, or were closed, are passed over.
+ * From 4 KiB on there is one copy for all. Returns how many are to get it. */
+size_t relay_send_each(struct relay *relay, const relay_handle *handles, size_t count,
+                       const void *data, size_t size);
+
 /* Forward a message of a link over many virtual connections, as if it had sent it over each; it
  * counts as no packet that came. At most 2^30 bytes. Those over which it did not go, because they
  * are none of this link's in here or their other end takes nothing more, come to the front of
@@ -232,6 +238,8 @@ bool relay_send(struct relay *relay, relay_handle handle, const void *data, size
 size_t relay_multicast(struct relay *relay, relay_handle handle, uint32_t *conn_ids, size_t count,
                        const void *message, size_t size);
 
+/* Bytes that wait for it, for the end of a turn or for its socket. */
+uint64_t relay_waiting(const struct relay *relay, relay_handle handle);
 /* Its socket takes nothing, and more waits for it than its port allows; than twice that. */
 bool relay_over(const struct relay *relay, relay_handle handle);
 bool relay_saturated(const struct relay *relay, relay_handle handle);

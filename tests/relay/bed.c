@@ -29,7 +29,7 @@ const struct relay_config plain_config = {
     .shares = 1 << 20,
     .turn_seconds = 1, /* tests are run on slow machines; those of time set their own */
 };
-const struct relay_port plain_port = {MAX_PACKET, 2048, 30, 10, 20000, 10, false, 1 << 20};
+const struct relay_port plain_port = {MAX_PACKET, 2048, 30, 10, 20000, 10, false, 1 << 20, false};
 
 /* What the core calls. */
 

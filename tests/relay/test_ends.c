@@ -207,6 +207,30 @@ static void test_paused_bytes(void)
     end();
 }
 
+/* One that is paused hears what it is told although its peer has ended, where that is wanted. */
+static void test_answers(void)
+{
+    for (int answers = 0; answers < 2; answers++) {
+        struct relay_port port = plain_port;
+        char heard[8];
+        port.answers = answers;
+        begin(&plain_config, &port);
+        ends[0].peer = dial();
+        ends[0].handle = take_in(0);
+        relay_set_owner(relay, ends[0].handle, &ends[0]);
+        relay_pause(relay, ends[0].handle);
+        say(0, "hello", 5);
+        shutdown(ends[0].peer, SHUT_WR);
+        UNTIL(counts(0).input_bytes == 5 && link_of(0)->ended);
+        relay_send(relay, ends[0].handle, "yes", 3, 0);
+        turn();
+        CHECK(hear(0, (uint8_t *)heard, sizeof heard) == (answers ? 3u : 0u));
+        relay_resume(relay, ends[0].handle, now);
+        UNTIL(told(0, RELAY_FIN));
+        end();
+    }
+}
+
 /* Bytes that came before the start come before those that were kept. */
 static void test_start(void)
 {
@@ -331,6 +355,7 @@ int main(void)
     test_too_much_kept();
     test_fin_behind_commands();
     test_paused_bytes();
+    test_answers();
     test_start();
     test_accept();
     test_no_interest();

@@ -206,7 +206,7 @@ static void test_codes(void)
 }
 
 /* Room for all that is not about bounds. */
-static const struct relay_port wide = {MAX_PACKET, 2048, 30, 1000, 1 << 20, 10, false, 1 << 20};
+static const struct relay_port wide = {MAX_PACKET, 2048, 30, 1000, 1 << 20, 10, false, 1 << 20, false};
 
 /* Links: `which` gets frames, behind a handshake. */
 static void add_web(int which)

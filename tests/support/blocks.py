@@ -58,7 +58,10 @@ REASONS = {
 WORDS = ("continues", "beside", "stays", "typed", "from", "check", "no", "gateway")
 RUN = ("python", "console", "sh", "text")
 
-PORTS = ("9010", "9011", "9020", "9021", "9080", "9081", "9110", "9120", "9130", "9140")
+PORTS = (
+    *("9010", "9011", "9020", "9021", "9080", "9081", "9110", "9120", "9130", "9140"),
+    *("3250", "3251", "3260", "3270", "8080", "8280"),
+)
 """The ports that the pages speak of."""
 
 KEY, KEY_SETTING = "secret", "FASTWAY_SERVER_AUTH_PASSWORD"
@@ -312,7 +315,7 @@ class Story:
 
     def with_ports(self, text: str) -> str:
         """A text with this story's ports; where that means all addresses, on loopback."""
-        text = re.sub(r"(?<=[= '\"]):(9\d{3})\b", r"127.0.0.1:\1", text)
+        text = re.sub(r"(?<=[= '\"]):([389]\d{3})\b", r"127.0.0.1:\1", text)
         for written, port in self._ports.items():
             text = re.sub(rf"\b{written}\b", port, text)
         return text
@@ -464,7 +467,7 @@ class Story:
             if not block.name or "no" in block.marks:
                 continue
             module = block.name.removesuffix(".py")
-            uses = rf"\b{re.escape(block.name)}\b| -m .*\b{module}\b"
+            uses = rf"\b{re.escape(block.name)}\b| -m .*\b{module}\b| {module}:\w"
             if module == "conftest":
                 uses = " -m pytest "
             used = any(

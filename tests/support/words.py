@@ -174,7 +174,7 @@ class WordsWire:
     def forget(self, key: int) -> None:
         pass
 
-    def reply(self, token: Any, body: bytes, meta: Meta = ()) -> bytes:
+    def reply(self, token: Any, body: bytes, meta: Meta = (), kind: type = bytes) -> bytes:
         return self._line(f"ok {token}", body.decode())
 
     def refuse(self, token: Any, refused: Refused) -> bytes:

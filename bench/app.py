@@ -1,0 +1,267 @@
+"""What a request, a push and an idle session cost an application, native and on Twisted.
+
+    python -m bench.app [--runs N] [--seconds S] [--only TEXT] [--peer COMMAND] [--build DIRECTORY]
+
+`app.c` plays the clients, in pomelo's wire with JSON; the handlers are coroutines with a typed
+message. `--peer` runs another server beside ours: `{port}` in its command becomes its port, and it
+has room.echo (answers what it is asked), room.enter and room.all (tells `on` to all who entered).
+
+Each server is alone on the first core while it works; the clients are on the last. The servers
+take turns in short parts of each run.
+
+Law: figures are compared within one run only. CPU is all that a process spends, for each request
+or each member told; memory is what its idle sessions add to it, its own alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from bench.gateways import (
+    FIRST_CORE,
+    LAST_CORE,
+    PATIENCE,
+    ROOT,
+    Failure,
+    build,
+    choose_cases,
+    free_address,
+    listens,
+    machine,
+    run,
+)
+from bench.process import cpu_seconds, memory
+from bench.table import Case, Figure, Result, Table
+from fastway.app.session import Session
+
+CPU = Figure("server, µs of CPU each", "us")
+LATENCY = Figure("99 of 100 within, µs", "late")
+MEMORY = Figure("KB each", "kb")
+CASES = [
+    Case("request, 1 in flight", "ask 100 1", (CPU, LATENCY)),
+    Case("request, 10 in flight", "ask 100 10", (CPU, LATENCY)),
+    Case("push to 100", "tell 100 1", (CPU, LATENCY)),
+    Case("push to 10000", "tell 10000 1", (CPU, LATENCY)),
+    Case("idle session", "idle 5000 1", (MEMORY,)),
+]
+
+
+class Text(Struct):
+    """What is asked, answered and told."""
+
+    text: str
+
+
+PARTS = 4
+"""Of the time that is measured: so often each has its turn."""
+WARM = 300
+"""Milliseconds before it counts."""
+SETTLE = 2.0
+"""Seconds until the memory of idle sessions is read."""
+
+
+class Server:
+    """One of them, while it runs.
+
+    Args:
+        command: `{port}` becomes its port.
+    """
+
+    def __init__(self, name: str, command: Sequence[str]) -> None:
+        self.address = free_address()
+        self.port = self.address.partition(":")[2]
+        self.name = name
+        self._process = subprocess.Popen(
+            [word.replace("{port}", self.port) for word in command],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: os.sched_setaffinity(0, {FIRST_CORE}),
+        )
+        self.pid = self._process.pid
+
+    def wait(self) -> None:
+        """Raises Failure: it does not listen in time."""
+        deadline = time.monotonic() + PATIENCE
+        while not listens(self.address):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise Failure(f"{self.name} does not listen on {self.address}")
+            time.sleep(0.02)
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process:
+            self._process.kill()
+
+
+class Clients:
+    """Those of one server, who rest unless they are told to work."""
+
+    def __init__(self, program: Path, server: Server, load: str) -> None:
+        how, count, many = load.split()
+        self._server = server
+        self._idle = how == "idle"
+        self._count = int(count)
+        before = memory(server.pid)
+        self._process = subprocess.Popen(
+            [str(program), server.port, count, how, many],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, {LAST_CORE}),
+        )
+        self._answers, self._seconds, self._cpu = 0, 0.0, 0.0
+        self._late: list[float] = []
+        self._kb = 0.0
+        if self._line() != "ready":
+            raise Failure(f"the clients of {server.name} are not in")
+        if self._idle:
+            time.sleep(SETTLE)
+            self._kb = (memory(server.pid) - before) / 1024 / self._count
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def work(self, milliseconds: int, counts: bool = True) -> None:
+        """Raises Failure: an answer is wrong, or missing."""
+        assert self._process.stdin is not None
+        cpu = cpu_seconds(self._server.pid)
+        self._process.stdin.write(f"{milliseconds}\n")
+        self._process.stdin.flush()
+        said = self._line().split()
+        if len(said) != 4:
+            raise Failure(f"the clients of {self._server.name} have ended")
+        if counts:
+            self._cpu += cpu_seconds(self._server.pid) - cpu
+            self._answers += int(said[0])
+            self._late.append(float(said[3]))
+
+    def result(self) -> Result:
+        if self._idle:
+            return {"kb": self._kb}
+        return {
+            "us": self._cpu / max(1, self._answers) * 1e6,
+            "late": sorted(self._late)[len(self._late) // 2],
+        }
+
+    def __enter__(self) -> Clients:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process:
+            self._process.kill()
+
+
+def measure(
+    program: Path, case: Case, commands: dict[str, list[str]], seconds: float
+) -> dict[str, Result]:
+    """All servers, which take turns in short parts."""
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(Server(*one)) for one in commands.items()]
+        for server in servers:
+            server.wait()
+        clients = {
+            server.name: stack.enter_context(Clients(program, server, case.load))
+            for server in servers
+        }
+        if not case.load.startswith("idle"):
+            for one in clients.values():
+                one.work(WARM, counts=False)
+            for part in range(PARTS):
+                for one in list(clients.values())[:: -1 if part % 2 else 1]:
+                    one.work(int(seconds * 1000 / PARTS))
+        return {name: one.result() for name, one in clients.items()}
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Measure, and print the table."""
+    (program,) = build(arguments.build, "-O2", names=("app",))
+    cases = choose_cases(arguments.only, CASES)
+    here = [sys.executable, "-m", "bench.app", "--serve"]
+    commands = {way: [*here, way, "--port", "{port}"] for way in ("native", "twisted")}
+    if arguments.peer:
+        commands["peer"] = shlex.split(arguments.peer)
+    base = "peer" if arguments.peer else "native"
+    table = Table(cases, list(commands), base)
+    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
+    print(
+        f"# {machine()}; {arguments.runs} runs, {arguments.seconds:g} s measured in each; "
+        f"load {load}",
+        flush=True,
+    )
+    for _ in range(arguments.runs):
+        for case in cases:
+            for name, result in measure(program, case, commands, arguments.seconds).items():
+                table.results[case.name, name].append(result)
+    for line in table.lines():
+        print(line)
+
+
+def serve(way: str, port: str) -> None:
+    """Be a server, until it is stopped."""
+    from twisted.internet import reactor
+
+    from fastway.app import App
+    from fastway.dialect.pomelo import Pomelo
+    from fastway.wheel import make_monotonic
+
+    make_monotonic(reactor)
+    app = App()
+    room = app.group("room")
+
+    @app.handler("room.echo")
+    async def echo(message: Text) -> Text:
+        return message
+
+    @app.handler("room.enter")
+    def enter(session: Session) -> None:
+        room.add(session)
+
+    @app.handler("room.all")
+    async def tell_all(message: Text) -> None:
+        room.send("on", message)
+
+    app.listen(f"127.0.0.1:{port}", Pomelo(heartbeat=300.0), native=way == "native")
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    reactor.run()
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--runs", type=int, default=3)
+    add("--seconds", type=float, default=2.0)
+    add("--only", default="", help="cases whose name has this")
+    add("--peer", default="", help="the command of another server; {port} becomes its port")
+    add("--build", type=Path, default=ROOT / "build" / "bench-app")
+    add("--serve", choices=("native", "twisted"), help=argparse.SUPPRESS)
+    add("--port", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.serve:
+        serve(arguments.serve, arguments.port)
+    else:
+        run(lambda: compare(arguments))
+
+
+if __name__ == "__main__":
+    main()

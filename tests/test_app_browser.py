@@ -1,0 +1,136 @@
+"""The chat of examples/browser_chat: its server in a process, its page in a browser.
+
+Rule: as tests/test_demo_page.py: where there is no chromium these tests are skipped, unless
+BROWSER_TESTS=must.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.browser import PATIENCE, Browser, Page, chromium
+from tests.support.files import CHECKOUT, scratch
+from tests.support.processes import environment, free_ports
+
+SERVER = os.path.join(CHECKOUT, "examples", "browser_chat", "server.py")
+
+
+class Chat:
+    """The server, on ports of its own."""
+
+    def __init__(self, case: SynchronousTestCase, page: int, port: int) -> None:
+        self.url = f"http://127.0.0.1:{page}/"
+        self._process = subprocess.Popen(
+            [sys.executable, SERVER, str(page), str(port)],
+            cwd=scratch(case),
+            env=environment({}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        case.addCleanup(self.kill)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert self.url in line, line
+
+    def kill(self) -> str:
+        """End it as a crash would."""
+        return self._end(signal.SIGKILL)
+
+    def stop(self) -> str:
+        """End it as Ctrl-C would; what it said meanwhile."""
+        return self._end(signal.SIGINT)
+
+    def _end(self, how: signal.Signals) -> str:
+        if self._process.returncode is not None:
+            return ""
+        self._process.send_signal(how)
+        return self._process.communicate(timeout=PATIENCE)[0]
+
+
+class BrowserChatTests(SynchronousTestCase):
+    def test_server(self) -> None:
+        """It has the page and where the chat is, and nothing else of its directory."""
+        page, port = free_ports(2)
+        chat = Chat(self, page, port)
+        statuses = {}
+        for path in ("/", "/chat.js", "/pomelo.js", "/chat.css", "/where.json", "/server.py"):
+            connection = http.client.HTTPConnection("127.0.0.1", page, timeout=PATIENCE)
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            statuses[path] = answer.status
+            body = answer.read()
+            if path == "/where.json":
+                self.assertEqual(json.loads(body), {"port": port})
+            connection.close()
+        self.assertEqual(statuses.pop("/server.py"), 404)
+        self.assertEqual(set(statuses.values()), {200})
+        self.assertEqual(chat.stop(), "")
+
+    def test_chat(self) -> None:
+        """Two windows talk, are refused, and come back to a server that was killed."""
+        if chromium() is None and os.environ.get("BROWSER_TESTS") != "must":
+            raise self.skipTest("there is no chromium")
+        page, port = free_ports(2)
+        chat = Chat(self, page, port)
+        browser = Browser(scratch(self))
+        self.addCleanup(browser.close)
+        ann, bob = browser.open(chat.url), browser.open(chat.url)
+        self.enter(ann, "Ann")
+        self.enter(bob, "Ann", joins=False)
+        bob.until("document.getElementById('problem').textContent === 'that name is taken'")
+        bob.value("document.getElementById('name').value = ''")
+        self.enter(bob, "Bob Ü")
+        ann.until("document.getElementById('people').innerText.includes('Bob Ü')")
+        for text in ("hello", "Grüße, 世界 😀 <b>&amp;</b>", "x" * 2000):
+            self.say(ann, text)
+            self.hears(bob, "Ann", text)
+            self.say(bob, text[::-1])
+            self.hears(ann, "Bob Ü", text[::-1])
+        foreign = browser.open("data:text/html,<title>foreign</title>")
+        foreign.until("document.title === 'foreign'")
+        asked = f"""new Promise(resolve => {{
+            const socket = new WebSocket("ws://127.0.0.1:{port}/");
+            socket.onopen = () => resolve("open");
+            socket.onclose = ({{ code }}) => resolve(code);
+        }})"""
+        self.assertEqual(foreign.value(asked), 1006)
+        self.assertEqual(ann.complaints + bob.complaints, [])
+
+        chat.kill()
+        for window in (ann, bob):
+            window.until("document.body.dataset.state === 'down'")
+        chat = Chat(self, page, port)
+        for window in (ann, bob):
+            window.until("document.getElementById('people').children.length === 2")
+        self.say(bob, "back again")
+        self.hears(ann, "Bob Ü", "back again")
+        self.assertEqual(chat.stop(), "")
+        ann.until("document.body.dataset.state === 'down'")
+
+    def enter(self, page: Page, name: str, joins: bool = True) -> None:
+        page.until("document.body?.dataset.state === 'up'")
+        page.value("document.getElementById('name').focus()")
+        page.type(name)
+        page.enter()
+        if joins:
+            page.until("document.activeElement.id === 'text'")
+
+    def say(self, page: Page, text: str) -> None:
+        page.value("document.getElementById('text').focus()")
+        page.type(text)
+        page.enter()
+
+    def hears(self, page: Page, name: str, text: str) -> None:
+        """That line comes to be the last."""
+        page.until(
+            f"document.querySelector('#log li:last-child')?.textContent === {name + text!r}"
+        )

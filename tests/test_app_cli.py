@@ -1,0 +1,291 @@
+"""`fastway serve` and `fastway talk`: what is wrong with a command, and some as processes."""
+
+from __future__ import annotations
+
+import io
+import os
+import runpy
+import socket
+import sys
+from collections.abc import Coroutine
+from contextlib import redirect_stdout
+from typing import Any
+from unittest import mock
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock, RaisingMemoryReactor
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from fastway.__main__ import main
+from fastway.cli import app as tools
+from fastway.cli.table import ServeOptions, TalkOptions
+from fastway.errors import FastwayError, NotInstalled
+from tests.support.errors import raised
+from tests.support.files import CHECKOUT, scratch
+from tests.support.processes import PATIENCE, environment
+from tests.support.waits import reactor, until
+
+GAME = """
+from twisted.internet.task import deferLater
+from fastway.app import App, Refused, Session
+from fastway.dialect.pomelo import Pomelo
+
+app = App()
+pomelo = Pomelo(refusals="reply", heartbeat=7)
+number = 3
+
+@app.handshake
+def login(session: Session, user):
+    if user == "eve":
+        raise Refused(401, "not you")
+
+@app.handler("echo")
+def echo(session: Session, message):
+    session.send("on", message)
+    return message
+
+@app.handler("slow")
+async def slow():
+    from twisted.internet import reactor
+    print("slow begins", flush=True)
+    await deferLater(reactor, 0.3)
+    return "done"
+"""
+
+
+class Files(SynchronousTestCase):
+    """A directory with modules, which is where commands are given."""
+
+    def setUp(self) -> None:
+        self.directory = scratch(self)
+        for name, text in (
+            ("cli_game", GAME),
+            ("cli_broken", "1 / 0\n"),
+            ("cli_lacks", "import nobody_has_this\n"),
+        ):
+            with open(os.path.join(self.directory, f"{name}.py"), "w", encoding="utf-8") as file:
+                file.write(text)
+        self.patch(sys, "path", [self.directory, "", *sys.path])
+        self.addCleanup(lambda: [sys.modules.pop(name, None) for name in self.modules()])
+
+    def modules(self) -> list[str]:
+        return [name for name in sys.modules if name.startswith("cli_")]
+
+    def problem(self, running: Coroutine[Any, Any, int]) -> str:
+        """What a command fails with, in one line."""
+        text = str(self.failureResultOf(ensureDeferred(running), FastwayError).value)
+        self.assertNotIn("\n", text)
+        return text
+
+
+class Mistakes(Files):
+    """Each is one line, before anything listens."""
+
+    def serve(self, *arguments: str) -> str:
+        options = ServeOptions()
+        options.parseOptions(list(arguments))
+        memory: Any = MemoryReactorClock()
+        text = self.problem(tools.serve_app(memory, options))
+        self.assertEqual((memory.tcpServers, memory.tcpClients), ([], []))
+        return text
+
+    def talk(self, *arguments: str) -> str:
+        options = TalkOptions()
+        options.parseOptions(list(arguments))
+        return self.problem(tools.Talk(MemoryReactorClock(), options).run())
+
+    def test_app(self) -> None:
+        """An application that cannot be had."""
+        listen = ("--listen", "pomelo=:3250")
+        for app, problem in (
+            ("", "is not MODULE:NAME"),
+            ("cli_game", "is not MODULE:NAME"),
+            ("cli_nobody:app", "there is no module 'cli_nobody' here"),
+            ("cli_game.inner:app", "there is no module 'cli_game.inner' here"),
+            ("cli_broken:app", "cli_broken cannot be imported: ZeroDivisionError: "),
+            ("cli_lacks:app", "cli_lacks imports 'nobody_has_this', which is not installed"),
+            ("cli_game:ap", "cli_game has no ap"),
+            ("cli_game:number", "cli_game:number is no App of fastway.app"),
+        ):
+            with self.subTest(app):
+                told = self.serve(app, *listen)
+                self.assertIn(problem, told)
+                self.assertTrue(told.startswith("APP: "), told)
+        self.assertIn("give MODULE:APP", self.serve(*listen))
+
+    def test_listen(self) -> None:
+        """A port that cannot be."""
+        for listen, problem in (
+            (":3250", "is not DIALECT=ADDRESS"),
+            ("pomelo=", "is not DIALECT=ADDRESS"),
+            ("morse=:3250", "no dialect 'morse'; there is pomelo"),
+            ("cli_game:nobody=:3250", "cli_game has no nobody"),
+            ("cli_game:number=:3250", "cli_game:number is no dialect"),
+            ("cli_game:login=:3250", "cli_game:login is no dialect"),
+            ("cli_game:Refused=:3250", "cli_game:Refused cannot be made: TypeError: "),
+            ("pomelo=3250", "3250"),
+            ("pomelo=:99999", "99999"),
+            ("pomelo=ws:3250:paht=/x", "paht"),
+            ("pomelo=ws:3250:path=x", "does not begin with /"),
+            ("pomelo=ws:3250:origins=game.example", "give same, *, or https://HOST"),
+            ("pomelo=fastway:tcp\\:127.0.0.1\\:9020", "id"),
+        ):
+            with self.subTest(listen):
+                told = self.serve("cli_game:app", "--listen", listen)
+                self.assertIn(problem, told)
+                self.assertTrue(told.startswith("--listen: "), told)
+        self.assertIn("--listen: give it", self.serve("cli_game:app"))
+
+    def test_push(self) -> None:
+        """A port for pushes without a token would be anybody's."""
+        self.patch(os, "environ", {})
+        push = ("cli_game:app", "--listen=pomelo=:3250", "--push-addr=127.0.0.1:0")
+        self.assertIn("--push-token: the token is empty", self.serve(*push))
+        for option in ("--push-addr=x:y", "--metrics-addr=x:y"):
+            told = self.serve(*push[:2], option)
+            self.assertTrue(told.startswith(f"{option[:-4]}: "), told)
+
+    def test_talk(self) -> None:
+        """A peer that cannot be."""
+        for arguments, problem in (
+            ((), "give DIALECT=ADDRESS"),
+            (("127.0.0.1:3250",), "is not DIALECT=ADDRESS"),
+            (("morse=:3250",), "no dialect 'morse'"),
+            (("pomelo=3250",), "3250"),
+            (("pomelo=:3250", "--user", "{"), "--user: it is no JSON"),
+            (("pomelo=ws:127.0.0.1:3250:paht=/",), "paht"),
+        ):
+            with self.subTest(arguments):
+                self.assertIn(problem, self.talk(*arguments))
+
+    def test_taken(self) -> None:
+        """A port that somebody has, and a peer that is not there."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            memory: Any = RaisingMemoryReactor(None, ConnectionRefusedError())
+            memory.callLater = Clock().callLater
+            serve, talk = ServeOptions(), TalkOptions()
+            serve.parseOptions(["cli_game:app", f"--listen=pomelo={address}"])
+            talk.parseOptions(["pomelo=127.0.0.1:3250"])
+            told = self.problem(tools.serve_app(memory, serve))
+        self.assertIn(f"cannot listen on {address}: Address already in use", told)
+        told = self.problem(tools.Talk(memory, talk).run())
+        self.assertIn("cannot reach 127.0.0.1:3250: ", told)
+
+    def test_listed(self) -> None:
+        """The help of all commands and the completions know them."""
+        for arguments, words in (
+            (["--help"], ("serve MODULE:APP", "talk PEER")),
+            (["help", "serve"], ("--listen", "--push-addr", "--push-token", "--drain")),
+            (["help", "talk"], ("--user", "--timeout", "ROUTE JSON")),
+            (["completion", "bash"], ("serve", "talk", "--push-addr")),
+            (["completion", "zsh"], ("serve", "talk", "--push-addr")),
+        ):
+            out = io.StringIO()
+            with redirect_stdout(out):
+                self.assertEqual(main(arguments), 0)
+            for word in words:
+                self.assertIn(word, out.getvalue(), arguments)
+
+    def test_no_msgspec(self) -> None:
+        """Without the extra an import says what installs it."""
+        place = os.path.join(CHECKOUT, "fastway", "app", "__init__.py")
+        with mock.patch.dict(sys.modules, {"msgspec": None}):
+            error = raised(NotInstalled, runpy.run_path, place)
+        self.assertIsInstance(error, ImportError)
+        self.assertIn("fastway.app needs msgspec: pip install 'fastway[app]'", str(error))
+
+
+class Tool(ProcessProtocol):
+    """A command that runs."""
+
+    def __init__(self) -> None:
+        self.out = b""
+        self.ended: Deferred[int] = Deferred()
+
+    def outReceived(self, data: bytes) -> None:
+        self.out += data
+
+    def errReceived(self, data: bytes) -> None:
+        self.out += data
+
+    def processEnded(self, reason: Failure) -> None:
+        code = getattr(reason.value, "exitCode", None)
+        self.ended.callback(-1 if code is None else code)
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.decode().splitlines()
+
+    async def says(self, word: bytes) -> None:
+        await until(f"{word!r}: {self.out!r}", lambda: word in self.out or self.ended.called)
+        assert word in self.out, self.out
+
+
+class Processes(TestCase):
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.directory = scratch(self)
+        with open(os.path.join(self.directory, "game.py"), "w", encoding="utf-8") as file:
+            file.write(GAME)
+
+    def start(self, *arguments: str, typed: str | None = None) -> Tool:
+        tool = Tool()
+        process: Any = reactor.spawnProcess(
+            tool,
+            sys.executable,
+            [sys.executable, "-m", "fastway", *arguments],
+            env=environment({}),
+            path=self.directory,
+        )
+        tool.process = process  # type: ignore
+
+        def end() -> Any:
+            if not tool.ended.called:
+                process.signalProcess("KILL")
+                return tool.ended
+            return None
+
+        self.addCleanup(end)
+        if typed is not None:
+            process.write(typed.encode())
+            process.closeStdin()
+        return tool
+
+    async def test_serve_and_talk(self) -> None:
+        """A server, peers by hand, of whom one is refused; SIGTERM lets what runs end."""
+        listen = ("--listen", "game:pomelo=127.0.0.1:0")
+        web = ("--listen", "game:pomelo=ws:0:interface=127.0.0.1:path=/game")
+        server = self.start("serve", "game:app", *listen, *web)
+        await until("both ports", lambda: len(server.lines) > 1 or server.ended.called, PATIENCE)
+        ports = [line.rpartition(":")[2] for line in server.lines]
+        tcp, by_web = (
+            f"game:pomelo=127.0.0.1:{ports[0]}",
+            f"game:pomelo=ws:127.0.0.1:{ports[1]}:path=/game",
+        )
+        typed = 'echo {"ü": 1}\n!echo 2\nnobody\nno json\necho {\n\n'
+        talk = self.start("talk", by_web, "--timeout=20", typed=typed)
+        refused = self.start("talk", tcp, "--user", '"eve"', typed="")
+        slow = self.start("talk", tcp, typed="slow\n")
+        self.assertEqual(await talk.ended, 0, talk.out)
+        self.assertEqual(sum(line.startswith("that is no JSON: ") for line in talk.lines), 2)
+        for line in (
+            '< on {"\\u00fc":1}',
+            '= echo {"ü": 1}',
+            "< on 2",
+            '= nobody {"code": 404, "msg": "not found"}',
+        ):
+            self.assertIn(line, talk.lines)
+        self.assertEqual(await refused.ended, 1)
+        self.assertIn(b"fastway talk: 401: not you", refused.out)
+        await until("the slow one", lambda: b"slow begins" in server.out, PATIENCE)
+        server.process.signalProcess("TERM")  # type: ignore
+        self.assertEqual(await slow.ended, 0, slow.out)
+        self.assertIn('= slow "done"', slow.lines)
+        self.assertEqual(await server.ended, 0, server.out)
+        self.assertNotIn(b"Traceback", server.out)
