@@ -352,7 +352,7 @@ class TeleportWire:
     def forget(self, key: int) -> None:
         self._asked.discard(key)
 
-    def reply(self, token: Any, body: bytes, meta: Meta = ()) -> bytes:
+    def reply(self, token: Any, body: bytes, meta: Meta = (), kind: type = bytes) -> bytes:
         seq, codec, filters = token
         if body and not codec:
             raise Refused(500, f"unsupported codec id: {codec}")
