@@ -43,12 +43,14 @@ class TeleportJson(GoJson):
     def decode(self, data: bytes, into: Any = None) -> Any:
         if data:
             return super().decode(data, into)
-        for zero in _ZEROS if into is not None else ():
+        if into is None:
+            return None
+        for zero in _ZEROS:
             try:
                 return super().decode(zero, into)
             except ValueError:
                 continue
-        return None
+        raise ValueError(f"no body at all, and {into} has no zero value")
 
 
 class Plain(Text):
@@ -163,7 +165,7 @@ class NoCodec:
     def decode(self, data: bytes, into: Any = None) -> Any:
         if data:
             raise ValueError(f"unsupported codec id: {self._number}")
-        return None
+        return TeleportJson().decode(data, into)
 
 
 CODECS: Mapping[str, BodyFormat] = {"p": Proto(), "s": Plain(), "f": Form()}
