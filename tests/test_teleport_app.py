@@ -12,6 +12,9 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import BytesMessage
+from wsproto.events import Request as Ask
 
 from fastway.app import App, Bounds, Refused, Request, Session, SessionEnded
 from fastway.app.link import Link, LinkFactory
@@ -19,8 +22,9 @@ from fastway.dialect.teleport import Teleport
 from fastway.dialect.teleport_fields import read_status
 from fastway.dialect.teleport_frames import CALL, PUSH, REPLY, Frame
 from fastway.errors import RequestTimeout
+from fastway.websocket.request import Policy
 from tests.support.logs import LogLines
-from tests.support.teleport import BYTES, Memory, read, written
+from tests.support.teleport import BYTES, VECTORS, Memory, read, written
 
 
 class Numbers(Struct):
@@ -447,3 +451,49 @@ class Hostile(Servers):
             gate.callback(None)
         self.turn()
         self.assertEqual(transport.producerState, "producing")
+
+
+class WebSockets(Servers):
+    """Messages of WebSocket, by a client that is not ours."""
+
+    def told(self, dialect: Teleport, *messages: bytes) -> list[bytes]:
+        """What it is answered; each in a message of its own."""
+        policy = Policy("/ws", ("*",), "")
+        link = LinkFactory(self.server, dialect).over_websocket(policy).buildProtocol(None)
+        transport = StringTransport()
+        assert link is not None
+        link.makeConnection(transport)
+        peer = WSConnection(ConnectionType.CLIENT)
+        said: list[bytes] = []
+        asks = [Ask(host="game.example", target="/ws"), *map(BytesMessage, messages)]
+        for one in asks:
+            link.dataReceived(peer.send(one))
+            self.turn()
+            peer.receive_data(transport.value())
+            transport.clear()
+            said += [bytes(e.data) for e in peer.events() if isinstance(e, BytesMessage)]
+        return said
+
+    def test_recorded(self) -> None:
+        """What Go's client asks first, and the bytes that Go's server answers."""
+        [talk] = [one for one in VECTORS["talks"] if one["websocket"]]
+        units = [(who, bytes.fromhex(unit)) for _, who, unit in talk["frames"]]
+        self.assertEqual([who for who, _ in units[:2]], ["C", "S"])
+        self.assertEqual(self.told(Teleport(proto="json"), units[0][1]), [units[1][1]])
+
+    def test_all(self) -> None:
+        """Each of the three, with a status where there is one or where nobody else looks."""
+        for proto in ("raw", "json", "pb"):
+            message = proto != "raw"
+            ok = Frame(CALL, 1, b"/math/add", codec=106, body=b"[1,2]", filters=b"g")
+            no = Frame(CALL, 2, b"/no", codec=106, body=b"1")
+            asked = [written(one, proto, message=message) for one in (ok, no)]
+            said = [
+                read(one, proto, message=message)
+                for one in self.told(Teleport(proto=proto), *asked)
+            ]
+            self.assertEqual([(one.seq, one.body) for one in said], [(1, b"3"), (2, b"")])
+            self.assertEqual(said[0].filters, b"g")
+            refused = read_status(said[1].status)
+            assert refused is not None
+            self.assertEqual(refused.code, 404)
