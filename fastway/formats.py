@@ -99,6 +99,9 @@ def _name(kind: object) -> str:
 class _Typed(Generic[M]):
     """What `Json` and `MessagePack` have in common: a type, or none."""
 
+    _short = -1
+    """Bytes of a message in which there is nothing to be bounded."""
+
     def __init__(self, message_type: Any = None) -> None:
         self._type = message_type
         if message_type is not None:
@@ -117,11 +120,19 @@ class _Typed(Generic[M]):
                 raise TypeError(f"{own}() makes no {_name(into)}; {own}(Any) makes what is asked")
             return self._plain(data)
         wanted = self._type if into is None else into
-        self._bound(data, _shape(wanted))
+        if len(data) > self._short:
+            self._bound(data, _shape(wanted))
         try:
             return self._decoder(wanted)(data)
         except RecursionError:  # in what the type has no place for
             raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
+
+    def quick(self, into: Any) -> Callable[[bytes], Any] | None:
+        """Decodes messages of at most MAX_DEPTH bytes as `decode` does, or raises anything, and
+        then that is to say; None: there is nothing quicker than that."""
+        if self._type is None or self._short < 0 or type(self).decode is not _Typed.decode:
+            return None
+        return self._decoder(into)
 
     def _plain(self, data: bytes) -> Any:
         raise NotImplementedError
@@ -148,6 +159,8 @@ class Json(_Typed[M]):
             collide: keys are text, bytes, numbers, or enumerations.
     """
 
+    _short = MAX_DEPTH
+
     @overload
     def __init__(self: Json[Any]) -> None: ...
     @overload
@@ -157,14 +170,16 @@ class Json(_Typed[M]):
     def __init__(self, message_type: Any = None) -> None:
         super().__init__(message_type)
         self._msgspec: Any = None if message_type is None else _extra("msgspec")
+        self._write: Any = None if message_type is None else self._msgspec.json.encode
 
     def encode(self, message: M) -> bytes:
         if self._type is None:
             return _write_json(message)
-        data: bytes = self._msgspec.json.encode(message)
+        data: bytes = self._write(message)
         if b"null" in data:  # which msgspec writes for NaN too
             _write_json(self._msgspec.to_builtins(message, str_keys=True, enc_hook=_nothing))
-        self._bound(data, _shape(self._type))
+        if len(data) > self._short:
+            self._bound(data, _shape(self._type))
         return data
 
     def _plain(self, data: bytes) -> Any:
@@ -526,6 +541,7 @@ def _number_keys(inspect: Any, keys: Any) -> bool:
 
 @lru_cache(maxsize=1000)
 def _decoder(codec: str, message_type: Any) -> Callable[[bytes], Any]:
+    _shape(message_type)  # may refuse it
     decoder = getattr(_extra("msgspec"), codec).Decoder(message_type)
     decode: Callable[[bytes], Any] = decoder.decode
     return decode

@@ -147,6 +147,7 @@ class Handshakes(Links):
         told: list[Any] = []
         link = Link(app, dialect, dialect.client(), told.append)
         transport = self.reach(link)
+        self.clock.advance(0)
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
         self.assertFalse(transport.connected)
         [failure] = told

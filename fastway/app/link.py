@@ -155,15 +155,45 @@ class Link(Protocol, Answering):
         dialect: What it speaks.
         wire: Its state.
         ready: Called with the session once it is, or with a Failure; None: nobody waits.
+
+    Attributes:
+        channel: Its virtual connection, behind a gateway.
     """
 
-    slot = -1
-    lane: Lane | None = None
-    channel: Any = None
-    """Its virtual connection, behind a gateway."""
-    _nexts: dict[str, list[int]] | None = None
-    """Routes -> keys in `_asks` of who waits for them; all below 0."""
-    _last_next = 0
+    __slots__ = (  # there are very many; nor may a dict of attributes come to be
+        "_allowance",
+        "_allowance_bytes",
+        "_asks",
+        "_backlog",
+        "_beats",
+        "_bounds",
+        "_closing",
+        "_deadline",
+        "_dialect",
+        "_full",
+        "_gone",
+        "_handling",
+        "_holds",
+        "_last_next",
+        "_nexts",
+        "_out",
+        "_rated",
+        "_ready",
+        "_rooms",
+        "_shared",
+        "_unanswered",
+        "_waiting",
+        "_why",
+        "address",
+        "app",
+        "channel",
+        "connected",
+        "lane",
+        "session",
+        "slot",
+        "transport",
+        "wire",
+    )
 
     def __init__(
         self,
@@ -172,6 +202,11 @@ class Link(Protocol, Answering):
         wire: Wire,
         ready: Ready | None = None,
     ) -> None:
+        self.transport = None
+        self.connected = 0
+        self.slot = -1
+        self.lane: Lane | None = None
+        self.channel: Any = None
         self.app = app
         self.wire = wire
         self.address = "?"
@@ -182,7 +217,7 @@ class Link(Protocol, Answering):
         self._shared = shared(app)
         self._beats: float | None = None
         self._ready = ready
-        self._out: list[bytes] = []
+        self._out: list[bytes] | None = None
         self._waiting = 0
         self._full = False
         self._holds = 0
@@ -191,6 +226,8 @@ class Link(Protocol, Answering):
         self._unanswered = 0
         self._asks: dict[int, _Ask] | None = None
         self._rooms: list[Deferred[None]] | None = None
+        self._nexts: dict[str, list[int]] | None = None  # routes -> keys in _asks, all below 0
+        self._last_next = 0
         self._deadline: float | None = None
         self._closing = False
         self._gone = False
@@ -254,8 +291,7 @@ class Link(Protocol, Answering):
             "the peer closed",
             None if reason.check(*_ORDERLY) else cast(Exception, reason.value),
         )
-        self._backlog = None
-        self._out.clear()
+        self._backlog = self._out = None
         rooms, self._rooms = self._rooms, None
         asks, self._asks = self._asks, None
         session = self.session
@@ -345,7 +381,7 @@ class Link(Protocol, Answering):
     def _handle(self, event: Event) -> None:
         kind = type(event)
         if kind is Message:
-            self._message(cast(Message, event))
+            self._message(event)  # type: ignore[arg-type]
         elif kind is Answer:
             self._answered(cast(Answer, event))
         elif kind is ReadyEvent:
@@ -360,7 +396,8 @@ class Link(Protocol, Answering):
         if session is None or (self._nexts and self._next_came(event)):
             return
         strand = session.strand
-        if not strand.has_room(self):
+        now = strand.begins()
+        if not now and not strand.has_room(self):
             self._hold(HOLD_STRAND)
             self._keep_first(event)
             return
@@ -374,7 +411,10 @@ class Link(Protocol, Answering):
             self._unanswered += 1
             if 0 < self._bounds.requests <= self._unanswered:
                 self._hold(HOLD_REQUESTS)
-        strand.run(partial(app.handle, session, event, self))
+        if now:
+            strand.goes_on(app.handle(session, event, self))
+        else:
+            strand.run(partial(app.handle, session, event, self))
 
     def _keep_first(self, event: Event) -> None:
         if self._backlog is None:
@@ -544,18 +584,21 @@ class Link(Protocol, Answering):
         if self._gone:
             return
         out = self._out
-        if not out:
+        if out is None:
+            self._out = [data]
             self._shared.writes.add(self)
-        out.append(data)
+        else:
+            out.append(data)
         self._waiting += len(data)
         if 0 < self._bounds.waiting < self._waiting and self._full:
             self.lose("slow_reader", "it does not read: too much waits for it")
 
     def flush(self) -> None:
         """Write what there is, if the transport takes it."""
-        if self._full or self._gone or not self._out:
+        out = self._out
+        if out is None or self._full or self._gone:
             return
-        out, self._out = self._out, []
+        self._out = None
         self._waiting = 0
         cast(Any, self.transport).write(out[0] if len(out) == 1 else b"".join(out))
 

@@ -52,9 +52,24 @@ BYTES = _core.BYTES
 class NativeLink(Link):
     """A link whose output waits in the core: there it is bounded, and written once a turn."""
 
+    __slots__ = ()
+
+    def _met(self) -> None:
+        super()._met()
+        cast(NativeTransport, self.transport).peer = None  # its name is known
+
+    def dataReceived(self, data: bytes) -> None:
+        """As any link's; the relay has begun the turn, and knows the time of it."""
+        if self._gone or self._closing:
+            return
+        if self._rated:
+            self._pay_bytes(len(data))
+        transport: NativeTransport = self.transport  # type: ignore[assignment]
+        self._took(self.wire.receive(data, transport.relay.time))
+
     def _write(self, data: bytes) -> None:
         if not self._gone:
-            transport = cast(NativeTransport, self.transport)
+            transport: NativeTransport = self.transport  # type: ignore[assignment]
             transport.core.send(transport.handle, data, 0)
 
     def room(self) -> Deferred[None] | None:
@@ -72,6 +87,10 @@ class NativeLink(Link):
 
 class NativeWebSocketLink(NativeLink, WebSocketLink):
     """The same over WebSocket: its frames are made here."""
+
+    __slots__ = ()
+
+    dataReceived = WebSocketLink.dataReceived  # NativeLink's is of what is no frame
 
 
 class NativeFactory(LinkFactory):
@@ -103,7 +122,7 @@ class NativeTransport:
         self.core = relay.core
         self.handle = handle
         self.link: Link | None = link
-        self.peer = peer
+        self.peer: tuple[Any, ...] | None = peer
         self.slot = -1
 
     def write(self, data: bytes) -> None:
@@ -137,7 +156,7 @@ class NativeTransport:
         self.core.close(self.handle, _core.ABORT)
 
     def getPeer(self) -> IPv4Address | IPv6Address:
-        return _address(self.peer)
+        return _address(self.peer or self._socket_call("getpeername"))
 
     def getHost(self) -> IPv4Address | IPv6Address:
         return _address(self._socket_call("getsockname"))
@@ -235,6 +254,8 @@ class Relay:
         self._shared = shared(app)
         self.wheel = self._shared.wheel
         self.now = self.wheel.seconds
+        self.time = 0.0
+        """When this turn began."""
         self.slot = -1
         pool = PoolConfig()
         self.core = _core.Core(
@@ -337,6 +358,7 @@ class Relay:
 
     def _handle(self, events: list[tuple[int, Any, Any]]) -> None:
         writes = self._shared.writes
+        self.time = self.now()
         writes.begin()
         try:
             for kind, transport, payload in events:

@@ -150,7 +150,7 @@ class Session:
         self.strand = strand
         self.ended: SessionEnded | None = None
         self._carrier = carrier
-        self._groups: dict[Circle, None] | None = None
+        self._groups: list[Circle] | None = None
         self._waiters: list[Deferred[None]] | None = None
 
     @property
@@ -293,13 +293,14 @@ class Session:
     def enter(self, group: Circle) -> None:
         """A group has it as a member, and is told when it ends."""
         if self._groups is None:
-            self._groups = {}
-        self._groups[group] = None
+            self._groups = [group]  # a dict would cost more than all else of it
+        else:
+            self._groups.append(group)
 
     def leave(self, group: Circle) -> None:
         """That group has it no more."""
-        if self._groups is not None:
-            self._groups.pop(group, None)
+        if self._groups is not None and group in self._groups:
+            self._groups.remove(group)
 
     def end(self, ended: SessionEnded) -> None:
         """It is over: the carrier says so, once, before anybody else is told."""

@@ -77,16 +77,24 @@ class Strand:
 
     def run(self, job: Job) -> None:
         """Run a job, now or when those before it are done."""
+        if self.begins():
+            self.goes_on(job())
+            return
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.append(job)
+
+    def begins(self) -> bool:
+        """Whether a job may run now: it does, by whoever asks, who calls `goes_on` next."""
         if self._running >= self.width or self._queue:
-            if self._queue is None:
-                self._queue = deque()
-            self._queue.append(job)
-            return
+            return False
         self._running += 1
-        coroutine = job()
-        if coroutine is not None and not drive(coroutine, self._done):
-            return
-        self._done()
+        return True
+
+    def goes_on(self, coroutine: Coroutine[Any, Any, None] | None) -> None:
+        """What the job has given; None: it has ended."""
+        if coroutine is None or drive(coroutine, self._done):
+            self._done()
 
     def _done(self) -> None:
         """A job has ended: begin those that wait, in a loop, for most end at once."""

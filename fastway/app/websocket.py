@@ -57,6 +57,8 @@ class WebSocketLink(Link):
         is_client: This side asks.
     """
 
+    __slots__ = ("_code", "_frames", "_is_client", "_machine")
+
     def __init__(
         self,
         app: App,

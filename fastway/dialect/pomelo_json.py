@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from fastway.dialect import BadFrame, NotLetIn, Refused
@@ -32,7 +32,9 @@ class PomeloJson(GoJson):
     """
 
     def encode(self, message: Any) -> bytes:
-        data = super().encode(message)
+        data: bytes = self._write(message)
+        if len(data) > self._short or b"null" in data:
+            data = super().encode(message)  # which has a closer look
         return data if data.isascii() else _NOT_ASCII.sub(_escape, data.decode()).encode()
 
     def decode(self, data: bytes, into: Any = None) -> Any:
@@ -42,6 +44,9 @@ class PomeloJson(GoJson):
             if not _SURROGATES.search(data):
                 raise
         return super().decode(_SURROGATES.sub(_character, data), into)
+
+    def quick(self, into: Any) -> Callable[[bytes], Any] | None:
+        return self._decoder(into) if type(self).decode is PomeloJson.decode else None
 
 
 _NOT_ASCII = re.compile("[^\0-\x7f]+")

@@ -339,7 +339,10 @@ class PomeloServer(_Wire):
         """There is nothing to forget."""
 
     def reply(self, token: Any, body: bytes, meta: Meta = (), kind: type = bytes) -> bytes:
-        return self._packet(response_head(token), body)
+        settings = self._settings
+        if settings.compress or not body:
+            return self._packet(response_head(token), body)
+        return data_packet(response_head(token), body, settings.limit)
 
     def refuse(self, token: Any, refused: Refused) -> bytes:
         settings = self._settings
