@@ -22,6 +22,7 @@ PAGES = (
     "docs/from-nano.md",
     "docs/game-server.md",
     "docs/snet.md",
+    "docs/teleport.md",
     "docs/testing.md",
     "docs/tutorial.md",
     "docs/wire.md",

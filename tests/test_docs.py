@@ -20,6 +20,7 @@ from fastway import app, errors
 from fastway.app import Bounds
 from fastway.config.table import OPTIONS
 from fastway.dialect.pomelo import Pomelo
+from fastway.dialect.teleport import Teleport
 from fastway.endpoint import EndpointConfig, Overflow
 from fastway.errors import Reason
 from tests.support.files import CHECKOUT
@@ -301,6 +302,14 @@ class FrameworkPage(SynchronousTestCase):
         settings = set(inspect.signature(Pomelo).parameters)
         self.assertEqual(settings - found, {"client_type", "client_version", "epoch"})
         self.assertEqual(found - settings, set())
+
+
+class TeleportPage(SynchronousTestCase):
+    def test_settings(self) -> None:
+        """Every setting of the dialect stands there, in its order."""
+        page = read("docs/teleport.md").partition("\n## Settings\n")[2].partition("\n## ")[0]
+        found = [code(row[0]) for row in rows(page)]
+        self.assertEqual(found, list(inspect.signature(Teleport).parameters))
 
 
 class FigureTests(SynchronousTestCase):
