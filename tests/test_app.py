@@ -27,6 +27,7 @@ from fastway.app import (
 )
 from fastway.app.testing import NotAnswered, Player
 from fastway.errors import RequestTimeout
+from fastway.formats import Json
 from tests.support.logs import LogLines
 
 
@@ -175,6 +176,52 @@ class Handlers(SynchronousTestCase):
         self.assertEqual(ann.request("raw", [1, 2]), 5)
         self.assertEqual(ann.request("all", None), 0)  # Go's empty list
         self.assertEqual(seen[:2], ["none", ("all", "192.0.2.1:5")])
+
+    def test_awaits_that_fail(self) -> None:
+        """What a handler awaits may fail, the first and the next: it can mend that, and an answer
+        that is late is of its own request."""
+        app = App(clock=Clock())
+        gates: list[Deferred[Any]] = []
+
+        async def wait() -> Any:
+            gates.append(Deferred())
+            return await gates[-1]
+
+        @app.handler("mends")
+        async def mends(text: str) -> str:
+            for _ in range(2):
+                try:
+                    return str(await wait())
+                except ValueError as error:
+                    text += f" {error}"
+            raise Refused(1, text)
+
+        player = Player(app)
+        first, second = player.ask("mends", "a"), player.ask("mends", "b")
+        gates[0].errback(ValueError("one"))
+        gates[1].errback(ValueError("two"))
+        self.assertEqual(self.failureResultOf(first, Refused).value.text, "a one two")
+        gates[2].errback(ValueError("three"))
+        gates[3].callback("four")
+        self.assertEqual((self.successResultOf(second), app.running), ("four", 0))
+
+    def test_format_of_ones_own(self) -> None:
+        """A format that is made of another has the last word, of short messages too."""
+
+        class Loud(Json[Any]):
+            def decode(self, data: bytes, into: Any = None) -> Any:
+                return super().decode(data.lower(), into)
+
+        app = App(clock=Clock())
+        seen: list[str] = []
+
+        @app.handler("text")
+        def text(message: str) -> None:
+            seen.append(message)
+
+        for form in (Loud(Any), Json(Any), Loud(Any)):
+            Player(app, format=form).send("text", "ABC")
+        self.assertEqual(seen, ["abc", "ABC", "abc"])
 
     def test_bad_handlers(self) -> None:
         """What cannot be called is refused when it is registered, by its name."""

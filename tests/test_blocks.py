@@ -22,6 +22,7 @@ PAGES = (
     "docs/from-go.md",
     "docs/from-nano.md",
     "docs/game-server.md",
+    "docs/hotpot.md",
     "docs/snet.md",
     "docs/testing.md",
     "docs/tutorial.md",

@@ -5,7 +5,7 @@
     @app.handler("room.join")
     async def join(session: Session, message: Join) -> Joined: ...
 
-    await app.listen(serverFromString(reactor, "tcp:3250"), Pomelo())
+    await app.listen("tcp:3250", Pomelo())
 
 Rule: no bytes and no transports here. An App is an object: two in one process share nothing. What
 a peer sends never becomes a traceback; what a handler raises is logged once, with its route and

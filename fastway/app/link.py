@@ -345,7 +345,11 @@ class Link(Protocol, Answering):
             self._keep(events)
         elif len(events) == 1:
             if not self._closing:
-                self._handle(events[0])
+                event = events[0]
+                if type(event) is Message:
+                    self._message(event)
+                else:
+                    self._handle(event)
         else:
             self._handle_all(events)
         error = wire.error
@@ -681,6 +685,10 @@ class Link(Protocol, Answering):
         full = self._asked_full()
         if full is not None:
             return full
+        try:  # by whichever name it is asked for, it comes by one
+            route = self._dialect.app_name(self._dialect.wire_name(route))
+        except LocalError:
+            return fail()
         self._last_next -= 1
         if self._nexts is None:
             self._nexts = {}
@@ -843,8 +851,7 @@ def check_names(app: App, dialect: Dialect) -> None:
     """Tell a dialect what an App handles.
 
     Raises:
-        BadHandler: two routes have one name there, or a handler wants messages that its format
-            cannot make.
+        BadHandler: two routes have one name there, or that of another App has it.
         NotInDialect: one has none.
     """
     names: dict[str, str] = {}
@@ -852,13 +859,24 @@ def check_names(app: App, dialect: Dialect) -> None:
     for route, how in app.routes.items():
         try:
             check_kind(form, how.kind)
-        except TypeError as error:
-            raise BadHandler(f"{route}: no message of {dialect.name} is that: {error}") from None
+        except TypeError as error:  # handlers may be for another port, of another format
+            log.warn(
+                "{route!r} refuses all that comes by this {dialect} port: {problem}",
+                route=route,
+                dialect=dialect.name,
+                problem=error,
+            )
         name = dialect.wire_name(route)
         if names.setdefault(name, route) != route:
             raise BadHandler(
                 f"{names[name]} and {route} are both {name} in {dialect.name}; "
                 "name one of them otherwise"
+            )
+        other = dialect.app_name(name)
+        if other != route:
+            raise BadHandler(
+                f"{route} is {name} in {dialect.name}, which it takes for {other}; "
+                "give each App a dialect of its own"
             )
 
 
@@ -866,8 +884,7 @@ class LinkFactory(Factory):
     """Links of one port.
 
     Raises:
-        BadHandler: two routes have one name in that dialect, or a handler wants messages that its
-            format cannot make.
+        BadHandler: two routes have one name in that dialect.
     """
 
     noisy = False
