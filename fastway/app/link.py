@@ -914,8 +914,13 @@ def check_names(app: App, dialect: Dialect) -> None:
     for route, how in app.routes.items():
         try:
             check_kind(form, how.kind)
-        except TypeError as error:
-            raise BadHandler(f"{route}: no message of {dialect.name} is that: {error}") from None
+        except TypeError as error:  # handlers may be for another port, of another format
+            log.warn(
+                "{route!r} refuses all that comes by this {dialect} port: {problem}",
+                route=route,
+                dialect=dialect.name,
+                problem=error,
+            )
         name = dialect.wire_name(route)
         if names.setdefault(name, route) != route:
             raise BadHandler(
@@ -934,8 +939,7 @@ class LinkFactory(Factory):
     """Links of one port.
 
     Raises:
-        BadHandler: two routes have one name in that dialect, or a handler wants messages that its
-            format cannot make.
+        BadHandler: two routes have one name in that dialect.
     """
 
     noisy = False
