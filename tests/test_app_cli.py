@@ -221,10 +221,6 @@ class Tool(ProcessProtocol):
     def lines(self) -> list[str]:
         return self.out.decode().splitlines()
 
-    async def says(self, word: bytes) -> None:
-        await until(f"{word!r}: {self.out!r}", lambda: word in self.out or self.ended.called)
-        assert word in self.out, self.out
-
 
 class Processes(TestCase):
     timeout = 60
