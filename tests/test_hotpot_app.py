@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Struct
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
@@ -30,9 +32,11 @@ from fastway.app.messages import BadBody
 from fastway.dialect.hotpot import Hotpot
 from fastway.websocket.client import WebSocket
 from fastway.websocket.request import Policy
+from tests.support.core import DETERMINISTIC
 from tests.support.errors import failure_of, raised
 from tests.support.hotpot import FORMATS, ROWS, framed
 from tests.support.waits import reactor, until
+from tests.support.words import Words
 
 StringValue: Any = importlib.import_module("google.protobuf.wrappers_pb2").StringValue
 
@@ -520,6 +524,58 @@ class LinkTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors()), 1)
         self.open(Hotpot(), websocket=True)
         self.assertGreater(len(self.say(self.masked(2, b'{"type":"Much","data":1}'))), 5000)
+
+    def test_mixed_group(self) -> None:
+        """One message to members of three kinds: each hears it in its own dialect."""
+        room = self.app.group("all")
+        self.app.opened(room.add)
+        said = []
+        for dialect in (Hotpot(), Hotpot(format="msgpack"), Words(greets=False)):
+            link: Any = LinkFactory(self.app, dialect).buildProtocol(None)
+            transport = StringTransport()
+            link.makeConnection(transport)
+            said.append(transport)
+        self.assertEqual(room.send("onMessage", {"a": 1}), 3)
+        self.clock.advance(0)
+        self.assertEqual(
+            [transport.value() for transport in said],
+            [
+                framed(b'{"type":"OnMessage","data":{"a":1}}'),
+                framed(b"\x92\xa9OnMessage\xd6\x1b\x81\xa1a\x01"),
+                b'say onMessage {"a":1}\n',
+            ],
+        )
+
+    @DETERMINISTIC
+    @given(
+        st.lists(
+            st.one_of(
+                st.sampled_from(sorted(ROWS)).map(ROWS.__getitem__),
+                st.binary(max_size=60),
+                st.binary(min_size=1, max_size=60).map(framed),
+                st.floats(0.0, 30.0),
+            ),
+            max_size=12,
+        ),
+        st.sampled_from(FORMATS),
+    )
+    def test_anything(self, said: list[Any], format: str) -> None:
+        """Whatever one peer says and when, nothing is logged as ours, and others are answered."""
+        self.setUp()
+        dialect = Hotpot(format=format, keepalive=(1, 3))
+        self.open(Hotpot(keepalive=None))
+        other, theirs = self.link, self.transport
+        self.open(dialect)
+        for one in said:
+            if isinstance(one, float):
+                self.clock.advance(one)
+            elif not self.transport.disconnecting:
+                self.link.dataReceived(one)
+        self.assertEqual(self.flushLoggedErrors(), [])
+        theirs.clear()
+        other.dataReceived(ROWS["H-2"])
+        self.assertEqual(theirs.value(), ROWS["H-2"])
+        self.assertEqual(len(self.app.sessions), 2 - self.link._gone)
 
     def test_storm(self) -> None:
         """Connections that go at once leave nothing."""

@@ -32,7 +32,7 @@ from fastway.dialect import (
     Refused,
     WebSocketRules,
 )
-from fastway.dialect.hotpot_envelopes import ENVELOPES, MAX_NAME, Envelope
+from fastway.dialect.hotpot_envelopes import ENVELOPES, MAX_NAME, Envelope, Read
 from fastway.errors import RemoteError
 from fastway.formats import Encoded
 
@@ -125,7 +125,12 @@ class Hotpot:
                 raise ValueError(f"names: {taken[name]!r} and {route!r} are both {name!r}")
         envelope = ENVELOPES[format]()
         self._settings = Settings(
-            envelope, max_message, float(every), float(probe), refusals == "reply"
+            envelope,
+            envelope.read,
+            max_message,
+            float(every),
+            float(probe),
+            refusals == "reply",
         )
         self._names = Names(envelope, names)
         try:
@@ -164,11 +169,13 @@ class Settings:
     """What the wires of one port, or of one client, have in common; `Hotpot` says what each is.
 
     Attributes:
+        read: The envelope's.
         every, probe: N and X; N is 0 where there is no keepalive.
         replies: Who is refused is told so.
     """
 
     envelope: Envelope
+    read: Callable[[bytes, bool], Read | None]
     limit: int
     every: float
     probe: float
@@ -265,6 +272,7 @@ class _Wire:
         "_names",
         "_out",
         "_rest",
+        "_routes",
         "_seen",
         "_settings",
         "_want",
@@ -280,6 +288,7 @@ class _Wire:
         self._settings = settings
         self._names = names
         self._framing = framing
+        self._routes = names.routes
         self._events: list[Event] = []  # to be told next
         self._out: list[bytes] = []
         self._rest: bytearray | None = None  # what came of a message that is not whole
@@ -343,14 +352,14 @@ class _Wire:
 
     def _take(self, payload: bytes, events: list[Event]) -> None:
         """One message; what is none is dropped, as Go does it."""
-        read = self._settings.envelope.read(payload, self._errors)
+        read = self._settings.read(payload, self._errors)
         if read is None:
             return
         name, body, form, refused = read
         if name in _OWN:
             self._is_alive(name)
             return
-        route = self._names.routes.get(name, name)
+        route = self._routes.get(name, name)
         events.append(_message((route, body, form, self._token(name), None, (), refused)))
 
     def _token(self, name: str) -> Any:

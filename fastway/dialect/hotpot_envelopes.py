@@ -134,9 +134,12 @@ class JsonEnvelope:
         self.format: BodyFormat = HotpotJson()
         self._quoted = QuotedJson()
         msgspec = importlib.import_module("msgspec")
-        none = msgspec.Raw()
-        fields = [(name, msgspec.Raw, none) for name in ("type", "data")]
-        self._read = msgspec.json.Decoder(msgspec.defstruct("Envelope", fields)).decode
+        data = ("data", msgspec.Raw, msgspec.Raw())
+        usual = msgspec.defstruct("Envelope", [("type", str, ""), data])
+        other = msgspec.defstruct("Envelope", [("type", msgspec.Raw, msgspec.Raw()), data])
+        self._read = msgspec.json.Decoder(usual).decode
+        self._read_other = msgspec.json.Decoder(other).decode
+        self._is_other: type[ValueError] = msgspec.ValidationError
         self._read_text = msgspec.json.Decoder(str).decode
         error = msgspec.defstruct("Error", [("code", int), ("msg", str)])
         self._read_error = msgspec.json.Decoder(error).decode
@@ -156,8 +159,13 @@ class JsonEnvelope:
 
     def read(self, payload: bytes, errors: bool) -> Read | None:
         try:
-            said = self._read(payload)
-            name, data = self._name(bytes(said.type)), bytes(said.data)
+            try:
+                said = self._read(payload)
+                name = said.type
+            except self._is_other:
+                said = self._read_other(payload)
+                name = self._name(bytes(said.type))
+            data = bytes(said.data)
             if not 0 < len(name) <= MAX_NAME:
                 return None
             if data[:1] == b'"':
@@ -172,10 +180,8 @@ class JsonEnvelope:
         return None
 
     def _name(self, raw: bytes) -> str:
-        """That of a message: a string, or the text of a number or a truth."""
-        if raw[:1] == b'"':
-            return raw[1:-1].decode() if b"\\" not in raw else str(self._read_text(raw))
-        return "" if raw[:1] in (b"{", b"[", b"n") else raw.decode()
+        """One that is no string: the text of a number or a truth; other things are none."""
+        return "" if raw[:1] in (b"{", b"[", b"n", b'"') else raw.decode()
 
 
 class ProtobufEnvelope:
