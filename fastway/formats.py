@@ -169,8 +169,9 @@ class Json(_Typed[M]):
     def __init__(self: Json[Any], message_type: Any) -> None: ...
     def __init__(self, message_type: Any = None) -> None:
         super().__init__(message_type)
-        self._msgspec: Any = None if message_type is None else _extra("msgspec")
-        self._write: Any = None if message_type is None else self._msgspec.json.encode
+        msgspec: Any = None if message_type is None else _extra("msgspec")
+        self._msgspec = msgspec
+        self._write = msgspec and msgspec.json.encode
 
     def encode(self, message: M) -> bytes:
         if self._type is None:

@@ -296,7 +296,7 @@ class FakeGateway:
         return "taken back"
 
     def reload(self, said: bool = True) -> list[str]:
-        self.did.append("reload")
+        self.did.append(f"reload {said}")
         return ["a", "b"]
 
 
@@ -329,6 +329,7 @@ class ChangeTests(AdminTestCase):
             ({"side": "client", "id": 1, "code": 1005}, 400, "1005 is no close code"),
             ({"side": "client", "id": 1, "code": 5000}, 400, "5000 is no close code"),
             ({"side": "client", "id": 1, "reason": "x" * 124}, 400, "the reason is over 123"),
+            ({"side": "client", "id": 1, "reason": "half \ud800"}, 400, "the body is not JSON"),
         ):
             told, text = self.post("/v1/kick", body)
             self.assertEqual(told, status, body)
@@ -368,7 +369,7 @@ class ChangeTests(AdminTestCase):
         self.assertEqual(self.post("/v1/undrain", {})[0], 200)
         self.assertEqual(self.post("/v1/undrain", {"x": 1})[0], 400)
         self.assertEqual(self.post("/v1/reload", {}), (200, "a\nb"))
-        self.assertEqual(self.gateway.did, ["drain True", "undrain", "reload"])
+        self.assertEqual(self.gateway.did, ["drain True", "undrain", "reload True"])
         self.commands.verbs.gateway = None
         self.assertEqual(self.post("/v1/drain", {})[0], 409)
 

@@ -12,16 +12,18 @@ from twisted.trial.unittest import SynchronousTestCase
 from fastway import logs
 from fastway.address import parse_address
 from fastway.config.table import BY_NAME
+from fastway.errors import CommandError
 from fastway.gateway import ServerFactory, WebSocketFactory
 from fastway.gateway.weblayer import WebLayer
 from fastway.networks import Networks
 from fastway.ops.notify import Notify
 from fastway.ops.reload import LIVE, changes
 from fastway.service import GatewayService
+from tests.support.errors import raised
 from tests.support.logs import LogLines
 from tests.support.options import LOOPBACK, parsed, settings
 from tests.support.service import ServiceTestCase
-from tests.support.waits import reactor, until
+from tests.support.waits import later, reactor, until
 
 
 class ChangeTests(SynchronousTestCase):
@@ -181,8 +183,8 @@ class ReloadTests(ReloadCase):
         port = service.router_service.ports[1]
         port.address = parse_address("--server-addr", ":0")
         self.write("limit-rate = 2")
-        (row,) = service.reload()
-        self.assertIn("the old options stay in use: --server-auth-password: it is empty", row)
+        problem = str(raised(CommandError, service.reload))
+        self.assertIn("the old options stay in use: --server-auth-password: it is empty", problem)
         self.assertEqual(cast(ServerFactory, self.factory(service, "server")).key, b"first")
         self.assertEqual(service.router_service.gate.values.rate, 1.0)
 
@@ -206,13 +208,19 @@ class ReloadTests(ReloadCase):
         ):
             self.write("limit-rate = 7", line)
             with LogLines() as log:
-                (row,) = service.reload()
-            self.assertIn(f"the old options stay in use: {problem}", row)
-            self.assertEqual(log.lines, [f"reload: {row}"])
+                told = str(raised(CommandError, service.reload))
+            self.assertIn(f"the old options stay in use: {problem}", told)
+            self.assertEqual(log.lines, [f"reload: {told}"])
             self.assertEqual(log.events[0]["log_level"], LogLevel.error)
+            with LogLines() as log:
+                service.commands.run("reload")
+            self.assertEqual(log.lines, [f"command 'reload' failed: {told}"])
+            os.kill(os.getpid(), signal.SIGHUP)
+            await later(0.01)
+            self.assertTrue(service.running)
             self.assertEqual(service.router_service.gate.values.rate, 5.0)
         os.remove(path)
-        self.assertIn("cannot read", service.reload()[0])
+        self.assertIn("cannot read", str(raised(CommandError, service.reload)))
         self.write("limit-rate = 7")
         self.assertEqual(service.reload(), ["limit-rate: 7, was 5"])
 

@@ -5,7 +5,7 @@
     @app.handler("room.join")
     async def join(session: Session, message: Join) -> Joined: ...
 
-    await app.listen(serverFromString(reactor, "tcp:3250"), Pomelo())
+    await app.listen("tcp:3250", Pomelo())
 
 Rule: no bytes and no transports here. An App is an object: two in one process share nothing. What
 a peer sends never becomes a traceback; what a handler raises is logged once, with its route and
@@ -37,7 +37,7 @@ from fastway.app.strand import Strand
 from fastway.dialect import BodyFormat, Dialect, Hello, Message, Meta, Refused
 from fastway.errors import FastwayError, LocalError
 from fastway.formats import MAX_DEPTH
-from fastway.logs import escaped, make_logger
+from fastway.logs import Throttle, escaped, make_logger
 
 log = make_logger("fastway.app")
 
@@ -289,6 +289,7 @@ class App:
         self._idle: list[Deferred[None]] = []
         self._listening: list[Any] = []
         self.links: Any = None
+        self._quiet: Throttle | None = None
 
     @property
     def clock(self) -> Any:
@@ -298,6 +299,13 @@ class App:
 
             self._clock = cast(IReactorTime, reactor)
         return self._clock
+
+    @property
+    def quiet(self) -> Throttle:
+        """For lines of the log that strangers can cause."""
+        if self._quiet is None:
+            self._quiet = Throttle(self.clock)
+        return self._quiet
 
     @property
     def is_clockless(self) -> bool:
@@ -319,6 +327,8 @@ class App:
             BadHandler: it cannot be called, or the route has a handler.
         """
 
+        _check_route(route)
+
         def register(call: F) -> F:
             self.route(route, call)
             return call
@@ -331,8 +341,7 @@ class App:
         Raises:
             BadHandler: as there.
         """
-        if not isinstance(route, str) or not route:
-            raise BadHandler(f"{route!r} is no route: give a name, such as room.join")
+        _check_route(route)
         if route in self._routes:
             raise BadHandler(f"{route} has a handler already")
         self._routes[route] = _ready(call)
@@ -428,6 +437,8 @@ class App:
             self._add_component(part)
             part.app = self
             return
+        if not isinstance(part, App):
+            raise BadHandler(f"{part!r} is neither a Component nor an App; give one, made")
         for route, ready in part._routes.items():
             self.route(f"{prefix}.{route}" if prefix else route, ready.wanted.call)
         part._outer, part._prefix = self, prefix
@@ -610,6 +621,8 @@ class App:
         for timer in self._timers:
             self._disarm(timer)
         self._timers = [timer for timer in self._timers if not timer.passing]
+        if self._quiet is not None:
+            self._quiet.flush()
         for session in tuple(self.sessions.values()):
             session.close()
         for link in () if self.links is None else tuple(self.links.links):
@@ -856,7 +869,11 @@ class App:
         if isinstance(error, Refused):
             if isinstance(error, BadBody):
                 self.counts.bad += 1
-                log.warn(
+                known = event.route if event.route in self._routes else "others"
+                self.quiet.warn(
+                    log,
+                    f"bad messages to {known!r}",
+                    session.peer.rpartition(":")[0].strip("[]"),
                     "{route!r} of {peer} is no such message: {detail}",
                     route=event.route,
                     peer=session.peer,
@@ -1015,8 +1032,19 @@ class Component:
         """The App has stopped."""
 
 
+def _check_route(route: object) -> None:
+    if not isinstance(route, str) or not route:
+        what = getattr(route, "__qualname__", repr(route))
+        raise BadHandler(f"{what} is no route: give a name, such as room.join")
+
+
 def handles(route: str) -> Callable[[F], F]:
-    """Decorates a method of a Component: it handles `NAME.route`."""
+    """Decorates a method of a Component: it handles `NAME.route`.
+
+    Raises:
+        BadHandler: that is no route.
+    """
+    _check_route(route)
 
     def mark(call: F) -> F:
         call._fastway_routes = (*getattr(call, "_fastway_routes", ()), route)  # type: ignore

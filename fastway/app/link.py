@@ -28,7 +28,7 @@ from zope.interface import implementer
 from fastway.address import address_name
 from fastway.app.app import BUSY, FAILED, Answering, App
 from fastway.app.behind import BehindLane
-from fastway.app.messages import BadHandler, decode, encode
+from fastway.app.messages import BadHandler, check_kind, decode, encode
 from fastway.app.session import Lane, Session, SessionEnded
 from fastway.dialect import (
     Answer,
@@ -239,9 +239,10 @@ class Link(Protocol, Answering):
         self._rate_timer: Any = None
         self._unanswered = 0
         self._asks: dict[int, _Ask] | None = None
-        self._rooms: list[Deferred[None]] | None = None
-        self._nexts: dict[str, list[int]] | None = None  # routes -> keys in _asks, all below 0
+        self._nexts: dict[str, list[int]] | None = None
+        """Routes -> keys in `_asks` of who waits for them; all below 0."""
         self._last_next = 0
+        self._rooms: list[Deferred[None]] | None = None
         self._deadline: float | None = None
         self._closing = False
         self._gone = False
@@ -353,6 +354,13 @@ class Link(Protocol, Answering):
         wire = self.wire
         for data in wire.data_to_send():
             self._write(self._unit(data))
+        if len(events) == 1 and not (self._holds or self._backlog or self._closing):
+            event = events[0]  # as most reads are
+            if type(event) is Message:
+                self._message(event)
+            else:
+                self._handle(event)
+            events = []
         for event in events:
             if self._gone or self._closing:
                 break
@@ -725,6 +733,10 @@ class Link(Protocol, Answering):
         full = self._asked_full()
         if full is not None:
             return full
+        try:  # by whichever name it is asked for, it comes by one
+            route = self._dialect.app_name(self._dialect.wire_name(route))
+        except LocalError:
+            return fail()
         self._last_next -= 1
         if self._nexts is None:
             self._nexts = {}
@@ -893,16 +905,28 @@ def check_names(app: App, dialect: Dialect) -> None:
     """Tell a dialect what an App handles.
 
     Raises:
-        BadHandler: two routes have one name there.
+        BadHandler: two routes have one name there, or that of another App has it, or a handler
+            wants messages that its format cannot make.
         NotInDialect: one has none.
     """
     names: dict[str, str] = {}
-    for route in app.routes:
+    form = dialect.server().format
+    for route, how in app.routes.items():
+        try:
+            check_kind(form, how.kind)
+        except TypeError as error:
+            raise BadHandler(f"{route}: no message of {dialect.name} is that: {error}") from None
         name = dialect.wire_name(route)
         if names.setdefault(name, route) != route:
             raise BadHandler(
                 f"{names[name]} and {route} are both {name} in {dialect.name}; "
                 "name one of them otherwise"
+            )
+        other = dialect.app_name(name)
+        if other != route:
+            raise BadHandler(
+                f"{route} is {name} in {dialect.name}, which it takes for {other}; "
+                "give each App a dialect of its own"
             )
 
 
@@ -910,7 +934,8 @@ class LinkFactory(Factory):
     """Links of one port.
 
     Raises:
-        BadHandler: two routes have one name in that dialect.
+        BadHandler: two routes have one name in that dialect, or a handler wants messages that its
+            format cannot make.
     """
 
     noisy = False

@@ -318,6 +318,9 @@ class Dialect(Protocol):
     def wire_name(self, route: str) -> str:
         """How the wire names a route of the application: "room.join" may be "/room/join".
 
+        Whoever listens or connects asks for all its routes, before anything comes; then `app_name`
+        of the name is the route again.
+
         Raises:
             NotInDialect: it cannot be named there.
         """

@@ -509,7 +509,7 @@ class Api:
         return shapes.Done(self._verbs.undrain())
 
     def reload(self, told: Told) -> shapes.Done:
-        return shapes.Done(self._verbs.reload())
+        return shapes.Done(self._verbs.reload(said=True))
 
     def loglevel(self, told: Told) -> shapes.Done:
         return shapes.Done(self._verbs.loglevel(told["body"].level))

@@ -108,9 +108,13 @@ class Verbs:
         """Take that back."""
         return self._gateway().undrain()
 
-    def reload(self) -> str:
-        """Read again what may change while it runs."""
-        return "\n".join(self._gateway().reload(said=False))
+    def reload(self, said: bool = False) -> str:
+        """Read again what may change while it runs.
+
+        Args:
+            said: The log has the rows as well.
+        """
+        return "\n".join(self._gateway().reload(said))
 
     def profile(self, kind: str, action: str = "", rows: int | None = None) -> str | Slices[str]:
         """Look into the process: `cpuprof` start or stop, or one of the lookups."""
