@@ -400,6 +400,13 @@ class SeqTests(SynchronousTestCase):
                 (answer.key, said.code, said.text, said.data), (key, code, text, data)
             )
 
+    def test_refusals_always_fit(self) -> None:
+        near = server(Teleport(max_frame=1024))
+        said = near.refuse(Token(1, 106, b""), Refused(1001, "é" * 1000, "x" * 1000))
+        refused = read_status(read(said).status)
+        assert refused is not None
+        self.assertEqual((refused.code, refused.text), (1001, ""))
+
 
 class AuthTests(SynchronousTestCase):
     """Spec teleport.md 7, auth."""
@@ -465,6 +472,19 @@ class AuthTests(SynchronousTestCase):
         self.assertIsNone(near.error)
         near.receive(b"x" * 2000, 0.0)
         self.assertIn("too much", str(near.error))
+
+    def test_messages_stay_apart(self) -> None:
+        """Those of WebSocket that come behind an AUTH_CALL, while it is decided."""
+        near = Teleport(proto="json", auth=True).server(whole=True)
+        near.begin(0.0)
+        call = written(Frame(AUTH_CALL, 1, codec=115, body=b"tok"), "json", message=True)
+        self.assertEqual(len(near.receive(call, 0.0)), 1)
+        for seq in (2, 3):
+            said = written(Frame(PUSH, seq, b"/a", codec=106), "json", message=True)
+            self.assertEqual(near.receive(said, 0.0), [])
+        near.accept()
+        events = near.receive(b"", 0.0)
+        self.assertEqual([type(one) for one in events], [Ready, Message, Message])
 
     def test_json_user(self) -> None:
         near, far = Teleport(auth=True).server(), Teleport(user={"id": 7}).client()

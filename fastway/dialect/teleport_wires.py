@@ -121,6 +121,7 @@ class TeleportWire:
         "_beat_at",
         "_beats",
         "_held",
+        "_held_size",
         "_hello",
         "_is_server",
         "_open",
@@ -153,6 +154,8 @@ class TeleportWire:
         self._open = not settings.auth  # nobody has to say who he is, or has done so
         self._said_ready = False
         self._hello: Frame | None = None  # it is being decided
+        self._held: list[bytes] = []  # what came meanwhile
+        self._held_size = 0
         self._over = False
         self._rest: bytearray | None = None
         self._want = 0
@@ -185,22 +188,33 @@ class TeleportWire:
         if self._open and not self._said_ready:
             self._said_ready = self.ready = True
             events.append(Ready())
-        rest = self._rest
-        if rest is not None:
-            rest += data
-            if self._hello is not None or len(rest) < self._want:
-                if len(rest) > self._settings.limit + MAX_HELD:
-                    self._fail(BadFrame("too much behind an AUTH_CALL that is not decided"))
-                return events
-            data, self._rest = bytes(rest), None
-        elif self._hello is not None:
-            self._rest = bytearray(data)
+        if self._hello is not None:
+            self._hold(data)
             return events
+        held, self._held = self._held, []
         try:
-            self._frames(data, now, events)
+            for piece in (*held, data):
+                self._piece(piece, now, events)
         except RemoteError as error:
             self._fail(error)
         return events
+
+    def _hold(self, data: bytes) -> None:
+        """What comes behind an AUTH_CALL that is not decided; messages stay apart."""
+        if data:
+            self._held.append(data)
+            self._held_size += len(data) + 64
+            if self._held_size > self._settings.limit + MAX_HELD:
+                self._fail(BadFrame("too much behind an AUTH_CALL that is not decided"))
+
+    def _piece(self, data: bytes, now: float, events: list[Event]) -> None:
+        rest = self._rest
+        if rest is not None:
+            rest += data
+            if len(rest) < self._want:
+                return
+            data, self._rest = bytes(rest), None
+        self._frames(data, now, events)
 
     def _frames(self, data: bytes, now: float, events: list[Event]) -> None:
         settings = self._settings
@@ -362,8 +376,14 @@ class TeleportWire:
 
     def refuse(self, token: Any, refused: Refused) -> bytes:
         seq, _, filters = token
-        frame = Frame(REPLY, seq, b"", write_status(refused), filters=filters)
-        return self._settings.pack(frame)
+        return self._no(Frame(REPLY, seq, filters=filters), refused)
+
+    def _no(self, frame: Frame, refused: Refused) -> bytes:
+        status = write_status(refused)
+        try:
+            return self._settings.pack(frame._replace(status=status))
+        except FrameRefused:  # its words are too long; what it is always fits
+            return self._settings.pack(frame._replace(status=status.partition(b"&")[0]))
 
     def _say_no(self, token: Token | None, refused: Refused, codec: int = 0) -> None:
         """To a question, or else to who wants to be let in."""
@@ -371,8 +391,8 @@ class TeleportWire:
             self._out.append(self.refuse(token, refused))
             return
         self._seq = seq = self._next()
-        frame = Frame(AUTH_REPLY, seq, b"", write_status(refused), codec=codec)
-        self._out.append(self._settings.pack(frame._replace(filters=self._settings.pipe)))
+        frame = Frame(AUTH_REPLY, seq, codec=codec, filters=self._settings.pipe)
+        self._out.append(self._no(frame, refused))
 
     def kick(self, reason: Any = None) -> bytes:
         return b""
@@ -398,10 +418,10 @@ class TeleportWire:
                 )
             )
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float, deaf: bool = False) -> None:
         if self.deadline is None or now < self.deadline:
             return
-        if self._hello is not None:
+        if deaf or self._hello is not None:
             self._seen = now  # nothing is read from it meanwhile
         silent = now - self._seen
         if self._rate and silent >= PATIENCE * self._rate:
@@ -443,6 +463,7 @@ class TeleportWire:
         self._over = True
         self.deadline = None
         self._rest = None
+        self._held = []
 
     def data_to_send(self) -> list[bytes]:
         out = self._out
@@ -453,7 +474,8 @@ class TeleportWire:
 
 
 MAX_HELD = 256 * 1024
-"""Bytes, beside one frame, that are kept behind an AUTH_CALL until it is decided."""
+"""Bytes, beside one frame, that are kept behind an AUTH_CALL until it is decided; each read counts
+as 64 more."""
 
 
 def _fields(meta: Meta) -> bytes:
