@@ -580,6 +580,7 @@ class Time(SynchronousTestCase):
         drained = app.drain(10.0)
         self.assertNoResult(drained)
         gate.callback(None)
+        app.clock.advance(0)
         self.successResultOf(drained)
         self.assertEqual(self.successResultOf(asked), "done")
         self.assertIsNotNone(ann.session.ended)

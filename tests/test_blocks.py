@@ -24,6 +24,7 @@ PAGES = (
     "docs/game-server.md",
     "docs/hotpot.md",
     "docs/snet.md",
+    "docs/teleport.md",
     "docs/testing.md",
     "docs/tutorial.md",
     "docs/wire.md",

@@ -35,6 +35,7 @@ from fastway.errors import ConfigError, FastwayError, LocalError
 DIALECTS = {
     "pomelo": "fastway.dialect.pomelo:Pomelo",
     "hotpot": "fastway.dialect.hotpot:Hotpot",
+    "teleport": "fastway.dialect.teleport:Teleport",
 }
 """Name -> where it is."""
 
