@@ -696,6 +696,9 @@ class Link(Protocol, Answering):
         if event.token is None:
             return
         self.app.counts.refused += 1
+        if self._gone:  # nobody hears it; Python itself may be at its end
+            self._answer(b"")
+            return
         try:
             data = self.wire.refuse(event.token, refused)
         except Exception:  # its text is too long, or nothing that can be said
@@ -905,8 +908,7 @@ def check_names(app: App, dialect: Dialect) -> None:
     """Tell a dialect what an App handles.
 
     Raises:
-        BadHandler: two routes have one name there, or that of another App has it, or a handler
-            wants messages that its format cannot make.
+        BadHandler: two routes have one name there, or that of another App has it.
         NotInDialect: one has none.
     """
     names: dict[str, str] = {}
