@@ -523,6 +523,16 @@ class KeepaliveTests(SynchronousTestCase):
         wire.tick(12.5)
         self.assertEqual((wire.data_to_send(), wire.deadline), ([ROWS["H-4"]], 15.0))
 
+    def test_not_read_from(self) -> None:
+        """Whoever is not read from cannot give a sign; behind that it has all its time."""
+        wire = server(Hotpot(keepalive=(1, 3)))
+        for tick in range(1, 11):
+            wire.tick(float(tick), True)
+        self.assertEqual((wire.data_to_send(), wire.error), ([], None))
+        self.assertEqual(self.pings(wire, 100.0), [12.0, 13.0])
+        assert isinstance(wire.error, PeerSilent)
+        self.assertEqual(wire.error.seconds, 5.0)
+
     def test_none(self) -> None:
         for side in (server, client):
             wire: Any = side(Hotpot(keepalive=None))

@@ -409,6 +409,15 @@ class LinkTests(SynchronousTestCase):
         self.ended: list[SessionEnded | None] = []
         self.app.closed(lambda session: self.ended.append(session.ended))
 
+    def raw(self) -> None:
+        """An App whose messages are bytes, in whatever format."""
+        self.clock = Clock()
+        self.app = App(clock=self.clock)
+
+        @self.app.handler("echo")
+        def echo(data: bytes) -> bytes:
+            return data
+
     def open(self, dialect: Hotpot, *, websocket: bool = False) -> None:
         factory: Any = LinkFactory(self.app, dialect)
         if websocket:
@@ -469,6 +478,7 @@ class LinkTests(SynchronousTestCase):
 
     def test_garbage(self) -> None:
         """No message is dropped, as in Go; the connection lives and answers the next."""
+        self.raw()
         for format in FORMATS:
             self.open(Hotpot(format=format))
             for said in (b"what?", b"\xff" * 100, b'{"type":5}'):
@@ -561,7 +571,7 @@ class LinkTests(SynchronousTestCase):
     )
     def test_anything(self, said: list[Any], format: str) -> None:
         """Whatever one peer says and when, nothing is logged as ours, and others are answered."""
-        self.setUp()
+        self.raw()
         dialect = Hotpot(format=format, keepalive=(1, 3))
         self.open(Hotpot(keepalive=None))
         other, theirs = self.link, self.transport
