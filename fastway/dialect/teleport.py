@@ -1,0 +1,168 @@
+"""The dialect of teleport v6, which is eRPC as well. (spec teleport.md, 3 to 8)
+
+    CALL  1  /room/join  {"name":"ann"}     ->
+                                            <-     REPLY  1  {"members":["ann"]}
+                                            <-     PUSH      /room/joined  {"name":"ann"}
+
+Both ends may call, push and answer, and answers come in any order. There is no handshake, but for
+one that `auth` asks for; both ends must be set alike.
+
+Rule: settings, and what is wrong with them; what is done with them is the wires'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from fastway.dialect import BodyFormat, FrameRefused, NotInDialect, WebSocketRules
+from fastway.dialect.teleport_codecs import CODECS, TeleportJson
+from fastway.dialect.teleport_filters import FILTERS, MAX_FILTERS, Filter
+from fastway.dialect.teleport_frames import FRAMINGS
+from fastway.dialect.teleport_names import MAPPERS, Names, name_field
+from fastway.dialect.teleport_wires import MAX_RATE, Settings, TeleportWire
+
+__all__ = ["MAX_FRAME", "Teleport", "TeleportJson"]
+
+MAX_FRAME = 1024 * 1024
+"""Bytes of a frame that is taken; Go's own limit is a thousand times that."""
+
+MIN_FRAME = 1024
+MIN_BEAT = 3
+
+
+class Teleport:
+    """What one port, or one client, speaks.
+
+    Args:
+        proto: How frames are written: "raw" as Go's default, "json" or "pb".
+        codec: The letter of how bodies are written that are begun here: "j" JSON, "s" plain text,
+            "f" forms, "p" Protocol Buffers, or one of `codecs`.
+        codecs: More of these, by their letters; they may stand in for those.
+        filters: Those that a peer may use, by their letters; gzip "g" and md5 "m" if not told.
+        pipe: Letters of those that what is begun here goes through, the outermost first: "gm".
+            Answers go through those of their questions.
+        mapper: How routes are named: "http", room.join is /room/join, or "rpc": Room.Join.
+        names: What the wire calls routes of the application, where that is not the same.
+        ignore_case: Of names that come.
+        auth: Peers of a server have to say who they are, and are asked for in `handshake`; a
+            client says it.
+        user: What a client says of itself then: text, or what `codec` can say; or a function
+            that tells, called for each connection. It makes a client say it, `auth` or not.
+        heartbeat: Seconds, whole ones and 3 at least, between heartbeats that this end sends; 0:
+            none.
+        heartbeat_call: They are CALLs; a peer that answers two of them no more is silent.
+        pong: Heartbeats that come are taken, and who sent some is silent after two intervals
+            without any, nor other calls or pushes. False: they are messages as others.
+        concurrent: Messages of one session that may run at the same time.
+        max_frame: Bytes of a frame that is taken, or sent, before and behind its filters.
+
+    Raises:
+        ValueError: a setting makes no sense; it says which.
+    """
+
+    name: ClassVar[str] = "teleport"
+
+    def __init__(
+        self,
+        *,
+        proto: str = "raw",
+        codec: str = "j",
+        codecs: Mapping[str, BodyFormat] | None = None,
+        filters: Mapping[str, Filter] | None = None,
+        pipe: str = "",
+        mapper: str = "http",
+        names: Mapping[str, str] | None = None,
+        ignore_case: bool = False,
+        auth: bool = False,
+        user: Any = None,
+        heartbeat: int = 0,
+        heartbeat_call: bool = False,
+        pong: bool = True,
+        concurrent: int = 64,
+        max_frame: int = MAX_FRAME,
+    ) -> None:
+        if proto not in FRAMINGS:
+            raise ValueError(f"proto is raw, json or pb, not {proto!r}")
+        if mapper not in MAPPERS:
+            raise ValueError(f"mapper is http or rpc, not {mapper!r}")
+        if heartbeat and not (heartbeat == int(heartbeat) and MIN_BEAT <= heartbeat <= MAX_RATE):
+            raise ValueError(f"heartbeat is {MIN_BEAT} to {MAX_RATE} whole s, not {heartbeat!r}")
+        if not MIN_FRAME <= max_frame < 2**31:
+            raise ValueError(f"max_frame is {MIN_FRAME} bytes to 2 GiB, not {max_frame!r}")
+        if concurrent < 1:
+            raise ValueError(f"concurrent is 1 at least, not {concurrent!r}")
+        formats = {"j": TeleportJson(), **CODECS, **(codecs or {})}
+        known = FILTERS if filters is None else filters
+        for what, letters in (("codecs", formats), ("filters", known)):
+            for letter in letters:
+                if len(letter) != 1 or not 0 < ord(letter) < 256:
+                    raise ValueError(f"{what}: {letter!r} is no letter of 8 bits")
+        if codec not in formats:
+            raise ValueError(f"codec is one of {', '.join(formats)}, not {codec!r}")
+        if len(pipe) > MAX_FILTERS or any(letter not in known for letter in pipe):
+            raise ValueError(
+                f"pipe is at most {MAX_FILTERS} letters of {', '.join(known)}, not {pipe!r}"
+            )
+        names = dict(names or {})
+        _check_names(names, ignore_case)
+        self.concurrent = concurrent
+        self._limit = max_frame
+        self._streams = proto == "raw"
+        self._auth, self._user = auth, user
+        self._names = Names(mapper, names, ignore_case)
+        made = [
+            Settings(
+                framing=framing,
+                codecs={ord(letter): one for letter, one in formats.items()},
+                codec=ord(codec),
+                filters={ord(letter): one for letter, one in known.items()},
+                pipe=pipe.encode("latin-1"),
+                names=self._names,
+                limit=max_frame,
+                auth=auth or (is_client and user is not None),
+                user=user,
+                beat=int(heartbeat),
+                beat_asks=heartbeat_call,
+                pong=pong,
+            )
+            for is_client in (False, True)
+            for framing in FRAMINGS[proto]
+        ]
+        self._servers, self._clients = made[:2], made[2:]
+
+    @property
+    def websocket(self) -> WebSocketRules:
+        # Raw frames have a size, so messages need not keep them apart; nor does Go look at that.
+        return WebSocketRules(whole=not self._streams)
+
+    @property
+    def max_frame(self) -> int:
+        return self._limit
+
+    def server(self, *, whole: bool = False) -> TeleportWire:
+        return TeleportWire(self._servers[whole], True)
+
+    def client(self, *, whole: bool = False) -> TeleportWire:
+        return TeleportWire(self._clients[whole], False)
+
+    def wire_name(self, route: str) -> str:
+        try:
+            return self._names.known(route)
+        except FrameRefused as error:
+            raise NotInDialect(str(error)) from None
+
+    def app_name(self, name: str) -> str:
+        return self._names.route(name)
+
+
+def _check_names(names: Mapping[str, str], ignore_case: bool) -> None:
+    taken: dict[str, str] = {}
+    for route, name in names.items():
+        key = name.lower() if ignore_case else name
+        if taken.setdefault(key, route) != route:
+            raise ValueError(f"names: {taken[key]!r} and {route!r} are both {name!r}")
+        try:
+            name_field(name)
+        except FrameRefused as error:
+            raise ValueError(f"names: {error}") from None
