@@ -593,14 +593,15 @@ class GatewayService(Service):
 
     def _reopen_log(self, old: LogFileOutput) -> str:
         try:
-            new = LogFileOutput(old.path, self.settings.log.format)
+            new = LogFileOutput(old.path, self.settings.log.format) if old.moved() else old
         except ConfigError as error:
             log.error("the old log file stays open: {problem}", problem=str(error))
             return f"the old log file stays open: {error}"
-        add(new)
-        remove(old)
-        old.close(0)  # its thread writes on what waits
-        self._logfile = new
+        if new is not old:
+            add(new)
+            remove(old)
+            old.close(0, new)  # its thread writes on what waits
+            self._logfile = new
         log.info("log file reopened")
         return "log file reopened"
 

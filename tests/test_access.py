@@ -298,6 +298,16 @@ class FullSink:
         """Nothing to do."""
 
 
+class NearlyFullSink(FullSink):
+    """A disk that has room for a piece of the first line."""
+
+    def write(self, data: bytes) -> int:
+        if self.data:
+            return super().write(data)
+        self.data = data[:10]
+        return len(self.data)
+
+
 def lines_of(path: str, count: int) -> list[str]:
     """The lines of a file that a thread may still be writing to."""
     deadline = time.monotonic() + 20
@@ -361,6 +371,31 @@ class FileTests(SynchronousTestCase):
             self.assertEqual(found, wanted)
         self.assertEqual(log.lines[0], "access log reopened")
         self.assertIn("the old access log stays open: --access-log: cannot write", log.lines[1])
+
+    def test_moved_while_full(self) -> None:
+        """What finds no room in the old file is in the new one, each line whole, and nothing is
+        dropped; a file that nobody moved stays open."""
+        self.patch(writing, "RETRY", 20)
+        made = self.open("json")
+        made.reopen()
+        full, before = NearlyFullSink(), dropped(ACCESS)
+        writer = made._writer
+        self.patch(writer, "_sink", full)
+        for _ in range(5):
+            self.end_one()
+        deadline = time.monotonic() + 20
+        while not writer._fault and time.monotonic() < deadline:
+            time.sleep(0.002)
+        made.reopen()
+        self.assertIs(made._writer, writer)
+        os.rename(self.path, self.path + ".1")
+        made.reopen()
+        self.end_one()
+        writer._thread.join(20)  # type: ignore[union-attr]
+        self.assertTrue(made.close(20))
+        told = [json.loads(line)["id"] for line in lines_of(self.path, 6)]
+        self.assertEqual(sorted(told), [1, 2, 3, 4, 5, 6])
+        self.assertEqual(dropped(ACCESS), before)
 
     def test_full(self) -> None:
         """What finds no room is dropped and counted, apart from the log's own lines; the file says

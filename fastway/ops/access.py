@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from fastway.errors import ConfigError, Reason
 from fastway.logs import addresses, make_logger
 from fastway.ops.lines import as_json, utc
-from fastway.ops.logs import ACCESS, FLUSH, DescriptorSink, LineWriter, open_file
+from fastway.ops.logs import ACCESS, FLUSH, FileSink, LineWriter
 from fastway.router import Side
 
 if TYPE_CHECKING:
@@ -189,8 +189,8 @@ class AccessLog:
         self._writer = self._open()
 
     def _open(self) -> LineWriter:
-        sink = DescriptorSink(open_file(self.path, self._where), owned=True)
-        return LineWriter(sink, _notice(self._kind), ACCESS, BOUND, LULL)
+        self._sink = FileSink(self.path, self._where)
+        return LineWriter(self._sink, _notice(self._kind), ACCESS, BOUND, LULL)
 
     def ended(self, link: GatewayLink, counts: Counts, reason: Reason, detail: str) -> None:
         """A link is lost."""
@@ -200,12 +200,13 @@ class AccessLog:
         """Open the file anew, after logrotate moved it; if it cannot be, go on in the old one.
         Returns what came of it."""
         try:
-            new = self._open()
+            new = self._writer if self._sink.is_at(self.path) else self._open()
         except ConfigError as error:
             log.error("the old access log stays open: {problem}", problem=str(error))
             return f"the old access log stays open: {error}"
         old, self._writer = self._writer, new
-        old.close(0)  # its thread writes on what waits
+        if new is not old:
+            old.close(0, new)  # its thread writes on what waits
         log.info("access log reopened")
         return "access log reopened"
 

@@ -82,6 +82,24 @@ class DescriptorSink:
             os.close(self.descriptor)
 
 
+class FileSink(DescriptorSink):
+    """A log file of ours.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+
+    def __init__(self, path: str, option: str = "--logfile") -> None:
+        super().__init__(open_file(path, option), owned=True)
+
+    def is_at(self, path: str) -> bool:
+        """It is what is there: nobody has moved it."""
+        try:
+            return os.path.samestat(os.fstat(self.descriptor), os.stat(path))
+        except OSError:
+            return False
+
+
 class StreamSink:
     """A text stream, or one of Twisted's log files, that is somebody else's."""
 
@@ -156,6 +174,7 @@ class LineWriter:
         self._fault = ""
         self._asleep = True
         self._closed = False
+        self._heir: LineWriter | None = None
         self._thread: threading.Thread | None = None
 
     def write(self, line: str) -> None:
@@ -174,26 +193,46 @@ class LineWriter:
                 self._tell()
             self._lines.append(data)
             self._size += len(data)
-            if not self._asleep:
-                return
-            if self._thread is None and not self._start():
-                return
-            self._asleep = False
-            self._empty.clear()
+            self._wake()
+
+    def _wake(self) -> None:
+        """There are lines to write; called with the lock."""
+        if not self._asleep or (self._thread is None and not self._start()):
+            return
+        self._asleep = False
+        self._empty.clear()
         self._bell.put(None)
+
+    def _inherit(self, lines: bytes, untold: int, fault: str) -> None:
+        """Write what another one could not, and tell of what it dropped."""
+        with self._lock:
+            self._untold += untold
+            self._fault = self._fault or fault
+            bound = BOUND if self._bound is None else self._bound
+            if self._closed or self._size + len(lines) > bound:
+                self.dropped += lines.count(b"\n")
+                self._untold += lines.count(b"\n")
+            elif lines:
+                self._lines.appendleft(lines)
+                self._size += len(lines)
+            self._wake()
 
     def flush(self, seconds: float = FLUSH) -> bool:
         """Wait until all is written, up to `seconds`; returns whether it is."""
         return self._empty.wait(seconds) and not self._lines
 
-    def close(self, seconds: float = FLUSH) -> bool:
+    def close(self, seconds: float = FLUSH, heir: LineWriter | None = None) -> bool:
         """Take no more; write what waits, but wait for that for `seconds` only.
+
+        Args:
+            heir: Gets what cannot be written.
 
         Returns:
             Whether all was written.
         """
         with self._lock:
             again, self._closed = self._closed, True
+            self._heir = self._heir or heir
             thread = self._thread
         self._hurry.set()
         if thread is None:
@@ -208,7 +247,11 @@ class LineWriter:
         """Nothing more is written; what could not be, and what it dropped, stays counted."""
         self._sink.close()
         with self._lock:
-            self.dropped += b"".join(self._lines).count(b"\n")
+            lines = b"".join(self._lines)
+            if self._heir is not None:
+                self._heir._inherit(lines, self._untold, self._fault)
+            else:
+                self.dropped += lines.count(b"\n")
         with _books:
             _dropped_before[self.kind] += self.dropped
             _writers.discard(self)
@@ -266,8 +309,11 @@ class LineWriter:
             except Exception as error:  # of a stream that is not ours, any
                 self._fault = getattr(error, "strerror", None) or repr(error)
                 if self._closed:
+                    start = len(data) - len(rest)
+                    if self._heir is not None:  # whole lines for another file
+                        start = data.rfind(b"\n", 0, start) + 1
                     with self._lock:  # not written: for `close` to see
-                        self._lines.appendleft(bytes(rest))
+                        self._lines.appendleft(data[start:])
                     return False
                 self._hurry.wait(RETRY)
                 continue
@@ -318,9 +364,9 @@ class LogOutput:
             if line is not None:
                 self.writer.write(line)
 
-    def close(self, seconds: float = FLUSH) -> bool:
+    def close(self, seconds: float = FLUSH, heir: LogOutput | None = None) -> bool:
         """See `LineWriter.close`."""
-        return self.writer.close(seconds)
+        return self.writer.close(seconds, heir.writer if heir is not None else None)
 
 
 def _notice(count: int, fault: str) -> LogEvent:
@@ -339,7 +385,12 @@ class LogFileOutput(LogOutput):
 
     def __init__(self, path: str, kind: str) -> None:
         self.path = os.path.abspath(path)
-        super().__init__(DescriptorSink(open_file(self.path), owned=True), kind)
+        self._sink = FileSink(self.path)
+        super().__init__(self._sink, kind)
+
+    def moved(self) -> bool:
+        """The file is at its path no more."""
+        return not self._sink.is_at(self.path)
 
 
 def open_file(path: str, option: str = "--logfile") -> int:
