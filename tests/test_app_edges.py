@@ -32,6 +32,8 @@ from fastway.app import (
 from fastway.app.client import Client
 from fastway.app.http import push_site
 from fastway.app.testing import Player
+from fastway.dialect.hotpot import Hotpot
+from fastway.dialect.teleport import Teleport
 from fastway.errors import LocalError
 from tests.support.app_links import Links
 from tests.support.words import Words
@@ -342,6 +344,26 @@ class Holds(Links):
         self.gates[0].callback(None)
         self.clock.pump([0.1] * 40)
         self.assertEqual(app.counts.lost, {"silent": 1})
+
+    def test_held_in_other_dialects(self) -> None:
+        """So in dialects that ping, and in those whose heartbeats are calls; which are sent on."""
+        for dialect, says in (
+            (Hotpot(keepalive=(2, 4)), b"Ping"),
+            (Teleport(heartbeat=3, heartbeat_call=True), b"heartbeat"),
+        ):
+            app = self.app_with(bounds=Bounds(requests=1))
+            [transport] = [self.join(cast(Any, dialect))]
+            [session] = app.sessions.values()
+            session.carrier._hold(1)  # type: ignore[attr-defined]
+            transport.take()
+            for _ in range(300):
+                self.clock.advance(0.1)
+            said = b"".join(transport.take())
+            self.assertEqual((app.counts.lost, transport.connected), ({}, True))
+            self.assertGreater(said.count(says), 5, said)
+            session.carrier._release(1)  # type: ignore[attr-defined]
+            self.clock.pump([0.1] * 150)
+            self.assertEqual((app.counts.lost, transport.connected), ({"silent": 1}, False))
 
     def test_sync_answers_do_not_pause(self) -> None:
         """Requests that are answered at once never stop the reading, even at the bound."""
