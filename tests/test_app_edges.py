@@ -441,6 +441,17 @@ class Wide(Links):
         self.assertEqual(order[-1], "closed")
         self.assertEqual(sorted(order[4:-1]), sorted([*(f"end {n}" for n in range(4)), "begin 3"]))
 
+    def test_wide_and_shared(self) -> None:
+        """In a wide strand of all sessions the hook of one keeps no other from being served."""
+        app = self.app_with(strand=Strand(width=2))
+        app.opened(lambda session: Deferred() if session.session_id == stuck else None)
+        stuck = -1
+        first = self.connect()
+        [session] = app.sessions.values()
+        stuck = session.session_id + 1
+        self.connect()
+        self.assertEqual(self.tell(first, "ask 1 echo 1"), ["ok 1 1"])
+
     def test_many_alone(self) -> None:
         """Thousands of them in one wide strand run in order, and deep on no stack."""
         strand, order = Strand(limit=0, width=2), []
