@@ -32,6 +32,8 @@ from fastway.app import (
 from fastway.app.client import Client
 from fastway.app.http import push_site
 from fastway.app.testing import Player
+from fastway.dialect.hotpot import Hotpot
+from fastway.dialect.teleport import Teleport
 from fastway.errors import LocalError
 from tests.support.app_links import Links
 from tests.support.words import Words
@@ -199,6 +201,24 @@ class Faults(Links):
         self.assertEqual((first.lines(), second.lines()), (['ok 1 "ann"'], ['ok 1 "bob"']))
         self.assertEqual(name.get(), "nobody")
 
+    def test_transport_that_fails(self) -> None:
+        """A transport that raises loses its own connection; what others are told goes out."""
+        app = self.app_with()
+        room = app.group("room")
+        app.opened(room.add)
+        bad, good = self.connect(), self.connect()
+
+        def write(data: bytes) -> None:
+            raise OSError("no")
+
+        bad.write = write
+        for number in range(2):
+            room.send("on", number)
+            self.clock.advance(0)
+        self.assertEqual(good.lines(), ["say on 0", "say on 1"])
+        self.assertEqual((app.counts.lost, len(room)), ({"failed": 1}, 1))
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
     def test_who_left_fails(self) -> None:
         """What hears who left a group may fail: the other groups are left all the same."""
         app = self.app_with()
@@ -343,6 +363,26 @@ class Holds(Links):
         self.clock.pump([0.1] * 40)
         self.assertEqual(app.counts.lost, {"silent": 1})
 
+    def test_held_in_other_dialects(self) -> None:
+        """So in dialects that ping, and in those whose heartbeats are calls; which are sent on."""
+        for dialect, says in (
+            (Hotpot(keepalive=(2, 4)), b"Ping"),
+            (Teleport(heartbeat=3, heartbeat_call=True), b"heartbeat"),
+        ):
+            app = self.app_with(bounds=Bounds(requests=1))
+            [transport] = [self.join(cast(Any, dialect))]
+            [session] = app.sessions.values()
+            session.carrier._hold(1)  # type: ignore[attr-defined]
+            transport.take()
+            for _ in range(300):
+                self.clock.advance(0.1)
+            said = b"".join(transport.take())
+            self.assertEqual((app.counts.lost, transport.connected), ({}, True))
+            self.assertGreater(said.count(says), 5, said)
+            session.carrier._release(1)  # type: ignore[attr-defined]
+            self.clock.pump([0.1] * 150)
+            self.assertEqual((app.counts.lost, transport.connected), ({"silent": 1}, False))
+
     def test_sync_answers_do_not_pause(self) -> None:
         """Requests that are answered at once never stop the reading, even at the bound."""
         self.app_with(bounds=Bounds(requests=1))
@@ -418,6 +458,14 @@ class Wide(Links):
         gates[1].callback(None)
         self.assertEqual(order[-1], "closed")
         self.assertEqual(sorted(order[4:-1]), sorted([*(f"end {n}" for n in range(4)), "begin 3"]))
+
+    def test_wide_and_shared(self) -> None:
+        """In a wide strand of all sessions the hook of one keeps no other from being served."""
+        app = self.app_with(strand=Strand(width=2))
+        first = self.connect()
+        app.opened(lambda session: Deferred())
+        self.connect()
+        self.assertEqual(self.tell(first, "ask 1 echo 1"), ["ok 1 1"])
 
     def test_many_alone(self) -> None:
         """Thousands of them in one wide strand run in order, and deep on no stack."""

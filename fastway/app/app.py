@@ -677,7 +677,7 @@ class App:
         counts.came[session.dialect] += 1
         counts.here[session.dialect] += 1
         if self._opened:
-            session.strand.run_alone(partial(self._hooks, session, self._opened))
+            self._run_hooks(session, self._opened)
 
     def close(self, session: Session, ended: SessionEnded) -> None:
         """A session is over: it leaves everything; then hooks run, if it was opened."""
@@ -688,7 +688,15 @@ class App:
         self._leave_user(session)
         session.end(ended)
         if was_open and self._closed:
-            session.strand.run_alone(partial(self._hooks, session, self._closed))
+            self._run_hooks(session, self._closed)
+
+    def _run_hooks(self, session: Session, hooks: Iterable[Callable[[Session], Any]]) -> None:
+        """In a wide strand nothing of the session runs beside them; one that all share goes on."""
+        strand, job = session.strand, partial(self._hooks, session, hooks)
+        if strand is self.strand:
+            strand.run(job)
+        else:
+            strand.run_alone(job)
 
     def _hooks(
         self, session: Session, hooks: Iterable[Callable[[Session], Any]]

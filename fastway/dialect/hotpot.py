@@ -429,8 +429,8 @@ class _Wire:
         due, every = self.deadline, self._settings.every
         if due is None or now < due:
             return
-        if deaf:
-            self._seen = now  # nothing is read from it meanwhile
+        if deaf:  # nothing is read from it meanwhile; it is pinged all the same
+            self._seen = max(self._seen, now - every - 1)
         self._look(now - self._seen)
         if self.error is None:
             self.deadline = due + every * (math.floor((now - due) / every) + 1)

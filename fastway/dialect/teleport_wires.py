@@ -423,6 +423,7 @@ class TeleportWire:
             return
         if deaf or self._hello is not None:
             self._seen = now  # nothing is read from it meanwhile
+            self._beats.clear()
         silent = now - self._seen
         if self._rate and silent >= PATIENCE * self._rate:
             self._fail(PeerSilent(silent))
