@@ -34,6 +34,7 @@ from fastway.errors import ConfigError, FastwayError, LocalError
 DIALECTS = {
     "pomelo": "fastway.dialect.pomelo:Pomelo",
     "teleport": "fastway.dialect.teleport:Teleport",
+    "teleport2": "fastway.dialect.teleport2:Teleport2",
 }
 """Name -> where it is."""
 

@@ -84,13 +84,18 @@ def read_meta(data: bytes) -> list[tuple[str, str]]:
     return pairs
 
 
+def word_of(refused: Refused) -> str:
+    """Its text, in Go's words where it is of fastway."""
+    return _WORDS.get((refused.code, refused.text), refused.text)
+
+
 def write_status(refused: Refused) -> bytes:
     """What says that something was not done; never that it was."""
     code, text, cause = refused.code, refused.text, refused.data
     if not (0 < abs(code) <= MAX_SEQ):
         code = UNKNOWN_ERROR
-    word = _WORDS.get((code, text))
-    if word is not None:
+    word = word_of(refused)
+    if word != text:
         text, cause = word, "" if cause is None else cause
     status = f"code={code}"
     if text:

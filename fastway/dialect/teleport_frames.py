@@ -360,7 +360,7 @@ def _varint(value: int) -> bytes:
 Values: TypeAlias = "tuple[int | bytes, ...]"
 
 
-def _field(number: int, value: int | bytes) -> bytes:
+def write_field(number: int, value: int | bytes) -> bytes:
     if not value:
         return b""
     if isinstance(value, int):
@@ -381,7 +381,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
             raise BadFrame("a number of more than 64 bits")
 
 
-def _read_fields(data: bytes) -> dict[int, int | bytes]:
+def read_fields(data: bytes) -> dict[int, int | bytes]:
     """The last of each field counts, and those of other kinds do not."""
     said: dict[int, int | bytes] = {}
     at, end = 0, len(data)
@@ -439,10 +439,10 @@ class ProtoFrames(_Streamed):
     def payload(self, frame: Frame) -> bytes:
         mtype, seq, method, status, meta, codec, body, _ = frame
         values: Values = (seq, mtype, method, status, meta, codec, body)
-        return b"".join(_field(number, value) for number, value in enumerate(values, 1))
+        return b"".join(write_field(number, value) for number, value in enumerate(values, 1))
 
     def frame(self, payload: bytes, filters: bytes) -> Frame:
-        said = _read_fields(payload)
+        said = read_fields(payload)
         return Frame(
             _byte(said, 2),
             _int(said, 1),
@@ -462,10 +462,10 @@ class ProtoMessages(_Message):
         mtype, seq, method, status, meta, codec, body, ids = frame
         status = b"" if status == OK_STATUS else status
         values: Values = (seq, mtype, method, meta, codec, body, ids, status)
-        return b"".join(_field(number, value) for number, value in enumerate(values, 1))
+        return b"".join(write_field(number, value) for number, value in enumerate(values, 1))
 
     def frame(self, data: bytes) -> Frame:
-        said = _read_fields(data)
+        said = read_fields(data)
         return Frame(
             _byte(said, 2),
             _int(said, 1),
