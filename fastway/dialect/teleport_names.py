@@ -83,6 +83,9 @@ class Names:
         mapper: "http", "rpc", or "v2": an underscore before every capital.
         names: How the wire calls what the mapper would name otherwise.
         ignore_case: Of names that come.
+
+    Attributes:
+        fields: Names that the application has -> its routes; to look here before `route` is asked.
     """
 
     def __init__(self, mapper: str, names: Mapping[str, str], ignore_case: bool) -> None:
@@ -91,6 +94,7 @@ class Names:
         self._ignore_case = ignore_case
         self._routes = {self._key(name): route for route, name in names.items()}
         self._fields: dict[str, bytes] = {}
+        self.fields: dict[bytes, str] = {}
 
     def _key(self, name: str) -> str:
         return name.lower() if self._ignore_case else name
@@ -109,8 +113,10 @@ class Names:
 
     def known(self, route: str) -> str:
         """The application has that route: its name. Raises FrameRefused as `field`."""
-        name = self.field(route).decode()
+        field = self.field(route)
+        name = field.decode()
         self._routes.setdefault(self._key(name), route)
+        self.fields[field] = self._routes[self._key(name)]
         return name
 
     def route(self, name: str) -> str:
