@@ -101,14 +101,15 @@ docs: $(BIN)/.tests
 	$(BIN)/pydoctor $(PYDOCTOR) --html-output=build/api fastway
 
 # make bench BENCH='--peer "other-gateway {client} {server}"' measures another beside it; ATTACK has
-# the options of bench.attack, EDGE of bench.edge, PUSH of bench.push, SIEGE of bench.siege. Two
-# checkouts in one run, interleaved: BENCH='--tree ../other'.
+# the options of bench.attack, DRAIN of bench.drain, EDGE of bench.edge, PUSH of bench.push, SIEGE of
+# bench.siege. Two checkouts in one run, interleaved: BENCH='--tree ../other'.
 bench: $(BIN)/.runs
 	$(BIN)/python -m bench.gateways $(BENCH)
 	$(BIN)/python -m bench.edge $(EDGE)
 	$(BIN)/python -m bench.push $(PUSH)
 	$(BIN)/python -m bench.attack --quick $(ATTACK)
 	$(BIN)/python -m bench.siege --quick $(SIEGE)
+	$(BIN)/python -m bench.drain $(DRAIN)
 	$(BIN)/python -m bench.endpoint
 	$(BIN)/python -m bench.loops
 	$(BIN)/python -m bench.snet

@@ -52,6 +52,7 @@ CASES = [
     Case("request, 1 in flight", "ask 100 1", (CPU, LATENCY)),
     Case("request, 10 in flight", "ask 100 10", (CPU, LATENCY)),
     Case("push to 100", "tell 100 1", (CPU, LATENCY)),
+    Case("push to 100, 8 at a time", "tell 100 8", (CPU, LATENCY)),
     Case("push to 10000", "tell 10000 1", (CPU, LATENCY)),
     Case("idle session", "idle 5000 1", (MEMORY,)),
 ]

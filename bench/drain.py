@@ -5,9 +5,9 @@ under load; or it is killed in the middle of that.
                           [--options "..."]
 
 Each client is a GatewayClient of both gateways, with the library's own backoff. It asks `window`
-questions, pauses when it has the answers, and asks again over the next gateway what was not
-answered. The game server is a GatewayPool on both. It runs in this process, as the clients do;
-the gateways share the first core.
+questions, pauses when it has the answers, and asks again over the next gateway, as soon as it has
+one, what was not answered. The game server is a GatewayPool on both. It runs in this process, as
+the clients do; the gateways share the first core.
 
 It fails where an answer comes twice, or in the wrong order, or is left out; where a client does
 not get to the other gateway, or hears nothing there; where an answer is lost that the drained
@@ -28,14 +28,14 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from random import Random
 from typing import Any
 from urllib.request import urlopen
 
-from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, gatherResults
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.task import deferLater, react
 
@@ -63,6 +63,8 @@ WAVE = 50
 """Clients that connect at once, before the next do."""
 PING = 0.05
 """Seconds between two pings of the server."""
+SOON = 0.01
+"""Seconds after which who lost his connection asks for another."""
 WARM = 3
 """Questions that each client has answers to before the drain."""
 MOST = 600.0
@@ -92,6 +94,7 @@ class Player:
         self._number = number
         self._bed = bed
         self._left = 0.0
+        self._resting: Deferred[None] | None = None
 
     async def play(self) -> None:
         """Until the bed is over."""
@@ -116,12 +119,16 @@ class Player:
                         self.lost += asked - self.answered
                         self.reached.append(self.answered)
                     conn = None
-                await self._bed.rest()
+                self._resting = self._bed.rest(SOON if conn is None else None)
+                with suppress(CancelledError):
+                    await self._resting
         except Failure as error:
             self._bed.fail(error)
 
     def _leave(self, _: object) -> None:
         self._left = time.time()
+        if self._resting is not None:
+            self._resting.cancel()
 
     def _hear(self, message: bytes) -> None:
         number, visit, question = map(int, message.split())

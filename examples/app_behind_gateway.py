@@ -54,7 +54,7 @@ async def main(reactor: Any) -> None:
     direct = f"nano=127.0.0.1:0->{SERVER_ID}"
     async with LocalGateway(reactor, key="secret", direct=direct) as gateway:
         servers, clients = map(quoteStringArgument, (gateway.server_string, gateway.client_string))
-        own = await app.listen(serverFromString(reactor, "tcp:0:interface=127.0.0.1"), Pomelo())
+        own = await app.listen("tcp:0:interface=127.0.0.1", Pomelo())
         behind = serverFromString(reactor, f"fastway:{servers}:id={SERVER_ID}:key=secret")
         await app.listen(behind, Pomelo())
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 from twisted.internet.defer import DeferredQueue
-from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.endpoints import clientFromString
 from twisted.internet.task import react
 
 from fastway.app import App, Refused, Session
@@ -78,8 +78,8 @@ async def visit(reactor: Any, name: str, where: str, heard: DeferredQueue[str]) 
 
 async def main(reactor: Any) -> None:
     app = chat()
-    tcp = await app.listen(serverFromString(reactor, "tcp:0:interface=127.0.0.1"), POMELO)
-    web = await app.listen(serverFromString(reactor, "ws:0:interface=127.0.0.1"), POMELO)
+    tcp = await app.listen("tcp:0:interface=127.0.0.1", POMELO)
+    web = await app.listen("ws:0:interface=127.0.0.1", POMELO)
     by_tcp = f"tcp:127.0.0.1:{tcp.getHost().port}"
     by_web = f"ws:127.0.0.1:{web.getHost().port}"
 

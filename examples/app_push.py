@@ -64,7 +64,7 @@ async def push(reactor: Any, port: int, token: str, asked: Any) -> str:
 
 async def main(reactor: Any) -> None:
     app = game()
-    port = await app.listen(serverFromString(reactor, ANYWHERE), Pomelo())
+    port = await app.listen(ANYWHERE, Pomelo())
     inside = await serverFromString(reactor, ANYWHERE).listen(push_site(app, TOKEN))
     http = inside.getHost().port
     guests = [await player(reactor, name, port.getHost().port) for name in ("Ann", "Bob")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import gatherResults
-from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.endpoints import clientFromString
 from twisted.internet.task import deferLater, react
 from twisted.internet.threads import deferToThread
 
@@ -60,7 +60,7 @@ def calculator(reactor: Any) -> App:
 
 async def main(reactor: Any) -> None:
     app = calculator(reactor)
-    port = await app.listen(serverFromString(reactor, "tcp:0:interface=127.0.0.1"), POMELO)
+    port = await app.listen("tcp:0:interface=127.0.0.1", POMELO)
     server = clientFromString(reactor, f"tcp:127.0.0.1:{port.getHost().port}")
     session = await App().connect(server, POMELO)
 

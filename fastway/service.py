@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from fastway import __version__, logs
 from fastway.address import Address, parse_address
 from fastway.config import Settings
-from fastway.config.sources import GatewayOptions
+from fastway.config.sources import GatewayOptions, exposed
 from fastway.errors import CommandError, ConfigError, LocalError, StartError
 from fastway.inherited import inherited, unused
 from fastway.ops.access import AccessLog
@@ -309,6 +309,8 @@ class GatewayService(Service):
         self.commands.start()
         if self.settings.server.allow_empty_key and not self.settings.server.key:
             log.warn("the server key is empty: whoever reaches the server port can be a server")
+        for problem in exposed(self.settings.values):
+            log.warn("{problem}", problem=problem)
         log.info("packets on host:port addresses take the path of {path}", path=self.path)
         log.info(
             "fastway runs as process {pid}, version {version}; {files} files may be open",
@@ -515,8 +517,9 @@ class GatewayService(Service):
     # The reload.
 
     def reload(self, said: bool = True) -> list[str]:
-        """SIGHUP: open the log file anew, read again what changed in the files of TLS and of
-        identities, and use what changed in the options, as far as that needs no restart.
+        """SIGHUP: open the log file anew, read again what changed in the files of TLS, of
+        identities and of the admin token, and use what changed in the options, as far as that
+        needs no restart.
 
         Args:
             said: The log has these rows too; otherwise whoever asks sees to that.
@@ -525,8 +528,8 @@ class GatewayService(Service):
             What has come of it, in rows for the operator.
 
         Raises:
-            CommandError: something in the options cannot be used. All that is in use stays; the
-                log and the files of TLS are read anew all the same.
+            CommandError: something in the options, or the admin token, cannot be used. What is in
+                use of these stays; all else is read anew all the same.
         """
         if not self.running or self._stopping is not None:
             return ["it does not run"]
@@ -535,23 +538,31 @@ class GatewayService(Service):
         if self.router_service.watchers:
             self.router_service.refresh()
             rows.append("files of TLS and of identities are read where they changed")
+        told: list[str] = []
+        waits: list[str] = []
+        problems: list[str] = []
+        if self.admin is not None:
+            try:
+                if self.admin.renew():
+                    told.append("the admin token is another one")
+            except ConfigError as error:
+                problems.append(f"the old admin token stays in use: {error}")
         if self.reread is not None:
             try:
-                told, waits = self._reread(self.reread)
+                used, waits = self._reread(self.reread)
+                told += used
             except ConfigError as error:
-                self._tell_ready()
-                problem = f"the old options stay in use: {error}"
-                if said:
-                    log.error("reload: {row}", row=problem)
-                raise CommandError(problem) from None
-            for text in told if said else ():
-                log.info("reload: {row}", row=text)
-            rows += told
-            if waits:
-                rows.append(f"to be used after a restart: {', '.join(waits)}")
-                if said:
-                    log.warn("reload: {row}", row=rows[-1])
+                problems.append(f"the old options stay in use: {error}")
+        if waits:
+            waits = [f"to be used after a restart: {', '.join(waits)}"]
+        if said:
+            for say, texts in ((log.info, told), (log.warn, waits), (log.error, problems)):
+                for text in texts:
+                    say("reload: {row}", row=text)
         self._tell_ready()
+        if problems:
+            raise CommandError("; ".join(problems))
+        rows += told + waits
         return rows or ["there is nothing to read anew: neither a --config nor a log file"]
 
     def _hung_up(self) -> None:

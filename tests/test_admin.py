@@ -396,7 +396,7 @@ class LoadTests(AdminTestCase):
 
     def test_no_json(self) -> None:
         """What is no JSON is told."""
-        for body in (b"", b"{", b"\xff", b"[" * 8000, b"{}x", b'{"side":'):
+        for body in (b"", b"{", b"\xff", b"[" * 8000, b"{}x", b'{"side":', b'"\\ud800"'):
             told = self.problem_of("POST /v1/kick", JSON, body=body)
             self.assertEqual(told, (400, "the body is not JSON"))
         self.assertEqual(self.post("/v1/drain", [])[0], 400)  # type: ignore[arg-type]

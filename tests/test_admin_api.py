@@ -329,6 +329,7 @@ class ChangeTests(AdminTestCase):
             ({"side": "client", "id": 1, "code": 1005}, 400, "1005 is no close code"),
             ({"side": "client", "id": 1, "code": 5000}, 400, "5000 is no close code"),
             ({"side": "client", "id": 1, "reason": "x" * 124}, 400, "the reason is over 123"),
+            ({"side": "client", "id": 1, "reason": "half \ud800"}, 400, "the body is not JSON"),
         ):
             told, text = self.post("/v1/kick", body)
             self.assertEqual(told, status, body)

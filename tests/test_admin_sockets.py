@@ -20,7 +20,7 @@ from fastway.__main__ import main
 from fastway.cli import remote
 from fastway.cli.gateway import describe
 from fastway.cli.top import picture, short, span
-from fastway.errors import ConfigError, StartError
+from fastway.errors import CommandError, ConfigError, StartError
 from fastway.ops.turns import BoundedPoller, TimedPoller
 from fastway.service import GatewayService
 from tests.support.errors import raised
@@ -115,6 +115,9 @@ class PortTests(ServiceTestCase):
         for start in (other.check, other.privilegedStartService):
             self.assertIn("is no socket; remove it", str(raised(StartError, start)))
         self.assertTrue(os.path.exists(self.path))
+        nowhere = self.make("--admin-addr=unix:nowhere/here", "--pid-file=")
+        error = str(raised(StartError, nowhere.privilegedStartService))
+        self.assertTrue(error.endswith("nowhere is not a directory; make it"), error)
 
     async def test_tcp(self) -> None:
         """By TCP with the token, given or in a file; both ports at once."""
@@ -131,6 +134,22 @@ class PortTests(ServiceTestCase):
         self.assertEqual((await self.by_unix("GET /v1/status"))[0], 200)
         config = (await self.by_unix("GET /v1/config"))[2]
         self.assertNotIn(TOKEN.encode(), config)
+        another = TOKEN[::-1]
+        for text in (another, another, "short"):
+            with open(file, "w", encoding="utf-8") as out:
+                out.write(text)
+            with LogLines() as log:
+                if text == another:
+                    service.reload()
+                else:
+                    error = str(raised(CommandError, service.reload))
+                    self.assertIn("the old admin token stays in use: --admin-token-file: a", error)
+                    self.assertEqual(log.lines, [f"reload: {error}"])
+            self.assertEqual(service.admin.token, another)
+            self.assertNotIn(another, " ".join(log.lines))
+            self.assertEqual((await self.by_tcp(service, "GET /v1/status", bearer))[0], 401)
+            new = f"Authorization: Bearer {another}"
+            self.assertEqual((await self.by_tcp(service, "GET /v1/status", new))[0], 200)
         self.assertEqual(
             sorted(name for name in service.ports if "admin" in name), ["admin", "admin 2"]
         )
@@ -181,6 +200,9 @@ class PortTests(ServiceTestCase):
         empty = os.path.join(self.directory, "empty")
         with open(empty, "wb") as file:
             file.write(b"\xff" * 20)
+        with open(os.path.join(self.directory, "none"), "wb") as file:
+            file.write(b" \n")
+        none = f"--admin-token-file={self.directory}/none"
         for arguments, said in (
             (["--admin-addr=127.0.0.1:0"], "everybody on this machine can connect there"),
             (["--admin-addr=localhost:0"], "everybody on this machine"),
@@ -202,6 +224,7 @@ class PortTests(ServiceTestCase):
             ([SOCKET, f"--admin-token={TOKEN}\xe9"], "of ASCII"),
             ([SOCKET, f"--admin-token-file={missing}"], "cannot read"),
             ([SOCKET, f"--admin-token-file={empty}"], "has no token"),
+            ([SOCKET, none], "/none has no token: openssl rand -hex 16 > "),
             ([SOCKET, token, "--admin-token-file=x"], "leave one out"),
             ([token], "give that too"),
             (["--admin-hosts=x"], "give that too"),

@@ -27,6 +27,8 @@ from fastway.app import (
 )
 from fastway.app.testing import NotAnswered, Player
 from fastway.errors import RequestTimeout
+from fastway.formats import Json
+from tests.support.logs import LogLines
 
 
 class Join(Struct):
@@ -105,6 +107,31 @@ class Rooms(SynchronousTestCase):
     def code(self, player: Player, route: str, message: Any) -> Any:
         return self.failureResultOf(player.ask(route, message), Refused).value.code
 
+    def test_flood_of_bad_messages(self) -> None:
+        """The log has the first of an address, and how many followed; peers are told each."""
+        clock = Clock()
+        app = App(clock=clock)
+
+        @app.handler("sum")
+        def sum_of(numbers: list[int]) -> int:
+            return sum(numbers)
+
+        ann, bob = Player(app, address="192.0.2.1:5"), Player(app, address="192.0.2.2:5")
+        with LogLines() as log:
+            for _ in range(100):
+                self.assertEqual(self.code(ann, "sum", "x"), 400)
+            self.assertEqual(self.code(bob, "sum", [None]), 400)
+            self.assertEqual(len(log.lines), 2)
+            self.assertIn("'sum' of 192.0.2.1:5 is no such message: ", log.lines[0])
+            self.assertIn("at `$[0]`", log.lines[1])
+            clock.advance(10)
+            self.assertEqual(
+                log.lines[2:], ["bad messages to 'sum': 99 more from 192.0.2.1 in 10 s"]
+            )
+            app.stop()
+        self.assertEqual(clock.getDelayedCalls(), [])
+        self.assertEqual(app.counts.bad, 101)
+
     def test_fault(self) -> None:
         """A handler's fault is logged once and told without its text; the session goes on."""
         app = App(clock=Clock())
@@ -150,6 +177,52 @@ class Handlers(SynchronousTestCase):
         self.assertEqual(ann.request("all", None), 0)  # Go's empty list
         self.assertEqual(seen[:2], ["none", ("all", "192.0.2.1:5")])
 
+    def test_awaits_that_fail(self) -> None:
+        """What a handler awaits may fail, the first and the next: it can mend that, and an answer
+        that is late is of its own request."""
+        app = App(clock=Clock())
+        gates: list[Deferred[Any]] = []
+
+        async def wait() -> Any:
+            gates.append(Deferred())
+            return await gates[-1]
+
+        @app.handler("mends")
+        async def mends(text: str) -> str:
+            for _ in range(2):
+                try:
+                    return str(await wait())
+                except ValueError as error:
+                    text += f" {error}"
+            raise Refused(1, text)
+
+        player = Player(app)
+        first, second = player.ask("mends", "a"), player.ask("mends", "b")
+        gates[0].errback(ValueError("one"))
+        gates[1].errback(ValueError("two"))
+        self.assertEqual(self.failureResultOf(first, Refused).value.text, "a one two")
+        gates[2].errback(ValueError("three"))
+        gates[3].callback("four")
+        self.assertEqual((self.successResultOf(second), app.running), ("four", 0))
+
+    def test_format_of_ones_own(self) -> None:
+        """A format that is made of another has the last word, of short messages too."""
+
+        class Loud(Json[Any]):
+            def decode(self, data: bytes, into: Any = None) -> Any:
+                return super().decode(data.lower(), into)
+
+        app = App(clock=Clock())
+        seen: list[str] = []
+
+        @app.handler("text")
+        def text(message: str) -> None:
+            seen.append(message)
+
+        for form in (Loud(Any), Json(Any), Loud(Any)):
+            Player(app, format=form).send("text", "ABC")
+        self.assertEqual(seen, ["abc", "ABC", "abc"])
+
     def test_bad_handlers(self) -> None:
         """What cannot be called is refused when it is registered, by its name."""
         app = App()
@@ -158,8 +231,15 @@ class Handlers(SynchronousTestCase):
         def by_name(*, number: int) -> None: ...
         def many(*numbers: int) -> None: ...
         def once() -> None: ...
+        def some() -> Any:
+            yield 1
+
+        async def few() -> Any:
+            yield 1
 
         for call, problem in (
+            (some, "it does not yield"),
+            (few, "it does not yield"),
             (two, "first and second would both be the message; annotate"),
             (by_name, "by name"),
             (many, r"\*numbers"),
@@ -171,6 +251,13 @@ class Handlers(SynchronousTestCase):
             app.route("a", once)
         with pytest.raises(BadHandler, match="no route"):
             app.route("", once)
+        decorators: tuple[Any, ...] = (app.handler, handles)
+        for decorator in decorators:  # without its parentheses
+            with pytest.raises(BadHandler, match="once is no route: give a name"):
+                decorator(once)
+        part: Any = Component  # not made
+        with pytest.raises(BadHandler, match="is neither a Component nor an App"):
+            app.include(part)
 
     def test_two_apps(self) -> None:
         """Two Apps share nothing."""
@@ -493,6 +580,7 @@ class Time(SynchronousTestCase):
         drained = app.drain(10.0)
         self.assertNoResult(drained)
         gate.callback(None)
+        app.clock.advance(0)
         self.successResultOf(drained)
         self.assertEqual(self.successResultOf(asked), "done")
         self.assertIsNotNone(ann.session.ended)

@@ -15,6 +15,7 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.blocks import blocks
 from tests.support.browser import PATIENCE, Browser, Page, chromium
 from tests.support.files import CHECKOUT, scratch
 from tests.support.processes import environment, free_ports
@@ -115,6 +116,63 @@ class BrowserChatTests(SynchronousTestCase):
         self.hears(ann, "Bob Ü", "back again")
         self.assertEqual(chat.stop(), "")
         ann.until("document.body.dataset.state === 'down'")
+
+    def test_tutorial(self) -> None:
+        """The tutorial's page joins its chat, says something, and hears a push."""
+        if chromium() is None and os.environ.get("BROWSER_TESTS") != "must":
+            raise self.skipTest("there is no chromium")
+        with open(os.path.join(CHECKOUT, "docs", "app-tutorial.md"), encoding="utf-8") as file:
+            story = blocks(file.read())
+        web, chat, http_port = free_ports(3)
+        ports = {"8080": web, "3251": chat, "8280": http_port}
+        place = scratch(self)
+        texts = {block.name or block.language: block.text for block in reversed(story)}
+        for name, text in (("chat.py", texts["chat.py"]), ("index.html", texts["html"])):
+            for told, port in ports.items():
+                text = text.replace(told, str(port))
+            with open(os.path.join(place, name), "w", encoding="utf-8") as file:
+                file.write(text)
+        os.symlink(
+            os.path.join(CHECKOUT, "examples", "browser_chat", "pomelo.js"),
+            os.path.join(place, "pomelo.js"),
+        )
+        origin = rf"http\://127.0.0.1\:{web}"
+        serve = (
+            *("-m", "fastway", "serve", "chat:app", "--push-token=secret"),
+            *("--listen", f"chat:pomelo=ws:{chat}:interface=127.0.0.1:origins={origin}"),
+            *("--push-addr", f"127.0.0.1:{http_port}"),
+        )
+        pages = ("-m", "http.server", str(web), "--bind", "127.0.0.1")
+        for command, ready in ((serve, "pushes are taken"), (pages, "Serving HTTP")):
+            process = subprocess.Popen(
+                [sys.executable, *command],
+                cwd=place,
+                env={**environment({}), "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            self.addCleanup(process.communicate)
+            self.addCleanup(process.kill)
+            assert process.stdout is not None
+            while ready not in (line := process.stdout.readline()):
+                self.assertNotEqual(line, "", command)
+        browser = Browser(scratch(self))
+        self.addCleanup(browser.close)
+        page = browser.open(f"http://127.0.0.1:{web}/")
+        page.until("document.getElementById('state')?.textContent === 'here are Page'")
+        page.value("document.getElementById('text').focus()")
+        self.say(page, "hello <b>")
+        page.until("document.getElementById('log').innerText.includes('<Page> hello <b>')")
+        connection = http.client.HTTPConnection("127.0.0.1", http_port, timeout=PATIENCE)
+        head = {"Authorization": "Bearer secret", "Content-Type": "application/json"}
+        notice = {"group": "lobby", "route": "onNotice", "message": {"text": "at 9"}}
+        connection.request("POST", "/", json.dumps(notice), head)
+        self.assertEqual(json.loads(connection.getresponse().read()), {"sent": 1})
+        connection.close()
+        page.until("document.getElementById('log').innerText.includes('! at 9')")
+        self.assertEqual([one for one in page.complaints if "favicon" not in one], [])
 
     def enter(self, page: Page, name: str, joins: bool = True) -> None:
         page.until("document.body?.dataset.state === 'up'")

@@ -221,10 +221,6 @@ class Tool(ProcessProtocol):
     def lines(self) -> list[str]:
         return self.out.decode().splitlines()
 
-    async def says(self, word: bytes) -> None:
-        await until(f"{word!r}: {self.out!r}", lambda: word in self.out or self.ended.called)
-        assert word in self.out, self.out
-
 
 class Processes(TestCase):
     timeout = 60
@@ -256,6 +252,19 @@ class Processes(TestCase):
             process.write(typed.encode())
             process.closeStdin()
         return tool
+
+    async def test_without_requests(self) -> None:
+        """Where a dialect has none, what is typed is said, and messages come back."""
+        server = self.start("serve", "game:app", "--listen", "hotpot=127.0.0.1:0")
+        await until("the port", lambda: server.lines or server.ended.called, PATIENCE)
+        address = f"hotpot={server.lines[0].split()[-1]}"
+        talk = self.start("talk", address, typed='Echo {"a": 1}\n!Echo 2\nPing\n')
+        self.assertEqual(await talk.ended, 0, talk.out)
+        for line in ('< Echo {"a":1}', '< On {"a":1}', "< Echo 2", "< On 2"):
+            self.assertIn(line, talk.lines)
+        self.assertIn("! Ping: Ping is Ping in hotpot, which is its own", talk.lines)
+        server.process.signalProcess("TERM")  # type: ignore
+        self.assertEqual(await server.ended, 0, server.out)
 
     async def test_serve_and_talk(self) -> None:
         """A server, peers by hand, of whom one is refused; SIGTERM lets what runs end."""

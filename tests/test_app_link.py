@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +17,14 @@ from twisted.python.failure import Failure
 from fastway.app import Bounds, NotInDialect, Refused, Session, SessionEnded, Strand
 from fastway.app.link import Link, LinkFactory
 from fastway.app.messages import BadHandler
+from fastway.dialect.pomelo import Pomelo, PomeloJson
 from fastway.errors import RequestsFull, RequestTimeout
+from fastway.formats import Json, ProtocolBuffers, Text
 from tests.support.app_links import Links, NativeLinks
+from tests.support.logs import LogLines
 from tests.support.words import Words
+
+Message: Any = importlib.import_module("google.protobuf.message").Message
 
 
 class Messages(Links):
@@ -86,6 +92,38 @@ class Messages(Links):
         app.route("Echo", lambda: None)
         with pytest.raises(BadHandler, match="echo and Echo are both echo in words"):
             LinkFactory(app, Words())
+
+    def test_messages_that_cannot_be(self) -> None:
+        """Of a handler whose messages a port's format cannot make is warned when it listens."""
+
+        class Mine: ...
+
+        odd: tuple[tuple[Any, Any], ...] = (
+            (Mine, PomeloJson()),
+            (set[int], PomeloJson()),
+            (int, Text()),
+            (int, Json()),
+            (dict, ProtocolBuffers(Message)),
+        )
+
+        def handler(message: Any) -> None: ...
+
+        for kind, form in odd:
+            with self.subTest(kind=kind, form=form):
+                app = self.app_with()
+                handler.__annotations__["message"] = kind
+                app.route("odd", handler)
+                with LogLines() as log:
+                    LinkFactory(app, Pomelo(format=form))
+                [line] = log.lines
+                self.assertIn("'odd' refuses all that comes by this pomelo port: ", line)
+        for kind in (Any, None, bytes, str, list[int], dict[str, int], int | None):
+            app = self.app_with()
+            handler.__annotations__["message"] = kind
+            app.route("even", handler)
+            with LogLines() as log:
+                LinkFactory(app, Pomelo())
+            self.assertEqual(log.lines, [])
 
 
 class Handshakes(Links):

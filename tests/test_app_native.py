@@ -162,6 +162,18 @@ class Refused(NativeLinks):
         )
         self.assertEqual(self.tell(self.connect(), "ask 1 echo 1"), ["ok 1 1"])
 
+    def test_no_memory(self) -> None:
+        """What came cannot be handed on: all links are lost, and new ones are served."""
+        app = self.app_with()
+        other = Wireless(LinkFactory(app, Words()).buildProtocol(None))
+        far = self.connect()
+        with patch.object(app.links.relay, "core") as core:
+            core.run.side_effect = MemoryError
+            app.links.relay.doRead()
+        self.assertFalse(far.connected)
+        self.assertEqual((app.counts.lost, other.connected), ({"no_memory": 1}, True))
+        self.assertEqual(self.tell(self.connect(), "ask 1 echo 1"), ["ok 1 1"])
+
     def test_fault_of_ours(self) -> None:
         """A bug is logged, and costs that link alone."""
         self.app_with()

@@ -173,6 +173,58 @@ class Ports(Links):
         self.assertTrue(b"".join(far.take()).startswith(b"HTTP/1.1 400 "))
         self.assertFalse(far.connected)
 
+    def test_close_behind_answers(self) -> None:
+        """Answers to what came with a Close go out before the Close that answers it."""
+        peer = self.connect()
+        [session] = self.app.sessions.values()
+        session.send("on", 1)
+        ask = peer.ws.send(TextMessage("ask 1 echo 1\nask 2 echo 2\n"))
+        peer.far.say(ask + peer.ws.send(CloseConnection(1001)))
+        said = b"".join(peer.far.take())
+        texts = [
+            said.find(text) for text in (b"say on 1", b"ok 1 1", b"ok 2 2", b"\x88\x02\x03\xe9")
+        ]
+        self.assertEqual(texts, sorted(texts))
+        self.assertNotIn(-1, texts)
+        self.assertTrue(said.endswith(b"\x88\x02\x03\xe9"), said)
+        self.assertTrue(peer.gone)
+
+    def test_cut_anywhere(self) -> None:
+        """Handshake, messages and Close, byte by byte, come to the same as whole."""
+        request = b"".join(
+            WSConnection(ConnectionType.CLIENT).send(one)
+            for one in (Request(host="game.example", target="/game"),)
+        )
+        ws = WSConnection(ConnectionType.CLIENT)
+        ws.send(Request(host="game.example", target="/game"))
+        far = self.join(Words())
+        for byte in request:
+            far.say(bytes((byte,)))
+        head = b"".join(far.take())
+        self.assertTrue(head.startswith(b"HTTP/1.1 101 "))
+        mask = b"\0\0\0\0"
+        frames = [(0x01, b'hi "a'), (0x89, b"x"), (0x80, b'nn"\n'), (0x82, b"ask 1 echo 1\n")]
+        frames += [(0x88, b"\x03\xe8")]
+        for first, payload in frames:
+            for byte in bytes((first, 0x80 | len(payload))) + mask + payload:
+                far.say(bytes((byte,)))
+        said = b"".join(far.take())
+        for part in (b"\x8a\x01x", b"welcome null", b"ok 1 1", b"\x88\x02\x03\xe8"):
+            self.assertIn(part, said)
+        self.assertEqual((self.app.sessions, self.app.counts.lost), ({}, {}))
+
+    def test_pings_of_who_does_not_read(self) -> None:
+        """Pongs for who does not read do not pile up: the last goes out when he reads on."""
+        if isinstance(self, NativeLinks):
+            return  # what waits in the core is bounded there
+        peer = self.connect()
+        peer.far.stop_reading()
+        for number in range(1000):
+            peer.far.say(peer.ws.send(Ping(b"%03d" % number)))
+        self.assertEqual(peer.far.take(), [])
+        peer.far.read_on()
+        self.assertEqual(peer.far.take(), [b"\x8a\x03999"])
+
 
 class NativePorts(NativeLinks, Ports):
     """The same on the relay."""

@@ -72,7 +72,7 @@ class WrongTests(SynchronousTestCase):
         failures: list[Failure] = []
         bed = SimpleNamespace(over=False, window=2, fail=failures.append)
 
-        def rest() -> Deferred[None]:
+        def rest(_: object) -> Deferred[None]:
             bed.over = True
             return succeed(None)
 

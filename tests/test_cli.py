@@ -250,9 +250,11 @@ class EchoTests(ToolTestCase):
         ((link,),) = gateway.service.router.servers.values()
         cast(Any, link).lane.close(End.ABORT)
         await until("the second login", lambda: echo.err.count(line) == 2 or echo.over, PATIENCE)
-        self.assertIn(b"is gone; it is tried again", echo.err)
+        gone = b"is gone; it is tried again"
+        self.assertEqual(echo.err.count(gone), 1)
         echo.process.signalProcess("INT")
         self.assertEqual(await echo.ended, 0)
+        self.assertEqual(echo.err.count(gone), 1)  # it is not: we are
 
     async def test_never_in(self) -> None:
         """A wrong key and a gateway that is not there are said once each, whatever the number of

@@ -183,6 +183,37 @@ class CheckTests(ConsoleTestCase):
             self.assertNotIn("would not start", text)
         self.assertEqual(os.listdir(self.directory), ["a.toml"])
 
+    def test_stop(self) -> None:
+        """How a stop goes, and where the ends of connections are told."""
+        path = self.write('client-addr = "127.0.0.1:0"\nserver-addr = "127.0.0.1:0"\n')
+        self.assertIn("SIGTERM   at once, for everybody\n", self.says("check", path))
+        text = self.says("check", path, "--drain-timeout=1m", "--access-log=/tmp/a.log")
+        wanted = "drained, in 1m at most: ports are closed after 5s, clients lost from 15s on\n"
+        self.assertIn(wanted, text)
+        self.assertIn("ends of connections: /tmp/a.log, text\n", text)
+
+    def test_secrets(self) -> None:
+        """A key or a token in a file that everybody can read is told."""
+        path = self.write('client-addr = "127.0.0.1:0"\n[server]\naddr = "127.0.0.1:0"\n')
+        os.chmod(path, 0o644)
+        self.assertNotIn("beware", self.says("check", path, "--server-auth-password=geheim"))
+        with open(path, "a", encoding="utf-8") as file:
+            file.write('auth_password = "geheim"\n')
+        wrong = f"beware    everybody on this machine can read {path}, which has the server-auth-"
+        self.assertIn(wrong, self.says("check", path))
+        self.assertNotIn("beware", self.says("check", path, "--server-auth-password=another"))
+        os.chmod(path, 0o640)
+        self.assertNotIn("beware", self.says("check", path))
+        token = os.path.join(self.directory, "token")
+        with open(token, "w", encoding="ascii") as file:
+            file.write("0123456789abcdef\n")
+        admin = ("--admin-addr=127.0.0.1:0", f"--admin-token-file={token}")
+        os.chmod(token, 0o604)
+        wrong = f"{token}, which has the admin-token: chmod o-r {token}"
+        self.assertIn(wrong, self.says("check", path, *admin))
+        os.chmod(token, 0o600)
+        self.assertNotIn("beware", self.says("check", path, *admin))
+
     def test_options_win(self) -> None:
         """Options beside the file are taken into account, as `run` would."""
         path = self.write('[client]\naddr = "127.0.0.1:7"\n[server]\naddr = "127.0.0.1:0"\n')

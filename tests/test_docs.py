@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fastway import app, errors
 from fastway.app import Bounds
 from fastway.config.table import OPTIONS
+from fastway.dialect.hotpot import Hotpot
 from fastway.dialect.pomelo import Pomelo
 from fastway.dialect.teleport import Teleport
 from fastway.endpoint import EndpointConfig, Overflow
@@ -302,6 +303,17 @@ class FrameworkPage(SynchronousTestCase):
         settings = set(inspect.signature(Pomelo).parameters)
         self.assertEqual(settings - found, {"client_type", "client_version", "epoch"})
         self.assertEqual(found - settings, set())
+
+    def test_hotpot(self) -> None:
+        """Every setting of that dialect stands on its page, with its default."""
+        table = read("docs/hotpot.md").partition("\n## Settings\n")[2].partition("\n## ")[0]
+        found = {code(row[0]): row[1].strip("`") for row in rows(table)}
+        settings = inspect.signature(Hotpot).parameters
+        self.assertEqual(list(found), list(settings))
+        for name, parameter in settings.items():
+            default = parameter.default
+            said = {None: "none", (5.0, 12.0): "(5, 12)"}.get(default, str(default))
+            self.assertEqual(found[name], f'"{default}"' if type(default) is str else said)
 
 
 class TeleportPage(SynchronousTestCase):

@@ -855,6 +855,7 @@ class FileTests(SynchronousTestCase):
         """A bad value is refused by file and name."""
         self.assertIn("client-max-conn: 'true'", str(self.refused("client-max-conn = true")))
         self.assertIn("max-packet: '1.5' is not a size", str(self.refused("max-packet = 1.5")))
+        self.assertIn("run-dir: there is a NUL in it", str(self.refused('run-dir = "a\\u0000b"')))
 
     def test_not_toml(self) -> None:
         """A file that is not TOML is refused as that, with the place."""

@@ -423,6 +423,16 @@ class LogTests(ServiceTestCase):
         self.assertEqual(self.read(path), "")
         self.assertEqual(log.lines, [])
 
+    async def test_open_token_is_said(self) -> None:
+        """A token that everybody can read is one line, and is used."""
+        path = os.path.join(self.directory, "token")
+        with open(path, "w", encoding="ascii") as file:
+            file.write("0123456789abcdef")
+        os.chmod(path, 0o644)
+        with LogLines() as log:
+            self.start("--admin-addr=127.0.0.1:0", f"--admin-token-file={path}")
+        self.assertIn(f"everybody on this machine can read {path}", " ".join(log.lines))
+
     async def test_empty_key_is_said(self) -> None:
         """A gateway that accepts servers without a key says so at each start."""
         with LogLines() as log:

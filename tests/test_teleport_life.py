@@ -180,6 +180,17 @@ class HeartbeatTests(SynchronousTestCase):
         wire.tick(15.0)
         self.assertIsInstance(wire.error, PeerSilent)
 
+    def test_a_peer_that_is_not_read_from(self) -> None:
+        """It may have said something, and it may have answered."""
+        wire = client(Teleport(heartbeat=3, heartbeat_call=True))
+        wire.receive(BYTES["H-1"], 0.0)
+        for at in range(3, 60, 3):
+            wire.tick(float(at), True)
+            self.assertIsNone(wire.error)
+        for now in (60.0, 63.0, 66.0):
+            wire.tick(now)
+        self.assertIsInstance(wire.error, PeerSilent)
+
     def test_two_of_us(self) -> None:
         """Each beats, both live, for a thousand beats."""
         ends = server(Teleport(heartbeat=3)), client(Teleport(heartbeat=5, heartbeat_call=True))

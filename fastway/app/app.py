@@ -5,7 +5,7 @@
     @app.handler("room.join")
     async def join(session: Session, message: Join) -> Joined: ...
 
-    await app.listen(serverFromString(reactor, "tcp:3250"), Pomelo())
+    await app.listen("tcp:3250", Pomelo())
 
 Rule: no bytes and no transports here. An App is an object: two in one process share nothing. What
 a peer sends never becomes a traceback; what a handler raises is logged once, with its route and
@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -25,8 +26,9 @@ from itertools import count
 from types import CoroutineType
 from typing import Any, TypeAlias, TypeVar, cast
 
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fail, maybeDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint, IStreamServerEndpoint
+from twisted.internet.task import deferLater
 
 from fastway.app.group import Group
 from fastway.app.messages import BadBody, BadHandler, Wanted, decode, wanted
@@ -35,7 +37,7 @@ from fastway.app.strand import Strand
 from fastway.dialect import BodyFormat, Dialect, Hello, Message, Meta, Refused
 from fastway.errors import FastwayError, LocalError
 from fastway.formats import MAX_DEPTH
-from fastway.logs import escaped, make_logger
+from fastway.logs import Throttle, escaped, make_logger
 
 log = make_logger("fastway.app")
 
@@ -80,6 +82,7 @@ class Bounds:
         bytes: Likewise.
         sessions: Of one App.
         strand: Messages that wait for one strand.
+        queued: Bytes of a session's messages that wait; past that it is not read from.
     """
 
     handshake_timeout: float = 10.0
@@ -91,6 +94,7 @@ class Bounds:
     bytes: float = 0.0
     sessions: int = 0
     strand: int = 1000
+    queued: int = 256 * 1024
 
 
 @dataclass(slots=True)
@@ -213,12 +217,24 @@ class _Route:
         return decode(body, form, kind)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Timer:
+    """What is called in time.
+
+    Attributes:
+        strand: What it runs in; None: as it comes.
+        passing: It is forgotten when it has run: its App runs already.
+        busy: It runs, or waits for its strand.
+        armed: What the clock has of it.
+    """
+
     call: Callable[[], Any]
     seconds: float
     again: bool
     strand: Strand | None
+    passing: bool
+    busy: bool = False
+    armed: Any = None
 
 
 class App:
@@ -266,12 +282,14 @@ class App:
         self._groups: dict[str, Group] = {}
         self._users: dict[Any, Group] = {}
         self._timers: list[_Timer] = []
-        self._calls: set[Any] = set()
+        self._outer: App | None = None
+        self._prefix = ""
         self._components: list[Component] = []
         self._running = 0
         self._idle: list[Deferred[None]] = []
         self._listening: list[Any] = []
         self.links: Any = None
+        self._quiet: Throttle | None = None
 
     @property
     def clock(self) -> Any:
@@ -281,6 +299,13 @@ class App:
 
             self._clock = cast(IReactorTime, reactor)
         return self._clock
+
+    @property
+    def quiet(self) -> Throttle:
+        """For lines of the log that strangers can cause."""
+        if self._quiet is None:
+            self._quiet = Throttle(self.clock)
+        return self._quiet
 
     @property
     def is_clockless(self) -> bool:
@@ -302,6 +327,8 @@ class App:
             BadHandler: it cannot be called, or the route has a handler.
         """
 
+        _check_route(route)
+
         def register(call: F) -> F:
             self.route(route, call)
             return call
@@ -314,8 +341,7 @@ class App:
         Raises:
             BadHandler: as there.
         """
-        if not isinstance(route, str) or not route:
-            raise BadHandler(f"{route!r} is no route: give a name, such as room.join")
+        _check_route(route)
         if route in self._routes:
             raise BadHandler(f"{route} has a handler already")
         self._routes[route] = _ready(call)
@@ -375,13 +401,25 @@ class App:
             raise BadHandler(f"{seconds} s: give a time that is longer than none")
 
         def register(call: F) -> F:
-            timer = _Timer(call, seconds, again, strand or (Strand() if again else self.strand))
-            self._timers.append(timer)
-            if self.state is State.RUNNING:
-                self._arm(timer)
+            passing = not again and self.state is State.RUNNING
+            self._add_timer(_Timer(call, seconds, again, strand or self.strand, passing))
             return call
 
         return register
+
+    def _add_timer(self, timer: _Timer) -> None:
+        self._timers.append(timer)
+        if self.state is State.RUNNING:
+            self._arm(timer)
+
+    def cancel(self, call: Callable[[], Any]) -> None:
+        """End the timers of a call: of `every`, or of an `after` that is still to come."""
+        for timer in tuple(self._timers):
+            if timer.call == call:
+                self._timers.remove(timer)
+                self._disarm(timer)
+        if self._outer is not None:
+            self._outer.cancel(call)
 
     def include(self, part: App | Component, prefix: str = "") -> None:
         """Take in the handlers of a Component, or the routes, hooks and timers of another App.
@@ -396,18 +434,32 @@ class App:
             name = prefix or part.name
             for route, call in part.handlers():
                 self.route(f"{name}.{route}" if name else route, call)
-            self._components.append(part)
+            self._add_component(part)
             part.app = self
             return
+        if not isinstance(part, App):
+            raise BadHandler(f"{part!r} is neither a Component nor an App; give one, made")
         for route, ready in part._routes.items():
             self.route(f"{prefix}.{route}" if prefix else route, ready.wanted.call)
+        part._outer, part._prefix = self, prefix
+        for name, group in part._groups.items():
+            group.app = self
+            self._groups.setdefault(f"{prefix}.{name}" if prefix else name, group)
         for call in part._middleware:
             self.middleware(call)
         self._opened += part._opened
         self._closed += part._closed
         self._outgoing += part._outgoing
-        self._timers += part._timers
-        self._components += part._components
+        for timer in part._timers:
+            self._add_timer(timer)
+        for component in part._components:
+            self._add_component(component)
+
+    def _add_component(self, component: Component) -> None:
+        self._components.append(component)
+        if self.state is State.RUNNING:
+            component.start()
+            component.ready()
 
     @property
     def routes(self) -> dict[str, Wanted]:
@@ -415,7 +467,9 @@ class App:
         return {route: ready.wanted for route, ready in self._routes.items()}
 
     def group(self, name: str) -> Group:
-        """The group of that name; the same each time."""
+        """The group of that name; the same each time. An included App has those of its App."""
+        if self._outer is not None:
+            return self._outer.group(f"{self._prefix}.{name}" if self._prefix else name)
         found = self._groups.get(name)
         if found is None:
             found = self._groups[name] = Group(self, name)
@@ -428,6 +482,8 @@ class App:
 
     def user(self, user: Any) -> Group:
         """The sessions of a user: empty when he is not here. To be asked for anew each time."""
+        if self._outer is not None:
+            return self._outer.user(user)
         return self._users.get(user) or Group(self)
 
     # Its life.
@@ -442,11 +498,19 @@ class App:
             return
         if self.state is State.DRAINING:
             raise LocalError("the App is draining; stop it first")
-        self.state = State.RUNNING
-        for component in self._components:
-            component.start()
-        for component in self._components:
-            component.ready()
+        was, self.state = self.state, State.RUNNING
+        begun: list[Component] = []
+        try:
+            for component in self._components:
+                component.start()
+                begun.append(component)
+            for component in self._components:
+                component.ready()
+        except BaseException:
+            self.state = was
+            for component in reversed(begun):
+                component.stop()
+            raise
         for timer in self._timers:
             self._arm(timer)
 
@@ -476,7 +540,10 @@ class App:
             open_port = opening(self, endpoint, dialect, native)
         except FastwayError:
             return fail()
-        self.start()
+        try:
+            self.start()
+        except Exception:
+            return fail()
         return open_port().addCallback(self._listens)
 
     def _listens(self, port: Any) -> Any:
@@ -499,7 +566,10 @@ class App:
             factory = ConnectFactory(self, dialect, timeout)
         except LocalError:
             return fail()
-        self.start()
+        try:
+            self.start()
+        except Exception:
+            return fail()
         return factory.connect(endpoint)
 
     @property
@@ -524,23 +594,35 @@ class App:
         self.state = State.DRAINING
         for component in reversed(self._components):
             component.drain()
-        await self._close_ports()
-        if self._running:
+        for link in () if self.links is None else tuple(self.links.links):
+            link.drain()
+        try:
+            await self._close_ports()
+        except Exception:
+            self._log_failure("a port cannot be closed")
+        await self._until_idle(seconds)
+        self.stop()
+
+    async def _until_idle(self, seconds: float) -> None:
+        end = self.clock.seconds() + seconds
+        while self._running and self.state is State.DRAINING and self.clock.seconds() < end:
             idle: Deferred[None] = Deferred()
-            idle.addTimeout(seconds, self.clock)
+            idle.addTimeout(end - self.clock.seconds(), self.clock)
             idle.addErrback(lambda _: None)
             self._idle.append(idle)
             await idle
-        self.stop()
+            await deferLater(self.clock, 0)  # what waited for it begins now
 
     def stop(self) -> Deferred[None]:
         """End: ports and sessions are closed, timers too. Fires when the ports are."""
         if self.state in (State.NEW, State.STOPPED):
             return _done()
-        for call in tuple(self._calls):
-            if call.active():
-                call.cancel()
-        self._calls.clear()
+        self.state = State.STOPPED
+        for timer in self._timers:
+            self._disarm(timer)
+        self._timers = [timer for timer in self._timers if not timer.passing]
+        if self._quiet is not None:
+            self._quiet.flush()
         for session in tuple(self.sessions.values()):
             session.close()
         for link in () if self.links is None else tuple(self.links.links):
@@ -548,7 +630,7 @@ class App:
         closing = self._close_ports()
         for component in reversed(self._components):
             component.stop()
-        self.state = State.STOPPED
+        self._now_idle()
         if self.links is not None and self.links.relay is not None:
             self.links.relay.stop()
         return closing
@@ -569,6 +651,14 @@ class App:
         """There are as many sessions as may be."""
         return 0 < self.bounds.sessions <= len(self.sessions)
 
+    def refuses(self, session: Session) -> str:
+        """Why a session is not let in now: a word; empty: it is."""
+        if session.session_id in self.sessions:
+            return ""
+        if self.state in (State.DRAINING, State.STOPPED):
+            return str(self.state.value)
+        return "full" if self.is_full else ""
+
     def hello(self, session: Session, hello: Hello) -> Deferred[Any] | None:
         """Whether a peer is let in: fires with what it is told; fails: it is not.
 
@@ -587,66 +677,84 @@ class App:
         counts.came[session.dialect] += 1
         counts.here[session.dialect] += 1
         if self._opened:
-            session.strand.run(partial(self._hooks, session, self._opened))
+            session.strand.run_alone(partial(self._hooks, session, self._opened))
 
     def close(self, session: Session, ended: SessionEnded) -> None:
-        """A session that was opened is over: it leaves everything, then hooks run."""
-        del self.sessions[session.session_id]
-        self.counts.closed += 1
-        self.counts.here[session.dialect] -= 1
-        self._unbind(session)
+        """A session is over: it leaves everything; then hooks run, if it was opened."""
+        was_open = self.sessions.pop(session.session_id, None) is not None
+        if was_open:
+            self.counts.closed += 1
+            self.counts.here[session.dialect] -= 1
+        self._leave_user(session)
         session.end(ended)
-        if self._closed:
-            session.strand.run(partial(self._hooks, session, self._closed))
+        if was_open and self._closed:
+            session.strand.run_alone(partial(self._hooks, session, self._closed))
 
     def _hooks(
         self, session: Session, hooks: Iterable[Callable[[Session], Any]]
     ) -> Coroutine[Any, Any, None] | None:
-        waits = []
-        for hook in tuple(hooks):
-            try:
-                made = hook(session)
-                if isawaitable(made):
-                    waits.append(made)
-            except Exception:
-                self._log_failure(f"a hook of {escaped(repr(session))} failed")
-        return self._await_hooks(session, waits) if waits else None
+        """Call them one after the other: a job for a strand."""
+        left = iter(tuple(hooks))
+        for hook in left:
+            made = self._hook(session, hook)
+            if made is not None:
+                return self._await_hooks(session, made, left)
+        return None
 
-    async def _await_hooks(self, session: Session, waits: list[Awaitable[Any]]) -> None:
-        for one in waits:
+    def _hook(self, session: Session, hook: Callable[[Session], Any]) -> Awaitable[Any] | None:
+        """What of it is to be awaited."""
+        try:
+            made = hook(session)
+            return self.in_task(made) if isawaitable(made) else None
+        except BaseException:
+            self._log_failure(f"a hook of {escaped(repr(session))} failed")
+            return None
+
+    async def _await_hooks(
+        self,
+        session: Session,
+        made: Awaitable[Any] | None,
+        left: Iterator[Callable[[Session], Any]],
+    ) -> None:
+        while True:
             try:
-                await self.in_task(one)
-            except (Exception, CancelledError):
+                if made is not None:
+                    await made
+            except GeneratorExit:  # it waited for what nobody can fire any more
+                return
+            except BaseException:
                 self._log_failure(f"a hook of {escaped(repr(session))} failed")
+            hook = next(left, None)
+            if hook is None:
+                return
+            made = self._hook(session, hook)
 
     def bind(self, session: Session, user: Any) -> None:
         """`Session.bind`."""
         if user == session.user:
             return
-        others = self._users.get(user) if user is not None else None
-        if others and self.users is Users.REFUSE:
+        mine = self._users.get(user) if user is not None else None
+        if mine and self.users is Users.REFUSE:
             raise Refused(409, "this user is here already")
-        self._unbind(session)
+        others = tuple(mine or ()) if self.users is Users.KICK else ()
+        self._leave_user(session)
         session.user = user
         if user is None:
             return
-        if others and self.users is Users.KICK:
-            for other in others:
-                self._unbind(other)
-                other.kick({"reason": "replaced by a newer session"})
-        if user not in self._users:
-            self._users[user] = Group(self)
-        self._users[user].add(session)
+        if mine is None:
+            mine = self._users[user] = Group(self)
+        mine.add(session)
+        for other in others:
+            mine.discard(other)
+            other.kick({"reason": "replaced by a newer session"})
 
-    def _unbind(self, session: Session) -> None:
-        user, session.user = session.user, None
-        if user is None:
-            return
-        mine = self._users.get(user)
+    def _leave_user(self, session: Session) -> None:
+        """Its user has one session less."""
+        mine = self._users.get(session.user) if session.user is not None else None
         if mine is not None:
             mine.discard(session)
             if not mine:
-                del self._users[user]
+                del self._users[session.user]
 
     @property
     def has_outgoing(self) -> bool:
@@ -695,19 +803,21 @@ class App:
             if type(made) is CoroutineType and not self.tasks:
                 self._running += 1
                 runs = True
+                context = copy_context()
                 try:
-                    waits = made.send(None)
+                    waits = context.run(made.send, None)
                 except StopIteration as ended:  # as most do
                     made = ended.value
                 else:
                     runs = False
-                    made = _Begun(made, waits)
+                    made = _Begun(made, waits, context)
                     return self._finish(session, event, request, made, answer)
             elif isawaitable(made):
+                made = self.in_task(made)
                 self._running += 1
-                return self._finish(session, event, request, self.in_task(made), answer)
+                return self._finish(session, event, request, made, answer)
             answer.reply(event, made, request.answer_meta if request else ())
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:  # whatever it is, the strand must go on
             self._failed(session, event, error, answer)
         finally:
             if runs:
@@ -720,7 +830,9 @@ class App:
         try:
             result = await made
             answer.reply(event, result, request.answer_meta if request else ())
-        except (Exception, CancelledError, asyncio.CancelledError) as error:
+        except GeneratorExit:  # it waited for what nobody can fire any more
+            answer.refuse(event, Refused(FAILED, "internal error"))
+        except BaseException as error:
             self._failed(session, event, error, answer)
         finally:
             self._ended()
@@ -729,10 +841,13 @@ class App:
         """A handler has."""
         self._running -= 1
         if not self._running and self._idle:
-            idle, self._idle = self._idle, []
-            for done in idle:
-                if not done.called:
-                    done.callback(None)
+            self._now_idle()
+
+    def _now_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for done in idle:
+            if not done.called:
+                done.callback(None)
 
     def _through(self, request: Request) -> Any:
         if self._chain is None:
@@ -754,7 +869,11 @@ class App:
         if isinstance(error, Refused):
             if isinstance(error, BadBody):
                 self.counts.bad += 1
-                log.warn(
+                known = event.route if event.route in self._routes else "others"
+                self.quiet.warn(
+                    log,
+                    f"bad messages to {known!r}",
+                    session.peer.rpartition(":")[0].strip("[]"),
                     "{route!r} of {peer} is no such message: {detail}",
                     route=event.route,
                     peer=session.peer,
@@ -762,7 +881,7 @@ class App:
                 )
             refused = error
         elif isinstance(error, SessionEnded) and session.ended is not None:
-            return  # it was telling who is gone
+            refused = Refused(0, "gone")  # it was telling who is gone
         else:
             self.counts.failed += 1
             self._log_failure(f"{event.route!r} of {escaped(repr(session))} failed")
@@ -775,7 +894,7 @@ class App:
     def _as_deferred(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
         try:
             made = call(*args)
-        except Exception:
+        except BaseException:
             return fail()
         if isawaitable(made):
             return ensureDeferred(self._awaited(made))
@@ -793,43 +912,57 @@ class App:
     # Timers.
 
     def _arm(self, timer: _Timer) -> None:
-        call = self.clock.callLater(timer.seconds, self._due, timer)
-        self._calls = {one for one in self._calls if one.active()}
-        self._calls.add(call)
+        timer.armed = self.clock.callLater(timer.seconds, self._due, timer)
+
+    def _disarm(self, timer: _Timer) -> None:
+        armed, timer.armed = timer.armed, None
+        if armed is not None and armed.active():
+            armed.cancel()
 
     def _due(self, timer: _Timer) -> None:
-        strand = timer.strand or Strand()
-        if strand.idle or not timer.again:
-            strand.run(partial(self._run_timer, timer))
+        timer.armed = None
         if timer.again:
             self._arm(timer)
+        elif timer.passing:
+            self._timers.remove(timer)
+        if timer.busy:
+            return
+        timer.busy = True
+        (timer.strand or Strand()).run(partial(self._run_timer, timer))
 
     def _run_timer(self, timer: _Timer) -> Coroutine[Any, Any, None] | None:
         try:
             made = timer.call()
-        except Exception:
+            if isawaitable(made):
+                return self._await_timer(timer, self.in_task(made))
+        except BaseException:
             self._log_failure("a timer's call failed")
-            return None
-        return self._await_timer(made) if isawaitable(made) else None
+        timer.busy = False
+        return None
 
-    async def _await_timer(self, made: Awaitable[Any]) -> None:
+    async def _await_timer(self, timer: _Timer, made: Awaitable[Any]) -> None:
         try:
-            await self.in_task(made)
-        except (Exception, CancelledError):
+            await made
+        except GeneratorExit:
+            pass
+        except BaseException:
             self._log_failure("a timer's call failed")
+        finally:
+            timer.busy = False
 
 
 class _Begun:
     """The rest of a coroutine whose first step was made, by hand: that is a tenth of the cost."""
 
-    __slots__ = ("_coroutine", "_waits")
+    __slots__ = ("_context", "_coroutine", "_waits")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], waits: Any) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], waits: Any, context: Context) -> None:
         self._coroutine = coroutine
         self._waits = waits
+        self._context = context
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        coroutine, waits = self._coroutine, self._waits
+        coroutine, waits, run = self._coroutine, self._waits, self._context.run
         while True:
             error: BaseException | None = None
             try:
@@ -840,7 +973,7 @@ class _Begun:
             except BaseException as thrown:
                 error = thrown
             try:
-                waits = coroutine.send(got) if error is None else coroutine.throw(error)
+                waits = run(coroutine.send, got) if error is None else run(coroutine.throw, error)
             except StopIteration as ended:
                 return ended.value
 
@@ -879,8 +1012,12 @@ class Component:
     def handlers(self) -> Iterable[tuple[str, Callable[..., Any]]]:
         """Its routes and handlers."""
         for name in dir(type(self)):
-            for route in getattr(getattr(type(self), name), "_fastway_routes", ()):
-                yield route, getattr(self, name)
+            for kind in type(self).__mro__:  # who overrides a handler need not say so again
+                routes = getattr(vars(kind).get(name), "_fastway_routes", None)
+                if routes:
+                    for route in routes:
+                        yield route, getattr(self, name)
+                    break
 
     def start(self) -> None:
         """The App starts: all handlers are known, nobody is connected."""
@@ -895,8 +1032,19 @@ class Component:
         """The App has stopped."""
 
 
+def _check_route(route: object) -> None:
+    if not isinstance(route, str) or not route:
+        what = getattr(route, "__qualname__", repr(route))
+        raise BadHandler(f"{what} is no route: give a name, such as room.join")
+
+
 def handles(route: str) -> Callable[[F], F]:
-    """Decorates a method of a Component: it handles `NAME.route`."""
+    """Decorates a method of a Component: it handles `NAME.route`.
+
+    Raises:
+        BadHandler: that is no route.
+    """
+    _check_route(route)
 
     def mark(call: F) -> F:
         call._fastway_routes = (*getattr(call, "_fastway_routes", ()), route)  # type: ignore

@@ -4,8 +4,9 @@
     client.startService()
     session = await client.when_up()
 
-Rule: a session is never brought back to life: what it was asked has failed, and nothing is sent
-twice. Whoever greets a server anew does so in `up`, which is called with each new session.
+Rule: a client stops with its App. A session is never brought back to life: what it was asked has
+failed, and nothing is sent twice. Whoever greets a server anew does so in `up`, which is called
+with each new session.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fai
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
-from fastway.app.app import App
+from fastway.app.app import App, State
 from fastway.app.session import Session
 from fastway.dialect import Dialect, Refused
 from fastway.errors import GatewayDown, LocalError
@@ -114,8 +115,14 @@ class Client(Service):
     def _forget(self, done: Deferred[Session]) -> None:
         self._waiting = [one for one in self._waiting if one[0] is not done]
 
-    def _connect(self) -> None:
+    def _again(self) -> None:
         self._later = None
+        if self._app.state is State.STOPPED:
+            self.stopService()
+        else:
+            self._connect()
+
+    def _connect(self) -> None:
         connecting = self._app.connect(self._endpoint, self._dialect, self._timeout)
         self._connecting = connecting
         connecting.addCallbacks(self._connected, self._failed)
@@ -129,6 +136,8 @@ class Client(Service):
         self.attempts = 0
         self._reconnect.began(self._app.clock.seconds())
         session.when_closed().addCallback(self._ended, session)
+        if self.session is not session:
+            return  # it is over already
         if self._up is not None:
             ensureDeferred(self._greet(self._up, session))
         waiting, self._waiting = self._waiting, []
@@ -158,7 +167,7 @@ class Client(Service):
         )
         late = [one for one in self._waiting if one[1] is not None and self.attempts >= one[1]]
         self._waiting = [one for one in self._waiting if one not in late]
-        self._later = self._app.clock.callLater(pause, self._connect)
+        self._later = self._app.clock.callLater(pause, self._again)
         for done, _ in late:
             refused = failure.check(Refused)
             done.errback(failure if refused else GatewayDown(problem))
@@ -172,4 +181,4 @@ class Client(Service):
                 why=escaped(str(session.ended)),
                 pause=pause,
             )
-            self._later = self._app.clock.callLater(pause, self._connect)
+            self._later = self._app.clock.callLater(pause, self._again)

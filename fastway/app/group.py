@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 from fastway.app.session import Home, Lane, Session
 from fastway.dialect import Meta
+from fastway.logs import make_logger
+
+log = make_logger("fastway.app")
 
 
 class Batch(NamedTuple):
@@ -82,7 +85,10 @@ class Group:
         self._members.pop(session, None)
         self._batches = None
         if self._left is not None:
-            self._left(session)
+            try:
+                self._left(session)
+            except Exception:  # the others are told all the same
+                log.failure("what hears who left a group failed")
 
     def __len__(self) -> int:
         return len(self._members)

@@ -85,9 +85,19 @@ class PushApi(Resource):
         except (ValueError, RecursionError):
             raise BadPush(400, "the body is no JSON") from None
         whom, route, message = self._look_at(asked)
-        return whom.send(route, message)
+        return self._to_all(route, message) if whom is None else whom.send(route, message)
 
-    def _look_at(self, asked: Any) -> tuple[Group, str, Any]:
+    def _to_all(self, route: str, message: Any) -> int:
+        everybody = Group(self._app)
+        try:
+            for session in tuple(self._app.sessions.values()):
+                everybody.add(session)
+            return everybody.send(route, message)
+        finally:
+            everybody.clear()  # else each of them would keep it
+
+    def _look_at(self, asked: Any) -> tuple[Group | None, str, Any]:
+        """Who is told, None for all; the route, and the message."""
         if not isinstance(asked, dict):
             raise BadPush(400, "the body is no JSON object")
         odd = sorted(set(asked) - _KEYS)
@@ -103,10 +113,7 @@ class PushApi(Resource):
         if whom == ["all"]:
             if name is not True:
                 raise BadPush(400, "all is true, or not given")
-            everybody = Group(self._app)
-            for session in tuple(self._app.sessions.values()):
-                everybody.add(session)
-            return everybody, route, asked.get("message")
+            return None, route, asked.get("message")
         if isinstance(name, (dict, list)):
             raise BadPush(400, f"{whom[0]} is a name")
         if whom == ["user"]:

@@ -8,7 +8,7 @@ Answers to what is asked here never wait for anything.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, cast
@@ -26,9 +26,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fastway.address import address_name
-from fastway.app.app import BUSY, Answering, App
+from fastway.app.app import BUSY, FAILED, Answering, App
 from fastway.app.behind import BehindLane
-from fastway.app.messages import BadHandler, decode, encode
+from fastway.app.messages import BadHandler, check_kind, decode, encode
 from fastway.app.session import Lane, Session, SessionEnded
 from fastway.dialect import (
     Answer,
@@ -65,6 +65,8 @@ HOLD_STRAND = 1
 HOLD_REQUESTS = 2
 HOLD_RATE = 4
 HOLD_HELLO = 8
+HOLD_QUEUED = 16
+HOLD_DRAIN = 32
 
 
 class Writes:
@@ -105,7 +107,11 @@ class Writes:
         """Write it now."""
         dirty, self._dirty = self._dirty, []
         for link in dirty:
-            link.flush()
+            try:
+                link.flush()
+            except Exception:  # its transport's fault, which is nobody else's
+                log.failure("nothing can be written to {peer}", peer=link.address)
+                link.lose("failed", "nothing can be written to it")
 
 
 @dataclass(slots=True)
@@ -174,9 +180,13 @@ class Link(Protocol, Answering):
         "_gone",
         "_handling",
         "_holds",
+        "_kept",
         "_last_next",
         "_nexts",
         "_out",
+        "_paused",
+        "_queued",
+        "_rate_timer",
         "_rated",
         "_ready",
         "_rooms",
@@ -221,8 +231,12 @@ class Link(Protocol, Answering):
         self._waiting = 0
         self._full = False
         self._holds = 0
-        self._backlog: deque[Event] | None = None
+        self._backlog: deque[Message] | None = None
         self._handling = False
+        self._paused = False
+        self._kept = 0
+        self._queued = 0
+        self._rate_timer: Any = None
         self._unanswered = 0
         self._asks: dict[int, _Ask] | None = None
         self._nexts: dict[str, list[int]] | None = None
@@ -295,15 +309,14 @@ class Link(Protocol, Answering):
         self._backlog = self._out = None
         rooms, self._rooms = self._rooms, None
         asks, self._asks = self._asks, None
-        session = self.session
+        if self._rate_timer is not None and self._rate_timer.active():
+            self._rate_timer.cancel()
+        session, self.session = self.session, None  # no cycle
         shared.writes.begin()
         try:
             if session is not None:
                 session.strand.forget(self)
-                if session.session_id in self.app.sessions:
-                    self.app.close(session, why)
-                elif session.ended is None:
-                    session.end(why)
+                self.app.close(session, why)
             for ask in (asks or {}).values():
                 self._settle(ask, Failure(SessionEnded(str(why), why.cause)))
             for room in rooms or ():
@@ -341,13 +354,22 @@ class Link(Protocol, Answering):
         wire = self.wire
         for data in wire.data_to_send():
             self._write(self._unit(data))
-        if self._backlog is not None or self._holds:
-            self._keep(events)
-        elif len(events) == 1:
-            if not self._closing:
-                self._handle(events[0])
-        else:
-            self._handle_all(events)
+        if len(events) == 1 and not (self._holds or self._backlog or self._closing):
+            event = events[0]  # as most reads are
+            if type(event) is Message:
+                self._message(event)
+            else:
+                self._handle(event)
+            events = []
+        for event in events:
+            if self._gone or self._closing:
+                break
+            if (self._holds or self._backlog) and type(event) is Message:
+                # What is waited for, and the end, do not wait.
+                if not self._nexts or not self._next_came(event):
+                    self._keep(event)
+            else:
+                self._handle(event)
         error = wire.error
         if isinstance(error, NotLetIn):
             self.lose("not_let_in", str(error), answer=True, cause=error.refused)
@@ -356,28 +378,19 @@ class Link(Protocol, Answering):
         if wire.deadline != self._beats:
             self._watch()
 
-    def _keep(self, events: Iterable[Event]) -> None:
-        """What cannot be handled now waits; what is waited for, and the end, do not."""
-        backlog = self._backlog
-        if backlog is None:
-            backlog = self._backlog = deque()
-        for event in events:
-            if type(event) is not Message and self.session is not None:
-                self._handle(event)
-            elif type(event) is not Message or not self._nexts or not self._next_came(event):
-                backlog.append(event)
-        if len(backlog) > self._bounds.strand and self._asks:
-            # It is read from all the same, because it may be answering.
+    def _keep(self, event: Message) -> None:
+        """What cannot be handled now waits."""
+        if self._backlog is None:
+            self._backlog = deque()
+        self._backlog.append(event)
+        self._kept += len(event.body)
+        if not self._asks:
+            return
+        # It is read from all the same, because it may be answering.
+        bounds = self._bounds
+        most = 2 * (bounds.queued + self._dialect.max_frame) if bounds.queued else 0
+        if 0 < bounds.strand < len(self._backlog) or 0 < most < self._kept:
             self.lose("flood", "too many messages wait for it to answer")
-
-    def _handle_all(self, events: list[Event]) -> None:
-        for number, event in enumerate(events):
-            if self._gone or self._closing:
-                return
-            if self._holds and type(event) is Message:
-                self._keep(events[number:])
-                return
-            self._handle(event)
 
     def _handle(self, event: Event) -> None:
         kind = type(event)
@@ -400,7 +413,10 @@ class Link(Protocol, Answering):
         now = strand.begins()
         if not now and not strand.has_room(self):
             self._hold(HOLD_STRAND)
-            self._keep_first(event)
+            if self._backlog is None:
+                self._backlog = deque()
+            self._backlog.appendleft(event)
+            self._kept += len(event.body)
             return
         if self._rated:
             self._pay_message()
@@ -411,33 +427,43 @@ class Link(Protocol, Answering):
             counts.pending += 1
             self._unanswered += 1
             if 0 < self._bounds.requests <= self._unanswered:
-                self._hold(HOLD_REQUESTS)
+                self._holds |= HOLD_REQUESTS
         if now:
             strand.goes_on(app.handle(session, event, self))
         else:
-            strand.run(partial(app.handle, session, event, self))
+            self._queued += len(event.body)
+            if 0 < self._bounds.queued < self._queued:
+                self._holds |= HOLD_QUEUED
+            strand.run(partial(self._late, session, event))
+        if self._holds:
+            self._flow()
 
-    def _keep_first(self, event: Event) -> None:
-        if self._backlog is None:
-            self._backlog = deque()
-        self._backlog.appendleft(event)
+    def _late(self, session: Session, event: Message) -> Coroutine[Any, Any, None] | None:
+        """Handle what waited for its strand."""
+        self._queued -= len(event.body)
+        made = self.app.handle(session, event, self)
+        if self._holds & HOLD_QUEUED and self._queued <= self._bounds.queued // 2:
+            self._release(HOLD_QUEUED)
+        return made
 
     def _hello(self, hello: Hello) -> None:
         session = self._new_session()
-        if self.app.is_full:
-            self._let_in(Failure(Refused(BUSY, "full")))
+        problem = self.app.refuses(session)
+        if problem:
+            self._let_in(Failure(Refused(BUSY, problem)))
             return
         asked = self.app.hello(session, hello)
         if asked is None:
             self._let_in(None)
             return
-        self._hold(HOLD_HELLO)
+        self._holds |= HOLD_HELLO
         asked.addBoth(self._let_in)
+        self._flow()
 
     def _let_in(self, result: Any) -> None:
         if self._gone or self._closing:
-            if isinstance(result, Failure):
-                result.trap(Exception)
+            if isinstance(result, Failure) and not result.check(Refused, SessionEnded):
+                log.failure("the handshake with {peer} failed", result, peer=self.address)
             return
         wire = self.wire
         writes = self._shared.writes
@@ -460,10 +486,14 @@ class Link(Protocol, Answering):
         refused = failure.value
         if not isinstance(refused, Refused):
             log.failure("the handshake with {peer} failed", failure, peer=self.address)
-            refused = Refused(500, "internal error")
-        self.wire.reject(refused)
+            refused = Refused(FAILED, "internal error")
+        try:
+            self.wire.reject(refused)
+        except Exception:  # its text is too long, or nothing that can be said
+            log.failure("{peer} was refused with what cannot be said", peer=self.address)
+            self.wire.reject(Refused(FAILED, "internal error"))
         self._send_data()
-        self.lose("refused", f"refused: {refused}", answer=True)
+        self.lose("refused", f"refused: {str(refused)[:200]}", answer=True)
 
     def _send_data(self) -> None:
         for data in self.wire.data_to_send():
@@ -478,8 +508,9 @@ class Link(Protocol, Answering):
         session = self._new_session()
         if session.session_id in self.app.sessions:
             return
-        if self.app.is_full:
-            self.lose("full", "there are as many sessions as may be", answer=True)
+        problem = self.app.refuses(session)
+        if problem:
+            self.lose("full", f"it comes while the application is {problem}", answer=True)
             return
         self._deadline = None
         self.app.open(session)
@@ -505,22 +536,32 @@ class Link(Protocol, Answering):
     # Not to read from it, and to go on.
 
     def _hold(self, why: int) -> None:
-        if not self._holds and not (self._asks and why is not HOLD_RATE):
-            self._pause()
         self._holds |= why
+        self._flow()
 
     def _release(self, why: int) -> None:
         if not self._holds & why:
             return
         self._holds &= ~why
-        if self._holds or self._gone:
+        if self._gone:
             return
-        self._go_on()
+        if self._holds:
+            self._flow()
+        else:
+            self._go_on()
 
-    def _pause(self) -> None:
+    def _flow(self) -> None:
+        """Read from it, or do not: who is asked something is, unless he says too much."""
+        holds = self._holds
+        pauses = bool(holds) and (holds & HOLD_RATE != 0 or not self._asks)
+        if pauses is self._paused or self._gone or self._closing:
+            return
+        self._paused = pauses
         transport = cast(Any, self.transport)
-        if not self._gone:
+        if pauses:
             transport.pauseProducing()
+        else:
+            transport.resumeProducing()
 
     def _go_on(self) -> None:
         """Handle what waits, then read on."""
@@ -531,14 +572,19 @@ class Link(Protocol, Answering):
         writes.begin()
         try:
             while self._backlog and not self._holds and not self._gone:
-                self._handle(self._backlog.popleft())
+                event = self._backlog.popleft()
+                self._kept -= len(event.body)
+                self._handle(event)
             if not self._backlog:
                 self._backlog = None
         finally:
             self._handling = False
             writes.end()
-        if not self._holds and not self._gone and not self._closing:
-            cast(Any, self.transport).resumeProducing()
+        self._flow()
+
+    def drain(self) -> None:
+        """Take no more messages."""
+        self._hold(HOLD_DRAIN)
 
     def strand_has_room(self) -> None:
         self._release(HOLD_STRAND)
@@ -559,7 +605,8 @@ class Link(Protocol, Answering):
         full = max(full, now) + price
         if full - now > 1.0 and not self._holds & HOLD_RATE:
             self._hold(HOLD_RATE)
-            self.app.clock.callLater(full - now - 1.0, self._release, HOLD_RATE)
+            later = self.app.clock.callLater
+            self._rate_timer = later(full - now - 1.0, self._release, HOLD_RATE)
         return full
 
     # What is told.
@@ -649,7 +696,12 @@ class Link(Protocol, Answering):
         if event.token is None:
             return
         self.app.counts.refused += 1
-        self._answer(self.wire.refuse(event.token, refused))
+        try:
+            data = self.wire.refuse(event.token, refused)
+        except Exception:  # its text is too long, or nothing that can be said
+            log.failure("{route!r} was refused with what cannot be said", route=event.route)
+            data = self.wire.refuse(event.token, Refused(FAILED, "internal error"))
+        self._answer(data)
 
     def _answer(self, data: bytes) -> None:
         self._unanswered -= 1
@@ -681,6 +733,10 @@ class Link(Protocol, Answering):
         full = self._asked_full()
         if full is not None:
             return full
+        try:  # by whichever name it is asked for, it comes by one
+            route = self._dialect.app_name(self._dialect.wire_name(route))
+        except LocalError:
+            return fail()
         self._last_next -= 1
         if self._nexts is None:
             self._nexts = {}
@@ -717,8 +773,8 @@ class Link(Protocol, Answering):
         if timeout is not None:
             timer = self.app.clock.callLater(timeout, self._too_late, key, timeout)
         self._asks[key] = _Ask(done, route, into, timer)
-        if self._holds and not self._holds & HOLD_RATE and len(self._asks) == 1:
-            cast(Any, self.transport).resumeProducing()
+        if self._holds:
+            self._flow()
         return done
 
     def _forget(self, key: int) -> _Ask | None:
@@ -734,8 +790,8 @@ class Link(Protocol, Answering):
                 del nexts[ask.route]
         if ask.timer is not None and ask.timer.active():
             ask.timer.cancel()
-        if not self._asks and self._holds:
-            self._pause()
+        if self._holds:
+            self._flow()
         return ask
 
     def _give_up(self, key: int) -> None:
@@ -794,7 +850,11 @@ class Link(Protocol, Answering):
     def kick(self, reason: Any = None) -> None:
         if self._gone or self._closing:
             return
-        data = self.wire.kick(reason)
+        try:
+            data = self.wire.kick(reason)
+        except Exception:  # that is its sender's error; it ends all the same
+            self.close()
+            raise
         if data:
             self._write(self._unit(data))
         if self._why is None:
@@ -803,6 +863,8 @@ class Link(Protocol, Answering):
 
     def _leave(self) -> None:
         transport = cast(Any, self.transport)
+        if self._paused:  # TLS hears of its end by what it reads
+            transport.resumeProducing()
         transport.unregisterProducer()  # else some would wait for more of it
         transport.loseConnection()
 
@@ -832,7 +894,7 @@ class Link(Protocol, Answering):
             return None
         wire = self.wire
         if not self._closing and wire.deadline is not None and now >= wire.deadline:
-            wire.tick(now)
+            wire.tick(now, self._paused)
             self._send_data()
             if wire.error is not None:
                 self.lose("silent", str(wire.error), answer=True)
@@ -843,16 +905,33 @@ def check_names(app: App, dialect: Dialect) -> None:
     """Tell a dialect what an App handles.
 
     Raises:
-        BadHandler: two routes have one name there.
+        BadHandler: two routes have one name there, or that of another App has it, or a handler
+            wants messages that its format cannot make.
         NotInDialect: one has none.
     """
     names: dict[str, str] = {}
-    for route in app.routes:
+    form = dialect.server().format
+    for route, how in app.routes.items():
+        try:
+            check_kind(form, how.kind)
+        except TypeError as error:  # handlers may be for another port, of another format
+            log.warn(
+                "{route!r} refuses all that comes by this {dialect} port: {problem}",
+                route=route,
+                dialect=dialect.name,
+                problem=error,
+            )
         name = dialect.wire_name(route)
         if names.setdefault(name, route) != route:
             raise BadHandler(
                 f"{names[name]} and {route} are both {name} in {dialect.name}; "
                 "name one of them otherwise"
+            )
+        other = dialect.app_name(name)
+        if other != route:
+            raise BadHandler(
+                f"{route} is {name} in {dialect.name}, which it takes for {other}; "
+                "give each App a dialect of its own"
             )
 
 

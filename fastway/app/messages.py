@@ -33,6 +33,7 @@ class BadBody(Refused):
 
     def __init__(self, detail: str) -> None:
         super().__init__(BAD, "bad message")
+        self.args = (f"{BAD}: bad message: {detail}",)  # peers are told code and text alone
         self.detail = detail
 
 
@@ -62,6 +63,8 @@ def wanted(call: Callable[..., Any], session: type, request: type) -> Wanted:
         BadHandler: it has others.
     """
     name = getattr(call, "__qualname__", repr(call))
+    if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
+        raise BadHandler(f"{name}: a handler returns its answer; it does not yield")
     try:
         hints = typing.get_type_hints(call if inspect.isroutine(call) else type(call).__call__)
     except NameError as error:
@@ -93,6 +96,22 @@ def wanted(call: Callable[..., Any], session: type, request: type) -> Wanted:
         if what == "message":
             kind = hint
     return Wanted(call, tuple(order), kind)
+
+
+def check_kind(form: BodyFormat, kind: Any) -> None:
+    """See that a format can make messages of that type.
+
+    Raises:
+        TypeError: it cannot, whatever it is given.
+    """
+    if kind is None or kind is Any or kind is bytes:
+        return
+    try:
+        form.decode(b"", kind)
+    except TypeError:
+        raise
+    except Exception:
+        return  # only these bytes are none
 
 
 def decode(data: bytes, form: BodyFormat, kind: Any) -> Any:

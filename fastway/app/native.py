@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -34,6 +35,9 @@ log = make_logger("fastway.app")
 
 EVENTS_TURN = 256
 """What the core may ask in one turn: each is a read of a peer, and its handlers."""
+
+ACCEPTS = 16
+"""Connections that a port accepts in one turn."""
 
 READ_SIZE = 64 * 1024
 """Bytes of one read."""
@@ -342,19 +346,28 @@ class Relay:
         return "fastway.app"
 
     def doRead(self) -> None:
-        events = self.core.run(self.now())
-        if events:
-            self._handle(events)
+        self._turn(self.core.run, self.now())
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor ends; the links' own ends come first."""
 
     def check(self, now: float) -> float | None:
         """Memory that nobody uses goes back; until then, and with links, there is a next time."""
-        events = self.core.sweep(now)
+        rests = self._turn(self.core.sweep, now) is None
+        return None if rests and not self._links else now + SWEEP
+
+    def _turn(self, step: Callable[[float], list[_core.Event] | None], now: float) -> Any:
+        try:
+            events = step(now)
+        except MemoryError:
+            # What has come is lost: it is nobody's stream any more.
+            for link in tuple(self._shared.links):
+                if link.lane is self:
+                    link.lose("no_memory", "there was no memory for what came")
+            return []
         if events:
             self._handle(events)
-        return now + SWEEP if self._links or events is not None else None
+        return events
 
     def _handle(self, events: list[tuple[int, Any, Any]]) -> None:
         writes = self._shared.writes
@@ -388,6 +401,14 @@ class NativePort(Port):
     """A listening port whose connections are the core's."""
 
     relay: Relay
+
+    @property
+    def numberAccepts(self) -> int:
+        return ACCEPTS
+
+    @numberAccepts.setter
+    def numberAccepts(self, _: int) -> None:
+        """Twisted would accept ever more in one turn; here those who are in come first."""
 
     def transport(  # type: ignore[override]
         self, skt: socket.socket, link: Any, peer: Any, port: Any, number: int, reactor: Any

@@ -6,6 +6,7 @@ ends it, it has left all groups before anybody hears of it. It knows no bytes: i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator, Hashable
 from typing import Any, Protocol
 
@@ -26,6 +27,10 @@ class SessionEnded(ConnectionEnded):
 
 class Home(Protocol):
     """What sessions and groups need of their App."""
+
+    @property
+    def tasks(self) -> bool:
+        """Handlers are asyncio tasks."""
 
     @property
     def has_outgoing(self) -> bool:
@@ -117,13 +122,34 @@ class _Nothing:
 NOTHING = _Nothing()
 
 
+class _ForTasks(Deferred[Any]):
+    """A Deferred that an asyncio task can await too."""
+
+    def __init__(self, wraps: Deferred[Any]) -> None:
+        super().__init__(lambda _: wraps.cancel())
+        wraps.addBoth(self._fired)
+
+    def _fired(self, result: Any) -> None:
+        if not self.called:
+            self.callback(result)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # no loop runs
+            task = None
+        if task is None:
+            return super().__await__()
+        return self.asFuture(task.get_loop()).__await__()
+
+
 class Session:
     """One peer. Handlers get it; `send` and `request` go the other way.
 
     Attributes:
         app: Whose it is.
         session_id: A number that no other session of this process has; text in `str`.
-        user: Whom `bind` named; None: nobody yet.
+        user: Whom `bind` named, also when it is over; None: nobody yet.
         state: The application's own.
         strand: What its messages run in: its own, unless the application gives it another.
         ended: Why it is over; None while it lives.
@@ -191,7 +217,11 @@ class Session:
         if out is None:
             return NOTHING
         carrier.tell(carrier.pack(out.route, out.message, meta))
-        return carrier.room() or NOTHING
+        room = carrier.room()
+        return NOTHING if room is None else self._awaitable(room)
+
+    def _awaitable(self, done: Deferred[Any]) -> Deferred[Any]:
+        return _ForTasks(done) if self.app.tasks else done
 
     def request(
         self,
@@ -215,7 +245,7 @@ class Session:
         """
         if self.ended is not None:
             raise self._over()
-        return self._carrier.request(route, message, into, timeout, meta)
+        return self._awaitable(self._carrier.request(route, message, into, timeout, meta))
 
     def next(self, route: str, *, into: Any = Any, timeout: float | None = 30.0) -> Deferred[Any]:
         """Wait for what the peer says of a route next, where nothing can be asked.
@@ -237,7 +267,7 @@ class Session:
         """
         if self.ended is not None:
             raise self._over()
-        return self._carrier.next(route, into, timeout)
+        return self._awaitable(self._carrier.next(route, into, timeout))
 
     def bind(self, user: Any) -> None:
         """Name the user that this is; None: nobody again.
@@ -276,7 +306,7 @@ class Session:
             self._waiters = [done]
         else:
             self._waiters.append(done)
-        return done
+        return self._awaitable(done)
 
     def _forget_waiter(self, done: Deferred[None]) -> None:
         if self._waiters is not None and done in self._waiters:

@@ -36,7 +36,7 @@ class Strand:
     """One thing at a time.
 
     Args:
-        limit: Jobs that may wait.
+        limit: Jobs that may wait; 0 is no bound.
         width: Jobs that may run at the same time; 1 keeps their order.
 
     Attributes:
@@ -63,7 +63,7 @@ class Strand:
 
     def has_room(self, feeder: Feeder) -> bool:
         """Whether one more job is taken; if not, that feeder is told when there is room."""
-        if self._queue is None or len(self._queue) < self.limit:
+        if self._queue is None or not 0 < self.limit <= len(self._queue):
             return True
         if self._feeders is None:
             self._feeders = {}
@@ -84,6 +84,22 @@ class Strand:
             self._queue = deque()
         self._queue.append(job)
 
+    def run_alone(self, job: Job) -> None:
+        """Run a job behind all that came before, and before all that comes, however wide."""
+        if self.width == 1:
+            self.run(job)
+            return
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.append(_Alone(job))
+        if not self._running and len(self._queue) == 1:
+            self._running = 1
+            self._done()
+
+    def _done_alone(self) -> None:
+        self._running = 1
+        self._done()
+
     def begins(self) -> bool:
         """Whether a job may run now: it does, by whoever asks, who calls `goes_on` next."""
         if self._running >= self.width or self._queue:
@@ -103,37 +119,64 @@ class Strand:
         if not queue:
             return
         while queue and self._running < self.width:
+            alone = type(queue[0]) is _Alone
+            if alone and self._running:
+                break
             job = queue.popleft()
             if not queue:
                 self._queue = None
-            self._running += 1
-            coroutine = job()
-            if coroutine is None or drive(coroutine, self._done):
-                self._running -= 1
+            if alone:
+                self._running = self.width
+                coroutine = job()
+                if coroutine is None or drive(coroutine, self._done_alone):
+                    self._running = 0
+            else:
+                self._running += 1
+                coroutine = job()
+                if coroutine is None or drive(coroutine, self._done):
+                    self._running -= 1
             queue = self._queue
         self._wake()
 
     def _wake(self) -> None:
-        if self._feeders and self.waiting <= self.limit // 2:
-            feeders, self._feeders = self._feeders, None
-            for feeder in feeders:
-                feeder.strand_has_room()
+        """Let feeders go on, in turn: who finds no room again is behind the others."""
+        if not self._feeders or self.waiting > self.limit // 2:
+            return
+        for _ in range(len(self._feeders)):
+            if not self._feeders or self.waiting >= self.limit:
+                return
+            feeder = next(iter(self._feeders))
+            del self._feeders[feeder]
+            feeder.strand_has_room()
+
+
+class _Alone:
+    """A job that waits, and that nothing may run beside."""
+
+    __slots__ = ("_job",)
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    def __call__(self) -> Coroutine[Any, Any, None] | None:
+        return self._job()
 
 
 def drive(coroutine: Coroutine[Any, Any, Any], done: Callable[[], object]) -> bool:
     """Run a coroutine that raises nothing and awaits Deferreds.
 
-    Its first step costs a third of a microsecond here, and ten times that as a Deferred of its
-    own; most handlers never wait.
+    It runs in a context of its own, as a task does. Its first step costs a third of a
+    microsecond here, and ten times that as a Deferred of its own; most handlers never wait.
 
     Returns:
         True: it has ended. False: it waits, and `done` is called when it ends.
     """
+    context = copy_context()
     try:
-        waits = coroutine.send(None)
+        waits = context.run(coroutine.send, None)
     except StopIteration:
         return True
-    _wait(waits, coroutine, done, copy_context())
+    _wait(waits, coroutine, done, context)
     return False
 
 
@@ -144,7 +187,9 @@ def _wait(
     context: Context,
 ) -> None:
     while not isinstance(waits, Deferred):
-        wrong = TypeError(f"only Deferreds can be awaited here, not {type(waits).__name__}")
+        wrong = TypeError(
+            f"only Deferreds can be awaited here, not {type(waits).__name__}: see App(tasks=True)"
+        )
         try:
             waits = context.run(coroutine.throw, wrong)
         except StopIteration:

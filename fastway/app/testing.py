@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from fastway.app.app import Answering, App
+from fastway.app.app import BUSY, Answering, App
 from fastway.app.messages import decode, encode
 from fastway.app.session import Lane, SessionEnded
 from fastway.dialect import BodyFormat, Hello, Message, Meta, Refused
@@ -69,6 +69,7 @@ class Player:
 
     Raises:
         Refused: it is not let in.
+        SessionEnded: it was closed at its handshake.
     """
 
     def __init__(
@@ -89,8 +90,17 @@ class Player:
         self.format: BodyFormat = Json(Any) if format is None else format
         self._carrier = _Carrier(self, address)
         self.session = app.new_session(self._carrier)
-        asked = app.hello(self.session, Hello(user, b""))
-        self.welcome = None if asked is None else _now(asked, "the handshake")
+        try:
+            problem = app.refuses(self.session)
+            if problem:
+                raise Refused(BUSY, problem)
+            asked = app.hello(self.session, Hello(user, b""))
+            self.welcome = None if asked is None else _now(asked, "the handshake")
+            if self.session.ended is not None:
+                raise SessionEnded(str(self.session.ended))
+        except BaseException:
+            self.leave()
+            raise
         app.open(self.session)
 
     def send(self, route: str, message: Any = None, *, meta: Meta = ()) -> None:
@@ -133,6 +143,7 @@ class _Carrier(Answering):
         self._keys = count(1)
         self._asked: dict[int, _Asked] = {}
         self._nexts: dict[str, list[_Asked]] = {}
+        self._unanswered: list[_Asked] = []
 
     # From the player to the App.
 
@@ -199,20 +210,21 @@ class _Carrier(Answering):
         form = self._player.format
         body = encode(message, form)
         answer = self._player.answers.get(route)
-        done: Deferred[Any] = Deferred()
-        if answer is not None:
-            try:
-                result = encode(answer(form.decode(body)), form)
-                done.callback(decode(result, form, into))
-            except Refused:
-                return fail()
-        elif timeout is not None:
-            self._add_timeout(done, route, timeout)
-        return done
+        if answer is None:
+            return self._wait(self._unanswered, route, into, timeout)
+        try:
+            result = encode(answer(form.decode(body)), form)
+            return succeed(decode(result, form, into))
+        except Refused:
+            return fail()
 
     def next(self, route: str, into: Any, timeout: float | None) -> Deferred[Any]:
+        return self._wait(self._nexts.setdefault(route, []), route, into, timeout)
+
+    def _wait(
+        self, waiting: list[_Asked], route: str, into: Any, timeout: float | None
+    ) -> Deferred[Any]:
         asked = _Asked(Deferred(), into)
-        waiting = self._nexts.setdefault(route, [])
         waiting.append(asked)
         if timeout is not None:
             self._add_timeout(asked.done, route, timeout)
@@ -244,6 +256,7 @@ class _Carrier(Answering):
         player.app.close(player.session, why)
         asked, self._asked = self._asked, {}
         waiting = [one for nexts in self._nexts.values() for one in nexts]
+        waiting += self._unanswered
         for one in (*asked.values(), *waiting):
             if not one.done.called:
                 one.done.errback(SessionEnded(str(why)))

@@ -96,16 +96,28 @@ class WebSocketLink(Link):
             return
         was_up = machine.up
         machine.receive(data)
-        answer = machine.data_to_send()
-        if answer:
-            cast(Any, self.transport).write(answer)
-        if machine.up and not was_up:
-            self._begin()
+        if not was_up:
+            self._answer_frames()
+            if machine.up:
+                self._begin()
         if machine.up:
             for message in self._frames.take():
                 super().dataReceived(message)
+            if machine.ended is None:
+                self._answer_frames(not self._full)
         if machine.ended is not None and not self._gone:
-            self._over(machine.ended)
+            self._over(machine.ended)  # whose Close goes out behind all else
+
+    def resumeProducing(self) -> None:
+        super().resumeProducing()
+        if self._machine.up and not self._closing:
+            self._answer_frames(not self._full)
+
+    def _answer_frames(self, room: bool = True) -> None:
+        """What the WebSocket itself says; the Pong of who does not read waits."""
+        answer = self._machine.data_to_send(room)
+        if answer and not self._gone:
+            cast(Any, self.transport).write(answer)
 
     def _over(self, ended: Exception) -> None:
         if isinstance(ended, WebSocketClosed):

@@ -29,14 +29,20 @@ from fastway.app.metrics import metrics_site
 from fastway.causes import cause_of, string_problem
 from fastway.cli.table import ServeOptions, TalkOptions
 from fastway.cli.tools import QUIET, Lines, ToolError, run_tool, say
+from fastway.dialect import NotInDialect
 from fastway.errors import ConfigError, FastwayError, LocalError
 
 DIALECTS = {
     "pomelo": "fastway.dialect.pomelo:Pomelo",
+    "hotpot": "fastway.dialect.hotpot:Hotpot",
     "teleport": "fastway.dialect.teleport:Teleport",
     "teleport2": "fastway.dialect.teleport2:Teleport2",
 }
 """Name -> where it is."""
+
+
+_SAID = object()
+"""In place of an answer, where there are none."""
 
 
 def find(option: str, place: str) -> Any:
@@ -259,6 +265,7 @@ class Talk:
             if asks:
                 asked = self._session.request(route, message, timeout=self._options["timeout"])
                 self._asked += 1
+                asked.addErrback(self._only_says, route, message)
                 asked.addBoth(self._answered, route)
             else:
                 self._session.send(route, message)
@@ -266,9 +273,17 @@ class Talk:
             say(cause_of(error))
         self._rest()
 
+    def _only_says(self, failure: Failure, route: str, message: Any) -> Any:
+        """Where nothing can be asked, it is said: what comes back is a message."""
+        failure.trap(NotInDialect)
+        self._session.send(route, message)
+        return _SAID
+
     def _answered(self, result: Any, route: str) -> None:
         self._asked -= 1
-        if isinstance(result, Failure):
+        if result is _SAID:
+            pass
+        elif isinstance(result, Failure):
             say(f"! {route}: {result.getErrorMessage()}")
         else:
             self._print(f"= {route}", json.dumps(result, ensure_ascii=False).encode())

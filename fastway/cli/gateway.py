@@ -19,6 +19,7 @@ from fastway.address import parse_address
 from fastway.cli.table import CLIENT_ADDR, CheckOptions, DemoOptions, RunOptions
 from fastway.config import Settings
 from fastway.config.settings import DirectPortSettings, WebSocketPortSettings
+from fastway.config.sources import exposed
 from fastway.config.values import show_duration, show_size
 from fastway.errors import ConfigError, LocalError, StartError
 
@@ -254,6 +255,7 @@ def check(options: CheckOptions) -> int:
             raise problem
         # What is in the way today, a gateway that runs with it for one, is no fault of the file.
         now.append(("now", f"it would not start: {problem}"))
+    now += [("beware", problem) for problem in exposed(options.settings.values)]
     for name, text in [*describe(service), *now]:
         print(f"{name:<10}{text}")
     print(f"{'fine':<10}{options.file or 'these options'} can be used")
@@ -336,6 +338,18 @@ def describe(service: GatewayService) -> list[tuple[str, str]]:
     log = settings.log
     where = os.path.abspath(log.file) if log.file else "standard error"
     rows.append(("log", f"{where}, {log.format}, from {log.level} on"))
+    if log.access:
+        rows.append(
+            ("", f"ends of connections: {os.path.abspath(log.access)}, {log.access_format}")
+        )
+    drain, text = settings.drain, "at once, for everybody"
+    if drain.timeout:
+        whole, delay, begins = map(
+            show_duration, (drain.timeout, drain.delay, drain.delay + drain.grace)
+        )
+        text = f"drained, in {whole} at most: ports are closed after {delay}, clients lost from "
+        text += f"{begins} on"
+    rows.append(("SIGTERM", text))
     return rows
 
 

@@ -297,7 +297,8 @@ class TalkOptions(TableOptions):
     )
     longdesc = (
         "Is a client of a game server, by hand. Each line typed is ROUTE JSON, which asks, or "
-        "!ROUTE JSON, which only says; what comes is a line each: = is an answer, < a message. "
+        "!ROUTE JSON, which only says, as both do in a dialect without requests; what comes is a "
+        "line each: = is an answer, < a message. "
         "PEER is DIALECT=ADDRESS: pomelo=127.0.0.1:3250, pomelo=ws:127.0.0.1:3251:path=/nano."
     )
 

@@ -388,7 +388,7 @@ class Logins:
         up = set(self._pool.up)
         for name in sorted(up - self._up):
             say(f"server {self._pool.server_id} echoes over {name}")
-        for name in sorted(self._up - up):
+        for name in sorted(self._up - up if self._pool.running else ()):
             say(f"{name} is gone; it is tried again until Ctrl-C")
         self.ever = self.ever or bool(up)
         self._up = up

@@ -72,6 +72,8 @@ class Values:
         for name, option in BY_NAME.items():
             text = given[name].text if name in given else option.default
             try:
+                if "\0" in text:
+                    raise ValueError("there is a NUL in it")
                 self.values[name] = option.parse(text)
             except ValueError as error:
                 raise ConfigError(self.where(name), str(error)) from None

@@ -9,15 +9,25 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from twisted.python.usage import Options
 
 from fastway.config.manual import describe
 from fastway.config.settings import Given, Settings, Values, make_settings
-from fastway.config.table import ALIASES, BY_NAME, CONFIG, OPTIONS, Option, resolve_name
+from fastway.config.table import (
+    ALIASES,
+    BY_NAME,
+    CONFIG,
+    OPTIONS,
+    SECRETS,
+    Option,
+    resolve_name,
+)
 from fastway.config.values import quoted
 from fastway.errors import ConfigError
 
@@ -201,6 +211,26 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Given]:
             raise ConfigError(variable, f"no such option{closest(variable, known)}")
         _set_once(settings, option, Given(variable, text))
     return settings
+
+
+def exposed(values: Values) -> list[str]:
+    """A line for each file with a key or a token that everybody on this machine can read."""
+    files: dict[str, str] = {}
+    for name in SECRETS:
+        path, colon, _ = values.where(name).rpartition(": ")
+        if colon:
+            files[path] = name
+    if values.values["admin-token-file"]:
+        files[values.values["admin-token-file"]] = "admin-token"
+    found = []
+    for path, name in files.items():
+        with suppress(OSError):
+            if os.stat(path).st_mode & stat.S_IROTH:
+                found.append(
+                    f"everybody on this machine can read {path}, which has the {name}: "
+                    f"chmod o-r {path}"
+                )
+    return found
 
 
 def from_file(path: str) -> dict[str, Given]:

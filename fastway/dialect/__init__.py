@@ -259,8 +259,12 @@ class Wire(Protocol):
     def kick(self, reason: Any = None) -> bytes:
         """Say that the connection is to end, and why; b"" where there is no word for it."""
 
-    def tick(self, now: float) -> None:
-        """The deadline has come: a heartbeat, or the end of who gave no sign of life."""
+    def tick(self, now: float, deaf: bool = False) -> None:
+        """The deadline has come: a heartbeat, or the end of who gave no sign of life.
+
+        Args:
+            deaf: The peer is not read from now, so that its silence says nothing.
+        """
 
     def data_to_send(self) -> list[bytes]:
         """What must be written because of what came, or of the time: once, in order."""
@@ -313,6 +317,9 @@ class Dialect(Protocol):
 
     def wire_name(self, route: str) -> str:
         """How the wire names a route of the application: "room.join" may be "/room/join".
+
+        Whoever listens or connects asks for all its routes, before anything comes; then `app_name`
+        of the name is the route again.
 
         Raises:
             NotInDialect: it cannot be named there.

@@ -14,8 +14,9 @@ envelopes'. Silence is measured as the Go code does it, not as its README says.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from fastway.dialect import (
@@ -31,7 +32,7 @@ from fastway.dialect import (
     Refused,
     WebSocketRules,
 )
-from fastway.dialect.hotpot_envelopes import ENVELOPES, MAX_NAME, Envelope
+from fastway.dialect.hotpot_envelopes import ENVELOPES, MAX_NAME, Envelope, Read
 from fastway.errors import RemoteError
 from fastway.formats import Encoded
 
@@ -52,9 +53,14 @@ MAX_HEADS = 1000
 PING, PONG = "Ping", "Pong"
 _OWN = frozenset((PING, PONG))
 
+# A third of the time that Message(...) takes.
+_message: Callable[[tuple[Any, ...]], Message] = partial(tuple.__new__, Message)
+
 
 class Hotpot:
-    """What one port, or one client, speaks. It is for one App: it learns that App's routes.
+    """What one port, or one client, speaks.
+
+    It learns the routes of its App, so each App wants its own where their names differ.
 
     Args:
         format: What messages stand in, and bodies are written in: "json", "protobuf" or
@@ -119,7 +125,12 @@ class Hotpot:
                 raise ValueError(f"names: {taken[name]!r} and {route!r} are both {name!r}")
         envelope = ENVELOPES[format]()
         self._settings = Settings(
-            envelope, max_message, float(every), float(probe), refusals == "reply"
+            envelope,
+            envelope.read,
+            max_message,
+            float(every),
+            float(probe),
+            refusals == "reply",
         )
         self._names = Names(envelope, names)
         try:
@@ -142,11 +153,10 @@ class Hotpot:
         return HotpotClient(self._settings, self._names, self._framings[not whole])
 
     def wire_name(self, route: str) -> str:
-        """Join, for room.join.
+        """Join, for room.join; from now on what comes as Join is that, unless it was another's.
 
         Raises:
-            NotInDialect: it has none, or another route has it: of this App, or of another that
-                shares this dialect.
+            NotInDialect: it has none.
         """
         return self._names.learn(route)
 
@@ -159,11 +169,13 @@ class Settings:
     """What the wires of one port, or of one client, have in common; `Hotpot` says what each is.
 
     Attributes:
+        read: The envelope's.
         every, probe: N and X; N is 0 where there is no keepalive.
         replies: Who is refused is told so.
     """
 
     envelope: Envelope
+    read: Callable[[bytes, bool], Read | None]
     limit: int
     every: float
     probe: float
@@ -197,7 +209,7 @@ class Names:
             last = route.rpartition(".")[2]
             name = last[:1].upper() + last[1:]
         if name in _OWN:
-            raise NotInDialect(f"{route} would be {name}, which is hotpot's own")
+            raise NotInDialect(f"{route} is {name} in hotpot, which is its own")
         try:
             size = len(name.encode())
         except UnicodeEncodeError:
@@ -209,14 +221,9 @@ class Names:
         return name
 
     def learn(self, route: str) -> str:
-        """The application handles that route. Raises NotInDialect as `Hotpot.wire_name`."""
+        """The application has that route. Raises NotInDialect as `name`."""
         name = self.name(route)
-        other = self.routes.setdefault(name, route)
-        if other != route:
-            raise NotInDialect(
-                f"{other} and {route} are both {name} in hotpot; give names=, or each App a "
-                "Hotpot of its own"
-            )
+        self.routes.setdefault(name, route)
         return name
 
     def head(self, route: str) -> bytes:
@@ -265,6 +272,7 @@ class _Wire:
         "_names",
         "_out",
         "_rest",
+        "_routes",
         "_seen",
         "_settings",
         "_want",
@@ -280,6 +288,7 @@ class _Wire:
         self._settings = settings
         self._names = names
         self._framing = framing
+        self._routes = names.routes
         self._events: list[Event] = []  # to be told next
         self._out: list[bytes] = []
         self._rest: bytearray | None = None  # what came of a message that is not whole
@@ -343,15 +352,15 @@ class _Wire:
 
     def _take(self, payload: bytes, events: list[Event]) -> None:
         """One message; what is none is dropped, as Go does it."""
-        read = self._settings.envelope.read(payload, self._errors)
+        read = self._settings.read(payload, self._errors)
         if read is None:
             return
         name, body, form, refused = read
         if name in _OWN:
             self._is_alive(name)
             return
-        route = self._names.routes.get(name, name)
-        events.append(Message(route, body, form, self._token(name), None, (), refused))
+        route = self._routes.get(name, name)
+        events.append(_message((route, body, form, self._token(name), None, (), refused)))
 
     def _token(self, name: str) -> Any:
         """What `reply` and `refuse` are to know of a message."""
@@ -416,10 +425,12 @@ class _Wire:
     def kick(self, reason: Any = None) -> bytes:
         return b""
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float, deaf: bool = False) -> None:
         due, every = self.deadline, self._settings.every
         if due is None or now < due:
             return
+        if deaf:
+            self._seen = now  # nothing is read from it meanwhile
         self._look(now - self._seen)
         if self.error is None:
             self.deadline = due + every * (math.floor((now - due) / every) + 1)

@@ -359,11 +359,11 @@ class PomeloServer(_Wire):
     def kick(self, reason: Any = None) -> bytes:
         return packet(KICK, write_kick(reason), self._settings.limit)
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float, deaf: bool = False) -> None:
         due, beat = self.deadline, self._settings.beat
         if due is None or now < due:
             return
-        if self._want == _HOLD:
+        if deaf or self._want == _HOLD:
             self._seen = now  # nothing is read from it meanwhile
         if now - self._seen >= PATIENCE * beat:
             self._fail(PeerSilent(now - self._seen))
@@ -487,7 +487,9 @@ class PomeloClient(_Wire):
     def kick(self, reason: Any = None) -> bytes:
         return b""
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float, deaf: bool = False) -> None:
+        if deaf:
+            self._seen = now
         if self._beat_at is not None and now >= self._beat_at:
             self._out.append(_BEAT)
             self._beat_at = None

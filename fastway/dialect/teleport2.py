@@ -356,7 +356,7 @@ class Teleport2Wire:
     def kick(self, reason: Any = None) -> bytes:
         return b""
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float, deaf: bool = False) -> None:
         """There are no heartbeats."""
 
     def _end(self) -> None:

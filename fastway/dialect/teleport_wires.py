@@ -426,11 +426,12 @@ class TeleportWire:
                 )
             )
 
-    def tick(self, now: float) -> None:
+    def tick(self, now: float, deaf: bool = False) -> None:
         if self.deadline is None or now < self.deadline:
             return
-        if self._hello is not None:
+        if deaf or self._hello is not None:
             self._seen = now  # nothing is read from it meanwhile
+            self._beats.clear()
         silent = now - self._seen
         if self._rate and silent >= PATIENCE * self._rate:
             self._fail(PeerSilent(silent))

@@ -58,6 +58,9 @@ class Framing(Protocol):
     def wrap(self, data: bytes) -> bytes:
         """Bytes as they are sent."""
 
+    def wrap_whole(self, data: bytes) -> bytes:
+        """The same, and whatever their number in one piece."""
+
     def close(self, code: int, text: str) -> bytes:
         """What is sent last; `code` is that of a WebSocket."""
 

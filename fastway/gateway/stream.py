@@ -460,8 +460,10 @@ class StreamLane(Protocol):
 
     def _put(self, data: bytes) -> None:
         """Write packets, in their framing if there is one."""
-        if self._framing is not None:
-            data = self._framing.wrap(data)
+        framing = self._framing
+        if framing is not None:
+            # Of one that knows no packets these are whole messages, which some need in one.
+            data = framing.wrap_whole(data) if self._conn_id else framing.wrap(data)
         cast(Any, self.transport).write(data)
 
     def _cut(self, reader: Reader, data: bytes) -> None:

@@ -86,12 +86,12 @@ class Refusal(Exception):
         self.headers = headers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Keys:
     """What opens the API.
 
     Attributes:
-        token: What TCP needs.
+        token: What TCP needs; it may change.
         hosts: Names that requests may be for, beside those of this machine.
     """
 
@@ -122,7 +122,7 @@ class Admin(Resource):
     ) -> None:
         super().__init__()
         self._api = api
-        self._token = keys.token.encode()
+        self._keys = keys
         self._hosts = frozenset((*OURS, *keys.hosts))
         self._files = files
         self._quiet = quiet
@@ -192,7 +192,8 @@ class Admin(Resource):
         given = headers(request, b"authorization")
         match = _BEARER.fullmatch(given[0].strip()) if len(given) == 1 else None
         token = b"" if match is None else match[1].encode("latin-1")
-        if not hmac.compare_digest(token, self._token) or not self._token:
+        wanted = self._keys.token.encode()
+        if not hmac.compare_digest(token, wanted) or not wanted:
             if match is not None:
                 self._quiet.warn(
                     log,
@@ -237,6 +238,7 @@ class Admin(Resource):
             raise Refusal(415, f"the body must be {JSON}")
         try:
             data = json.loads(request.content.read().decode("utf-8"))
+            json.dumps(data, ensure_ascii=False).encode("utf-8")  # no half surrogate pairs
         except (ValueError, RecursionError):
             raise Refusal(400, "the body is not JSON") from None
         request.given = data

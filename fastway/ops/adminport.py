@@ -109,7 +109,8 @@ class AdminPorts:
         quiet: Throttle,
     ) -> None:
         self.api = api
-        self.token = read_token(settings)
+        self._settings = settings
+        self._keys = Keys(read_token(settings), settings.hosts)
         self.ports: list[AdminPort] = []
         where = settings.where("addresses")
         files = load_page()
@@ -122,10 +123,26 @@ class AdminPorts:
                     f"{text}: everybody on this machine can connect there; give "
                     f"--admin-token-file too, or {UNIX}{NAME}",
                 )
-            keys = Keys(self.token, settings.hosts)
-            admin = Admin(api, keys, files, quiet, local)
+            admin = Admin(api, self._keys, files, quiet, local)
             name = "admin" if number == 1 else f"admin {number}"
             self.ports.append(AdminPort(name, text, place, admin))
+
+    @property
+    def token(self) -> str:
+        return self._keys.token
+
+    def renew(self) -> bool:
+        """Read the token's file anew, and whether there is another one in it. Whoever watches by
+        the old one is ended, and comes again with the new.
+
+        Raises:
+            ConfigError: it cannot be had, or is no good; the old one stays.
+        """
+        before, self._keys.token = self._keys.token, read_token(self._settings)
+        if self.token == before:
+            return False
+        self.api.viewers.stop()
+        return True
 
 
 def place_of(where: str, text: str, path_of: Callable[[str], str]) -> Address | str:
@@ -169,7 +186,7 @@ def read_token(settings: AdminSettings) -> str:
     """
     where, token = settings.where("token"), settings.token
     if settings.token_file:
-        where = settings.where("token_file")
+        where, empty = settings.where("token_file"), f"{settings.token_file} has no token"
         try:
             with open(settings.token_file, encoding="ascii") as file:
                 token = file.read(4096).strip()
@@ -177,7 +194,9 @@ def read_token(settings: AdminSettings) -> str:
             problem = f"cannot read {settings.token_file}: {error.strerror}"
             raise ConfigError(where, problem) from None
         except UnicodeDecodeError:
-            raise ConfigError(where, f"{settings.token_file} has no token") from None
+            raise ConfigError(where, empty) from None
+        if not token:
+            raise ConfigError(where, f"{empty}: openssl rand -hex 16 > {settings.token_file}")
     elif not token:
         return ""
     if len(token) < SHORT or not (token.isascii() and token.isprintable()) or " " in token:
@@ -216,6 +235,9 @@ def listen_at(path: str, reactor: Any, factory: Site) -> Deferred[IListeningPort
     except (OSError, CannotListenError) as error:
         problem = cast(Any, getattr(error, "socketError", error))
         text = getattr(problem, "strerror", None) or str(problem)
+        directory = os.path.dirname(os.path.abspath(path))
+        if not os.path.isdir(directory):
+            text = f"{directory} is not a directory; make it"
         return fail(StartError(f"--admin-addr: cannot listen on {path}: {text}"))
     return succeed(port)
 

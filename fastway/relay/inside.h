@@ -161,7 +161,7 @@ struct offer {
     struct iovec vector[VECTOR];
     size_t size;
     int count, heads;
-    uint8_t head[VECTOR / 2][4]; /* of frames */
+    uint8_t head[VECTOR / 2][10]; /* of frames */
 };
 
 /* There are many, and most of them idle: what few of them need is better kept elsewhere. */

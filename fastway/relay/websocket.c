@@ -335,19 +335,26 @@ void unwrap_rest(struct relay *relay, struct link *link)
 
 /* What goes out. */
 
-static uint64_t next_frame(uint64_t ahead) { return ahead < FRAME ? ahead : FRAME; }
+/* Of a direct link all that waits, which are whole messages: some clients need theirs in one. */
+static uint64_t next_frame(const struct link *link, uint64_t ahead)
+{
+    return link->direct || ahead < FRAME ? ahead : FRAME;
+}
 
-static uint8_t head_size(uint64_t length) { return length < 126 ? 2 : 4; }
+static uint8_t head_size(uint64_t length)
+{
+    return length < 126 ? 2 : length < 0x10000 ? 4 : 10;
+}
 
 /* The last `left` bytes of the head of a frame. */
 static void offer_head(struct offer *to, uint64_t length, uint8_t left)
 {
-    uint8_t *head = to->head[to->heads++];
+    uint8_t *head = to->head[to->heads++], size = head_size(length);
     head[0] = FIN | BINARY;
-    head[1] = length < 126 ? (uint8_t)length : 126;
-    head[2] = (uint8_t)(length >> 8);
-    head[3] = (uint8_t)length;
-    offer(to, head + head_size(length) - left, left);
+    head[1] = size == 2 ? (uint8_t)length : size == 4 ? 126 : 127;
+    for (uint8_t at = size - 1; at > 1; at--, length >>= 8)
+        head[at] = (uint8_t)length;
+    offer(to, head + size - left, left);
 }
 
 static void offer_control(struct offer *to, const struct control *control)
@@ -372,7 +379,7 @@ void ws_offer(const struct link *link, struct offer *to)
             if (!has_room(to))
                 return;
             if (frame == 0) {
-                frame = next_frame(ahead);
+                frame = next_frame(link, ahead);
                 offer_head(to, frame, head_size(frame));
             }
             size_t piece = frame < left ? (size_t)frame : left;
@@ -420,7 +427,7 @@ size_t ws_sent(struct link *link, size_t sent)
             break;
         }
         if (ws->frame_left == 0) {
-            ws->frame_left = next_frame(ahead - taken);
+            ws->frame_left = next_frame(link, ahead - taken);
             ws->head_left = head_size(ws->frame_left);
         }
         size_t head = least(ws->head_left, sent), piece = least(ws->frame_left, sent - head);

@@ -94,6 +94,20 @@ NO_CODE = 1005
 """The code of a Close that has none (RFC 6455, section 7.1.5)."""
 
 
+def frame_head(first: int, size: int, bit: int = 0) -> bytes:
+    """The head of a frame, without its mask.
+
+    Args:
+        first: Its first byte.
+        bit: The mask bit.
+    """
+    if size < 126:
+        return bytes((first, bit | size))
+    if size < 0x10000:
+        return bytes((first, bit | 126)) + size.to_bytes(2, "big")
+    return bytes((first, bit | 127)) + size.to_bytes(8, "big")
+
+
 class Frames:
     """The frames of one connection, from its handshake on, as the server sees them.
 
@@ -128,6 +142,8 @@ class Frames:
     """and what is wrong with others."""
     _kinds = frozenset({_BINARY})
     """Opcodes that a message may begin with,"""
+    _other = _BROKEN[Rule.TEXT]
+    """what is said of others,"""
     _usual = _FIN | _BINARY
     """and the first byte of most frames."""
 
@@ -247,7 +263,7 @@ class Frames:
         if (kind == _CONTINUATION) is not self._inside:
             raise broken(Rule.MESSAGE_INSIDE if kind else Rule.NOTHING_TO_CONTINUE)
         if kind and kind not in self._kinds:
-            raise broken(Rule.TEXT)
+            raise BadFrame(self._other, _REASONS[Rule.TEXT])
         return False
 
     def _control(self, data: bytes, at: int, first: int, length: int) -> None:
@@ -300,6 +316,10 @@ class Frames:
             )
             parts.append(part)
         return b"".join(parts)
+
+    def wrap_whole(self, data: bytes) -> bytes:
+        """Payload as one frame, of whatever size."""
+        return frame_head(_FIN | _BINARY, len(data)) + data
 
     def close(self, code: int, text: str = "") -> bytes:
         """A Close, after which nothing may be sent. A peer that sent one gets its own code.

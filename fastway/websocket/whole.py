@@ -11,7 +11,7 @@ the whole of it; the time is linear all the same. Text is not looked at: it is b
 
 from __future__ import annotations
 
-from fastway.websocket.frames import ClientFrames, Frames, masked, too_large
+from fastway.websocket.frames import ClientFrames, Frames, frame_head, masked, too_large
 
 KINDS = {"text": 0x1, "binary": 0x2}
 ALL = frozenset(KINDS)
@@ -31,6 +31,7 @@ class _Whole(Frames):
     """
 
     _usual = -1  # the kind of each is looked at
+    _other = "a message of the other kind came"
 
     def __init__(
         self,
@@ -82,13 +83,7 @@ class _Whole(Frames):
 
     def wrap(self, data: bytes) -> bytes:
         """One message, as one frame."""
-        size, bit = len(data), 0 if self._bit else 0x80
-        if size < 126:
-            head = bytes((self._first, bit | size))
-        elif size < 0x10000:
-            head = bytes((self._first, bit | 126)) + size.to_bytes(2, "big")
-        else:
-            head = bytes((self._first, bit | 127)) + size.to_bytes(8, "big")
+        head = frame_head(self._first, len(data), 0 if self._bit else 0x80)
         return head + self._body(data)
 
     def _body(self, data: bytes) -> bytes:

@@ -297,6 +297,36 @@ static void test_one_frame(void)
     end();
 }
 
+/* To a peer that knows no packets what waits goes in one frame, however long: whole messages. */
+static void test_whole(void)
+{
+    static uint8_t framed[BIG];
+    static const size_t sizes[] = {3, 125, 126, 65535, 65536, MAX_PACKET - 4};
+    begin(&plain_config, &wide);
+    ends[0].peer = dial();
+    ends[0].handle = take_in(0);
+    relay_set_owner(relay, ends[0].handle, &ends[0]);
+    relay_direct(relay, ends[0].handle, 7);
+    relay_start(relay, ends[0].handle, NULL, 0, RELAY_WEBSOCKET, now);
+    add(1);
+    CHECK(relay_pair(relay, 7, ends[0].handle, ends[1].handle));
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        size_t size = sizes[i], head = size < 126 ? 2 : size < 65536 ? 4 : 10, came = 0;
+        say(1, plain, make(plain, 7, size, (uint8_t)i));
+        for (int turns = 0; turns < 4000 && came < head + size; turns++) {
+            turn();
+            came += hear(0, framed + came, sizeof framed - came);
+        }
+        CHECK(came == head + size && framed[0] == 0x82);
+        CHECK(framed[1] == (head == 2 ? size : head == 4 ? 126u : 127u));
+        uint64_t length = head == 2 ? size : 0;
+        for (size_t at = 2; at < head; at++)
+            length = length << 8 | framed[at];
+        CHECK(length == size && memcmp(framed + head, plain + 8, size) == 0);
+    }
+    end();
+}
+
 /* A socket that takes a few bytes at a time, cut anywhere: heads, payload, Pongs. What waits is
  * counted without any of that, and of the Pings that came meanwhile the last is answered. */
 static void test_dripping(void)
@@ -640,6 +670,7 @@ int main(void)
     test_codes();
     test_both_ways();
     test_one_frame();
+    test_whole();
     test_dripping();
     test_blocked();
     test_deadlines();

@@ -22,12 +22,12 @@ KEY = "secret"
 QUICK = ["-u", "0.01", "-d", "0.03", "-k", KEY]
 DIRECTORY = tempfile.TemporaryDirectory()
 KEPT = ROOT / "build" / "bench"
-NAMES = ("load", "floor", "pair", "attack", "knock")
+NAMES = ("load", "floor", "pair", "attack", "knock", "app")
 
 
 @functools.cache
 def programs() -> tuple[Path, ...]:
-    """load, floor, pair, attack and knock."""
+    """load, floor, pair, attack, knock and app."""
     if sys.platform != "linux":
         raise SkipTest("the programs of the bench are made for Linux")
     found = compiler()

@@ -462,3 +462,34 @@ class DirectChecks(DirectCase):
             await until("all to be gone", lambda: not self.links())
         names = ("direct+tls", "direct+ws", "direct+wss")
         self.assertEqual(carried, [(name, self.relay) for name in names])
+
+    async def test_whole_messages(self) -> None:
+        """By WebSocket each message of the server comes within one, however long it is, and
+        however many wait for a client that is slow."""
+        sizes = [10, 16_381, 70_000, *[5000] * 60]
+
+        async def tell(conn: VirtualConnection[bytes]) -> None:
+            async for _ in conn:
+                for number, size in enumerate(sizes):
+                    conn.tell(size.to_bytes(4, "big") + bytes([number]) * size)
+
+        await self.open(direct="ws=ws+127.0.0.1:0->1", client_ws_origins="*")
+        await self.serving(tell)
+        where = f"ws://127.0.0.1:{self.gateway_here.direct_ports['ws']}/"
+
+        def hear() -> list[int]:
+            """The sizes of what comes; a message of the WebSocket holds several, each whole."""
+            told: list[int] = []
+            with connect_websocket(where, proxy=None, max_size=None) as websocket:
+                websocket.send(b"go")
+                while len(told) < len(sizes):
+                    piece = websocket.recv(timeout=SECONDS)
+                    assert isinstance(piece, bytes)
+                    while piece:
+                        size = int.from_bytes(piece[:4], "big")
+                        assert len(piece) >= 4 + size, (len(piece), size)
+                        told.append(size)
+                        piece = piece[4 + size :]
+            return told
+
+        self.assertEqual(await deferToThread(hear), sizes)
