@@ -112,12 +112,15 @@ class Names:
         return field
 
     def known(self, route: str) -> str:
-        """The application has that route: its name. Raises FrameRefused as `field`."""
+        """The application has that route: its name, as names are told apart.
+
+        Raises FrameRefused as `field`.
+        """
         field = self.field(route)
         name = field.decode()
         self._routes.setdefault(self._key(name), route)
         self.fields[field] = self._routes[self._key(name)]
-        return name
+        return self._key(name)
 
     def route(self, name: str) -> str:
         """What the application calls a name; one that it cannot mean stays as it is."""
