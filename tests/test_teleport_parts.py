@@ -102,6 +102,9 @@ class NameTests(SynchronousTestCase):
             dialect = Teleport(ignore_case=ignore)
             dialect.wire_name("room.join")
             self.assertEqual(dialect.app_name("/ROOM/Join"), route)
+            # Two that only differ in that are one, and so refused when an App listens.
+            names = {dialect.wire_name(one) for one in ("/v2/Sum", "/v2/sum")}
+            self.assertEqual(len(names), 1 if ignore else 2)
 
     def test_too_long(self) -> None:
         raised(NotInDialect, Teleport().wire_name, "a" * 255)

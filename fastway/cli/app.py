@@ -36,6 +36,7 @@ DIALECTS = {
     "pomelo": "fastway.dialect.pomelo:Pomelo",
     "hotpot": "fastway.dialect.hotpot:Hotpot",
     "teleport": "fastway.dialect.teleport:Teleport",
+    "teleport2": "fastway.dialect.teleport2:Teleport2",
 }
 """Name -> where it is."""
 

@@ -234,7 +234,7 @@ class Wire(Protocol):
         """
 
     def request(self, route: str, body: bytes, meta: Meta = ()) -> tuple[int, bytes]:
-        """Ask something: its key, under which the Answer comes, and the bytes.
+        """Ask something: its key, under which the Answer comes, 1 or more; and the bytes.
 
         Raises:
             FrameRefused, NotInDialect: as `send`.

@@ -19,7 +19,7 @@ from fastway.dialect import BodyFormat, FrameRefused, NotInDialect, WebSocketRul
 from fastway.dialect.teleport_codecs import CODECS, TeleportJson
 from fastway.dialect.teleport_filters import FILTERS, MAX_FILTERS, Filter
 from fastway.dialect.teleport_frames import FRAMINGS
-from fastway.dialect.teleport_names import MAPPERS, Names, name_field
+from fastway.dialect.teleport_names import Names, check_names
 from fastway.dialect.teleport_wires import MAX_RATE, Settings, TeleportWire
 
 __all__ = ["MAX_FRAME", "Teleport", "TeleportJson"]
@@ -84,7 +84,7 @@ class Teleport:
     ) -> None:
         if proto not in FRAMINGS:
             raise ValueError(f"proto is raw, json or pb, not {proto!r}")
-        if mapper not in MAPPERS:
+        if mapper not in ("http", "rpc"):
             raise ValueError(f"mapper is http or rpc, not {mapper!r}")
         if heartbeat and not (heartbeat == int(heartbeat) and MIN_BEAT <= heartbeat <= MAX_RATE):
             raise ValueError(f"heartbeat is {MIN_BEAT} to {MAX_RATE} whole s, not {heartbeat!r}")
@@ -105,7 +105,7 @@ class Teleport:
                 f"pipe is at most {MAX_FILTERS} letters of {', '.join(known)}, not {pipe!r}"
             )
         names = dict(names or {})
-        _check_names(names, ignore_case)
+        check_names(names, ignore_case)
         self.concurrent = concurrent
         self._limit = max_frame
         self._streams = proto == "raw"
@@ -154,15 +154,3 @@ class Teleport:
 
     def app_name(self, name: str) -> str:
         return self._names.route(name)
-
-
-def _check_names(names: Mapping[str, str], ignore_case: bool) -> None:
-    taken: dict[str, str] = {}
-    for route, name in names.items():
-        key = name.lower() if ignore_case else name
-        if taken.setdefault(key, route) != route:
-            raise ValueError(f"names: {taken[key]!r} and {route!r} are both {name!r}")
-        try:
-            name_field(name)
-        except FrameRefused as error:
-            raise ValueError(f"names: {error}") from None

@@ -20,6 +20,7 @@ MAX_NAME = 255
 MAX_KEPT = 1000
 """Routes whose names are kept: an application may make routes up."""
 
+_CAPITAL = re.compile("(?<=.)([A-Z])")
 _UPPER = re.compile("[A-Z]")
 _WORD = re.compile("(?<=[^A-Z_/.])([A-Z])")
 
@@ -64,9 +65,14 @@ def _from_rpc(name: str) -> str:
     return ".".join(_WORD.sub(r"_\1", part).lower() for part in name.split("."))
 
 
+def _old(route: str) -> str:
+    return "/" + "/".join(_CAPITAL.sub(r"_\1", one).lower() for one in route.split("."))
+
+
 MAPPERS: dict[str, tuple[Callable[[str], str], Callable[[str], str]]] = {
     "http": (_http, _from_http),
     "rpc": (_rpc, _from_rpc),
+    "v2": (_old, _from_http),
 }
 
 
@@ -74,9 +80,12 @@ class Names:
     """Names of one port, or of one client, both ways.
 
     Args:
-        mapper: "http" or "rpc".
+        mapper: "http", "rpc", or "v2": an underscore before every capital.
         names: How the wire calls what the mapper would name otherwise.
         ignore_case: Of names that come.
+
+    Attributes:
+        fields: Names that the application has -> its routes; to look here before `route` is asked.
     """
 
     def __init__(self, mapper: str, names: Mapping[str, str], ignore_case: bool) -> None:
@@ -85,6 +94,7 @@ class Names:
         self._ignore_case = ignore_case
         self._routes = {self._key(name): route for route, name in names.items()}
         self._fields: dict[str, bytes] = {}
+        self.fields: dict[bytes, str] = {}
 
     def _key(self, name: str) -> str:
         return name.lower() if self._ignore_case else name
@@ -102,10 +112,15 @@ class Names:
         return field
 
     def known(self, route: str) -> str:
-        """The application has that route: its name. Raises FrameRefused as `field`."""
-        name = self.field(route).decode()
+        """The application has that route: its name, as names are told apart.
+
+        Raises FrameRefused as `field`.
+        """
+        field = self.field(route)
+        name = field.decode()
         self._routes.setdefault(self._key(name), route)
-        return name
+        self.fields[field] = self._routes[self._key(name)]
+        return self._key(name)
 
     def route(self, name: str) -> str:
         """What the application calls a name; one that it cannot mean stays as it is."""
@@ -127,3 +142,16 @@ def name_field(name: str) -> bytes:
     if not 0 < len(field) <= MAX_NAME:
         raise FrameRefused(f"{name[:50]!r} is {len(field)} bytes long: a name has 1 to {MAX_NAME}")
     return field
+
+
+def check_names(names: Mapping[str, str], ignore_case: bool) -> None:
+    """Raises ValueError: two of them are one, or the wire cannot have one."""
+    taken: dict[str, str] = {}
+    for route, name in names.items():
+        key = name.lower() if ignore_case else name
+        if taken.setdefault(key, route) != route:
+            raise ValueError(f"names: {taken[key]!r} and {route!r} are both {name!r}")
+        try:
+            name_field(name)
+        except FrameRefused as error:
+            raise ValueError(f"names: {error}") from None
