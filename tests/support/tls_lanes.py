@@ -227,8 +227,8 @@ class TlsLaneChecks(lanes.LaneChecks):
 
         self.peer = Eager
         lane, reports, _ = await self.make()
-        self.start(lane)
-        await until("the packets", lambda: reports.came + reports.packets == said)
+        self.start(lane, reports.came)
+        await until("the packets", lambda: reports.packets == said)
 
     async def test_ends_are_told(self) -> None:
         """A close tells the peer that TLS ends, behind all that waits; so does a half-close."""
