@@ -61,6 +61,14 @@ EXPECTED = {
         "Bob hears: <Ann> hello",
         "Ann hears: * Bob left",
     ],
+    "app_dialects.py": [
+        "Ann joined: Ann",
+        "Bob joined: Ann, Bob",
+        "Eve joined: Ann, Bob, Eve",
+        "Ann hears by pomelo: <Bob> hello, everybody",
+        "Bob hears by teleport: <Bob> hello, everybody",
+        "Eve hears by hotpot: <Bob> hello, everybody",
+    ],
     "app_push.py": [
         '200 {"sent": 2}',
         '200 {"sent": 1}',
@@ -187,6 +195,9 @@ class ExampleTests(SynchronousTestCase):
 
     def test_app_chat(self) -> None:
         self.check("app_chat.py")
+
+    def test_app_dialects(self) -> None:
+        self.check("app_dialects.py")
 
     def test_app_push(self) -> None:
         self.check("app_push.py")
