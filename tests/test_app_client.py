@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from fastway.app import App, Refused, Session, SessionEnded
 from fastway.app.client import Client
-from fastway.app.link import LinkFactory
+from fastway.app.ports import LinkFactory
 from fastway.dialect import Dialect
 from fastway.dialect.pomelo import Pomelo
 from fastway.errors import GatewayDown, LocalError, RequestTimeout

@@ -15,8 +15,9 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
 from fastway.app import Bounds, NotInDialect, Refused, Session, SessionEnded, Strand
-from fastway.app.link import Link, LinkFactory
+from fastway.app.link import Link
 from fastway.app.messages import BadHandler
+from fastway.app.ports import LinkFactory
 from fastway.dialect.pomelo import Pomelo, PomeloJson
 from fastway.errors import RequestsFull, RequestTimeout
 from fastway.formats import Json, ProtocolBuffers, Text

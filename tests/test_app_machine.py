@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.app import App, Bounds, FrameRefused, NotInDialect, Refused, Session, Strand
-from fastway.app.link import LinkFactory
+from fastway.app.ports import LinkFactory
 from fastway.dialect.pomelo import Pomelo
 from fastway.dialect.pomelo_packets import ACK, DATA, HANDSHAKE, HEARTBEAT, NOTIFY, packet, varint
 from fastway.errors import RequestsFull, RequestTimeout

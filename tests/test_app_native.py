@@ -19,8 +19,9 @@ from twisted.trial.unittest import TestCase
 
 from fastway import relay
 from fastway.app import App, Bounds, Session
-from fastway.app.link import GOODBYE, LinkFactory
+from fastway.app.link import GOODBYE
 from fastway.app.listen import NoNative
+from fastway.app.ports import LinkFactory
 from fastway.errors import ConfigError, StartError
 from tests.support.app_links import NativeLinks, Turns, Wireless
 from tests.support.logs import LogLines

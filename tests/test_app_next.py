@@ -12,7 +12,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.app import App, BadBody, Bounds, Session, SessionEnded, Strand
-from fastway.app.link import Link, LinkFactory
+from fastway.app.link import Link
+from fastway.app.ports import LinkFactory
 from fastway.app.testing import Player
 from fastway.errors import RequestsFull, RequestTimeout
 from tests.support.errors import raised

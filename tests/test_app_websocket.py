@@ -22,7 +22,7 @@ from wsproto.events import (
 )
 
 from fastway.app import App
-from fastway.app.link import LinkFactory
+from fastway.app.ports import LinkFactory
 from fastway.app.websocket import NoWebSocketDialect
 from fastway.websocket.listen import MessageEndpoint, NoMessages
 from fastway.websocket.request import Policy

@@ -27,8 +27,8 @@ from fastway.app import (
     SessionEnded,
     Strand,
 )
-from fastway.app.link import ConnectFactory, LinkFactory
 from fastway.app.messages import BadBody
+from fastway.app.ports import ConnectFactory, LinkFactory
 from fastway.dialect.hotpot import Hotpot
 from fastway.websocket.client import WebSocket
 from fastway.websocket.request import Policy

@@ -17,7 +17,8 @@ from wsproto.events import BytesMessage
 from wsproto.events import Request as Ask
 
 from fastway.app import App, Bounds, Refused, Request, Session, SessionEnded
-from fastway.app.link import Link, LinkFactory
+from fastway.app.link import Link
+from fastway.app.ports import LinkFactory
 from fastway.dialect.teleport import Teleport
 from fastway.dialect.teleport_fields import read_status
 from fastway.dialect.teleport_frames import CALL, PUSH, REPLY, Frame

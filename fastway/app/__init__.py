@@ -25,8 +25,10 @@ except ModuleNotFoundError:
 
     raise NotInstalled("fastway.app", "msgspec", "app") from None
 
-from fastway.app.app import App, Bounds, Component, Outgoing, Request, State, Users, handles
+from fastway.app.app import App, Component, handles
+from fastway.app.bounds import Bounds, State, Users
 from fastway.app.group import Group
+from fastway.app.handlers import Outgoing, Request
 from fastway.app.messages import BadBody, BadHandler
 from fastway.app.session import Session, SessionEnded
 from fastway.app.strand import Strand

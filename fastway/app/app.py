@@ -15,206 +15,38 @@ session, and answered without its text.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from contextvars import Context, copy_context
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
 from itertools import count
 from types import CoroutineType
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.task import deferLater
 
+from fastway.app.bounds import Bounds, Counts, State, Users
 from fastway.app.group import Group
-from fastway.app.messages import BadBody, BadHandler, Wanted, decode, wanted
+from fastway.app.handlers import Answering, Handler, Outgoing, Request, Route, onion, ready
+from fastway.app.messages import BadBody, BadHandler, Wanted
 from fastway.app.session import Carrier, Session, SessionEnded
 from fastway.app.strand import Strand
-from fastway.dialect import BodyFormat, Dialect, Hello, Message, Meta, Refused
+from fastway.dialect import Dialect, Hello, Message, Refused
 from fastway.errors import FastwayError, LocalError
-from fastway.formats import MAX_DEPTH
 from fastway.logs import Throttle, escaped, make_logger
 
 log = make_logger("fastway.app")
 
 F = TypeVar("F", bound=Callable[..., Any])
-Handler: TypeAlias = "Callable[[Request], Awaitable[Any]]"
 
 NOT_FOUND = 404
 FAILED = 500
 BUSY = 503
 
 _session_ids = count(1)
-
-
-class Users(Enum):
-    """What becomes of a user's earlier session when another is bound to him."""
-
-    KICK = "kick"
-    REFUSE = "refuse"
-    ALLOW = "allow"
-
-
-class State(Enum):
-    """Where an App is in its life."""
-
-    NEW = "new"
-    RUNNING = "running"
-    DRAINING = "draining"
-    STOPPED = "stopped"
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What one connection may cost; 0 is no bound.
-
-    Attributes:
-        handshake_timeout: Seconds from the connection to Ready, the application's part included.
-        requests: Of a session, unanswered; past that it is not read from.
-        asked: Requests to a session, unanswered; past that `request` fails.
-        waiting: Bytes that wait for a session; past that it is ended, as a slow reader.
-        enough: Bytes that wait from which on `await session.send()` waits.
-        messages: A second, of a session; past that it is not read from for a while.
-        bytes: Likewise.
-        sessions: Of one App.
-        strand: Messages that wait for one strand.
-        queued: Bytes of a session's messages that wait; past that it is not read from.
-    """
-
-    handshake_timeout: float = 10.0
-    requests: int = 64
-    asked: int = 1000
-    waiting: int = 1024 * 1024
-    enough: int = 64 * 1024
-    messages: float = 0.0
-    bytes: float = 0.0
-    sessions: int = 0
-    strand: int = 1000
-    queued: int = 256 * 1024
-
-
-@dataclass(slots=True)
-class Counts:
-    """What an App did; all only grow.
-
-    Attributes:
-        opened, closed: Sessions.
-        messages, requests: That came; requests are messages too.
-        sent: Packets to sessions.
-        refused: Requests that were answered with a Refused.
-        failed: Messages whose handler raised something else.
-        unknown: Messages to routes without a handler.
-        bad: Messages that did not decode.
-        lost: Why connections were lost -> how many; those that closed in order are not here.
-        came: The name of a dialect -> its sessions that were opened.
-        here: And those that are open now.
-        pending: Requests that are not answered.
-    """
-
-    opened: int = 0
-    closed: int = 0
-    messages: int = 0
-    requests: int = 0
-    sent: int = 0
-    refused: int = 0
-    failed: int = 0
-    unknown: int = 0
-    bad: int = 0
-    lost: Counter[str] = field(default_factory=Counter)
-    came: Counter[str] = field(default_factory=Counter)
-    here: Counter[str] = field(default_factory=Counter)
-    pending: int = 0
-
-
-class Request:
-    """One message on its way to its handler, for middleware and for handlers that want more.
-
-    Attributes:
-        session: Whose it is.
-        route: What it is about.
-        body: Its bytes; middleware may give others.
-        meta: What came beside it.
-        asked: An answer is waited for.
-        answer_meta: What goes beside the answer, where the dialect has that; a list to add to.
-    """
-
-    __slots__ = ("_event", "_message", "answer_meta", "body", "session")
-
-    def __init__(self, session: Session, event: Message) -> None:
-        self.session = session
-        self.body = event.body
-        self.answer_meta: list[tuple[str, str]] = []
-        self._event = event
-
-    @property
-    def route(self) -> str:
-        return self._event.route
-
-    @property
-    def meta(self) -> Meta:
-        return self._event.meta
-
-    @property
-    def asked(self) -> bool:
-        return self._event.token is not None
-
-    def decode(self, into: Any = Any) -> Any:
-        """The message in its body.
-
-        Raises:
-            BadBody: there is none of that type.
-        """
-        return decode(self.body, self._event.format, into)
-
-    def __repr__(self) -> str:
-        return f"<Request {self.route} of {self.session!r}>"
-
-
-@dataclass(slots=True)
-class Outgoing:
-    """A message to a session, as `outgoing` hooks see it; they may change it."""
-
-    session: Session
-    route: str
-    message: Any
-
-
-@dataclass(slots=True)
-class _Route:
-    """A handler, ready to be called.
-
-    Attributes:
-        form: What its last message was written in,
-        quick: and what decodes short ones of these; None: `decode` does.
-    """
-
-    wanted: Wanted
-    invoke: Callable[[Session, Any, Any], Any]
-    needs_request: bool
-    form: Any = None
-    quick: Callable[[bytes], Any] | None = None
-
-    def decode(self, body: bytes, form: BodyFormat) -> Any:
-        """Its message.
-
-        Raises:
-            BadBody: there is none of its type.
-        """
-        kind = self.wanted.kind
-        if form is not self.form:
-            self.form = form
-            quick = getattr(form, "quick", None)
-            self.quick = quick(kind) if quick is not None and kind not in (None, bytes) else None
-        if self.quick is not None and len(body) <= MAX_DEPTH:
-            try:
-                return self.quick(body)
-            except Exception:  # it has to be mended, or a word said of what is wrong
-                return decode(body, form, kind)
-        return decode(body, form, kind)
 
 
 @dataclass(slots=True, eq=False)
@@ -271,14 +103,14 @@ class App:
         self.sessions: dict[int, Session] = {}
         self.state = State.NEW
         self._clock = clock
-        self._routes: dict[str, _Route] = {}
+        self._routes: dict[str, Route] = {}
         self._middleware: list[Callable[[Request, Handler], Awaitable[Any]]] = []
         self._chain: Handler | None = None
         self._handshake: Callable[..., Any] | None = None
         self._opened: list[Callable[[Session], Any]] = []
         self._closed: list[Callable[[Session], Any]] = []
         self._outgoing: list[Callable[[Outgoing], object]] = []
-        self._unknown: _Route | None = None
+        self._unknown: Route | None = None
         self._groups: dict[str, Group] = {}
         self._users: dict[Any, Group] = {}
         self._timers: list[_Timer] = []
@@ -344,11 +176,11 @@ class App:
         _check_route(route)
         if route in self._routes:
             raise BadHandler(f"{route} has a handler already")
-        self._routes[route] = _ready(call)
+        self._routes[route] = ready(call)
 
     def unknown(self, call: F) -> F:
         """Decorates what handles messages of all other routes; it is told by a `Request`."""
-        self._unknown = _ready(call)
+        self._unknown = ready(call)
         return call
 
     def middleware(self, call: F) -> F:
@@ -439,8 +271,8 @@ class App:
             return
         if not isinstance(part, App):
             raise BadHandler(f"{part!r} is neither a Component nor an App; give one, made")
-        for route, ready in part._routes.items():
-            self.route(f"{prefix}.{route}" if prefix else route, ready.wanted.call)
+        for route, known in part._routes.items():
+            self.route(f"{prefix}.{route}" if prefix else route, known.wanted.call)
         part._outer, part._prefix = self, prefix
         for name, group in part._groups.items():
             group.app = self
@@ -464,7 +296,7 @@ class App:
     @property
     def routes(self) -> dict[str, Wanted]:
         """What is handled, and how."""
-        return {route: ready.wanted for route, ready in self._routes.items()}
+        return {route: known.wanted for route, known in self._routes.items()}
 
     def group(self, name: str) -> Group:
         """The group of that name; the same each time. An included App has those of its App."""
@@ -560,7 +392,7 @@ class App:
             the server says why not, with a SessionEnded when it says nothing; and as `listen`
             where routes have no names in that dialect.
         """
-        from fastway.app.link import ConnectFactory
+        from fastway.app.ports import ConnectFactory
 
         try:
             factory = ConnectFactory(self, dialect, timeout)
@@ -789,10 +621,10 @@ class App:
         Args:
             answer: Who sends the answer.
         """
-        ready = self._routes.get(event.route)
-        if ready is None:
-            ready = self._unknown
-            if ready is None:
+        known = self._routes.get(event.route)
+        if known is None:
+            known = self._unknown
+            if known is None:
                 self.counts.unknown += 1
                 log.debug(
                     "no handler for {route!r} of {peer}", route=event.route, peer=session.peer
@@ -805,9 +637,9 @@ class App:
                 request = Request(session, event)
                 made: Any = self._through(request)
             else:
-                request = Request(session, event) if ready.needs_request else None  # type: ignore
-                message = ready.decode(event.body, event.format)
-                made = ready.invoke(session, request, message)
+                request = Request(session, event) if known.needs_request else None  # type: ignore
+                message = known.decode(event.body, event.format)
+                made = known.invoke(session, request, message)
             if type(made) is CoroutineType and not self.tasks:
                 self._running += 1
                 runs = True
@@ -861,14 +693,14 @@ class App:
         if self._chain is None:
             chain: Handler = self._innermost
             for call in reversed(self._middleware):
-                chain = partial(_onion, call, chain)
+                chain = partial(onion, call, chain)
             self._chain = chain
         return self._chain(request)
 
     async def _innermost(self, request: Request) -> Any:
-        ready = self._routes.get(request.route) or self._unknown
-        assert ready is not None
-        made = ready.invoke(request.session, request, request.decode(ready.wanted.kind))
+        known = self._routes.get(request.route) or self._unknown
+        assert known is not None
+        made = known.invoke(request.session, request, request.decode(known.wanted.kind))
         return await made if isawaitable(made) else made
 
     def _failed(
@@ -986,18 +818,6 @@ class _Begun:
                 return ended.value
 
 
-class Answering:
-    """Who sends answers: a carrier."""
-
-    def reply(self, event: Message, result: Any, meta: Meta) -> None:
-        """Answer it, if an answer is waited for; raises what is wrong with the result."""
-        raise NotImplementedError
-
-    def refuse(self, event: Message, refused: Refused) -> None:
-        """Say that it is not done, if an answer is waited for."""
-        raise NotImplementedError
-
-
 class Component:
     """A part of an application: handlers that share something, and its life.
 
@@ -1059,31 +879,6 @@ def handles(route: str) -> Callable[[F], F]:
         return call
 
     return mark
-
-
-async def _onion(
-    call: Callable[[Request, Handler], Awaitable[Any]], inner: Handler, request: Request
-) -> Any:
-    made = call(request, inner)
-    return await made if isawaitable(made) else made
-
-
-def _ready(call: Callable[..., Any]) -> _Route:
-    """A handler, looked at and bound to the order of its parameters."""
-    how = wanted(call, Session, Request)
-    invokes: dict[tuple[str, ...], Callable[[Any, Any, Any], Any]] = {
-        (): lambda _session, _request, _message: call(),
-        ("session",): lambda session, _request, _message: call(session),
-        ("message",): lambda _session, _request, message: call(message),
-        ("request",): lambda _session, request, _message: call(request),
-        ("session", "message"): lambda session, _request, message: call(session, message),
-    }
-
-    def by_order(session: Any, request: Any, message: Any) -> Any:
-        values = {"session": session, "request": request, "message": message}
-        return call(*[values[one] for one in how.order])
-
-    return _Route(how, invokes.get(how.order, by_order), "request" in how.order)
 
 
 def _done(result: Any = None) -> Deferred[Any]:

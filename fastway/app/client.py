@@ -20,7 +20,8 @@ from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, fai
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
-from fastway.app.app import App, State
+from fastway.app.app import App
+from fastway.app.bounds import State
 from fastway.app.session import Session
 from fastway.dialect import Dialect, Refused
 from fastway.errors import GatewayDown, LocalError

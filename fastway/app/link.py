@@ -16,20 +16,18 @@ from typing import Any, TypeAlias, cast
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
-    IAddress,
     IPushProducer,
-    IReactorTime,
-    IStreamClientEndpoint,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fastway.address import address_name
-from fastway.app.app import BUSY, FAILED, Answering, App
-from fastway.app.behind import BehindLane
-from fastway.app.messages import BadHandler, check_kind, decode, encode
+from fastway.app.app import BUSY, FAILED, App
+from fastway.app.handlers import Answering
+from fastway.app.messages import decode, encode
 from fastway.app.session import Lane, Session, SessionEnded
+from fastway.app.turn import shared
 from fastway.dialect import (
     Answer,
     Dialect,
@@ -47,7 +45,6 @@ from fastway.dialect import (
 )
 from fastway.errors import LocalError, RequestsFull, RequestTimeout
 from fastway.logs import escaped, make_logger
-from fastway.wheel import Wheel
 
 log = make_logger("fastway.app")
 
@@ -67,79 +64,6 @@ HOLD_RATE = 4
 HOLD_HELLO = 8
 HOLD_QUEUED = 16
 HOLD_DRAIN = 32
-
-
-class Writes:
-    """Links that have something to write by the end of this turn.
-
-    Twisted's write costs a system call and changes of the set of readers; so what is told to one
-    peer in a turn, by however many handlers, goes out at once.
-    """
-
-    __slots__ = ("_clock", "_depth", "_dirty", "_later")
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._depth = 0
-        self._dirty: list[Link] = []
-        self._later: Any = None
-
-    def begin(self) -> None:
-        """A turn that ends with `end`."""
-        self._depth += 1
-
-    def end(self) -> None:
-        self._depth -= 1
-        if not self._depth and self._dirty:
-            self.flush()
-
-    def add(self, link: Link) -> None:
-        """That link has something to write."""
-        self._dirty.append(link)
-        if not self._depth and self._later is None:
-            self._later = self._clock.callLater(0, self._flush_later)
-
-    def _flush_later(self) -> None:
-        self._later = None
-        self.flush()
-
-    def flush(self) -> None:
-        """Write it now."""
-        dirty, self._dirty = self._dirty, []
-        for link in dirty:
-            try:
-                link.flush()
-            except Exception:  # its transport's fault, which is nobody else's
-                log.failure("nothing can be written to {peer}", peer=link.address)
-                link.lose("failed", "nothing can be written to it")
-
-
-@dataclass(slots=True)
-class Shared:
-    """What all links of one App have in common.
-
-    Attributes:
-        wheel: Their deadlines.
-        writes: What they have to write.
-        links: All that are connected.
-        behind: Tells many of those that are behind gateways.
-        relay: What carries those of native ports (`native.Relay`); None: there are none.
-    """
-
-    wheel: Wheel
-    writes: Writes
-    links: set[Link]
-    behind: BehindLane
-    relay: Any = None
-
-
-def shared(app: App) -> Shared:
-    """What the links of an App share; made when the first comes."""
-    found: Shared | None = app.links
-    if found is None:
-        writes = Writes(app.clock)
-        found = app.links = Shared(Wheel(app.clock), writes, set(), BehindLane(writes.flush))
-    return found
 
 
 @dataclass(slots=True)
@@ -902,125 +826,3 @@ class Link(Protocol, Answering):
             if wire.error is not None:
                 self.lose("silent", str(wire.error), answer=True)
         return self._due()
-
-
-def check_names(app: App, dialect: Dialect) -> None:
-    """Tell a dialect what an App handles.
-
-    Raises:
-        BadHandler: two routes have one name there, or that of another App has it.
-        NotInDialect: one has none.
-    """
-    names: dict[str, str] = {}
-    form = dialect.server().format
-    for route, how in app.routes.items():
-        try:
-            check_kind(form, how.kind)
-        except TypeError as error:  # handlers may be for another port, of another format
-            log.warn(
-                "{route!r} refuses all that comes by this {dialect} port: {problem}",
-                route=route,
-                dialect=dialect.name,
-                problem=error,
-            )
-        name = dialect.wire_name(route)
-        if names.setdefault(name, route) != route:
-            raise BadHandler(
-                f"{names[name]} and {route} are both {name} in {dialect.name}; "
-                "name one of them otherwise"
-            )
-        other = dialect.app_name(name)
-        if other != route:
-            raise BadHandler(
-                f"{route} is {name} in {dialect.name}, which it takes for {other}; "
-                "give each App a dialect of its own"
-            )
-
-
-class LinkFactory(Factory):
-    """Links of one port.
-
-    Raises:
-        BadHandler: two routes have one name in that dialect.
-    """
-
-    noisy = False
-    link: type[Link] = Link
-
-    def __init__(self, app: App, dialect: Dialect) -> None:
-        self.app = app
-        self.dialect = dialect
-        check_names(app, dialect)
-
-    def buildProtocol(self, addr: IAddress | None) -> Link:
-        return self.link(self.app, self.dialect, self.dialect.server())
-
-    def over_websocket(self, policy: Any) -> Factory:
-        """The factory of a port of WebSockets (`fastway.websocket.listen`)."""
-        from fastway.app.websocket import WebSocketFactory
-
-        return WebSocketFactory(self.app, self.dialect, policy)
-
-
-def _never_ready(_: object, seconds: float) -> Failure:
-    return Failure(RequestTimeout("connect", seconds))
-
-
-class ConnectFactory(Factory):
-    """The link of one client.
-
-    Raises:
-        BadHandler, NotInDialect: as `check_names`.
-    """
-
-    noisy = False
-
-    def __init__(self, app: App, dialect: Dialect, timeout: float | None) -> None:
-        self.app = app
-        self.dialect = dialect
-        self.timeout = timeout
-        check_names(app, dialect)
-        self._done: Deferred[Session] = Deferred(self._cancelled)
-        self._link: Link | None = None
-        self._asks_for: tuple[Any, str] | None = None
-
-    def connect(self, endpoint: IStreamClientEndpoint) -> Deferred[Session]:
-        """The session, once it is ready."""
-        done = self._done
-        connecting = endpoint.connect(self)
-        self._connecting = connecting
-        connecting.addErrback(self._failed)
-        if self.timeout is not None:
-            done.addTimeout(self.timeout, self.app.clock, _never_ready)
-        return done
-
-    def over_websocket(self, policy: Any) -> Factory:
-        raise LocalError("a client does not listen")
-
-    def by_websocket(self, wanted: Any, host: str) -> Factory:
-        """This factory, asking for a WebSocket first (`fastway.websocket.dial`)."""
-        self._asks_for = wanted, host
-        return self
-
-    def buildProtocol(self, addr: IAddress | None) -> Link:
-        if self._asks_for is None:
-            self._link = Link(self.app, self.dialect, self.dialect.client(), self._is_ready)
-        else:
-            from fastway.app.websocket import client_link
-
-            wanted, host = self._asks_for
-            self._link = client_link(self.app, self.dialect, wanted, host, self._is_ready)
-        return self._link
-
-    def _is_ready(self, result: Any) -> None:
-        if not self._done.called:
-            self._done.callback(result)
-
-    def _failed(self, failure: Failure) -> None:
-        if not self._done.called:
-            self._done.errback(failure)
-
-    def _cancelled(self, _: object) -> None:
-        self._connecting.cancel()
-        if self._link is not None:
-            self._link.close()

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorFDSet, IStreamServerEndpoint
 from fastway import relay
 from fastway.address import Address, address_name, parse_address
 from fastway.app.app import App
-from fastway.app.link import LinkFactory
+from fastway.app.ports import LinkFactory
 from fastway.dialect import Dialect
 from fastway.errors import LocalError
 from fastway.logs import make_logger

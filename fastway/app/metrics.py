@@ -15,7 +15,8 @@ from typing import Any, Literal
 from twisted.web.resource import Resource
 
 from fastway import __version__, usage
-from fastway.app.app import App, State
+from fastway.app.app import App
+from fastway.app.bounds import State
 from fastway.prometheus import CONTENT_TYPE, Metric, Samples, Value, page
 from fastway.web import TEXT, BoundedSite
 

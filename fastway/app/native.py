@@ -25,8 +25,11 @@ from twisted.internet.tcp import Port
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
-from fastway.app.app import App, State
-from fastway.app.link import GOODBYE, Link, LinkFactory, shared
+from fastway.app.app import App
+from fastway.app.bounds import State
+from fastway.app.link import GOODBYE, Link
+from fastway.app.ports import LinkFactory
+from fastway.app.turn import shared
 from fastway.app.websocket import WebSocketFactory, WebSocketLink
 from fastway.logs import make_logger
 from fastway.relay import POOL_TYPES, PoolConfig, _core

@@ -23,7 +23,8 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from fastway.address import address_name, parse_address
-from fastway.app.app import App, Request
+from fastway.app.app import App
+from fastway.app.handlers import Request
 from fastway.app.http import push_site
 from fastway.app.metrics import metrics_site
 from fastway.causes import cause_of, string_problem

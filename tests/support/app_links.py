@@ -21,7 +21,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fastway import relay
 from fastway.app import App
-from fastway.app.link import Link, LinkFactory
+from fastway.app.link import Link
+from fastway.app.ports import LinkFactory
 from tests.support.words import Words
 
 

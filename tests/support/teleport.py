@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fastway.app import App
-from fastway.app.link import LinkFactory
+from fastway.app.ports import LinkFactory
 from fastway.dialect import Dialect, Event, Hello, Ready
 from fastway.dialect.teleport import Teleport
 from fastway.dialect.teleport_filters import FILTERS
