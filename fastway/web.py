@@ -21,6 +21,7 @@ from twisted.web.server import Request, Site
 
 from fastway.address import address_name
 from fastway.logs import make_logger
+from fastway.prometheus import CONTENT_TYPE
 
 log = make_logger("fastway.gateway")
 
@@ -184,6 +185,49 @@ class BoundedSite(Site):
 
     def log(self, request: HttpRequest) -> None:
         """No line for each request."""
+
+
+class MonitorPages(Resource):
+    """`/metrics`, `/live` and `/ready`: what a monitor asks for.
+
+    Args:
+        figures: Makes the page of metrics.
+        problem: Says why nobody should be sent here; empty: they may come.
+    """
+
+    isLeaf = True
+
+    def __init__(self, figures: Callable[[], bytes], problem: Callable[[], str]) -> None:
+        super().__init__()
+        self._figures = figures
+        self._problem = problem
+        self._pages = {
+            b"/metrics": self._metrics,
+            b"/live": self._live,
+            b"/ready": self._ready,
+        }
+
+    def render(self, request: Any) -> bytes:
+        made = self._pages.get(request.uri.partition(b"?")[0])
+        kind = TEXT
+        if made is None:
+            status, content = 404, b"here are /metrics, /live and /ready\n"
+        elif request.method not in (b"GET", b"HEAD"):
+            status, content = 405, b"only GET and HEAD\n"
+            request.setHeader("Allow", "GET, HEAD")
+        else:
+            status, kind, content = made()
+        return request.site.answer(request, status, kind, content)  # type: ignore[no-any-return]
+
+    def _metrics(self) -> tuple[int, str, bytes]:
+        return 200, CONTENT_TYPE, self._figures()
+
+    def _live(self) -> tuple[int, str, bytes]:
+        return 200, TEXT, b"live\n"
+
+    def _ready(self) -> tuple[int, str, bytes]:
+        why_not = self._problem()
+        return 503 if why_not else 200, TEXT, f"{why_not or 'ready'}\n".encode()
 
 
 def reason(status: int) -> bytes:

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Literal
-
-from twisted.web.resource import Resource
+from typing import Literal
 
 from fastway import __version__, usage
 from fastway.app.app import App
 from fastway.app.bounds import State
-from fastway.prometheus import CONTENT_TYPE, Metric, Samples, Value, page
-from fastway.web import TEXT, BoundedSite
+from fastway.prometheus import Metric, Samples, Value, page
+from fastway.web import BoundedSite, MonitorPages
 
 
 def _one(read: Callable[[App], Value]) -> Callable[[App], Samples]:
@@ -49,7 +47,7 @@ METRICS = (
         lambda _: (((__version__, "app"), 1),),
     ),
     _metric(
-        "fastway_ready", "gauge", "1 if players may be sent here.", lambda app: +is_ready(app)
+        "fastway_ready", "gauge", "1 if players may be sent here.", lambda app: +(not problem(app))
     ),
     _metric(
         "fastway_draining",
@@ -147,40 +145,14 @@ METRICS = (
 )
 
 
-def is_ready(app: App) -> bool:
-    """Players may be sent here."""
-    return app.state is State.RUNNING and not app.is_full
-
-
-class Pages(Resource):
-    """All there is."""
-
-    isLeaf = True
-
-    def __init__(self, app: App) -> None:
-        super().__init__()
-        self._app = app
-
-    def render(self, request: Any) -> bytes:
-        path = request.uri.partition(b"?")[0]
-        kind = TEXT
-        if path not in (b"/metrics", b"/live", b"/ready"):
-            status, content = 404, b"here are /metrics, /live and /ready\n"
-        elif request.method not in (b"GET", b"HEAD"):
-            status, content = 405, b"only GET and HEAD\n"
-            request.setHeader("Allow", "GET, HEAD")
-        elif path == b"/metrics":
-            status, kind, content = 200, CONTENT_TYPE, page(self._app, METRICS)
-        elif path == b"/live":
-            status, content = 200, b"live\n"
-        elif is_ready(self._app):
-            status, content = 200, b"ready\n"
-        else:
-            why = "it is full" if self._app.is_full else f"it is {self._app.state.value}"
-            status, content = 503, f"{why}\n".encode()
-        return request.site.answer(request, status, kind, content)  # type: ignore[no-any-return]
+def problem(app: App) -> str:
+    """Why no players should be sent here; empty: they may come."""
+    if app.is_full:
+        return "it is full"
+    return "" if app.state is State.RUNNING else f"it is {app.state.value}"
 
 
 def metrics_site(app: App) -> BoundedSite:
     """A web server of these pages alone, that bears whoever comes."""
-    return BoundedSite(Pages(app), app.clock)
+    pages = MonitorPages(lambda: page(app, METRICS), lambda: problem(app))
+    return BoundedSite(pages, app.clock)
