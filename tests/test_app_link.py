@@ -157,6 +157,35 @@ class Handshakes(Links):
         self.assertFalse(transport.connected)
         self.assertEqual((ends, app.counts.opened, app.counts.lost), ([], 0, {"refused": 1}))
 
+    def test_flood_of_refused(self) -> None:
+        """Who comes again and again is a line of the log, and then a number."""
+        app = self.app_with()
+
+        @app.handshake
+        def no(session: Session, user: Any) -> None:
+            raise Refused(401) if user else ValueError
+
+        with LogLines() as log:
+            for user in (0, 1):
+                for _ in range(20):
+                    transport = self.connect(welcome=False)
+                    self.assertEqual(len(self.tell(transport, f"hi {user}")), 1)
+                    self.assertFalse(transport.connected)
+            self.assertEqual(len(log.lines), 2)
+            self.assertIn(" failed", log.lines[0])
+            self.assertIn(" lost: refused: 500: internal error", log.lines[1])
+            del log.events[:]
+            self.clock.advance(10)
+            self.assertEqual(
+                log.lines,
+                [
+                    "ValueError of a handshake: 19 more from all addresses in 10 s",
+                    "lost (refused): 39 more from 192.168.1.1 in 10 s",
+                ],
+            )
+        self.assertEqual(app.counts.lost, {"refused": 40})
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
     def test_hook_that_fails(self) -> None:
         """Its fault is logged, and told without its text."""
         app = self.app_with()

@@ -8,8 +8,8 @@
     await app.listen("tcp:3250", Pomelo())
 
 Rule: no bytes and no transports here. An App is an object: two in one process share nothing. What
-a peer sends never becomes a traceback; what a handler raises is logged once, with its route and
-session, and answered without its text.
+a peer sends never becomes a traceback; what a handler raises is logged with its route and session,
+as often as a log can bear, and answered without its text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from typing import Any, TypeVar, cast
 from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
+from fastway.address import host_of
 from fastway.app.bounds import Bounds, Counts, State, Users
 from fastway.app.group import Group
 from fastway.app.handlers import Answering, Handler, Outgoing, Request, Route, onion, ready
@@ -431,7 +433,7 @@ class App:
         try:
             await self._close_ports()
         except Exception:
-            self._log_failure("a port cannot be closed")
+            log.failure("a port cannot be closed")
         await self._until_idle(seconds)
         self.stop()
 
@@ -538,7 +540,7 @@ class App:
         for hook in left:
             made = self._hook(session, hook)
             if made is not None:
-                return self._await_hooks(session, made, left)
+                return self._await_hooks(session, hook, made, left)
         return None
 
     def _hook(self, session: Session, hook: Callable[[Session], Any]) -> Awaitable[Any] | None:
@@ -547,12 +549,17 @@ class App:
             made = hook(session)
             return self.in_task(made) if isawaitable(made) else None
         except BaseException:
-            self._log_failure(f"a hook of {escaped(repr(session))} failed")
+            self._hook_failed(session, hook)
             return None
+
+    def _hook_failed(self, session: Session, hook: Callable[[Session], Any]) -> None:
+        who = escaped(repr(session))
+        self.log_failure(f"the hook {name_of(hook)}", f"the hook {name_of(hook)} failed for {who}")
 
     async def _await_hooks(
         self,
         session: Session,
+        hook: Callable[[Session], Any],
         made: Awaitable[Any] | None,
         left: Iterator[Callable[[Session], Any]],
     ) -> None:
@@ -563,10 +570,11 @@ class App:
             except GeneratorExit:  # it waited for what nobody can fire any more
                 return
             except BaseException:
-                self._log_failure(f"a hook of {escaped(repr(session))} failed")
-            hook = next(left, None)
-            if hook is None:
+                self._hook_failed(session, hook)
+            found = next(left, None)
+            if found is None:
                 return
+            hook = found
             made = self._hook(session, hook)
 
     def bind(self, session: Session, user: Any) -> None:
@@ -713,7 +721,7 @@ class App:
                 self.quiet.warn(
                     log,
                     f"bad messages to {known!r}",
-                    session.peer.rpartition(":")[0].strip("[]"),
+                    host_of(session.peer),
                     "{route!r} of {peer} is no such message: {detail}",
                     route=event.route,
                     peer=session.peer,
@@ -724,12 +732,19 @@ class App:
             refused = Refused(0, "gone")  # it was telling who is gone
         else:
             self.counts.failed += 1
-            self._log_failure(f"{event.route!r} of {escaped(repr(session))} failed")
+            known = repr(event.route if event.route in self._routes else "others")
+            self.log_failure(known, f"{event.route!r} of {escaped(repr(session))} failed")
             refused = Refused(FAILED, "internal error")
         answer.refuse(event, refused)
 
-    def _log_failure(self, text: str) -> None:
-        log.failure("{text}", text=text)
+    def log_failure(self, what: str, text: str, failure: Failure | None = None) -> None:
+        """Log the failure of something, whole; of those that follow soon only the number.
+
+        Args:
+            what: Of what, in words of the application's own: who causes it has no part in them.
+            failure: None: the exception that is being handled.
+        """
+        self.quiet.failure(log, what, "{text}", failure, text=text)
 
     def _as_deferred(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
         try:
@@ -776,7 +791,7 @@ class App:
             if isawaitable(made):
                 return self._await_timer(timer, self.in_task(made))
         except BaseException:
-            self._log_failure("a timer's call failed")
+            self._timer_failed(timer)
         timer.busy = False
         return None
 
@@ -786,9 +801,13 @@ class App:
         except GeneratorExit:
             pass
         except BaseException:
-            self._log_failure("a timer's call failed")
+            self._timer_failed(timer)
         finally:
             timer.busy = False
+
+    def _timer_failed(self, timer: _Timer) -> None:
+        what = f"the timer {name_of(timer.call)}"
+        self.log_failure(what, f"{what} failed")
 
 
 class _Begun:
@@ -879,6 +898,11 @@ def handles(route: str) -> Callable[[F], F]:
         return call
 
     return mark
+
+
+def name_of(call: Callable[..., Any]) -> str:
+    """What a function of the application's is called, for its log."""
+    return getattr(call, "__qualname__", type(call).__qualname__)
 
 
 def _done(result: Any = None) -> Deferred[Any]:

@@ -22,7 +22,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from fastway.address import address_name
+from fastway.address import address_name, host_of
 from fastway.app.app import BUSY, FAILED, App
 from fastway.app.handlers import Answering
 from fastway.app.messages import decode, encode
@@ -201,7 +201,7 @@ class Link(Protocol, Answering):
             self.wire.begin(now)
             self._took(self.wire.receive(b"", now))
         except Exception as error:  # what this side was to say of itself
-            log.failure("nothing can be said to {peer}", peer=self.address)
+            self._failed("a greeting", "nothing can be said to {peer}")
             self.lose("failed", f"it cannot be greeted: {type(error).__name__}")
         finally:
             self._shared.writes.end()
@@ -265,12 +265,25 @@ class Link(Protocol, Answering):
             return
         self._why = SessionEnded(problem, cause or SessionEnded(problem))
         self.app.counts.lost[code] += 1
-        log.info("{peer} lost: {problem}", peer=self.address, problem=escaped(problem))
+        self.app.quiet.info(
+            log,
+            f"lost ({code})",
+            host_of(self.address),
+            "{peer} lost: {problem}",
+            peer=self.address,
+            problem=escaped(problem),
+        )
         if answer:
             self.close()
         else:
             self._closing = True
             cast(Any, self.transport).abortConnection()
+
+    def _failed(
+        self, what: str, form: str, failure: Failure | None = None, **fields: object
+    ) -> None:
+        """Log a failure, or count it."""
+        self.app.quiet.failure(log, what, form, failure, peer=self.address, **fields)
 
     # What came.
 
@@ -387,7 +400,7 @@ class Link(Protocol, Answering):
     def _let_in(self, result: Any) -> None:
         if self._gone or self._closing:
             if isinstance(result, Failure) and not result.check(Refused, SessionEnded):
-                log.failure("the handshake with {peer} failed", result, peer=self.address)
+                self._failed("a handshake", "the handshake with {peer} failed", result)
             return
         wire = self.wire
         writes = self._shared.writes
@@ -409,12 +422,12 @@ class Link(Protocol, Answering):
     def _reject(self, failure: Failure) -> None:
         refused = failure.value
         if not isinstance(refused, Refused):
-            log.failure("the handshake with {peer} failed", failure, peer=self.address)
+            self._failed("a handshake", "the handshake with {peer} failed", failure)
             refused = Refused(FAILED, "internal error")
         try:
             self.wire.reject(refused)
         except Exception:  # its text is too long, or nothing that can be said
-            log.failure("{peer} was refused with what cannot be said", peer=self.address)
+            self._failed("a refusal", "{peer} was refused with what cannot be said")
             self.wire.reject(Refused(FAILED, "internal error"))
         self._send_data()
         self.lose("refused", f"refused: {str(refused)[:200]}", answer=True)
@@ -626,7 +639,8 @@ class Link(Protocol, Answering):
         try:
             data = self.wire.refuse(event.token, refused)
         except Exception:  # its text is too long, or nothing that can be said
-            log.failure("{route!r} was refused with what cannot be said", route=event.route)
+            form = "{route!r} was refused with what cannot be said"
+            self._failed("a refusal", form, route=event.route)
             data = self.wire.refuse(event.token, Refused(FAILED, "internal error"))
         self._answer(data)
 

@@ -42,6 +42,9 @@ class Home(Protocol):
     def bind(self, session: Session, user: Any) -> None:
         """See `Session.bind`."""
 
+    def log_failure(self, what: str, text: str) -> None:
+        """Log the exception that is being handled, unless there are too many of them."""
+
 
 class Circle(Protocol):
     """What sessions can be members of."""
