@@ -232,7 +232,7 @@ class Faults(Links):
         groups = [Group(app, "", left), Group(app), Group(app, "", left)]
         for group in groups:
             group.add(session)
-        done = session.when_closed()
+        done = session.when_ended()
         transport.end(ConnectionDone())
         self.assertEqual([len(group) for group in groups], [0, 0, 0])
         self.successResultOf(done)
@@ -499,7 +499,7 @@ class Left(Links):
             lambda session, transport: session.close(),
             lambda session, transport: session.kick("x"),
             lambda session, transport: self.tell(transport, "nonsense"),
-            lambda session, transport: session.when_closed(),
+            lambda session, transport: session.when_ended(),
             lambda session, transport: self.app.group("room").add(session),
         )
         for number, act in enumerate(acts):

@@ -443,11 +443,16 @@ class Ends(Links):
         app.closed(told.append)
         transport = self.connect()
         [session] = app.sessions.values()
+        waits = [session.when_ended(), session.when_ended()]
         act(session, transport)
         self.clock.advance(0)
         self.assertEqual((told, app.sessions), ([session], {}))
         self.assertFalse(transport.connected)
-        self.assertEqual(len(self.successResultOf(session.when_closed()) or ()), 0)
+        ended = session.ended
+        assert ended is not None
+        for done in (*waits, session.when_ended()):
+            why = self.successResultOf(done)
+            self.assertEqual((str(why), why.cause), (str(ended), ended.cause))
         return transport, session
 
     def test_close(self) -> None:

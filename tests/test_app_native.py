@@ -220,7 +220,7 @@ class Listening(TestCase):
         [mine] = self.app.sessions.values()
         self.assertTrue(mine.peer.startswith("127.0.0.1:"))
         session.close()
-        yield mine.when_closed()
+        yield mine.when_ended()
         self.assertEqual(self.app.counts.lost, {})
         yield port.stopListening()
         return line.partition(", ")[2]

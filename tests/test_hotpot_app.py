@@ -628,7 +628,7 @@ class SocketTests(TestCase):
             self.assertEqual((error.code, error.text), (7, "bad"))
             peer.send("Bye")
             self.assertEqual(await peer.next("Said", into=Said, timeout=60), Said("bye"))
-            await peer.when_closed()
+            await peer.when_ended()
         finally:
             other.stop()
             await app.stop()
