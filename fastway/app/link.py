@@ -74,6 +74,7 @@ class _Ask:
     route: str
     into: Any
     timer: Any
+    heard: list[tuple[str, str]] | None = None
 
 
 @implementer(IPushProducer)
@@ -639,7 +640,13 @@ class Link(Protocol, Answering):
             self._release(HOLD_REQUESTS)
 
     def request(
-        self, route: str, message: Any, into: Any, timeout: float | None, meta: Meta
+        self,
+        route: str,
+        message: Any,
+        into: Any,
+        timeout: float | None,
+        meta: Meta,
+        heard: list[tuple[str, str]] | None = None,
     ) -> Deferred[Any]:
         full = self._asked_full()
         if full is not None:
@@ -652,7 +659,7 @@ class Link(Protocol, Answering):
             key, data = self.wire.request(out.route, encode(out.message, self.wire.format), meta)
         except Exception:
             return fail()
-        done = self._ask(key, route, into, timeout)
+        done = self._ask(key, route, into, timeout, heard)
         self.tell(self._unit(data))
         return done
 
@@ -691,7 +698,14 @@ class Link(Protocol, Answering):
         limit, asked = self._bounds.asked, len(self._asks or ())
         return fail(RequestsFull(asked, limit)) if 0 < limit <= asked else None
 
-    def _ask(self, key: int, route: str, into: Any, timeout: float | None) -> Deferred[Any]:
+    def _ask(
+        self,
+        key: int,
+        route: str,
+        into: Any,
+        timeout: float | None,
+        heard: list[tuple[str, str]] | None = None,
+    ) -> Deferred[Any]:
         """Somebody waits for the peer, which is read from meanwhile."""
         if self._asks is None:
             self._asks = {}
@@ -699,7 +713,7 @@ class Link(Protocol, Answering):
         timer = None
         if timeout is not None:
             timer = self.app.clock.callLater(timeout, self._too_late, key, timeout)
-        self._asks[key] = _Ask(done, route, into, timer)
+        self._asks[key] = _Ask(done, route, into, timer, heard)
         if self._holds:
             self._flow()
         return done
@@ -733,6 +747,8 @@ class Link(Protocol, Answering):
         ask = self._forget(event.key)
         if ask is None:
             return
+        if ask.heard is not None:
+            ask.heard += event.meta
         result: Any = event.refused
         if result is None:
             try:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from fastway.dialect import BodyFormat, FrameRefused, NotInDialect, WebSocketRules
-from fastway.dialect.teleport_codecs import CODECS, TeleportJson
+from fastway.dialect.teleport_codecs import CODECS, TeleportJson, by_id
 from fastway.dialect.teleport_filters import FILTERS, MAX_FILTERS, Filter
 from fastway.dialect.teleport_frames import FRAMINGS
 from fastway.dialect.teleport_names import Names, check_names
@@ -94,10 +94,10 @@ class Teleport:
             raise ValueError(f"concurrent is 1 at least, not {concurrent!r}")
         formats = {"j": TeleportJson(), **CODECS, **(codecs or {})}
         known = FILTERS if filters is None else filters
-        for what, letters in (("codecs", formats), ("filters", known)):
-            for letter in letters:
-                if len(letter) != 1 or not 0 < ord(letter) < 256:
-                    raise ValueError(f"{what}: {letter!r} is no letter of 8 bits")
+        codec_ids = by_id(formats)
+        for letter in known:
+            if len(letter) != 1 or not 0 < ord(letter) < 256:
+                raise ValueError(f"filters: {letter!r} is no letter of 8 bits")
         if codec not in formats:
             raise ValueError(f"codec is one of {', '.join(formats)}, not {codec!r}")
         if len(pipe) > MAX_FILTERS or any(letter not in known for letter in pipe):
@@ -114,7 +114,7 @@ class Teleport:
         made = [
             Settings(
                 framing=framing,
-                codecs={ord(letter): one for letter, one in formats.items()},
+                codecs=codec_ids,
                 codec=ord(codec),
                 filters={ord(letter): one for letter, one in known.items()},
                 pipe=pipe.encode("latin-1"),

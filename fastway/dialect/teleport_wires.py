@@ -30,7 +30,7 @@ from fastway.dialect import (
     Ready,
     Refused,
 )
-from fastway.dialect.teleport_codecs import NO_CODECS
+from fastway.dialect.teleport_codecs import NO_CODECS, codec_of
 from fastway.dialect.teleport_fields import (
     MAX_SEQ,
     OK_STATUS,
@@ -353,6 +353,8 @@ class TeleportWire:
         """What is begun here; it has used its seq then."""
         settings = self._settings
         used = settings.codec if codec is None else codec
+        if type(body) is not bytes:
+            used = codec_of(body, used)
         pipe = settings.pipe
         data = settings.pack(Frame(mtype, seq, method, OK_STATUS, meta, used, body, pipe))
         if seq:
@@ -376,6 +378,8 @@ class TeleportWire:
 
     def reply(self, token: Any, body: bytes, meta: Meta = (), kind: type = bytes) -> bytes:
         seq, codec, filters = token
+        if type(body) is not bytes:
+            codec = codec_of(body, codec)
         if body and not codec:
             raise Refused(500, f"unsupported codec id: {codec}")
         return self._settings.pack(
