@@ -89,6 +89,7 @@ class Link(Protocol, Answering):
 
     Attributes:
         channel: Its virtual connection, behind a gateway.
+        keeper: Whose its session is, that outlives it (`redial`); None: nobody's.
     """
 
     __slots__ = (  # there are very many; nor may a dict of attributes come to be
@@ -123,6 +124,7 @@ class Link(Protocol, Answering):
         "app",
         "channel",
         "connected",
+        "keeper",
         "lane",
         "session",
         "slot",
@@ -142,6 +144,7 @@ class Link(Protocol, Answering):
         self.slot = -1
         self.lane: Lane | None = None
         self.channel: Any = None
+        self.keeper: Any = None
         self.app = app
         self.wire = wire
         self.address = "?"
@@ -241,7 +244,8 @@ class Link(Protocol, Answering):
         try:
             if session is not None:
                 session.strand.forget(self)
-                self.app.close(session, why)
+                if self.keeper is None or not self.keeper.keeps(self, why):
+                    self.app.close(session, why)
             for ask in (asks or {}).values():
                 self._settle(ask, Failure(SessionEnded(str(why), why.cause)))
             for room in rooms or ():
@@ -426,19 +430,27 @@ class Link(Protocol, Answering):
 
     def _new_session(self) -> Session:
         if self.session is None:
-            self.session = self.app.new_session(self, self._dialect.concurrent)
+            keeper = self.keeper
+            if keeper is None:
+                self.session = self.app.new_session(self, self._dialect.concurrent)
+            else:
+                self.session = keeper.session_of(self)
         return self.session
 
     def _is_ready(self, user: Any) -> None:
         session = self._new_session()
-        if session.session_id in self.app.sessions:
+        known = session.session_id in self.app.sessions
+        if known and self._ready is None:
             return
         problem = self.app.refuses(session)
         if problem:
             self.lose("full", f"it comes while the application is {problem}", answer=True)
             return
         self._deadline = None
-        self.app.open(session)
+        if self.keeper is not None:
+            self.keeper.is_up(self)
+        if not known:
+            self.app.open(session)
         self._tell_ready(session)
 
     def _tell_ready(self, result: Any) -> None:
