@@ -91,6 +91,7 @@ class Link(Protocol, Answering):
     """
 
     __slots__ = (  # there are very many; nor may a dict of attributes come to be
+        "_address",
         "_allowance",
         "_allowance_bytes",
         "_asks",
@@ -118,7 +119,6 @@ class Link(Protocol, Answering):
         "_unanswered",
         "_waiting",
         "_why",
-        "address",
         "app",
         "channel",
         "connected",
@@ -143,7 +143,7 @@ class Link(Protocol, Answering):
         self.channel: Any = None
         self.app = app
         self.wire = wire
-        self.address = "?"
+        self._address = "?"
         self.session: Session | None = None
         self._bounds = bounds = app.bounds
         self._rated = bool(bounds.messages or bounds.bytes)
@@ -183,7 +183,6 @@ class Link(Protocol, Answering):
     def _met(self) -> None:
         """There is a connection; its dialect has not begun."""
         transport = cast(Any, self.transport)
-        self.address = address_name(transport.getPeer())
         self.channel = getattr(transport, "conn", None)
         if self.channel is not None:
             self.lane = self._shared.behind
@@ -222,6 +221,7 @@ class Link(Protocol, Answering):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._gone:
             return
+        self._address = self.address
         self._gone = True
         shared = self._shared
         shared.links.discard(self)
@@ -547,6 +547,14 @@ class Link(Protocol, Answering):
         return full
 
     # What is told.
+
+    @property
+    def address(self) -> str:
+        """Of the peer, as it is known by now: proxies and gateways may tell late who that is."""
+        transport = cast(Any, self.transport)
+        if self._gone or transport is None:
+            return self._address
+        return address_name(transport.getPeer())
 
     @property
     def dialect(self) -> str:
