@@ -198,6 +198,7 @@ class Apps(SynchronousTestCase):
         def div(request: Request) -> int:
             request.answer_meta.append(("seen", dict(request.meta).get("k", "")))
             a: int
+            b: int
             a, b = request.decode(list[int])
             if not b:
                 raise Refused(1001, "division by zero", "b is 0")

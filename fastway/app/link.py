@@ -16,7 +16,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from fastway.address import address_name, host_of
+from fastway.address import host_of
 from fastway.app.app import App
 from fastway.app.asks import Asks
 from fastway.app.handling import BUSY, FAILED
@@ -118,7 +118,6 @@ class Link(Telling):
     def _met(self) -> None:
         """There is a connection; its dialect has not begun."""
         transport = cast(Any, self.transport)
-        self.address = address_name(transport.getPeer())
         self.channel = getattr(transport, "conn", None)
         if self.channel is not None:
             self.lane = self._shared.behind
@@ -158,6 +157,7 @@ class Link(Telling):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._gone:
             return
+        self._address = self.address
         self._gone = True
         shared = self._shared
         shared.links.discard(self)

@@ -190,7 +190,8 @@ class Session:
 
     @property
     def peer(self) -> str:
-        """The address of the peer, as operators write it; a proxy's peer is who is behind it."""
+        """The address of the peer, as operators write it; of who is behind a proxy or a gateway
+        that of the player, once it is told."""
         return self._carrier.address
 
     @property
