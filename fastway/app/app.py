@@ -22,7 +22,7 @@ from functools import partial
 from inspect import isawaitable
 from itertools import count
 from types import CoroutineType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint, IStreamServerEndpoint
@@ -33,7 +33,7 @@ from fastway.app.group import Group
 from fastway.app.handlers import Answering, Handler, Outgoing, Request, Route, onion, ready
 from fastway.app.messages import BadBody, BadHandler, Wanted
 from fastway.app.session import Carrier, Session, SessionEnded
-from fastway.app.strand import Strand
+from fastway.app.strand import Job, OwnStrand, Strand
 from fastway.dialect import Dialect, Hello, Message, Refused
 from fastway.errors import FastwayError, LocalError
 from fastway.logs import Throttle, escaped, make_logger
@@ -45,6 +45,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 NOT_FOUND = 404
 FAILED = 500
 BUSY = 503
+
+Elsewhere: TypeAlias = "Callable[[Session, Message, Answering], Job | None]"
 
 _session_ids = count(1)
 
@@ -84,6 +86,9 @@ class App:
     Attributes:
         counts: What it did.
         sessions: Those that are open, by their ids.
+        elsewhere: Whom messages without a handler are offered: takes the session, the message and
+            who answers it, gives a job for the session's strand, or None: it is nobody's. A
+            cluster's gate.
     """
 
     def __init__(
@@ -102,6 +107,7 @@ class App:
         self.counts = Counts()
         self.sessions: dict[int, Session] = {}
         self.state = State.NEW
+        self.elsewhere: Elsewhere | None = None
         self._clock = clock
         self._routes: dict[str, Route] = {}
         self._middleware: list[Callable[[Request, Handler], Awaitable[Any]]] = []
@@ -298,6 +304,10 @@ class App:
         """What is handled, and how."""
         return {route: known.wanted for route, known in self._routes.items()}
 
+    def handles(self, route: str) -> bool:
+        """There is a handler for that route, be it the one of all others."""
+        return route in self._routes or self._unknown is not None
+
     def group(self, name: str) -> Group:
         """The group of that name; the same each time. An included App has those of its App."""
         if self._outer is not None:
@@ -475,7 +485,7 @@ class App:
 
     def new_session(self, carrier: Carrier, concurrent: int = 1) -> Session:
         """A session that nobody knows yet."""
-        strand = self.strand or Strand(self.bounds.strand, concurrent)
+        strand = self.strand or OwnStrand(self.bounds.strand, concurrent)
         return Session(self, carrier, next(_session_ids), strand)
 
     @property
@@ -623,6 +633,10 @@ class App:
         """
         known = self._routes.get(event.route)
         if known is None:
+            if self.elsewhere is not None:
+                job = self.elsewhere(session, event, answer)
+                if job is not None:
+                    return job()
             known = self._unknown
             if known is None:
                 self.counts.unknown += 1
