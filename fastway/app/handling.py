@@ -12,7 +12,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from inspect import isawaitable
 from types import CoroutineType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -23,6 +23,7 @@ from fastway.app.bounds import Counts
 from fastway.app.handlers import Answering, Handler, Request, Route, onion, ready
 from fastway.app.messages import BadBody, BadHandler, Wanted
 from fastway.app.session import Session, SessionEnded
+from fastway.app.strand import Job
 from fastway.dialect import Message, Refused
 from fastway.logs import Throttle, escaped, make_logger
 
@@ -34,6 +35,8 @@ NOT_FOUND = 404
 FAILED = 500
 BUSY = 503
 
+Elsewhere: TypeAlias = "Callable[[Session, Message, Answering], Job | None]"
+
 
 class Handling:
     """Routes, what stands around them, and what runs of them.
@@ -43,11 +46,15 @@ class Handling:
 
     Attributes:
         counts: What it did.
+        elsewhere: Whom messages without a handler are offered: takes the session, the message and
+            who answers it, gives a job for the session's strand, or None: it is nobody's. A
+            cluster's gate.
     """
 
     def __init__(self, tasks: bool, clock: IReactorTime | None) -> None:
         self.tasks = tasks
         self.counts = Counts()
+        self.elsewhere: Elsewhere | None = None
         self._clock = clock
         self._quiet: Throttle | None = None
         self._routes: dict[str, Route] = {}
@@ -129,6 +136,10 @@ class Handling:
         """What is handled, and how."""
         return {route: known.wanted for route, known in self._routes.items()}
 
+    def handles(self, route: str) -> bool:
+        """There is a handler for that route, be it the one of all others."""
+        return route in self._routes or self._unknown is not None
+
     @property
     def running(self) -> int:
         """Handlers that have not ended."""
@@ -146,6 +157,10 @@ class Handling:
         """
         known = self._routes.get(event.route)
         if known is None:
+            if self.elsewhere is not None:
+                job = self.elsewhere(session, event, answer)
+                if job is not None:
+                    return job()
             known = self._unknown
             if known is None:
                 self.counts.unknown += 1

@@ -20,7 +20,7 @@ from fastway.app.group import Group
 from fastway.app.handlers import Outgoing
 from fastway.app.handling import F, Handling, name_of
 from fastway.app.session import Carrier, Session, SessionEnded
-from fastway.app.strand import Strand
+from fastway.app.strand import OwnStrand, Strand
 from fastway.dialect import Hello, Refused
 from fastway.logs import escaped
 
@@ -89,7 +89,7 @@ class Hosting(Handling):
 
     def new_session(self, carrier: Carrier, concurrent: int = 1) -> Session:
         """A session that nobody knows yet."""
-        strand = self.strand or Strand(self.bounds.strand, concurrent)
+        strand = self.strand or OwnStrand(self.bounds.strand, concurrent)
         return Session(self, carrier, next(_session_ids), strand)
 
     @property
