@@ -15,7 +15,7 @@ session, and answered without its text.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Mapping
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +31,7 @@ from twisted.internet.task import deferLater
 from fastway.app.bounds import Bounds, Counts, State, Users
 from fastway.app.group import Group
 from fastway.app.handlers import Answering, Handler, Outgoing, Request, Route, onion, ready
-from fastway.app.messages import BadBody, BadHandler, Wanted
+from fastway.app.messages import BadBody, BadHandler, Sent, Wanted, convert, greeting
 from fastway.app.session import Carrier, Session, SessionEnded
 from fastway.app.strand import Strand
 from fastway.dialect import Dialect, Hello, Message, Refused
@@ -106,11 +106,13 @@ class App:
         self._routes: dict[str, Route] = {}
         self._middleware: list[Callable[[Request, Handler], Awaitable[Any]]] = []
         self._chain: Handler | None = None
-        self._handshake: Callable[..., Any] | None = None
+        self._handshake: Wanted | None = None
         self._opened: list[Callable[[Session], Any]] = []
         self._closed: list[Callable[[Session], Any]] = []
         self._outgoing: list[Callable[[Outgoing], object]] = []
         self._unknown: Route | None = None
+        self._sent: dict[str, Sent] = {}
+        self._refusals: dict[str, dict[int, str]] = {}
         self._groups: dict[str, Group] = {}
         self._users: dict[Any, Group] = {}
         self._timers: list[_Timer] = []
@@ -178,6 +180,34 @@ class App:
             raise BadHandler(f"{route} has a handler already")
         self._routes[route] = ready(call)
 
+    def sends(self, route: str, kind: Any, *, answer: Any = None, text: str = "") -> None:
+        """Declare what peers are told by themselves of a route, for `fastway describe`.
+
+        Nothing is checked when it is sent, which then costs what it did; a `Player` checks it, so
+        that a test finds what is not as declared.
+
+        Args:
+            kind: The type of the message; None: it has none.
+            answer: The type of what they answer, where they are asked; None: they are not.
+            text: A sentence for whoever writes a client.
+
+        Raises:
+            BadHandler: it is declared otherwise already.
+        """
+        _check_route(route)
+        sent = Sent(kind, answer, text)
+        if self._sent.setdefault(route, sent) != sent:
+            raise BadHandler(f"{route} is declared already, and otherwise")
+
+    def refusal(self, code: int, text: str, *routes: str) -> None:
+        """Declare a Refused that handlers of these routes raise, for `fastway describe`.
+
+        Without a route it is any handler that may, and the handshake. What the framework refuses
+        by itself (400, 404, 500) needs no word.
+        """
+        for route in routes or ("",):
+            self._refusals.setdefault(route, {})[code] = text
+
     def unknown(self, call: F) -> F:
         """Decorates what handles messages of all other routes; it is told by a `Request`."""
         self._unknown = ready(call)
@@ -195,10 +225,14 @@ class App:
     def handshake(self, call: F) -> F:
         """Decorates what lets peers in: `(session, user)`; `user` is what the peer says of itself.
 
+        Where that is annotated with a type, it is one, or its peer is refused as a bad message.
         What it returns is told to the peer, where its dialect has a place. A Refused, or any other
         exception, ends the connection as the dialect has it.
+
+        Raises:
+            BadHandler: nothing that a peer says can be of that type.
         """
-        self._handshake = call
+        self._handshake = greeting(call)
         return call
 
     def opened(self, call: F) -> F:
@@ -268,11 +302,20 @@ class App:
                 self.route(f"{name}.{route}" if name else route, call)
             self._add_component(part)
             part.app = self
+            for route, kind in part.sends.items():
+                self.sends(route, kind)
             return
         if not isinstance(part, App):
             raise BadHandler(f"{part!r} is neither a Component nor an App; give one, made")
         for route, known in part._routes.items():
             self.route(f"{prefix}.{route}" if prefix else route, known.wanted.call)
+        for route, sent in part._sent.items():
+            self.sends(route, sent.kind, answer=sent.answer, text=sent.text)
+        for route, refusals in part._refusals.items():
+            for inner in (route,) if route else part._routes:
+                name = f"{prefix}.{inner}" if prefix else inner
+                for code, text in refusals.items():
+                    self.refusal(code, text, name)
         part._outer, part._prefix = self, prefix
         for name, group in part._groups.items():
             group.app = self
@@ -297,6 +340,21 @@ class App:
     def routes(self) -> dict[str, Wanted]:
         """What is handled, and how."""
         return {route: known.wanted for route, known in self._routes.items()}
+
+    @property
+    def sent(self) -> dict[str, Sent]:
+        """What `sends` has declared."""
+        return self._sent
+
+    @property
+    def refusals(self) -> dict[str, dict[int, str]]:
+        """What `refusal` has declared, by routes; under "" what any of them may."""
+        return self._refusals
+
+    @property
+    def greets(self) -> Wanted | None:
+        """How the handshake hook is called; None: there is none."""
+        return self._handshake
 
     def group(self, name: str) -> Group:
         """The group of that name; the same each time. An included App has those of its App."""
@@ -499,7 +557,10 @@ class App:
         """
         if self._handshake is None:
             return None
-        return self._as_deferred(self._handshake, session, hello.user)
+        return self._as_deferred(self._greet, self._handshake, session, hello.user)
+
+    def _greet(self, how: Wanted, session: Session, user: Any) -> Any:
+        return how.call(session, user if how.kind is Any else convert(user, how.kind))
 
     def open(self, session: Session) -> None:
         """A session is ready: `opened` hooks run before its first message."""
@@ -831,10 +892,12 @@ class Component:
 
     Attributes:
         name: What stands before its routes, with a dot between; empty: nothing.
+        sends: Routes of what it tells peers by itself, and the types (`App.sends`).
         app: Who included it.
     """
 
     name = ""
+    sends: Mapping[str, Any] = {}
     app: App
 
     def handlers(self) -> Iterable[tuple[str, Callable[..., Any]]]:

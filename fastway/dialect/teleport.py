@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from fastway.dialect import BodyFormat, FrameRefused, NotInDialect, WebSocketRules
+from fastway.dialect import BodyFormat, FrameRefused, NotInDialect, Traits, WebSocketRules
 from fastway.dialect.teleport_codecs import CODECS, TeleportJson
 from fastway.dialect.teleport_filters import FILTERS, MAX_FILTERS, Filter
 from fastway.dialect.teleport_frames import FRAMINGS
@@ -108,7 +108,7 @@ class Teleport:
         check_names(names, ignore_case)
         self.concurrent = concurrent
         self._limit = max_frame
-        self._streams = proto == "raw"
+        self._proto, self._streams = proto, proto == "raw"
         self._auth, self._user = auth, user
         self._names = Names(mapper, names, ignore_case)
         made = [
@@ -139,6 +139,19 @@ class Teleport:
     @property
     def max_frame(self) -> int:
         return self._limit
+
+    @property
+    def traits(self) -> Traits:
+        settings = self._servers[0]
+        return Traits(
+            settings={
+                "proto": self._proto,
+                "codec": chr(settings.codec),
+                "pipe": settings.pipe.decode("latin-1"),
+            },
+            handshake=settings.codecs[settings.codec] if settings.auth else None,
+            asks=frozenset({"server", "client"}),
+        )
 
     def server(self, *, whole: bool = False) -> TeleportWire:
         return TeleportWire(self._servers[whole], True)
