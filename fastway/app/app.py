@@ -46,6 +46,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 NOT_FOUND = 404
 FAILED = 500
+KICKED = 403
 BUSY = 503
 
 _session_ids = count(1)

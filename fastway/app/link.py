@@ -23,10 +23,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fastway.address import address_name, host_of
-from fastway.app.app import BUSY, FAILED, App
+from fastway.app.app import BUSY, FAILED, KICKED, App
 from fastway.app.handlers import Answering
 from fastway.app.messages import decode, encode
-from fastway.app.session import Lane, Session, SessionEnded
+from fastway.app.session import Lane, NotReady, Session, SessionEnded
 from fastway.app.turn import shared
 from fastway.dialect import (
     Answer,
@@ -55,6 +55,12 @@ Ready: TypeAlias = Callable[[Any], object]
 
 GOODBYE = 5.0
 """Seconds that a peer has to take what it was told before it is closed."""
+
+
+def kick_text(reason: Any) -> str:
+    """Why somebody is kicked, as a sentence."""
+    said = reason.get("reason", "") if isinstance(reason, dict) else reason
+    return "" if said is None else str(said)
 
 
 # Why a link is not read from: bits, which cost a tenth of what flags of `enum` do.
@@ -101,6 +107,7 @@ class Link(Protocol, Answering):
         "_closing",
         "_deadline",
         "_dialect",
+        "_early",
         "_full",
         "_gone",
         "_handling",
@@ -153,6 +160,8 @@ class Link(Protocol, Answering):
         self._ready = ready
         self._out: list[bytes] | None = None
         self._waiting = 0
+        self._early: bytearray | None = None
+        """What it is to be told once it is ready."""
         self._full = False
         self._holds = 0
         self._backlog: deque[Message] | None = None
@@ -184,8 +193,6 @@ class Link(Protocol, Answering):
         """There is a connection; its dialect has not begun."""
         transport = cast(Any, self.transport)
         self.channel = getattr(transport, "conn", None)
-        if self.channel is not None:
-            self.lane = self._shared.behind
         transport.registerProducer(self, True)
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
@@ -230,7 +237,7 @@ class Link(Protocol, Answering):
             "the peer closed",
             None if reason.check(*_ORDERLY) else cast(Exception, reason.value),
         )
-        self._backlog = self._out = None
+        self._backlog = self._out = self._early = None
         rooms, self._rooms = self._rooms, None
         asks, self._asks = self._asks, None
         if self._rate_timer is not None and self._rate_timer.active():
@@ -450,8 +457,17 @@ class Link(Protocol, Answering):
             self.lose("full", f"it comes while the application is {problem}", answer=True)
             return
         self._deadline = None
+        self.lane = self._lane_now()
+        session.let_in()
+        early, self._early = self._early, None
+        if early:
+            self._write(bytes(early))
         self.app.open(session)
         self._tell_ready(session)
+
+    def _lane_now(self) -> Lane | None:
+        """What tells many like it in one call; that does not wait until each is ready."""
+        return None if self.channel is None else self._shared.behind
 
     def _tell_ready(self, result: Any) -> None:
         ready, self._ready = self._ready, None
@@ -569,9 +585,21 @@ class Link(Protocol, Answering):
         return wire.send(route, encode(message, wire.format), meta)
 
     def tell(self, packet: bytes) -> None:
-        if not self._closing and packet:
-            self.app.counts.sent += 1
+        if self._closing or not packet:
+            return
+        self.app.counts.sent += 1
+        if self.wire.ready:
             self._write(packet)
+        else:
+            self._tell_later(packet)
+
+    def _tell_later(self, packet: bytes) -> None:
+        """Nothing goes out before the answer to its handshake."""
+        if self._early is None:
+            self._early = bytearray()
+        self._early += packet
+        if 0 < self._bounds.waiting < len(self._early):
+            self.lose("slow_reader", "it is not ready: too much waits for it")
 
     def _write(self, data: bytes) -> None:
         if self._gone:
@@ -709,7 +737,9 @@ class Link(Protocol, Answering):
         return True
 
     def _asked_full(self) -> Deferred[Any] | None:
-        """What `request` fails with, when as many wait as may."""
+        """What `request` fails with, when it is too early, or as many wait as may."""
+        if not self.wire.ready:
+            return fail(NotReady())
         limit, asked = self._bounds.asked, len(self._asks or ())
         return fail(RequestsFull(asked, limit)) if 0 < limit <= asked else None
 
@@ -798,6 +828,9 @@ class Link(Protocol, Answering):
 
     def kick(self, reason: Any = None) -> None:
         if self._gone or self._closing:
+            return
+        if not self.wire.ready and self._holds & HOLD_HELLO:
+            self._reject(Failure(Refused(KICKED, kick_text(reason), reason)))
             return
         try:
             data = self.wire.kick(reason)

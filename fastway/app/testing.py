@@ -21,7 +21,7 @@ from twisted.internet.task import Clock
 from fastway.app.app import BUSY, App
 from fastway.app.handlers import Answering
 from fastway.app.messages import decode, encode
-from fastway.app.session import Lane, SessionEnded
+from fastway.app.session import Lane, NotReady, SessionEnded
 from fastway.dialect import BodyFormat, Hello, Message, Meta, Refused
 from fastway.errors import LocalError, RequestTimeout
 from fastway.formats import Json
@@ -102,6 +102,7 @@ class Player:
         except BaseException:
             self.leave()
             raise
+        self._carrier.ready = True
         app.open(self.session)
 
     def send(self, route: str, message: Any = None, *, meta: Meta = ()) -> None:
@@ -145,6 +146,7 @@ class _Carrier(Answering):
         self._asked: dict[int, _Asked] = {}
         self._nexts: dict[str, list[_Asked]] = {}
         self._unanswered: list[_Asked] = []
+        self.ready = False
 
     # From the player to the App.
 
@@ -208,6 +210,8 @@ class _Carrier(Answering):
     def request(
         self, route: str, message: Any, into: Any, timeout: float | None, meta: Meta
     ) -> Deferred[Any]:
+        if not self.ready:
+            return fail(NotReady())
         form = self._player.format
         body = encode(message, form)
         answer = self._player.answers.get(route)
@@ -220,6 +224,8 @@ class _Carrier(Answering):
             return fail()
 
     def next(self, route: str, into: Any, timeout: float | None) -> Deferred[Any]:
+        if not self.ready:
+            return fail(NotReady())
         return self._wait(self._nexts.setdefault(route, []), route, into, timeout)
 
     def _wait(
