@@ -77,10 +77,11 @@ class NativeLink(Link):
         """As any link's; the relay has begun the turn, and knows the time of it."""
         if self._gone or self._closing:
             return
-        if self._rated:
-            self._pay_bytes(len(data))
         transport: NativeTransport = self.transport  # type: ignore[assignment]
-        self._took(self.wire.receive(data, transport.relay.time))
+        now = transport.relay.time
+        if self._rate is not None:
+            self._pay(self._rate.bytes(len(data), now))
+        self._took(self.wire.receive(data, now))
 
     def _write(self, data: bytes) -> None:
         if not self._gone:
