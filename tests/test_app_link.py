@@ -338,6 +338,22 @@ class Bounded(Links):
         self.assertEqual(app.counts.lost, {"slow_reader": 1})
         self.assertEqual((heard, len(room)), (told, 1))
 
+    def test_bounds_that_change(self) -> None:
+        """An App's new bounds hold for who comes then, on each kind of port."""
+        app = self.app_with(bounds=Bounds(waiting=5000))
+        self.connect().stop_reading()
+        app.bounds = Bounds(waiting=50_000)
+        self.connect().stop_reading()
+        told = []
+        for session in list(app.sessions.values()):
+            told.append(0)
+            while session.ended is None and told[-1] < 200:
+                session.send("on", "x" * 500)
+                told[-1] += 1
+                self.clock.advance(0)
+        self.assertEqual(app.counts.lost, {"slow_reader": 2})
+        self.assertTrue(10 <= told[0] < 50 < 90 <= told[1] < 200, told)
+
     def test_await_send(self) -> None:
         """Who awaits `send` waits while a peer does not read, and goes on when it does or ends."""
         app = self.app_with(bounds=Bounds(enough=100))

@@ -140,7 +140,8 @@ class Refused(NativeLinks):
         """The system refuses: one line, and nobody hears of a session."""
         app = self.app_with()
         self.connect()
-        app.links.relay._port = 99  # which the core refuses, as it would without memory
+        # A number that the core refuses, as it would without memory.
+        app.links.relay._ports[app.bounds.waiting] = 99
         with LogLines() as log:
             far = self.connect(welcome=False)
             self.clock.advance(0)

@@ -25,6 +25,7 @@ class _Ask:
     route: str
     into: Any
     timer: Any
+    heard: list[tuple[str, str]] | None = None
 
 
 class Asks:
@@ -48,19 +49,27 @@ class Asks:
     def __len__(self) -> int:
         return len(self._asks)
 
-    def ask(self, key: int, route: str, into: Any, timeout: float | None) -> Deferred[Any]:
+    def ask(
+        self,
+        key: int,
+        route: str,
+        into: Any,
+        timeout: float | None,
+        heard: list[tuple[str, str]] | None = None,
+    ) -> Deferred[Any]:
         """Wait for an answer.
 
         Args:
             key: The wire's, over 0.
             into: The type that it is to have; Any: as it comes.
             timeout: Seconds; None: without end.
+            heard: Takes what comes beside the answer.
         """
         done: Deferred[Any] = Deferred(lambda _: self._give_up(key))
         timer = None
         if timeout is not None:
             timer = self._clock.callLater(timeout, self._too_late, key, timeout)
-        self._asks[key] = _Ask(done, route, into, timer)
+        self._asks[key] = _Ask(done, route, into, timer, heard)
         return done
 
     def wait_for(self, route: str, into: Any, timeout: float | None) -> Deferred[Any]:
@@ -86,6 +95,8 @@ class Asks:
         ask = self._forget(event.key)
         if ask is None:
             return
+        if ask.heard is not None:
+            ask.heard += event.meta
         result: Any = event.refused
         if result is None:
             try:

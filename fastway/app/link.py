@@ -16,7 +16,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
-from fastway.address import address_name, host_of
+from fastway.address import host_of
 from fastway.app.app import App
 from fastway.app.asks import Asks
 from fastway.app.handling import BUSY, FAILED
@@ -67,6 +67,9 @@ class Link(Telling):
     Args:
         app, dialect, wire: As `Telling` has them.
         ready: Called with the session once it is, or with a Failure; None: nobody waits.
+
+    Attributes:
+        keeper: Whose its session is, that outlives it (`redial`); None: nobody's.
     """
 
     __slots__ = (
@@ -81,6 +84,7 @@ class Link(Telling):
         "_rate",
         "_ready",
         "_why",
+        "keeper",
     )
 
     def __init__(
@@ -91,6 +95,7 @@ class Link(Telling):
         ready: Ready | None = None,
     ) -> None:
         super().__init__(app, dialect, wire)
+        self.keeper: Any = None
         bounds = self._bounds
         self._rate = Rate(bounds) if bounds.messages or bounds.bytes else None
         self._beats: float | None = None
@@ -113,7 +118,6 @@ class Link(Telling):
     def _met(self) -> None:
         """There is a connection; its dialect has not begun."""
         transport = cast(Any, self.transport)
-        self.address = address_name(transport.getPeer())
         self.channel = getattr(transport, "conn", None)
         if self.channel is not None:
             self.lane = self._shared.behind
@@ -153,6 +157,7 @@ class Link(Telling):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._gone:
             return
+        self._address = self.address
         self._gone = True
         shared = self._shared
         shared.links.discard(self)
@@ -172,7 +177,8 @@ class Link(Telling):
         try:
             if session is not None:
                 session.strand.forget(self)
-                self.app.close(session, why)
+                if self.keeper is None or not self.keeper.keeps(self, why):
+                    self.app.close(session, why)
             if asks is not None:
                 asks.end(lambda: SessionEnded(str(why), why.cause))
             for room in rooms or ():
@@ -358,19 +364,27 @@ class Link(Telling):
 
     def _new_session(self) -> Session:
         if self.session is None:
-            self.session = self.app.new_session(self, self._dialect.concurrent)
+            keeper = self.keeper
+            if keeper is None:
+                self.session = self.app.new_session(self, self._dialect.concurrent)
+            else:
+                self.session = keeper.session_of(self)
         return self.session
 
     def _is_ready(self, user: Any) -> None:
         session = self._new_session()
-        if session.session_id in self.app.sessions:
+        known = session.session_id in self.app.sessions
+        if known and self._ready is None:
             return
         problem = self.app.refuses(session)
         if problem:
             self.lose("full", f"it comes while the application is {problem}", answer=True)
             return
         self._deadline = None
-        self.app.open(session)
+        if self.keeper is not None:
+            self.keeper.is_up(self)
+        if not known:
+            self.app.open(session)
         self._tell_ready(session)
 
     def _tell_ready(self, result: Any) -> None:
@@ -456,7 +470,13 @@ class Link(Telling):
     # What it is asked, and waited for.
 
     def request(
-        self, route: str, message: Any, into: Any, timeout: float | None, meta: Meta
+        self,
+        route: str,
+        message: Any,
+        into: Any,
+        timeout: float | None,
+        meta: Meta,
+        heard: list[tuple[str, str]] | None = None,
     ) -> Deferred[Any]:
         asks = self._asking()
         if isinstance(asks, Deferred):
@@ -469,7 +489,7 @@ class Link(Telling):
             key, data = self.wire.request(out.route, encode(out.message, self.wire.format), meta)
         except Exception:
             return fail()
-        done = asks.ask(key, route, into, timeout)
+        done = asks.ask(key, route, into, timeout, heard)
         self._listen()
         self.tell(self._unit(data))
         return done

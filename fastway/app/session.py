@@ -97,7 +97,13 @@ class Carrier(Protocol):
         """Fires when less waits than should; None: it is so."""
 
     def request(
-        self, route: str, message: Any, into: Any, timeout: float | None, meta: Meta
+        self,
+        route: str,
+        message: Any,
+        into: Any,
+        timeout: float | None,
+        meta: Meta,
+        heard: list[tuple[str, str]] | None,
     ) -> Deferred[Any]: ...
 
     def next(self, route: str, into: Any, timeout: float | None) -> Deferred[Any]: ...
@@ -184,7 +190,8 @@ class Session:
 
     @property
     def peer(self) -> str:
-        """The address of the peer, as operators write it; a proxy's peer is who is behind it."""
+        """The address of the peer, as operators write it; of who is behind a proxy or a gateway
+        that of the player, once it is told."""
         return self._carrier.address
 
     @property
@@ -234,12 +241,15 @@ class Session:
         into: Any = Any,
         timeout: float | None = 30.0,
         meta: Meta = (),
+        answer_meta: list[tuple[str, str]] | None = None,
     ) -> Deferred[Any]:
         """Ask the peer something.
 
         Args:
             into: The type of the answer; Any: as it comes.
             timeout: Seconds; None: as long as the session lives.
+            meta: What goes beside it, where the dialect has that.
+            answer_meta: What comes beside the answer, a Refused as well, is added to it.
 
         Returns:
             The answer. Fails with Refused: the peer says no; RequestTimeout: it says nothing;
@@ -248,7 +258,9 @@ class Session:
         """
         if self.ended is not None:
             raise self._over()
-        return self._awaitable(self._carrier.request(route, message, into, timeout, meta))
+        return self._awaitable(
+            self._carrier.request(route, message, into, timeout, meta, answer_meta)
+        )
 
     def next(self, route: str, *, into: Any = Any, timeout: float | None = 30.0) -> Deferred[Any]:
         """Wait for what the peer says of a route next, where nothing can be asked.

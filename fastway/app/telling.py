@@ -15,6 +15,7 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from fastway.address import address_name
 from fastway.app.app import App
 from fastway.app.handlers import Answering
 from fastway.app.handling import FAILED
@@ -49,6 +50,7 @@ class Telling(Protocol, Answering):
     """
 
     __slots__ = (  # there are very many; nor may a dict of attributes come to be
+        "_address",
         "_bounds",
         "_closing",
         "_dialect",
@@ -60,7 +62,6 @@ class Telling(Protocol, Answering):
         "_shared",
         "_unanswered",
         "_waiting",
-        "address",
         "app",
         "channel",
         "connected",
@@ -79,7 +80,7 @@ class Telling(Protocol, Answering):
         self.channel: Any = None
         self.app = app
         self.wire = wire
-        self.address = "?"
+        self._address = "?"
         self.session: Session | None = None
         self._bounds = app.bounds
         self._dialect = dialect
@@ -122,6 +123,14 @@ class Telling(Protocol, Answering):
         self.app.quiet.failure(log, what, form, failure, peer=self.address, **fields)
 
     # Packets.
+
+    @property
+    def address(self) -> str:
+        """Of the peer, as it is known by now: proxies and gateways may tell late who that is."""
+        transport = cast(Any, self.transport)
+        if self._gone or transport is None:
+            return self._address
+        return address_name(transport.getPeer())
 
     @property
     def dialect(self) -> str:

@@ -39,10 +39,14 @@ class _Asked:
     done: Deferred[Any]
     into: Any
 
-    def answer(self, body: bytes, form: BodyFormat) -> None:
+    heard: list[tuple[str, str]] | None = None
+
+    def answer(self, body: bytes, form: BodyFormat, meta: Meta = ()) -> None:
         """The answer is there."""
         if self.done.called:
             return
+        if self.heard is not None:
+            self.heard += meta
         try:
             answer = decode(body, form, self.into)
         except Refused:
@@ -109,20 +113,35 @@ class Player:
         """Say something to the App."""
         self._carrier.say(route, message, None, meta)
 
-    def request(self, route: str, message: Any = None, *, into: Any = Any, meta: Meta = ()) -> Any:
-        """Ask the App something that it answers at once.
+    def request(
+        self,
+        route: str,
+        message: Any = None,
+        *,
+        into: Any = Any,
+        meta: Meta = (),
+        answer_meta: list[tuple[str, str]] | None = None,
+    ) -> Any:
+        """Ask the App something that it answers at once; as `Session.request`.
 
         Raises:
             Refused: it says no.
             NotAnswered: it has not answered; `ask` waits.
         """
-        return _now(self.ask(route, message, into=into, meta=meta), route)
+        asked = self.ask(route, message, into=into, meta=meta, answer_meta=answer_meta)
+        return _now(asked, route)
 
     def ask(
-        self, route: str, message: Any = None, *, into: Any = Any, meta: Meta = ()
+        self,
+        route: str,
+        message: Any = None,
+        *,
+        into: Any = Any,
+        meta: Meta = (),
+        answer_meta: list[tuple[str, str]] | None = None,
     ) -> Deferred[Any]:
         """Ask the App something: fires with the answer, or fails with Refused."""
-        return self._carrier.ask(route, message, into, meta)
+        return self._carrier.ask(route, message, into, meta, answer_meta)
 
     def leave(self) -> None:
         """Be gone, as when the network breaks."""
@@ -149,10 +168,17 @@ class _Carrier(Answering):
 
     # From the player to the App.
 
-    def ask(self, route: str, message: Any, into: Any, meta: Meta) -> Deferred[Any]:
+    def ask(
+        self,
+        route: str,
+        message: Any,
+        into: Any,
+        meta: Meta,
+        heard: list[tuple[str, str]] | None,
+    ) -> Deferred[Any]:
         key = next(self._keys)
         done: Deferred[Any] = Deferred()
-        self._asked[key] = _Asked(done, into)
+        self._asked[key] = _Asked(done, into, heard)
         self.say(route, message, key, meta)
         return done
 
@@ -196,7 +222,7 @@ class _Carrier(Answering):
         self._player.app.counts.pending -= 1
         asked = self._asked.pop(event.token, None)
         if asked is not None:
-            asked.answer(body, event.format)
+            asked.answer(body, event.format, meta)
 
     def refuse(self, event: Message, refused: Refused) -> None:
         asked = self._asked.pop(event.token, None)
@@ -207,7 +233,13 @@ class _Carrier(Answering):
             asked.done.errback(refused)
 
     def request(
-        self, route: str, message: Any, into: Any, timeout: float | None, meta: Meta
+        self,
+        route: str,
+        message: Any,
+        into: Any,
+        timeout: float | None,
+        meta: Meta,
+        heard: list[tuple[str, str]] | None = None,
     ) -> Deferred[Any]:
         form = self._player.format
         body = encode(message, form)

@@ -23,6 +23,7 @@ from fastway.errors import FastwayError, LocalError, RemoteError
 __all__ = [
     "Answer",
     "BadFrame",
+    "Body",
     "BodyFormat",
     "Dialect",
     "Event",
@@ -52,6 +53,29 @@ class BodyFormat(Protocol):
 
     def decode(self, data: bytes, into: Any = None, /) -> Any:
         """The message in these bytes, as that type. Raises any exception when there is none."""
+
+
+class Body(bytes):
+    """The bytes of a message as they are on the wire, and how they are written.
+
+    What is sent as one is not encoded; what is wanted as one comes as it came. So is passed on
+    what nobody has to understand, and said in another codec what a dialect has several for.
+
+    Args:
+        codec: Its letter; "": that of the port.
+
+    Raises:
+        ValueError: that is no letter of 8 bits.
+    """
+
+    codec: str
+
+    def __new__(cls, data: bytes, codec: str = "") -> Body:
+        if len(codec) > 1 or codec > "\xff":
+            raise ValueError(f"{codec!r} is no letter of 8 bits")
+        body = super().__new__(cls, data)
+        body.codec = codec
+        return body
 
 
 class Refused(FastwayError):
@@ -154,6 +178,7 @@ class Answer(NamedTuple):
     Attributes:
         key: Which, as `request` told.
         refused: It was not done; then the body says nothing.
+        meta: What came beside it.
     """
 
     key: int
@@ -187,7 +212,7 @@ class Wire(Protocol):
         error: What the peer did wrong; nothing more is understood.
         deadline: When `tick` is to be called next; None: never. To be read after each call.
         shape: Where it is equal, `send` gives equal bytes for equal arguments.
-        format: How bodies of `send` and `request` are written.
+        format: How bodies of `send` and `request` are written, but for one that is a Body.
     """
 
     @property
