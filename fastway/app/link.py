@@ -446,7 +446,10 @@ class Link(Protocol, Answering):
         if problem:
             self.lose("full", f"it comes while the application is {problem}", answer=True)
             return
-        self._deadline = None
+        age = self._bounds.age
+        self._deadline = self._shared.wheel.seconds() + age if age else None
+        if age:
+            self._watch()
         if self.keeper is not None:
             self.keeper.is_up(self)
         if not known:
@@ -844,6 +847,9 @@ class Link(Protocol, Answering):
         if self._deadline is not None and now >= self._deadline:
             if self._closing:
                 cast(Any, self.transport).abortConnection()
+            elif self.session is not None and self.session.session_id in self.app.sessions:
+                self.lose("too_old", "it has lived as long as it may", answer=True)
+                return self._due()
             else:
                 self.lose("handshake_timeout", "it was not ready in time")
             return None
