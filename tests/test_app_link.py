@@ -157,6 +157,35 @@ class Handshakes(Links):
         self.assertFalse(transport.connected)
         self.assertEqual((ends, app.counts.opened, app.counts.lost), ([], 0, {"refused": 1}))
 
+    def test_flood_of_refused(self) -> None:
+        """Who comes again and again is a line of the log, and then a number."""
+        app = self.app_with()
+
+        @app.handshake
+        def no(session: Session, user: Any) -> None:
+            raise Refused(401) if user else ValueError
+
+        with LogLines() as log:
+            for user in (0, 1):
+                for _ in range(20):
+                    transport = self.connect(welcome=False)
+                    self.assertEqual(len(self.tell(transport, f"hi {user}")), 1)
+                    self.assertFalse(transport.connected)
+            self.assertEqual(len(log.lines), 2)
+            self.assertIn(" failed", log.lines[0])
+            self.assertIn(" lost: refused: 500: internal error", log.lines[1])
+            del log.events[:]
+            self.clock.advance(10)
+            self.assertEqual(
+                log.lines,
+                [
+                    "ValueError of a handshake: 19 more from all addresses in 10 s",
+                    "lost (refused): 39 more from 192.168.1.1 in 10 s",
+                ],
+            )
+        self.assertEqual(app.counts.lost, {"refused": 40})
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
     def test_hook_that_fails(self) -> None:
         """Its fault is logged, and told without its text."""
         app = self.app_with()
@@ -309,6 +338,22 @@ class Bounded(Links):
         self.assertEqual(app.counts.lost, {"slow_reader": 1})
         self.assertEqual((heard, len(room)), (told, 1))
 
+    def test_bounds_that_change(self) -> None:
+        """An App's new bounds hold for who comes then, on each kind of port."""
+        app = self.app_with(bounds=Bounds(waiting=5000))
+        self.connect().stop_reading()
+        app.bounds = Bounds(waiting=50_000)
+        self.connect().stop_reading()
+        told = []
+        for session in list(app.sessions.values()):
+            told.append(0)
+            while session.ended is None and told[-1] < 200:
+                session.send("on", "x" * 500)
+                told[-1] += 1
+                self.clock.advance(0)
+        self.assertEqual(app.counts.lost, {"slow_reader": 2})
+        self.assertTrue(10 <= told[0] < 50 < 90 <= told[1] < 200, told)
+
     def test_await_send(self) -> None:
         """Who awaits `send` waits while a peer does not read, and goes on when it does or ends."""
         app = self.app_with(bounds=Bounds(enough=100))
@@ -414,11 +459,16 @@ class Ends(Links):
         app.closed(told.append)
         transport = self.connect()
         [session] = app.sessions.values()
+        waits = [session.when_ended(), session.when_ended()]
         act(session, transport)
         self.clock.advance(0)
         self.assertEqual((told, app.sessions), ([session], {}))
         self.assertFalse(transport.connected)
-        self.assertEqual(len(self.successResultOf(session.when_closed()) or ()), 0)
+        ended = session.ended
+        assert ended is not None
+        for done in (*waits, session.when_ended()):
+            why = self.successResultOf(done)
+            self.assertEqual((str(why), why.cause), (str(ended), ended.cause))
         return transport, session
 
     def test_close(self) -> None:

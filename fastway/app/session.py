@@ -42,6 +42,9 @@ class Home(Protocol):
     def bind(self, session: Session, user: Any) -> None:
         """See `Session.bind`."""
 
+    def log_failure(self, what: str, text: str) -> None:
+        """Log the exception that is being handled, unless there are too many of them."""
+
 
 class Circle(Protocol):
     """What sessions can be members of."""
@@ -183,11 +186,12 @@ class Session:
         self.ended: SessionEnded | None = None
         self._carrier = carrier
         self._groups: list[Circle] | None = None
-        self._waiters: list[Deferred[None]] | None = None
+        self._waiters: list[Deferred[SessionEnded]] | None = None
 
     @property
     def peer(self) -> str:
-        """The address of the peer, as operators write it; a proxy's peer is who is behind it."""
+        """The address of the peer, as operators write it; of who is behind a proxy or a gateway
+        that of the player, once it is told."""
         return self._carrier.address
 
     @property
@@ -308,18 +312,18 @@ class Session:
         if self.ended is None:
             self._carrier.kick(reason)
 
-    def when_closed(self) -> Deferred[None]:
-        """Fires when it has ended; at once if it has."""
-        done: Deferred[None] = Deferred(self._forget_waiter)
+    def when_ended(self) -> Deferred[SessionEnded]:
+        """Fires with why it is over when it is; at once if it is."""
+        done: Deferred[SessionEnded] = Deferred(self._forget_waiter)
         if self.ended is not None:
-            done.callback(None)
+            done.callback(self._over())
         elif self._waiters is None:
             self._waiters = [done]
         else:
             self._waiters.append(done)
         return self._awaitable(done)
 
-    def _forget_waiter(self, done: Deferred[None]) -> None:
+    def _forget_waiter(self, done: Deferred[SessionEnded]) -> None:
         if self._waiters is not None and done in self._waiters:
             self._waiters.remove(done)
 
@@ -352,7 +356,7 @@ class Session:
         waiters, self._waiters = self._waiters, None
         for done in waiters or ():
             if not done.called:
-                done.callback(None)
+                done.callback(self._over())
 
     def __repr__(self) -> str:
         who = "" if self.user is None else f" of {self.user!r}"

@@ -18,8 +18,9 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from fastway.app.app import BUSY, App
+from fastway.app.app import App
 from fastway.app.handlers import Answering
+from fastway.app.handling import BUSY
 from fastway.app.messages import decode, encode
 from fastway.app.session import Lane, SessionEnded
 from fastway.dialect import BodyFormat, Hello, Message, Meta, Refused
