@@ -384,7 +384,10 @@ class Link(Telling):
         if problem:
             self.lose("full", f"it comes while the application is {problem}", answer=True)
             return
-        self._deadline = None
+        age = self._bounds.age
+        self._deadline = self._shared.wheel.seconds() + age if age else None
+        if age:
+            self._watch()
         self._tell_early()
         session.let_in()
         if self.keeper is not None:
@@ -615,6 +618,9 @@ class Link(Telling):
         if self._deadline is not None and now >= self._deadline:
             if self._closing:
                 cast(Any, self.transport).abortConnection()
+            elif self.session is not None and self.session.session_id in self.app.sessions:
+                self.lose("too_old", "it has lived as long as it may", answer=True)
+                return self._due()
             else:
                 self.lose("handshake_timeout", "it was not ready in time")
             return None
