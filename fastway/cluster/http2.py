@@ -52,7 +52,11 @@ MAX_HEADERS = 16 * 1024
 """Bytes of the headers of one call."""
 
 PATIENCE = 2000
-"""Frames that say nothing, which a peer may send for those that say something."""
+"""Frames that say nothing, which a peer may send at once,"""
+PATIENCE_RATE = 1000.0
+"""and in each second;"""
+EARNED = 4
+"""and for each thing that it is told: gRPC's Go peers answer data with windows and pings."""
 
 MAX_KEPT = 1024 * 1024
 """Bytes that wait for a peer which does not read: answers, and what HTTP/2 itself has to say."""
@@ -193,7 +197,7 @@ class Http2(TwistedProtocol):
         self._full = False
         self._kept: list[bytes] = []
         self._kept_size = 0
-        self._patience = PATIENCE
+        self._patience: float = PATIENCE
         self._bodies: dict[int, _Body] = {}
         self._takes: dict[type[Event], Callable[[Any], object]] = {
             RequestReceived: self._request_came,
@@ -226,7 +230,9 @@ class Http2(TwistedProtocol):
         if self._closing or self.gone:
             return
         turn = self.turn
-        self.heard = turn.wheel.seconds()
+        now = turn.wheel.seconds()
+        self.pay((self.heard - now) * PATIENCE_RATE)
+        self.heard = now
         writes = turn.writes
         writes.begin()
         try:
@@ -342,6 +348,7 @@ class Http2(TwistedProtocol):
             self._bodies[stream_id] = _Body(memoryview(data), trailers)
             self._pump()
             return
+        self.pay(-EARNED)
         h2.send_data(stream_id, data, trailers is None)
         if trailers is not None:
             h2.send_headers(stream_id, trailers, True)
@@ -372,6 +379,7 @@ class Http2(TwistedProtocol):
             part, data = data[:room], data[room:]
             last = not data
             h2.send_data(stream_id, bytes(part), last and body.trailers is None)
+            self.pay(-EARNED)
             if last:
                 if body.trailers is not None:
                     h2.send_headers(stream_id, body.trailers, True)
@@ -393,8 +401,8 @@ class Http2(TwistedProtocol):
 
     # What came.
 
-    def pay(self, price: int) -> None:
-        """A peer said something that says nothing; below 0: it said something."""
+    def pay(self, price: float) -> None:
+        """A peer said something that says nothing; below 0: it said something, or was told so."""
         self._patience = min(self._patience - price, PATIENCE)
         if self._patience < 0:
             self.lose("flood", "too many frames that say nothing")

@@ -211,7 +211,7 @@ class Mirror(Answering):
         if not failure.heard:
             self.lose("gate", f"its gate cannot be told: {failure.text}", failure)
         elif failure.text.startswith((NOT_FOUND, BROKEN)):
-            self.end(SessionEnded("the client has left its gate"))
+            self.left("the client has left its gate")
         else:
             gate = self.gate
             self.home.app.quiet.warn(
@@ -353,10 +353,15 @@ class Mirror(Answering):
             return
         close = _Close(sessionId=self.id).SerializeToString()
         self.end(why, True)
-        self._told.start(CLOSE_SESSION, close, self._closed_there)
+        self._told.last(CLOSE_SESSION, close, self._closed_there)
 
     def _closed_there(self, _: object) -> None:
         self.home.mirror_closed(self)
+
+    def left(self, why: str) -> None:
+        """Its client is gone, and hears nothing more."""
+        self._told.end()
+        self.end(SessionEnded(why))
 
     def end(self, why: SessionEnded, closing: bool = False) -> None:
         """It is over."""
