@@ -33,6 +33,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 NOT_FOUND = 404
 FAILED = 500
+KICKED = 403
 BUSY = 503
 
 Elsewhere: TypeAlias = "Callable[[Session, Message, Answering], Job | None]"

@@ -23,7 +23,7 @@ from fastway.app.app import App
 from fastway.app.handlers import Answering
 from fastway.app.handling import BUSY
 from fastway.app.messages import BadBody, decode, encode
-from fastway.app.session import Lane, SessionEnded
+from fastway.app.session import Lane, NotReady, SessionEnded
 from fastway.dialect import BodyFormat, Hello, Message, Meta, Refused
 from fastway.errors import LocalError, RequestTimeout
 from fastway.formats import Json
@@ -112,6 +112,7 @@ class Player:
         except BaseException:
             self.leave()
             raise
+        self._carrier.ready = True
         app.open(self.session)
 
     def send(self, route: str, message: Any = None, *, meta: Meta = ()) -> None:
@@ -170,6 +171,7 @@ class _Carrier(Answering):
         self._asked: dict[int, _Asked] = {}
         self._nexts: dict[str, list[_Asked]] = {}
         self._unanswered: list[_Asked] = []
+        self.ready = False
 
     # From the player to the App.
 
@@ -262,6 +264,8 @@ class _Carrier(Answering):
         meta: Meta,
         heard: list[tuple[str, str]] | None = None,
     ) -> Deferred[Any]:
+        if not self.ready:
+            return fail(NotReady())
         form = self._player.format
         body = self._declared(route, encode(message, form))
         answer = self._player.answers.get(route)
@@ -274,6 +278,8 @@ class _Carrier(Answering):
             return fail()
 
     def next(self, route: str, into: Any, timeout: float | None) -> Deferred[Any]:
+        if not self.ready:
+            return fail(NotReady())
         return self._wait(self._nexts.setdefault(route, []), route, into, timeout)
 
     def _wait(
