@@ -85,7 +85,7 @@ async def main(reactor: Any) -> None:
         print(line)
     for session in guests:
         session.close()
-        await session.when_closed()
+        await session.when_ended()
     await app.drain()
 
 

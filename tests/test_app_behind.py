@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.app import App, Group, Session
+from fastway.control import PlayerFacts
 from fastway.endpoint.endpoints import GatewayDialEndpoint, PoolEndpoint
 from fastway.endpoint.mirror import LEAST, Mirror
 from fastway.endpoint.pool import GatewayPool
@@ -65,6 +66,19 @@ class BehindTests(SynchronousTestCase):
         session.close()
         self.gateway.pump()
         self.assertEqual((self.app.sessions, len(self.room)), ({}, 0))
+
+    def test_address_told_late(self) -> None:
+        """What the gateway tells of a player is his address from then on, and after his end."""
+        [session], _ = self.players(1)
+        [mine] = self.app.sessions.values()
+        self.assertTrue(mine.peer.startswith("127.0.0.1:"), mine.peer)
+        channel: Any = mine.carrier
+        for port, name in ((4711, "[2001:db8::1]:4711"), (0, "[2001:db8::1]:0")):
+            channel.channel.facts = PlayerFacts(1, "2001:db8::1", port)
+            self.assertEqual(mine.peer, name)
+        session.close()
+        self.gateway.pump()
+        self.assertEqual((mine.ended is None, mine.peer), (False, "[2001:db8::1]:0"))
 
     def test_group(self) -> None:
         """All hear all, once and in order, whatever was told singly before and after; once the

@@ -12,9 +12,6 @@ from typing import Any, NamedTuple
 
 from fastway.app.session import Home, Lane, Session
 from fastway.dialect import Meta
-from fastway.logs import make_logger
-
-log = make_logger("fastway.app")
 
 
 class Batch(NamedTuple):
@@ -80,6 +77,10 @@ class Group:
         for session in self:
             session.close()
 
+    def let_in(self) -> None:
+        """A member is ready, and may be told with others: the session says so."""
+        self._batches = None
+
     def forget(self, session: Session) -> None:
         """It has ended: the session says so."""
         self._members.pop(session, None)
@@ -88,7 +89,8 @@ class Group:
             try:
                 self._left(session)
             except Exception:  # the others are told all the same
-                log.failure("what hears who left a group failed")
+                what = f"what hears who left {self!r}"
+                self.app.log_failure("what hears who left a group", f"{what} failed")
 
     def __len__(self) -> int:
         return len(self._members)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from fastway.app.messages import Wanted, decode, wanted
 from fastway.app.session import Session
-from fastway.dialect import BodyFormat, Message, Meta, Refused
+from fastway.dialect import Body, BodyFormat, Message, Meta, Refused
 from fastway.formats import MAX_DEPTH
 
 Handler: TypeAlias = "Callable[[Request], Awaitable[Any]]"
@@ -95,8 +95,8 @@ class Route:
         kind = self.wanted.kind
         if form is not self.form:
             self.form = form
-            quick = getattr(form, "quick", None)
-            self.quick = quick(kind) if quick is not None and kind not in (None, bytes) else None
+            quick = None if kind in (None, bytes, Body) else getattr(form, "quick", None)
+            self.quick = None if quick is None else quick(kind)
         if self.quick is not None and len(body) <= MAX_DEPTH:
             try:
                 return self.quick(body)

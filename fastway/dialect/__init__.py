@@ -14,8 +14,8 @@ Whatever a peer sends, a wire raises nothing: its `error` says why the connectio
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from fastway.errors import FastwayError, LocalError, RemoteError
@@ -23,6 +23,7 @@ from fastway.errors import FastwayError, LocalError, RemoteError
 __all__ = [
     "Answer",
     "BadFrame",
+    "Body",
     "BodyFormat",
     "Dialect",
     "Event",
@@ -36,6 +37,7 @@ __all__ = [
     "PeerSilent",
     "Ready",
     "Refused",
+    "Traits",
     "WebSocketRules",
     "Wire",
 ]
@@ -52,6 +54,29 @@ class BodyFormat(Protocol):
 
     def decode(self, data: bytes, into: Any = None, /) -> Any:
         """The message in these bytes, as that type. Raises any exception when there is none."""
+
+
+class Body(bytes):
+    """The bytes of a message as they are on the wire, and how they are written.
+
+    What is sent as one is not encoded; what is wanted as one comes as it came. So is passed on
+    what nobody has to understand, and said in another codec what a dialect has several for.
+
+    Args:
+        codec: Its letter; "": that of the port.
+
+    Raises:
+        ValueError: that is no letter of 8 bits.
+    """
+
+    codec: str
+
+    def __new__(cls, data: bytes, codec: str = "") -> Body:
+        if len(codec) > 1 or codec > "\xff":
+            raise ValueError(f"{codec!r} is no letter of 8 bits")
+        body = super().__new__(cls, data)
+        body.codec = codec
+        return body
 
 
 class Refused(FastwayError):
@@ -154,6 +179,7 @@ class Answer(NamedTuple):
     Attributes:
         key: Which, as `request` told.
         refused: It was not done; then the body says nothing.
+        meta: What came beside it.
     """
 
     key: int
@@ -187,7 +213,7 @@ class Wire(Protocol):
         error: What the peer did wrong; nothing more is understood.
         deadline: When `tick` is to be called next; None: never. To be read after each call.
         shape: Where it is equal, `send` gives equal bytes for equal arguments.
-        format: How bodies of `send` and `request` are written.
+        format: How bodies of `send` and `request` are written, but for one that is a Body.
     """
 
     @property
@@ -285,6 +311,29 @@ class WebSocketRules:
     takes: frozenset[str] = frozenset({"text", "binary"})
     whole: bool = True
     subprotocols: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a description of an application says of a dialect (`fastway.app.describe`).
+
+    A dialect that has some says so in an attribute `traits`; without it these are the defaults.
+
+    Attributes:
+        settings: What both ends have to be set alike in, in JSON.
+        codes: Numbers that may stand for names of the wire.
+        handshake: How what a peer says of itself is written; None: it says nothing.
+        asks: Whom one can ask something: `server`, `client`.
+        refused: JSON Schema of an answer that says no; None: the wire says it elsewhere, or not.
+        by_type: An answer has the name of its type, if that is none of Python's own.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    codes: Mapping[str, int] = field(default_factory=dict)
+    handshake: BodyFormat | None = None
+    asks: frozenset[str] = frozenset({"server"})
+    refused: Mapping[str, Any] | None = None
+    by_type: bool = False
 
 
 class Dialect(Protocol):

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 from fastway.dialect import (
     BadFrame,
+    Body,
     BodyFormat,
     Event,
     FrameRefused,
@@ -30,6 +31,7 @@ from fastway.dialect import (
     PeerSilent,
     Ready,
     Refused,
+    Traits,
     WebSocketRules,
 )
 from fastway.dialect.hotpot_envelopes import ENVELOPES, MAX_NAME, Envelope, Read
@@ -140,11 +142,17 @@ class Hotpot:
             raise ValueError(f"names: {error}") from None
         kind = "text" if text else "binary"
         self.websocket = WebSocketRules(text=text, takes=frozenset({kind}))
+        self._format = format
         self._framings = Framing(0, 1 << 62), Framing(length_bytes, max_message)
 
     @property
     def max_frame(self) -> int:
         return self._settings.limit
+
+    @property
+    def traits(self) -> Traits:
+        settings = {"format": self._format, "length_bytes": self._framings[1].width}
+        return Traits(settings=settings, asks=frozenset(), by_type=True)
 
     def server(self, *, whole: bool = False) -> HotpotServer:
         return HotpotServer(self._settings, self._names, self._framings[not whole])
@@ -409,7 +417,7 @@ class _Wire:
         if meta:
             raise NotInDialect("hotpot has no place for meta")
         names = self._names
-        unnamed = kind.__module__ == "builtins" or kind is Encoded
+        unnamed = kind.__module__ == "builtins" or kind in (Body, Encoded)
         head = names.head_of(token) if unnamed else names.head(kind.__name__)
         return self._message(head, body)
 

@@ -14,11 +14,12 @@ import re
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastway.dialect import (
     Answer,
     BadFrame,
+    Body,
     BodyFormat,
     Event,
     FrameRefused,
@@ -30,7 +31,7 @@ from fastway.dialect import (
     Ready,
     Refused,
 )
-from fastway.dialect.teleport_codecs import NO_CODECS
+from fastway.dialect.teleport_codecs import NO_CODECS, codec_of
 from fastway.dialect.teleport_fields import (
     MAX_SEQ,
     OK_STATUS,
@@ -52,6 +53,9 @@ from fastway.dialect.teleport_frames import (
 )
 from fastway.dialect.teleport_names import Names
 from fastway.errors import RemoteError
+
+if TYPE_CHECKING:
+    from fastway.dialect.teleport_secure import Secure
 
 ACCEPT = "X-Accept-Body-Codec"
 RATE = "hb_"
@@ -77,6 +81,7 @@ class Token(NamedTuple):
     seq: int
     codec: int
     filters: bytes
+    seals: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +95,7 @@ class Settings:
         beat: Seconds between heartbeats that are sent; 0: none.
         beat_asks: They are CALLs, and a peer that answers none is silent.
         pong: Heartbeats that come are answered, and their end watched.
+        secure: The key of bodies that are marked so.
     """
 
     framing: Framing
@@ -104,6 +110,7 @@ class Settings:
     beat: int
     beat_asks: bool
     pong: bool
+    secure: Secure | None
 
     def format_of(self, codec: int) -> BodyFormat:
         return self.codecs.get(codec) or NO_CODECS[codec]
@@ -269,11 +276,20 @@ class TeleportWire:
             return
         asked = None
         answer: BodyFormat | None = None
+        if settings.secure is not None and settings.secure.marks(meta):
+            try:
+                body = settings.secure.open(body, codec)
+            except Refused as refused:
+                if mtype == CALL:
+                    self._say_no(Token(seq, codec, filters), refused)
+                return
         if mtype == CALL:
             wanted = _accepted(meta, settings.codecs)
             if wanted:
                 answer = settings.format_of(wanted)
             asked = Token(seq, wanted or codec, filters)
+            if settings.secure is not None and settings.secure.answers(meta):
+                asked = asked._replace(seals=True)
         names = settings.names
         route = names.fields.get(method)
         if route is None:
@@ -291,8 +307,14 @@ class TeleportWire:
             self._asked.discard(seq)
             refused = read_status(frame.status)
             meta = read_meta(frame.meta)
+            body, secure = frame.body, self._settings.secure
+            if secure is not None and refused is None and secure.marks(meta):
+                try:
+                    body = secure.open(body, frame.codec)
+                except Refused as no:
+                    refused = no
             form = self._settings.format_of(frame.codec)
-            events.append(Answer(seq, frame.body, form, refused, meta))
+            events.append(Answer(seq, body, form, refused, meta))
 
     def _authorises(self, frame: Frame, events: list[Event]) -> None:
         """The first frame, at either end."""
@@ -353,18 +375,32 @@ class TeleportWire:
         """What is begun here; it has used its seq then."""
         settings = self._settings
         used = settings.codec if codec is None else codec
+        if type(body) is not bytes:
+            used = codec_of(body, used)
         pipe = settings.pipe
         data = settings.pack(Frame(mtype, seq, method, OK_STATUS, meta, used, body, pipe))
         if seq:
             self._seq = seq
         return data
 
+    def _sealed(self, body: bytes, meta: Meta) -> bytes:
+        """The body under the key, where what is beside it says so."""
+        secure = self._settings.secure
+        if secure is None or not secure.marks(meta):
+            return body
+        codec = codec_of(body, self._settings.codec)
+        return Body(secure.seal(body, codec), chr(codec))
+
     def send(self, route: str, body: bytes, meta: Meta = ()) -> bytes:
+        if meta:
+            body = self._sealed(body, meta)
         seq = 0 if self._is_server else self._next()
         method = self._settings.names.field(route)
         return self._frame(PUSH, seq, body, method=method, meta=_fields(meta))
 
     def request(self, route: str, body: bytes, meta: Meta = ()) -> tuple[int, bytes]:
+        if meta:
+            body = self._sealed(body, meta)
         seq = self._next()
         method = self._settings.names.field(route)
         data = self._frame(CALL, seq, body, method=method, meta=_fields(meta))
@@ -375,15 +411,22 @@ class TeleportWire:
         self._asked.discard(key)
 
     def reply(self, token: Any, body: bytes, meta: Meta = (), kind: type = bytes) -> bytes:
-        seq, codec, filters = token
+        seq, codec, filters, seals = token
+        if type(body) is not bytes:
+            codec = codec_of(body, codec)
         if body and not codec:
             raise Refused(500, f"unsupported codec id: {codec}")
+        secure = self._settings.secure
+        if secure is not None and (seals or secure.marks(meta)):
+            body = secure.seal(body, codec)
+            if not secure.marks(meta):
+                meta = (*meta, ("X-Secure", "true"))
         return self._settings.pack(
             Frame(REPLY, seq, b"", OK_STATUS, _fields(meta), codec, body, filters)
         )
 
     def refuse(self, token: Any, refused: Refused) -> bytes:
-        seq, _, filters = token
+        seq, _, filters, _ = token
         return self._no(Frame(REPLY, seq, filters=filters), refused)
 
     def _no(self, frame: Frame, refused: Refused) -> bytes:
