@@ -232,11 +232,11 @@ class Telling(Protocol, Answering):
     # Answers.
 
     def reply(self, event: Message, result: Any, meta: Meta = ()) -> None:
-        if event.token is None:
+        token = event.token
+        if token is None:
             return
         body = encode(result, event.answer_format or event.format)
-        data = self.wire.reply(event.token, body, meta, type(result))
-        self._answer(data)
+        self._answer(self.wire.reply(token, body, meta, type(result)))
 
     def refuse(self, event: Message, refused: Refused) -> None:
         if event.token is None:
