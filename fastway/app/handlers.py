@@ -76,15 +76,19 @@ class Route:
     """A handler, ready to be called.
 
     Attributes:
+        plain: To be called with session and message; None: `invoke` is to be.
         form: What its last message was written in,
-        quick: and what decodes short ones of these; None: `decode` does.
+        short: bytes of such a message for which `quick` stands in,
+        quick: and decodes it, or raises anything: then `messages.decode` says what is wrong.
     """
 
     wanted: Wanted
     invoke: Callable[[Session, Any, Any], Any]
     needs_request: bool
+    plain: Callable[[Session, Any], Any] | None = None
     form: Any = None
-    quick: Callable[[bytes], Any] | None = None
+    short: int = -1
+    quick: Callable[[bytes], Any] = bytes
 
     def decode(self, body: bytes, form: BodyFormat) -> Any:
         """Its message.
@@ -94,14 +98,11 @@ class Route:
         """
         kind = self.wanted.kind
         if form is not self.form:
+            make = None if kind in (None, bytes, Body) else getattr(form, "quick", None)
+            quick = None if make is None else make(kind)
             self.form = form
-            quick = None if kind in (None, bytes, Body) else getattr(form, "quick", None)
-            self.quick = None if quick is None else quick(kind)
-        if self.quick is not None and len(body) <= MAX_DEPTH:
-            try:
-                return self.quick(body)
-            except Exception:  # it has to be mended, or a word said of what is wrong
-                return decode(body, form, kind)
+            self.short = -1 if quick is None else MAX_DEPTH
+            self.quick = quick or bytes
         return decode(body, form, kind)
 
 
@@ -139,4 +140,5 @@ def ready(call: Callable[..., Any]) -> Route:
         values = {"session": session, "request": request, "message": message}
         return call(*[values[one] for one in how.order])
 
-    return Route(how, invokes.get(how.order, by_order), "request" in how.order)
+    plain = call if how.order == ("session", "message") else None
+    return Route(how, invokes.get(how.order, by_order), "request" in how.order, plain)

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from fastway.address import host_of
 from fastway.app.bounds import Counts
 from fastway.app.handlers import Answering, Handler, Request, Route, onion, ready
-from fastway.app.messages import BadBody, BadHandler, Sent, Wanted
+from fastway.app.messages import BadBody, BadHandler, Sent, Wanted, decode
 from fastway.app.session import Session, SessionEnded
 from fastway.app.strand import Job
 from fastway.dialect import Message, Refused
@@ -217,8 +217,19 @@ class Handling:
                 made: Any = self._through(request)
             else:
                 request = Request(session, event) if known.needs_request else None  # type: ignore
-                message = known.decode(event.body, event.format)
-                made = known.invoke(session, request, message)
+                form, body = event.format, event.body
+                if form is known.form and len(body) <= known.short:  # most are: no call for them
+                    try:
+                        message = known.quick(body)
+                    except Exception:
+                        message = decode(body, form, known.wanted.kind)
+                else:
+                    message = known.decode(body, form)
+                call = known.plain
+                if call is None:
+                    made = known.invoke(session, request, message)
+                else:
+                    made = call(session, message)
             if type(made) is CoroutineType and not self.tasks:
                 self._running += 1
                 runs = True
@@ -240,7 +251,9 @@ class Handling:
             self._failed(session, event, error, answer)
         finally:
             if runs:
-                self._ended()
+                self._running -= 1
+                if self._idle and not self._running:
+                    self._now_idle()
         return None
 
     async def _finish(

@@ -47,7 +47,7 @@ from fastway.dialect import (
 from fastway.dialect import (
     Ready as ReadyEvent,
 )
-from fastway.errors import LocalError, RequestsFull
+from fastway.errors import LocalError, RemoteError, RequestsFull
 from fastway.logs import escaped, make_logger
 
 log = make_logger("fastway.app")
@@ -220,29 +220,26 @@ class Link(Telling):
         wire = self.wire
         for data in wire.data_to_send():
             self._write(self._unit(data))
-        if len(events) == 1 and not (self._holds or self._backlog or self._closing):
-            event = events[0]  # as most reads are
-            if type(event) is Message:
-                self._message(event)
-            else:
-                self._handle(event)
-            events = []
         for event in events:
             if self._gone or self._closing:
                 break
-            if (self._holds or self._backlog) and type(event) is Message:
-                # What is waited for, and the end, do not wait.
-                if self._asks is None or not self._next_came(event):
-                    self._keep(event)
-            else:
+            if type(event) is not Message:
                 self._handle(event)
-        error = wire.error
-        if isinstance(error, NotLetIn):
-            self.lose("not_let_in", str(error), answer=True, cause=error.refused)
-        elif error is not None:
-            self.lose("bad_frame", str(error), answer=True)
+            elif not (self._holds or self._backlog):
+                self._message(event)
+            elif self._asks is None or not self._next_came(event):
+                self._keep(event)  # what is waited for, and the end, do not wait
+        if wire.error is not None:
+            self._has_failed(wire.error)
         if wire.deadline != self._beats:
             self._watch()
+
+    def _has_failed(self, error: RemoteError) -> None:
+        """The wire understands nothing more."""
+        if isinstance(error, NotLetIn):
+            self.lose("not_let_in", str(error), answer=True, cause=error.refused)
+        else:
+            self.lose("bad_frame", str(error), answer=True)
 
     def _keep(self, event: Message) -> None:
         """What cannot be handled now waits."""
@@ -277,7 +274,7 @@ class Link(Telling):
         if session is None or (self._asks is not None and self._next_came(event)):
             return
         strand = session.strand
-        now = strand.begins()
+        now = strand.running < strand.width and not strand.queue
         if not now and not strand.has_room(self):
             self._hold(HOLD_STRAND)
             if self._backlog is None:
@@ -296,7 +293,14 @@ class Link(Telling):
             if 0 < self._bounds.requests <= self._unanswered:
                 self._holds |= HOLD_REQUESTS
         if now:
-            strand.goes_on(app.handle(session, event, self))
+            strand.running += 1
+            made = app.handle(session, event, self)
+            if made is not None:
+                strand.goes_on(made)
+            else:
+                strand.running -= 1
+                if strand.queue:
+                    strand.go_on()
         else:
             self._queued += len(event.body)
             if 0 < self._bounds.queued < self._queued:

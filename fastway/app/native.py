@@ -31,6 +31,7 @@ from fastway.app.bounds import State
 from fastway.app.link import GOODBYE, Link
 from fastway.app.ports import LinkFactory
 from fastway.app.session import Lane
+from fastway.app.telling import HOLD_REQUESTS
 from fastway.app.turn import shared
 from fastway.app.websocket import WebSocketFactory, WebSocketLink
 from fastway.logs import make_logger
@@ -91,6 +92,16 @@ class NativeLink(Link):
     def _lane_now(self) -> Lane:
         return cast(NativeTransport, self.transport).relay
 
+    def _answer(self, data: bytes) -> None:
+        """As any link's; of WebSocket is the other one."""
+        self._unanswered -= 1
+        self.app.counts.pending -= 1
+        if data and not (self._closing or self._gone):
+            transport: NativeTransport = self.transport  # type: ignore[assignment]
+            transport.core.send(transport.handle, data, 0)
+        if self._holds & HOLD_REQUESTS and self._unanswered < self._bounds.requests:
+            self._release(HOLD_REQUESTS)
+
     def room(self) -> Deferred[None] | None:
         transport = cast(NativeTransport, self.transport)
         core, handle, enough = transport.core, transport.handle, self._bounds.enough
@@ -109,7 +120,8 @@ class NativeWebSocketLink(NativeLink, WebSocketLink):
 
     __slots__ = ()
 
-    dataReceived = WebSocketLink.dataReceived  # NativeLink's is of what is no frame
+    dataReceived = WebSocketLink.dataReceived  # NativeLink's are of what is no frame
+    _answer = WebSocketLink._answer
 
 
 class NativeFactory(LinkFactory):

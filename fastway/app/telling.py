@@ -232,7 +232,8 @@ class Telling(Protocol, Answering):
     # Answers.
 
     def reply(self, event: Message, result: Any, meta: Meta = ()) -> None:
-        if event.token is None:
+        token = event.token
+        if token is None:
             return
         form = event.answer_format or event.format
         try:
@@ -243,8 +244,7 @@ class Telling(Protocol, Answering):
             # The peer chose that format, so it is no fault of the handler's.
             detail = f"its answer, {type(result).__name__}, is none in its format: {error}"
             raise BadBody(detail) from None
-        data = self.wire.reply(event.token, body, meta, type(result))
-        self._answer(data)
+        self._answer(self.wire.reply(token, body, meta, type(result)))
 
     def refuse(self, event: Message, refused: Refused) -> None:
         if event.token is None:

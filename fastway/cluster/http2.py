@@ -30,6 +30,7 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import ProtocolError
+from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes
 from hpack import Decoder, Encoder
 from hyperframe.frame import GoAwayFrame
@@ -51,8 +52,15 @@ STREAMS = 100
 MAX_HEADERS = 16 * 1024
 """Bytes of the headers of one call."""
 
+MAX_FRAME = 16 * 1024
+"""Bytes of a frame, as HTTP/2 has it where nobody says otherwise."""
+
 PATIENCE = 2000
-"""Frames that say nothing, which a peer may send for those that say something."""
+"""Frames that say nothing, which a peer may send at once,"""
+PATIENCE_RATE = 1000.0
+"""and in each second;"""
+EARNED = 4
+"""and for each thing that it is told: gRPC's Go peers answer data with windows and pings."""
 
 MAX_KEPT = 1024 * 1024
 """Bytes that wait for a peer which does not read: answers, and what HTTP/2 itself has to say."""
@@ -129,8 +137,16 @@ class _Says(Encoder):
         return made
 
 
+class _Frames(FrameBuffer):
+    """What is no whole frame yet; h2 looks at a frame's length when all of it is there."""
+
+    @property
+    def is_too_long(self) -> bool:
+        return len(self._data) > 9 + MAX_FRAME
+
+
 class _H2(H2Connection):
-    """h2 as it is, but for two things."""
+    """h2 as it is, but for four things: what it remembers, and what it does not bear."""
 
     MAX_CLOSED_STREAMS = 1000
 
@@ -146,6 +162,7 @@ class _H2(H2Connection):
             )
         )
         self.encoder, self.decoder = _Says(), _Reads()
+        self.incoming_buffer = self.frames = _Frames(server=not client_side)
         settings: dict[SettingCodes | int, int] = {
             SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS,
             SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADERS,
@@ -193,7 +210,7 @@ class Http2(TwistedProtocol):
         self._full = False
         self._kept: list[bytes] = []
         self._kept_size = 0
-        self._patience = PATIENCE
+        self._patience: float = PATIENCE
         self._bodies: dict[int, _Body] = {}
         self._takes: dict[type[Event], Callable[[Any], object]] = {
             RequestReceived: self._request_came,
@@ -226,7 +243,9 @@ class Http2(TwistedProtocol):
         if self._closing or self.gone:
             return
         turn = self.turn
-        self.heard = turn.wheel.seconds()
+        now = turn.wheel.seconds()
+        self.pay((self.heard - now) * PATIENCE_RATE)
+        self.heard = now
         writes = turn.writes
         writes.begin()
         try:
@@ -243,6 +262,8 @@ class Http2(TwistedProtocol):
                     if self._closing:
                         return
             self.touch()
+            if self.h2.frames.is_too_long:
+                self.lose("bad_frame", f"a frame of more than {MAX_FRAME} bytes")
         finally:
             writes.end()
 
@@ -342,6 +363,7 @@ class Http2(TwistedProtocol):
             self._bodies[stream_id] = _Body(memoryview(data), trailers)
             self._pump()
             return
+        self.pay(-EARNED)
         h2.send_data(stream_id, data, trailers is None)
         if trailers is not None:
             h2.send_headers(stream_id, trailers, True)
@@ -372,6 +394,7 @@ class Http2(TwistedProtocol):
             part, data = data[:room], data[room:]
             last = not data
             h2.send_data(stream_id, bytes(part), last and body.trailers is None)
+            self.pay(-EARNED)
             if last:
                 if body.trailers is not None:
                     h2.send_headers(stream_id, body.trailers, True)
@@ -393,8 +416,8 @@ class Http2(TwistedProtocol):
 
     # What came.
 
-    def pay(self, price: int) -> None:
-        """A peer said something that says nothing; below 0: it said something."""
+    def pay(self, price: float) -> None:
+        """A peer said something that says nothing; below 0: it said something, or was told so."""
         self._patience = min(self._patience - price, PATIENCE)
         if self._patience < 0:
             self.lose("flood", "too many frames that say nothing")

@@ -388,7 +388,9 @@ class NanoMember:
             raise CallFailed(Status.UNAVAILABLE, "this node is going")
         if app.is_full:
             raise CallFailed(Status.RESOURCE_EXHAUSTED, "this node is full")
-        mirror = Mirror(self, gate, session_id, Sequence(self.channel(gate)))
+        mirror = Mirror(
+            self, gate, session_id, Sequence(self.channel(gate), self.app.clock.callLater)
+        )
         self._mirrors.setdefault(gate, {})[session_id] = mirror
         app.open(mirror.session)
         return mirror
@@ -413,7 +415,7 @@ class NanoMember:
         if served.knows in gates:
             gates = [served.knows]
         for gate in gates:
-            self._mirrors[gate][session_id].end(SessionEnded("the client has left its gate"))
+            self._mirrors[gate][session_id].left("the client has left its gate")
         for key in [key for key in self._closing if key[1] == session_id]:
             self._closing.pop(key, None)
         return NOTHING
@@ -459,7 +461,7 @@ class NanoMember:
 
     def _gate_over(self, gate: str, why: str) -> None:
         for mirror in list(self._mirrors.get(gate, {}).values()):
-            mirror.end(SessionEnded(why))
+            mirror.left(why)
         for key in [key for key in self._closing if key[0] == gate]:
             del self._closing[key]
 
@@ -515,9 +517,10 @@ class NanoMember:
 
     def _sweep(self) -> None:
         """Forget how to reach who is no member, and whom nobody needs."""
+        gates = {gate for gate, _ in self._closing} | self._mirrors.keys()
         for address, channel in list(self._channels.items()):
-            needed = address == self._master or address in self._others.known
-            if not needed and channel.is_idle and address not in self._mirrors:
+            needed = address == self._master or address in self._others.known or address in gates
+            if not needed and channel.is_idle:
                 channel.close()
                 del self._channels[address]
 
@@ -546,7 +549,8 @@ class NanoMember:
         """
         found = lines.sequences.get(address)
         if found is None:
-            found = lines.sequences[address] = Sequence(self.channel(address))
+            found = Sequence(self.channel(address), self.app.clock.callLater)
+            lines.sequences[address] = found
         return found
 
     def lines(self, session: Session) -> tuple[Lines, str, int]:

@@ -44,6 +44,9 @@ _Push: Any = message_class("PushMessage")
 _Response: Any = message_class("ResponseMessage")
 _Close: Any = message_class("CloseSessionRequest")
 
+GOODBYE = 5.0
+"""Seconds that a gate has to take what a session was told before it was closed."""
+
 HEADROOM = 1024
 """Bytes of a message that are not its body, at most; routes are shorter."""
 
@@ -211,7 +214,7 @@ class Mirror(Answering):
         if not failure.heard:
             self.lose("gate", f"its gate cannot be told: {failure.text}", failure)
         elif failure.text.startswith((NOT_FOUND, BROKEN)):
-            self.end(SessionEnded("the client has left its gate"))
+            self.left("the client has left its gate")
         else:
             gate = self.gate
             self.home.app.quiet.warn(
@@ -353,10 +356,18 @@ class Mirror(Answering):
             return
         close = _Close(sessionId=self.id).SerializeToString()
         self.end(why, True)
-        self._told.start(CLOSE_SESSION, close, self._closed_there)
+        told = self._told
+        told.start(CLOSE_SESSION, close, self._closed_there)
+        if not told.is_idle:
+            self.home.app.clock.callLater(GOODBYE, told.hurry)
 
     def _closed_there(self, _: object) -> None:
         self.home.mirror_closed(self)
+
+    def left(self, why: str) -> None:
+        """Its client is gone, and hears nothing more."""
+        self._told.end()
+        self.end(SessionEnded(why))
 
     def end(self, why: SessionEnded, closing: bool = False) -> None:
         """It is over."""

@@ -35,7 +35,7 @@ from fastway.cluster.grpc import (
     frame,
     unframe,
 )
-from fastway.cluster.http2 import Http2, Turn
+from fastway.cluster.http2 import EARNED, Http2, Turn
 from fastway.logs import make_logger
 
 log = make_logger("fastway.cluster")
@@ -48,7 +48,9 @@ MAX_CONNECTIONS = 1000
 """Connections to one node; a Go peer makes ten."""
 
 MAX_UNFINISHED = 2 * MAX_MESSAGE
-"""Bytes of calls of one connection that are not whole yet."""
+"""Bytes of calls of one connection that are not whole yet,"""
+MAX_ALL_UNFINISHED = 64 * 1024 * 1024
+"""and of all connections of a node."""
 
 CALL_TIME = 30.0
 """Seconds until a call that has begun must be whole, and a connection must have begun."""
@@ -96,6 +98,7 @@ class Served(Http2):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
         self._coming.clear()
+        self._hold(-self._unfinished)
         self._server.connections.discard(self)
 
     def _settings_came(self, event: RemoteSettingsChanged) -> None:
@@ -148,35 +151,44 @@ class Served(Http2):
             return
         size = len(event.data)
         coming.size += size
-        self._unfinished += size
-        if coming.size > HEAD + MAX_MESSAGE or self._unfinished > MAX_UNFINISHED:
+        self._hold(size)
+        if (
+            coming.size > HEAD + MAX_MESSAGE
+            or self._unfinished > MAX_UNFINISHED
+            or self._server.unfinished > MAX_ALL_UNFINISHED
+        ):
             self._drop(stream_id, Status.RESOURCE_EXHAUSTED, "too many bytes")
             return
         coming.parts.append(event.data)
         if event.stream_ended is not None:
             del self._coming[stream_id]
-            self._unfinished -= coming.size
+            self._hold(-coming.size)
             self._whole(stream_id, coming)
+
+    def _hold(self, size: int) -> None:
+        """So many bytes more, or fewer, of calls that are not whole."""
+        self._unfinished += size
+        self._server.unfinished += size
 
     def _trailers_came(self, event: TrailersReceived) -> None:
         """gRPC's clients have none; it is the end of the call all the same."""
         coming = self._coming.pop(event.stream_id, None)
         if coming is not None:
-            self._unfinished -= coming.size
+            self._hold(-coming.size)
             self._whole(event.stream_id, coming)
 
     def _reset_came(self, event: StreamReset) -> None:
         super()._reset_came(event)
         coming = self._coming.pop(event.stream_id, None)
         if coming is not None:
-            self._unfinished -= coming.size
+            self._hold(-coming.size)
 
     def _goodbye_came(self, event: ConnectionTerminated) -> None:
         """It calls no more, and closes when it is answered."""
 
     def _drop(self, stream_id: int, status: Status, problem: str) -> None:
         """A call that is not whole, and will not be."""
-        self._unfinished -= self._coming.pop(stream_id).size
+        self._hold(-self._coming.pop(stream_id).size)
         self._fail(stream_id, status, problem)
         self.cancel(stream_id, ErrorCodes.NO_ERROR)
 
@@ -223,6 +235,7 @@ class Served(Http2):
     def _fail(self, stream_id: int, status: int, text: str) -> None:
         if self.gone or self._closing:
             return
+        self.pay(-EARNED)
         try:
             self.h2.send_headers(stream_id, [*_STATUS_ONLY, *failure_trailers(status, text)], True)
         except ProtocolError:
@@ -249,6 +262,9 @@ class Server(Factory):
 
     Args:
         methods: `/package.Service/Method` -> what does such a call.
+
+    Attributes:
+        unfinished: Bytes of calls that are not whole yet.
     """
 
     noisy = False
@@ -256,6 +272,7 @@ class Server(Factory):
     def __init__(self, methods: Mapping[bytes, Method], turn: Turn) -> None:
         self.methods = dict(methods)
         self.connections: set[Served] = set()
+        self.unfinished = 0
         self._turn = turn
 
     def buildProtocol(self, addr: IAddress | None) -> Served | None:

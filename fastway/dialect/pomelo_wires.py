@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 from fastway.dialect import (
@@ -58,9 +57,12 @@ from fastway.dialect.pomelo_packets import (
     bad_header,
     data_packet,
     head_at,
+    message_of,
     packet,
     read_message,
+    read_requests,
     response_head,
+    response_packet,
     varint,
 )
 from fastway.dialect.pomelo_pitaya import (
@@ -89,9 +91,6 @@ _BEAT = packet(HEARTBEAT)
 _ACK = packet(ACK)
 _HOLD = 1 << 62
 _NO_META = "pomelo has no place for meta"
-
-# A third of the time that Message(...) takes.
-_message: Callable[[tuple[Any, ...]], Message] = partial(tuple.__new__, Message)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +137,7 @@ class _Wire:
     """What both ends have in common: bytes become packets, and those messages."""
 
     _takes: ClassVar[tuple[int, ...]]
+    _asks: ClassVar[bool]  # the peer does
 
     __slots__ = (
         "_open",
@@ -185,6 +185,8 @@ class _Wire:
             data, self._rest = bytes(rest), None
         settings, routes = self._settings, self._routes
         at, end, limit = 0, len(data), settings.limit
+        if self._asks and self._open:
+            at = read_requests(data, end, limit, routes.names, settings.format, events)
         try:
             while True:
                 if end - at < HEAD:
@@ -208,7 +210,7 @@ class _Wire:
                         self._unusual(flag, mid, route, body, events)
                     elif flag & TYPE in self._takes:
                         events.append(
-                            _message((route, body, settings.format, mid or None, None, (), None))
+                            message_of((route, body, settings.format, mid or None, None, (), None))
                         )
                     elif flag & TYPE == RESPONSE:
                         self._answered(mid, body, None, events)
@@ -272,6 +274,7 @@ class PomeloServer(_Wire):
     """A client's connection, at its server."""
 
     _takes = (REQUEST, NOTIFY)
+    _asks = True
 
     __slots__ = ("_handshakes",)
 
@@ -342,7 +345,7 @@ class PomeloServer(_Wire):
         settings = self._settings
         if settings.compress or not body:
             return self._packet(response_head(token), body)
-        return data_packet(response_head(token), body, settings.limit)
+        return response_packet(token, body, settings.limit)
 
     def refuse(self, token: Any, refused: Refused) -> bytes:
         settings = self._settings
@@ -376,6 +379,7 @@ class PomeloClient(_Wire):
     """A connection to a server."""
 
     _takes = (PUSH,)
+    _asks = False
 
     __slots__ = ("_asked", "_beat", "_beat_at", "_early", "_lost_at", "_mid")
 
