@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -30,6 +31,7 @@ _SEQ = re.compile(rb"[+-]?[0-9A-Za-z]{1,255}")
 _ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PAIRS = [(high + low).encode() for high in _DIGITS for low in _DIGITS]
+_SHORT = [pair.lstrip(b"0") or b"0" for pair in _PAIRS]
 
 _WORDS = {
     (400, "bad message"): "Bad Message",
@@ -42,12 +44,14 @@ _WORDS = {
 def write_seq(seq: int) -> bytes:
     """A number to the base 36, of 32 bits."""
     if 0 <= seq < 1296:
-        return _PAIRS[seq].lstrip(b"0") or b"0"
-    rest, digits = abs(seq), b""
-    while rest:
-        rest, pair = divmod(rest, 1296)
-        digits = _PAIRS[pair] + digits
-    return (b"-" if seq < 0 else b"") + digits.lstrip(b"0")
+        return _SHORT[seq]
+    if seq < 0:
+        return b"-" + write_seq(-seq)
+    return _long(seq // 1296) + _PAIRS[seq % 1296]
+
+
+_long = lru_cache(maxsize=1024)(write_seq)
+"""What does not change for 1296 numbers, which is most of what they cost."""
 
 
 def read_seq(text: bytes) -> int:
