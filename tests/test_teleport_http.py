@@ -78,7 +78,7 @@ class Frames(SynchronousTestCase):
     def test_meta(self) -> None:
         """A query first, then headers; what is HTTP's own is none, either way."""
         data = (
-            b"GET http://game:9090/math/a%20dd?k=v%20w&k HTTP/1.1\r\nHost: game\r\n"
+            b"POST http://game:9090/math/a%20dd?k=v%20w&k HTTP/1.1\r\nHost: game\r\n"
             b"Accept: */*\r\nx-seq: -5\nX-Real-IP:  192.0.2.7 \r\n\r\n"
         )
         frame = read(data)
@@ -129,6 +129,7 @@ class Frames(SynchronousTestCase):
             b"POST\r\n\r\n",
             b"POST /a\r\n\r\n",
             b"POST /a b HTTP/1.1\r\n\r\n",
+            b"GET /math/add HTTP/1.1\r\n\r\n",
             b"POST /a HTTP/2\r\n\r\n",
             b"POST http://[ HTTP/1.1\r\n\r\n",
             b"POST /\xff HTTP/1.1\r\n\r\n",
