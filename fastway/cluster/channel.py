@@ -37,6 +37,7 @@ from fastway.cluster.grpc import (
     Status,
     ended,
     frame,
+    joined,
     unframe,
 )
 from fastway.cluster.http2 import STREAMS, Http2, Turn
@@ -64,6 +65,7 @@ class _Call:
         due: When it has failed, in the wheel's time.
         on: What carries it; None: it waits.
         began: When it was sent.
+        data: What came of its answer.
         again: It was sent, and the peer said that it was not looked at.
     """
 
@@ -71,14 +73,13 @@ class _Call:
         "again",
         "began",
         "body",
+        "data",
         "due",
         "failure",
         "heard",
         "on",
         "over",
-        "parts",
         "path",
-        "size",
         "stream_id",
     )  # fmt: skip
 
@@ -90,9 +91,7 @@ class _Call:
         self.began = 0.0
         self.on: _Calls | None = None
         self.stream_id = 0
-        self.parts: list[bytes] = []
-        self.size = 0
-        self.failure: CallFailed | None = None
+        self.data: bytes | bytearray = b""
         self.over = False
         self.again = False
 
@@ -177,11 +176,10 @@ class _Calls(Http2):
         call = self._of(event)
         if call is None:
             return
-        call.size += len(event.data)
-        if call.size > HEAD + MAX_MESSAGE:
+        call.data = joined(call.data, event.data)
+        if len(call.data) > HEAD + MAX_MESSAGE:
             self.give_up(call, CallFailed(Status.RESOURCE_EXHAUSTED, "the answer is too large"))
             return
-        call.parts.append(event.data)
         if event.stream_ended is not None:
             self._ended(call, CallFailed(Status.INTERNAL, "it ended without a status"))
 
@@ -194,8 +192,7 @@ class _Calls(Http2):
             self._ended(call, failure)
             return
         try:
-            parts = call.parts
-            result = unframe(parts[0] if len(parts) == 1 else b"".join(parts))
+            result = unframe(call.data)
         except CallFailed as error:
             self._ended(call, error)
         else:
@@ -422,7 +419,7 @@ class Channel:
                 self.finish(call, CallFailed(Status.UNAVAILABLE, "the peer takes no calls"))
                 continue
             call.again = True
-            call.parts, call.size = [], 0
+            call.data = b""
             self._waiting.appendleft(call)
         self.go_on()
 

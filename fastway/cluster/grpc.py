@@ -73,7 +73,17 @@ def frame(message: bytes) -> bytes:
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
-def unframe(data: bytes) -> bytes:
+def joined(had: bytes | bytearray, more: bytes) -> bytes | bytearray:
+    """What came, and what came behind it; mostly all comes at once."""
+    if not had:
+        return more
+    if isinstance(had, bytes):
+        had = bytearray(had)
+    had += more
+    return had
+
+
+def unframe(data: bytes | bytearray) -> bytes:
     """The one message in what came.
 
     Raises:
@@ -85,7 +95,7 @@ def unframe(data: bytes) -> bytes:
         raise CallFailed(Status.UNIMPLEMENTED, "the message is compressed")
     if int.from_bytes(data[1:HEAD], "big") != len(data) - HEAD:
         raise CallFailed(Status.INTERNAL, "its frame is not what came")
-    return data[HEAD:]
+    return bytes(data[HEAD:])
 
 
 def failure_trailers(status: int, text: str) -> list[tuple[bytes, bytes]]:

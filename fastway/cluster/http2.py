@@ -62,6 +62,9 @@ PATIENCE_RATE = 1000.0
 EARNED = 4
 """and for each thing that it is told: gRPC's Go peers answer data with windows and pings."""
 
+LITTLE = 1024
+"""Bytes of a body below which a frame says nothing, unless it is the last."""
+
 MAX_KEPT = 1024 * 1024
 """Bytes that wait for a peer which does not read: answers, and what HTTP/2 itself has to say."""
 
@@ -470,7 +473,7 @@ class Http2(TwistedProtocol):
 
     def _data_came(self, event: DataReceived) -> None:
         self.heard_data(event)
-        self.pay(-1 if event.data or event.stream_ended else 1)
+        self.pay(-1 if event.stream_ended is not None or len(event.data) >= LITTLE else 1)
 
     def _goodbye_came(self, event: ConnectionTerminated) -> None:
         """The peer begins nothing more."""

@@ -34,6 +34,7 @@ from fastway.cluster.grpc import (
     Status,
     failure_trailers,
     frame,
+    joined,
     unframe,
 )
 from fastway.cluster.http2 import EARNED, Http2, Turn
@@ -67,13 +68,12 @@ _STATUS_ONLY = ((b":status", b"200"), (b"content-type", CONTENT))
 class _Coming:
     """A call that is not whole."""
 
-    __slots__ = ("due", "method", "parts", "size")
+    __slots__ = ("data", "due", "method")
 
     def __init__(self, method: Method, due: float) -> None:
         self.method = method
         self.due = due
-        self.parts: list[bytes] = []
-        self.size = 0
+        self.data: bytes | bytearray = b""
 
 
 class Served(Http2):
@@ -155,20 +155,18 @@ class Served(Http2):
         coming = self._coming.get(stream_id)
         if coming is None:
             return
-        size = len(event.data)
-        coming.size += size
-        self._hold(size)
+        self._hold(len(event.data))
+        coming.data = joined(coming.data, event.data)
         if (
-            coming.size > HEAD + MAX_MESSAGE
+            len(coming.data) > HEAD + MAX_MESSAGE
             or self._unfinished > MAX_UNFINISHED
             or self._server.unfinished > MAX_ALL_UNFINISHED
         ):
             self._drop(stream_id, Status.RESOURCE_EXHAUSTED, "too many bytes")
             return
-        coming.parts.append(event.data)
         if event.stream_ended is not None:
             del self._coming[stream_id]
-            self._hold(-coming.size)
+            self._hold(-len(coming.data))
             self._whole(stream_id, coming)
 
     def _hold(self, size: int) -> None:
@@ -180,29 +178,28 @@ class Served(Http2):
         """gRPC's clients have none; it is the end of the call all the same."""
         coming = self._coming.pop(event.stream_id, None)
         if coming is not None:
-            self._hold(-coming.size)
+            self._hold(-len(coming.data))
             self._whole(event.stream_id, coming)
 
     def _reset_came(self, event: StreamReset) -> None:
         super()._reset_came(event)
         coming = self._coming.pop(event.stream_id, None)
         if coming is not None:
-            self._hold(-coming.size)
+            self._hold(-len(coming.data))
 
     def _goodbye_came(self, event: ConnectionTerminated) -> None:
         """It calls no more, and closes when it is answered."""
 
     def _drop(self, stream_id: int, status: Status, problem: str) -> None:
         """A call that is not whole, and will not be."""
-        self._hold(-self._coming.pop(stream_id).size)
+        self._hold(-len(self._coming.pop(stream_id).data))
         self._fail(stream_id, status, problem)
         self.cancel(stream_id, ErrorCodes.NO_ERROR)
 
     def _whole(self, stream_id: int, coming: _Coming) -> None:
         """A call is there: have it done."""
-        parts = coming.parts
         try:
-            message = unframe(parts[0] if len(parts) == 1 else b"".join(parts))
+            message = unframe(coming.data)
             made = coming.method(message, self)
         except CallFailed as error:
             self._fail(stream_id, error.status, error.text)
