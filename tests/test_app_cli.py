@@ -179,9 +179,10 @@ class Mistakes(Files):
     def test_listed(self) -> None:
         """The help of all commands and the completions know them."""
         for arguments, words in (
-            (["--help"], ("serve MODULE:APP", "talk PEER")),
+            (["--help"], ("serve MODULE:APP", "talk PEER", "describe MODULE:APP")),
             (["help", "serve"], ("--listen", "--push-addr", "--push-token", "--drain")),
             (["help", "talk"], ("--user", "--timeout", "ROUTE JSON")),
+            (["help", "describe"], ("--dialect", "--types", "--output", "AsyncAPI")),
             (["completion", "bash"], ("serve", "talk", "--push-addr")),
             (["completion", "zsh"], ("serve", "talk", "--push-addr")),
         ):

@@ -560,7 +560,7 @@ class Left(Links):
         for number in range(3):
             transport = self.connect(welcome=False)
             gate: Deferred[Any] = Deferred()
-            app._handshake = lambda session, user, gate=gate: (session.bind(user), gate)[1]
+            app.handshake(lambda session, user, gate=gate: (session.bind(user), gate)[1])
             self.tell(transport, f"hi {number}")
             transport.end(ConnectionLost())
             gate.callback(None)

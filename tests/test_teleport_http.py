@@ -197,12 +197,10 @@ class Apps(SynchronousTestCase):
         @self.server.handler("math.div")
         def div(request: Request) -> int:
             request.answer_meta.append(("seen", dict(request.meta).get("k", "")))
-            a: int
-            b: int
-            a, b = request.decode(list[int])
-            if not b:
+            numbers: list[int] = request.decode(list[int])
+            if not numbers[1]:
                 raise Refused(1001, "division by zero", "b is 0")
-            return a // b
+            return numbers[0] // numbers[1]
 
         @self.server.handler("ask")
         async def ask(session: Session) -> Any:

@@ -14,7 +14,7 @@ as often as a log can bear, and answered without its text.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
@@ -143,11 +143,20 @@ class App(Hosting):
                 self.route(f"{name}.{route}" if name else route, call)
             self._add_component(part)
             part.app = self
+            for route, kind in part.sends.items():
+                self.sends(route, kind)
             return
         if not isinstance(part, App):
             raise BadHandler(f"{part!r} is neither a Component nor an App; give one, made")
         for route, known in part._routes.items():
             self.route(f"{prefix}.{route}" if prefix else route, known.wanted.call)
+        for route, sent in part._sent.items():
+            self.sends(route, sent.kind, answer=sent.answer, text=sent.text)
+        for route, refusals in part._refusals.items():
+            for inner in (route,) if route else part._routes:
+                name = f"{prefix}.{inner}" if prefix else inner
+                for code, text in refusals.items():
+                    self.refusal(code, text, name)
         part._outer, part._prefix = self, prefix
         for name, group in part._groups.items():
             group.app = self
@@ -395,10 +404,12 @@ class Component:
 
     Attributes:
         name: What stands before its routes, with a dot between; empty: nothing.
+        sends: Routes of what it tells peers by itself, and the types (`App.sends`).
         app: Who included it.
     """
 
     name = ""
+    sends: Mapping[str, Any] = {}
     app: App
 
     def handlers(self) -> Iterable[tuple[str, Callable[..., Any]]]:

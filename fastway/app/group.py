@@ -77,6 +77,10 @@ class Group:
         for session in self:
             session.close()
 
+    def let_in(self) -> None:
+        """A member is ready, and may be told with others: the session says so."""
+        self._batches = None
+
     def forget(self, session: Session) -> None:
         """It has ended: the session says so."""
         self._members.pop(session, None)

@@ -12,7 +12,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from inspect import isawaitable
 from types import CoroutineType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -21,8 +21,9 @@ from twisted.python.failure import Failure
 from fastway.address import host_of
 from fastway.app.bounds import Counts
 from fastway.app.handlers import Answering, Handler, Request, Route, onion, ready
-from fastway.app.messages import BadBody, BadHandler, Wanted, decode
+from fastway.app.messages import BadBody, BadHandler, Sent, Wanted, decode
 from fastway.app.session import Session, SessionEnded
+from fastway.app.strand import Job
 from fastway.dialect import Message, Refused
 from fastway.logs import Throttle, escaped, make_logger
 
@@ -32,7 +33,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 NOT_FOUND = 404
 FAILED = 500
+KICKED = 403
 BUSY = 503
+
+Elsewhere: TypeAlias = "Callable[[Session, Message, Answering], Job | None]"
 
 
 class Handling:
@@ -43,15 +47,21 @@ class Handling:
 
     Attributes:
         counts: What it did.
+        elsewhere: Whom messages without a handler are offered: takes the session, the message and
+            who answers it, gives a job for the session's strand, or None: it is nobody's. A
+            cluster's gate.
     """
 
     def __init__(self, tasks: bool, clock: IReactorTime | None) -> None:
         self.tasks = tasks
         self.counts = Counts()
+        self.elsewhere: Elsewhere | None = None
         self._clock = clock
         self._quiet: Throttle | None = None
         self._routes: dict[str, Route] = {}
         self._unknown: Route | None = None
+        self._sent: dict[str, Sent] = {}
+        self._refusals: dict[str, dict[int, str]] = {}
         self._middleware: list[Callable[[Request, Handler], Awaitable[Any]]] = []
         self._chain: Handler | None = None
         self._running = 0
@@ -110,6 +120,34 @@ class Handling:
             raise BadHandler(f"{route} has a handler already")
         self._routes[route] = ready(call)
 
+    def sends(self, route: str, kind: Any, *, answer: Any = None, text: str = "") -> None:
+        """Declare what peers are told by themselves of a route, for `fastway describe`.
+
+        Nothing is checked when it is sent, which then costs what it did; a `Player` checks it, so
+        that a test finds what is not as declared.
+
+        Args:
+            kind: The type of the message; None: it has none.
+            answer: The type of what they answer, where they are asked; None: they are not.
+            text: A sentence for whoever writes a client.
+
+        Raises:
+            BadHandler: it is declared otherwise already.
+        """
+        check_route(route)
+        sent = Sent(kind, answer, text)
+        if self._sent.setdefault(route, sent) != sent:
+            raise BadHandler(f"{route} is declared already, and otherwise")
+
+    def refusal(self, code: int, text: str, *routes: str) -> None:
+        """Declare a Refused that handlers of these routes raise, for `fastway describe`.
+
+        Without a route it is any handler that may, and the handshake. What the framework refuses
+        by itself (400, 404, 500) needs no word.
+        """
+        for route in routes or ("",):
+            self._refusals.setdefault(route, {})[code] = text
+
     def unknown(self, call: F) -> F:
         """Decorates what handles messages of all other routes; it is told by a `Request`."""
         self._unknown = ready(call)
@@ -130,6 +168,20 @@ class Handling:
         return {route: known.wanted for route, known in self._routes.items()}
 
     @property
+    def sent(self) -> dict[str, Sent]:
+        """What `sends` has declared."""
+        return self._sent
+
+    @property
+    def refusals(self) -> dict[str, dict[int, str]]:
+        """What `refusal` has declared, by routes; under "" what any of them may."""
+        return self._refusals
+
+    def handles(self, route: str) -> bool:
+        """There is a handler for that route, be it the one of all others."""
+        return route in self._routes or self._unknown is not None
+
+    @property
     def running(self) -> int:
         """Handlers that have not ended."""
         return self._running
@@ -146,6 +198,10 @@ class Handling:
         """
         known = self._routes.get(event.route)
         if known is None:
+            if self.elsewhere is not None:
+                job = self.elsewhere(session, event, answer)
+                if job is not None:
+                    return job()
             known = self._unknown
             if known is None:
                 self.counts.unknown += 1

@@ -19,8 +19,9 @@ from fastway.app.bounds import Bounds, State, Users
 from fastway.app.group import Group
 from fastway.app.handlers import Outgoing
 from fastway.app.handling import F, Handling, name_of
+from fastway.app.messages import Wanted, convert, greeting
 from fastway.app.session import Carrier, Session, SessionEnded
-from fastway.app.strand import Strand
+from fastway.app.strand import OwnStrand, Strand
 from fastway.dialect import Hello, Refused
 from fastway.logs import escaped
 
@@ -52,7 +53,7 @@ class Hosting(Handling):
         self.state = State.NEW
         self.sessions: dict[int, Session] = {}
         self._users: dict[Any, Group] = {}
-        self._handshake: Callable[..., Any] | None = None
+        self._handshake: Wanted | None = None
         self._opened: list[Callable[[Session], Any]] = []
         self._closed: list[Callable[[Session], Any]] = []
         self._outgoing: list[Callable[[Outgoing], object]] = []
@@ -60,10 +61,11 @@ class Hosting(Handling):
     def handshake(self, call: F) -> F:
         """Decorates what lets peers in: `(session, user)`; `user` is what the peer says of itself.
 
+        Where that is annotated with a type, it is one, or its peer is refused as a bad message.
         What it returns is told to the peer, where its dialect has a place. A Refused, or any other
         exception, ends the connection as the dialect has it.
         """
-        self._handshake = call
+        self._handshake = greeting(call)
         return call
 
     def opened(self, call: F) -> F:
@@ -85,11 +87,16 @@ class Hosting(Handling):
         self._outgoing.append(call)
         return call
 
+    @property
+    def greets(self) -> Wanted | None:
+        """How the handshake hook is called; None: there is none."""
+        return self._handshake
+
     # Of carriers: what happens to their sessions.
 
     def new_session(self, carrier: Carrier, concurrent: int = 1) -> Session:
         """A session that nobody knows yet."""
-        strand = self.strand or Strand(self.bounds.strand, concurrent)
+        strand = self.strand or OwnStrand(self.bounds.strand, concurrent)
         return Session(self, carrier, next(_session_ids), strand)
 
     @property
@@ -113,7 +120,10 @@ class Hosting(Handling):
         """
         if self._handshake is None:
             return None
-        return self._as_deferred(self._handshake, session, hello.user)
+        return self._as_deferred(self._greet, self._handshake, session, hello.user)
+
+    def _greet(self, how: Wanted, session: Session, user: Any) -> Any:
+        return how.call(session, user if how.kind is Any else convert(user, how.kind))
 
     def open(self, session: Session) -> None:
         """A session is ready: `opened` hooks run before its first message."""

@@ -19,10 +19,10 @@ from twisted.python.failure import Failure
 from fastway.address import host_of
 from fastway.app.app import App
 from fastway.app.asks import Asks
-from fastway.app.handling import BUSY, FAILED
+from fastway.app.handling import BUSY, FAILED, KICKED
 from fastway.app.messages import encode
 from fastway.app.rate import Rate
-from fastway.app.session import Session, SessionEnded
+from fastway.app.session import NotReady, Session, SessionEnded
 from fastway.app.telling import (
     HOLD_DRAIN,
     HOLD_HELLO,
@@ -59,6 +59,12 @@ Ready: TypeAlias = Callable[[Any], object]
 
 GOODBYE = 5.0
 """Seconds that a peer has to take what it was told before it is closed."""
+
+
+def kick_text(reason: Any) -> str:
+    """Why somebody is kicked, as a sentence."""
+    said = reason.get("reason", "") if isinstance(reason, dict) else reason
+    return "" if said is None else str(said)
 
 
 class Link(Telling):
@@ -119,8 +125,6 @@ class Link(Telling):
         """There is a connection; its dialect has not begun."""
         transport = cast(Any, self.transport)
         self.channel = getattr(transport, "conn", None)
-        if self.channel is not None:
-            self.lane = self._shared.behind
         transport.registerProducer(self, True)
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
@@ -166,7 +170,7 @@ class Link(Telling):
             "the peer closed",
             None if reason.check(*_ORDERLY) else cast(Exception, reason.value),
         )
-        self._backlog = self._out = None
+        self._backlog = self._out = self._early = None
         rooms, self._rooms = self._rooms, None
         asks, self._asks = self._asks, None
         rate = self._rate
@@ -384,7 +388,12 @@ class Link(Telling):
         if problem:
             self.lose("full", f"it comes while the application is {problem}", answer=True)
             return
-        self._deadline = None
+        age = self._bounds.age
+        self._deadline = self._shared.wheel.seconds() + age if age else None
+        if age:
+            self._watch()
+        self._tell_early()
+        session.let_in()
         if self.keeper is not None:
             self.keeper.is_up(self)
         if not known:
@@ -511,7 +520,10 @@ class Link(Telling):
         return done
 
     def _asking(self) -> Asks | Deferred[Any]:
-        """What waits for the peer; or what a request fails with when as many wait as may."""
+        """What waits for the peer; or what a request fails with when it is too early, or as many
+        wait as may."""
+        if not self.wire.ready:
+            return fail(NotReady())
         asks = self._asks
         if asks is None:
             asks = self._asks = Asks(self.app.clock, self._forgot)
@@ -568,6 +580,9 @@ class Link(Telling):
     def kick(self, reason: Any = None) -> None:
         if self._gone or self._closing:
             return
+        if not self.wire.ready and self._holds & HOLD_HELLO:
+            self._reject(Failure(Refused(KICKED, kick_text(reason), reason)))
+            return
         try:
             data = self.wire.kick(reason)
         except Exception:  # that is its sender's error; it ends all the same
@@ -607,6 +622,9 @@ class Link(Telling):
         if self._deadline is not None and now >= self._deadline:
             if self._closing:
                 cast(Any, self.transport).abortConnection()
+            elif self.session is not None and self.session.session_id in self.app.sessions:
+                self.lose("too_old", "it has lived as long as it may", answer=True)
+                return self._due()
             else:
                 self.lose("handshake_timeout", "it was not ready in time")
             return None

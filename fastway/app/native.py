@@ -30,6 +30,7 @@ from fastway.app.app import App
 from fastway.app.bounds import State
 from fastway.app.link import GOODBYE, Link
 from fastway.app.ports import LinkFactory
+from fastway.app.session import Lane
 from fastway.app.telling import HOLD_REQUESTS
 from fastway.app.turn import shared
 from fastway.app.websocket import WebSocketFactory, WebSocketLink
@@ -97,6 +98,9 @@ class NativeLink(Link):
             transport.core.send(transport.handle, data, 0)
         if self._holds & HOLD_REQUESTS and self._unanswered < self._bounds.requests:
             self._release(HOLD_REQUESTS)
+
+    def _lane_now(self) -> Lane:
+        return cast(NativeTransport, self.transport).relay
 
     def room(self) -> Deferred[None] | None:
         transport = cast(NativeTransport, self.transport)
@@ -337,7 +341,6 @@ class Relay:
             self.reactor.callLater(0, nowhere.end, ConnectionLost())
             return nowhere
         transport = NativeTransport(self, handle, link, peer)
-        link.lane = self
         self.core.own(handle, transport)
         if not self._links:
             self.reactor.addReader(self)
@@ -394,7 +397,7 @@ class Relay:
         except MemoryError:
             # What has come is lost: it is nobody's stream any more.
             for link in tuple(self._shared.links):
-                if link.lane is self:
+                if isinstance(link, NativeLink):
                     link.lose("no_memory", "there was no memory for what came")
             return []
         if events:

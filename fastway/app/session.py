@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from fastway.app.strand import Strand
 from fastway.dialect import Meta
-from fastway.errors import ConnectionEnded
+from fastway.errors import ConnectionEnded, LocalError
 
 
 class SessionEnded(ConnectionEnded):
@@ -23,6 +23,13 @@ class SessionEnded(ConnectionEnded):
     Attributes:
         cause: What went wrong; None: it was closed in order.
     """
+
+
+class NotReady(LocalError):
+    """A session is at its handshake: it can be asked nothing before it is let in."""
+
+    def __init__(self) -> None:
+        super().__init__("the session is not let in yet: ask it from @app.opened on")
 
 
 class Home(Protocol):
@@ -51,6 +58,9 @@ class Circle(Protocol):
 
     def forget(self, session: Session) -> None:
         """It has ended."""
+
+    def let_in(self) -> None:
+        """One that was at its handshake is ready: from now on it may be told as others are."""
 
 
 class Lane(Protocol):
@@ -91,7 +101,7 @@ class Carrier(Protocol):
         """What `tell` takes. Raises what is wrong with the message."""
 
     def tell(self, packet: Any) -> None:
-        """Send a packet, soon, if the carrier has not ended."""
+        """Send a packet, soon, if the carrier has not ended; once it is ready if it is not."""
 
     def room(self) -> Deferred[None] | None:
         """Fires when less waits than should; None: it is so."""
@@ -207,6 +217,8 @@ class Session:
     def send(self, route: str, message: Any = None, *, meta: Meta = ()) -> Any:
         """Say something to the peer, in order with all else that it is told.
 
+        At its handshake it is told behind the answer to that.
+
         Args:
             route: What it is about.
             message: In what the port's format can say; bytes and Encoded are bodies already.
@@ -254,7 +266,8 @@ class Session:
         Returns:
             The answer. Fails with Refused: the peer says no; RequestTimeout: it says nothing;
             SessionEnded: it is gone, and nobody knows whether it was done; BadBody: the answer is
-            not of that type; NotInDialect: nothing can be asked here. It is never sent twice.
+            not of that type; NotInDialect: nothing can be asked here; NotReady: it is at its
+            handshake. It is never sent twice.
         """
         if self.ended is not None:
             raise self._over()
@@ -277,8 +290,8 @@ class Session:
 
         Returns:
             The message. Fails with Refused: the peer says that something is not done, and cannot
-            say what, so that it is who waits longest; RequestTimeout, SessionEnded, BadBody and
-            RequestsFull: as `request`.
+            say what, so that it is who waits longest; RequestTimeout, SessionEnded, BadBody,
+            NotReady and RequestsFull: as `request`.
         """
         if self.ended is not None:
             raise self._over()
@@ -346,6 +359,11 @@ class Session:
         """That group has it no more."""
         if self._groups is not None and group in self._groups:
             self._groups.remove(group)
+
+    def let_in(self) -> None:
+        """It is ready: the carrier says so."""
+        for group in self._groups or ():
+            group.let_in()
 
     def end(self, ended: SessionEnded) -> None:
         """It is over: the carrier says so, once, before anybody else is told."""

@@ -157,6 +157,12 @@ class Strand:
             feeder.strand_has_room()
 
 
+class OwnStrand(Strand):
+    """A session's own, which its App gave it: nobody else's messages wait here."""
+
+    __slots__ = ()
+
+
 class _Alone:
     """A job that waits, and that nothing may run beside."""
 

@@ -54,6 +54,7 @@ class Telling(Protocol, Answering):
         "_bounds",
         "_closing",
         "_dialect",
+        "_early",
         "_full",
         "_gone",
         "_holds",
@@ -86,6 +87,8 @@ class Telling(Protocol, Answering):
         self._dialect = dialect
         self._shared = shared(app)
         self._out: list[bytes] | None = None
+        self._early: bytearray | None = None
+        """What it is to be told once it is ready."""
         self._waiting = 0
         self._full = False
         self._holds = 0
@@ -145,9 +148,31 @@ class Telling(Protocol, Answering):
         return wire.send(route, encode(message, wire.format), meta)
 
     def tell(self, packet: bytes) -> None:
-        if not self._closing and packet:
-            self.app.counts.sent += 1
+        if self._closing or not packet:
+            return
+        self.app.counts.sent += 1
+        if self.wire.ready:
             self._write(packet)
+        else:
+            self._tell_later(packet)
+
+    def _tell_later(self, packet: bytes) -> None:
+        """Nothing goes out before the answer to its handshake."""
+        if self._early is None:
+            self._early = bytearray()
+        self._early += packet
+        if 0 < self._bounds.waiting < len(self._early):
+            self.lose("slow_reader", "it is not ready: too much waits for it")
+
+    def _tell_early(self) -> None:
+        """It is ready: what was kept back goes out, and with others it is told as they are."""
+        self.lane = self._lane_now()
+        early, self._early = self._early, None
+        if early:
+            self._write(bytes(early))
+
+    def _lane_now(self) -> Lane | None:
+        return None if self.channel is None else self._shared.behind
 
     def _write(self, data: bytes) -> None:
         if self._gone:

@@ -5,7 +5,8 @@
     assert bob.heard[-1] == ("onMessage", {"name": "ann", "content": "hi"})
 
 Rule: a message goes through the format both ways, as it does over a wire, so that what would not
-encode or decode there fails here; handlers, hooks, groups and strands are those of the App.
+encode or decode there fails here, and so does what the App has declared otherwise; handlers,
+hooks, groups and strands are those of the App.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from twisted.internet.task import Clock
 from fastway.app.app import App
 from fastway.app.handlers import Answering
 from fastway.app.handling import BUSY
-from fastway.app.messages import decode, encode
-from fastway.app.session import Lane, SessionEnded
+from fastway.app.messages import BadBody, decode, encode
+from fastway.app.session import Lane, NotReady, SessionEnded
 from fastway.dialect import BodyFormat, Hello, Message, Meta, Refused
 from fastway.errors import LocalError, RequestTimeout
 from fastway.formats import Json
@@ -30,6 +31,10 @@ from fastway.formats import Json
 
 class NotAnswered(LocalError):
     """A handler has not answered yet: it waits for something; `ask` gives what can be awaited."""
+
+
+class NotAsDeclared(LocalError):
+    """An App tells what is not of the type that it declared (`App.sends`). One line."""
 
 
 @dataclass(slots=True)
@@ -107,6 +112,7 @@ class Player:
         except BaseException:
             self.leave()
             raise
+        self._carrier.ready = True
         app.open(self.session)
 
     def send(self, route: str, message: Any = None, *, meta: Meta = ()) -> None:
@@ -165,6 +171,7 @@ class _Carrier(Answering):
         self._asked: dict[int, _Asked] = {}
         self._nexts: dict[str, list[_Asked]] = {}
         self._unanswered: list[_Asked] = []
+        self.ready = False
 
     # From the player to the App.
 
@@ -203,7 +210,23 @@ class _Carrier(Answering):
         return "player", id(self._player.format)
 
     def pack(self, route: str, message: Any, meta: Meta = ()) -> tuple[str, bytes]:
-        return route, encode(message, self._player.format)
+        return route, self._declared(route, encode(message, self._player.format))
+
+    def _declared(self, route: str, body: bytes) -> bytes:
+        """A body, which is of the type that the App has declared of its route, if it has."""
+        player = self._player
+        sent = player.app.sent.get(route)
+        if sent is not None:
+            try:
+                decode(body, player.format, sent.kind)
+                if sent.kind is None and body != encode(None, player.format):
+                    raise BadBody("it has no message")
+            except BadBody as error:
+                name = getattr(sent.kind, "__name__", sent.kind)
+                raise NotAsDeclared(
+                    f"{route} is declared as {name}, and this is none: {error.detail}"
+                ) from None
+        return body
 
     def tell(self, packet: tuple[str, bytes]) -> None:
         player = self._player
@@ -241,8 +264,10 @@ class _Carrier(Answering):
         meta: Meta,
         heard: list[tuple[str, str]] | None = None,
     ) -> Deferred[Any]:
+        if not self.ready:
+            return fail(NotReady())
         form = self._player.format
-        body = encode(message, form)
+        body = self._declared(route, encode(message, form))
         answer = self._player.answers.get(route)
         if answer is None:
             return self._wait(self._unanswered, route, into, timeout)
@@ -253,6 +278,8 @@ class _Carrier(Answering):
             return fail()
 
     def next(self, route: str, into: Any, timeout: float | None) -> Deferred[Any]:
+        if not self.ready:
+            return fail(NotReady())
         return self._wait(self._nexts.setdefault(route, []), route, into, timeout)
 
     def _wait(

@@ -1,5 +1,5 @@
-"""Tools on `fastway.app`: `fastway serve`, which runs an application, and `fastway talk`, which is
-a peer of one by hand.
+"""Tools on `fastway.app`: `fastway serve`, which runs an application, `fastway talk`, which is a
+peer of one by hand, and `fastway describe`, which tells other languages of its messages.
 
 Rule: answers go to standard output, everything else to standard error; what is wrong with the
 command is one line, before anything runs.
@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -28,7 +29,7 @@ from fastway.app.handlers import Request
 from fastway.app.http import push_site
 from fastway.app.metrics import metrics_site
 from fastway.causes import cause_of, string_problem
-from fastway.cli.table import ServeOptions, TalkOptions
+from fastway.cli.table import DescribeOptions, ServeOptions, TalkOptions
 from fastway.cli.tools import QUIET, Lines, ToolError, run_tool, say
 from fastway.dialect import NotInDialect
 from fastway.errors import ConfigError, FastwayError, LocalError
@@ -87,14 +88,45 @@ def dialect_at(option: str, text: str) -> tuple[Any, str]:
     name, equals, address = text.partition("=")
     if not (equals and address):
         raise ConfigError(option, f"{text!r} is not DIALECT=ADDRESS, such as pomelo=:3250")
+    return dialect_of(option, name), address
+
+
+def dialect_of(option: str, name: str) -> Any:
+    """The dialect of that name, or at MODULE:NAME.
+
+    Raises:
+        ConfigError: there is no such dialect.
+    """
     if ":" in name:
-        return _of_theirs(option, name), address
+        return _of_theirs(option, name)
     if name not in DIALECTS:
         known = ", ".join(DIALECTS)
         raise ConfigError(
             option, f"no dialect {name!r}; there is {known}, and one of yours as MODULE:NAME"
         )
-    return find(option, DIALECTS[name])(), address
+    return find(option, DIALECTS[name])()
+
+
+def app_at(operands: Sequence[str]) -> App:
+    """The application that a command is about: MODULE:APP, or MODULE:NAME() that makes it.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not operands:
+        raise ConfigError("APP", "give MODULE:APP, such as chat:app")
+    place = operands[0]
+    app = find("APP", place.removesuffix("()"))
+    if place.endswith("()"):
+        try:
+            app = app()
+        except Exception as error:  # it is the user's: what it raises says most
+            raise ConfigError(
+                "APP", f"{place} cannot be made: {type(error).__name__}: {error}"
+            ) from None
+    if not isinstance(app, App):
+        raise ConfigError("APP", f"{place} is no App of fastway.app")
+    return app
 
 
 def _of_theirs(option: str, place: str) -> Any:
@@ -131,11 +163,7 @@ def server_endpoint(reactor: Any, option: str, text: str) -> Any:
 
 async def serve_app(reactor: Any, options: ServeOptions) -> int:
     """`fastway serve`: until a signal ends it."""
-    if not options.operands:
-        raise ConfigError("APP", "give MODULE:APP, such as chat:app")
-    app = find("APP", options.operands[0])
-    if not isinstance(app, App):
-        raise ConfigError("APP", f"{options.operands[0]} is no App of fastway.app")
+    app = app_at(options.operands)
     listens = [text for text in options["listen"] if text]
     if not listens:
         raise ConfigError("--listen", "give it, such as --listen pomelo=:3250")
@@ -326,3 +354,30 @@ def serve(options: ServeOptions) -> int:
 
 def talk(options: TalkOptions) -> int:
     return run_tool(options.title, lambda reactor: Talk(reactor, options).run(), "warn")
+
+
+def describe(options: DescribeOptions) -> int:
+    """`fastway describe`: nothing runs."""
+    from fastway.app.describe import asyncapi, schema
+
+    app = app_at(options.operands)
+    name = options["dialect"]
+    dialect = dialect_of("--dialect", name) if name else None
+    title = options["title"] or options.operands[0]
+    whole = asyncapi(app, dialect, title=title, version=options["api-version"])
+    told = schema(app, dialect) if options["types"] else whole
+    text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+    for route, why in whole.get("x-left-out", {}).items():
+        say(f"{route} is left out: {why}")
+    if not options["output"]:
+        sys.stdout.write(text)
+        return 0
+    try:
+        with open(options["output"], "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigError("--output", f"{options['output']}: {error.strerror}") from None
+    actions = [one["action"] for one in whole["operations"].values()]
+    taken, sent = actions.count("receive"), actions.count("send")
+    say(f"{options['output']} has {taken} messages that are taken, {sent} that are sent")
+    return 0

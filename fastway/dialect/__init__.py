@@ -14,8 +14,8 @@ Whatever a peer sends, a wire raises nothing: its `error` says why the connectio
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from fastway.errors import FastwayError, LocalError, RemoteError
@@ -37,6 +37,7 @@ __all__ = [
     "PeerSilent",
     "Ready",
     "Refused",
+    "Traits",
     "WebSocketRules",
     "Wire",
 ]
@@ -310,6 +311,29 @@ class WebSocketRules:
     takes: frozenset[str] = frozenset({"text", "binary"})
     whole: bool = True
     subprotocols: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a description of an application says of a dialect (`fastway.app.describe`).
+
+    A dialect that has some says so in an attribute `traits`; without it these are the defaults.
+
+    Attributes:
+        settings: What both ends have to be set alike in, in JSON.
+        codes: Numbers that may stand for names of the wire.
+        handshake: How what a peer says of itself is written; None: it says nothing.
+        asks: Whom one can ask something: `server`, `client`.
+        refused: JSON Schema of an answer that says no; None: the wire says it elsewhere, or not.
+        by_type: An answer has the name of its type, if that is none of Python's own.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    codes: Mapping[str, int] = field(default_factory=dict)
+    handshake: BodyFormat | None = None
+    asks: frozenset[str] = frozenset({"server"})
+    refused: Mapping[str, Any] | None = None
+    by_type: bool = False
 
 
 class Dialect(Protocol):

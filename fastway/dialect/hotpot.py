@@ -31,6 +31,7 @@ from fastway.dialect import (
     PeerSilent,
     Ready,
     Refused,
+    Traits,
     WebSocketRules,
 )
 from fastway.dialect.hotpot_envelopes import ENVELOPES, MAX_NAME, Envelope, Read
@@ -141,11 +142,17 @@ class Hotpot:
             raise ValueError(f"names: {error}") from None
         kind = "text" if text else "binary"
         self.websocket = WebSocketRules(text=text, takes=frozenset({kind}))
+        self._format = format
         self._framings = Framing(0, 1 << 62), Framing(length_bytes, max_message)
 
     @property
     def max_frame(self) -> int:
         return self._settings.limit
+
+    @property
+    def traits(self) -> Traits:
+        settings = {"format": self._format, "length_bytes": self._framings[1].width}
+        return Traits(settings=settings, asks=frozenset(), by_type=True)
 
     def server(self, *, whole: bool = False) -> HotpotServer:
         return HotpotServer(self._settings, self._names, self._framings[not whole])

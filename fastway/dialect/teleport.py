@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fastway.dialect import BodyFormat, FrameRefused, NotInDialect, WebSocketRules
+from fastway.dialect import BodyFormat, FrameRefused, NotInDialect, Traits, WebSocketRules
 from fastway.dialect.teleport_codecs import CODECS, TeleportJson, by_id
 from fastway.dialect.teleport_filters import FILTERS, MAX_FILTERS, Filter
 from fastway.dialect.teleport_frames import FRAMINGS, Framing
@@ -119,7 +119,7 @@ class Teleport:
         check_names(names, ignore_case)
         self.concurrent = concurrent
         self._limit = max_frame
-        self._proto = proto
+        self._proto, self._streams = proto, proto == "raw"
         self._auth, self._user = auth, user
         self._names = Names(mapper, names, ignore_case)
         made = [
@@ -152,6 +152,19 @@ class Teleport:
     @property
     def max_frame(self) -> int:
         return self._limit
+
+    @property
+    def traits(self) -> Traits:
+        settings = self._servers[0]
+        return Traits(
+            settings={
+                "proto": self._proto,
+                "codec": chr(settings.codec),
+                "pipe": settings.pipe.decode("latin-1"),
+            },
+            handshake=settings.codecs[settings.codec] if settings.auth else None,
+            asks=frozenset({"server", "client"}),
+        )
 
     def server(self, *, whole: bool = False) -> TeleportWire:
         return TeleportWire(self._servers[whole], True)

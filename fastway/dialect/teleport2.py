@@ -29,6 +29,7 @@ from fastway.dialect import (
     NotInDialect,
     Ready,
     Refused,
+    Traits,
     WebSocketRules,
 )
 from fastway.dialect.teleport_codecs import CODECS, NO_CODECS, TeleportJson, by_id, codec_of
@@ -427,6 +428,11 @@ class Teleport2:
     @property
     def max_frame(self) -> int:
         return self._settings.limit
+
+    @property
+    def traits(self) -> Traits:
+        letters = {"header": chr(self._settings.header), "codec": chr(self._settings.codec)}
+        return Traits(settings=letters, asks=frozenset({"server", "client"}))
 
     def server(self, *, whole: bool = False) -> Teleport2Wire:
         return Teleport2Wire(self._settings, True)
