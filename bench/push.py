@@ -7,7 +7,7 @@
 A game server on the endpoint library tells a Group. It is connected twice: over a link without a
 control connection each member's packet is its own (`singly`), over the other the gateway copies
 one (`push`). Both have the same clients, each a connection of its own. `one` is a round in which
-nobody is told but who asks, after one of the floor's: what it costs beside the telling. The floor is
+nobody is told but who asks, after one of the floor's: what it costs beside that. The floor is
 `sends.c`: it does nothing but send the same bytes to as many sockets, of one packet, or of as many
 as there are sockets. They take turns in parts of each run.
 

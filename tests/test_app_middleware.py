@@ -7,13 +7,16 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
+from fastway import logs
 from fastway.app import App, Bounds, Refused, Request
-from fastway.app.middleware import at_most, within
+from fastway.app.middleware import at_most, timed, within
 from fastway.app.testing import Player
 from tests.support.app_links import Links, NativeLinks
 from tests.support.errors import raised
+from tests.support.logs import LogLines
 from tests.support.words import Words
 
 
@@ -109,8 +112,56 @@ class Times(SynchronousTestCase):
 
     def test_settings(self) -> None:
         raised(ValueError, within, 0)
+        raised(ValueError, timed, 0)
         for settings in ({"total": -1}, {"routes": {"a": 0}}, {"seconds": 0}):
             raised(ValueError, at_most, **settings)
+
+
+class Lines(SynchronousTestCase):
+    """`timed`."""
+
+    def told(self, details: bool) -> list[str]:
+        app = App(clock=Clock())
+        app.middleware(timed(0.5, details=details))
+        waits: list[Deferred[Any]] = [Deferred(), Deferred()]
+
+        @app.handler("wait")
+        async def wait() -> None:
+            await waits.pop()
+
+        player, left = Player(app, address="192.0.2.7:4711"), list(waits)
+        with LogLines() as log:
+            for seconds, send in ((0.4, player.ask), (0.6, player.send)):
+                send("wait", "a\nb" + "x" * 600, meta=[("k", "v")])
+                app.clock.advance(seconds)
+                left.pop().callback(None)
+        return [
+            f"{event['log_level'].name} {line}"
+            for event, line in zip(log.events, log.lines, strict=True)
+        ]
+
+    def test_levels(self) -> None:
+        """Slow ones are a warning; with what came where that is wanted."""
+        quick = "request 'wait' of 192.0.2.7:4711 took 0.400000 s"
+        slow = "message 'wait' of 192.0.2.7:4711 took 0.600000 s"
+        self.patch(logs.threshold, "level", LogLevel.debug)
+        self.assertEqual(self.told(False), [f"debug {quick}", f"warn {slow}"])
+        body = ': k=v "a\\nb' + "x" * 495 + "..."
+        self.assertEqual(self.told(True), [f"debug {quick}{body}", f"warn {slow}{body}"])
+
+    def test_failures(self) -> None:
+        """One that fails has its line too."""
+        app = App(clock=Clock())
+        app.middleware(timed(0.5))
+
+        @app.handler("no")
+        async def no() -> None:
+            app.clock.advance(1.0)
+            raise Refused(1, "no")
+
+        with LogLines() as log:
+            raised(Refused, Player(app).request, "no")
+        self.assertIn("took 1.0", log.lines[0])
 
 
 class Rates(SynchronousTestCase):

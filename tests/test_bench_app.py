@@ -11,6 +11,7 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 import bench.app
+import bench.calls
 from bench.app import Clients, Server, measure
 from bench.gateways import Failure
 from bench.table import Case
@@ -55,6 +56,15 @@ class AppBenchTests(SynchronousTestCase):
             commands = {"native": [*OURS, "native", "--wire", wire]}
             results = measure(self.program, Case("", f"{wire} ask 3 40", ()), commands, 0.05)
             self.assertGreater(results["native"]["us"], 0)
+
+    def test_calls(self) -> None:
+        """A thousand calls at once: figures of both ends, and of the time."""
+        for name in ("PARTS", "WARM"):
+            self.patch(bench.calls, name, 1)
+        commands = {"native": [*OURS, "native", "--wire", "teleport"]}
+        results = bench.calls.measure(commands, bench.calls.CALL, 0.01)
+        for figure in bench.calls.FIGURES:
+            self.assertGreater(results["native"][figure.field], 0)
 
     def test_liar(self) -> None:
         """A wrong answer is no answer, and a server that does not start is none."""

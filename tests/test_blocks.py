@@ -23,6 +23,7 @@ PAGES = (
     "docs/from-nano.md",
     "docs/game-server.md",
     "docs/hotpot.md",
+    "docs/messages.md",
     "docs/snet.md",
     "docs/teleport.md",
     "docs/testing.md",

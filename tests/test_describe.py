@@ -167,6 +167,9 @@ class Documents(SynchronousTestCase):
         takes, sends = (told["properties"][one]["properties"] for one in ("takes", "sends"))
         self.assertEqual(told["properties"]["takes"]["required"], list(takes))
         self.assertNotIn("@handshake", takes)
+        hello = told["properties"]["handshake"]["properties"]
+        self.assertEqual(hello["message"], {"$ref": "#/definitions/Ticket"})
+        self.assertNotIn("handshake", schema(App())["properties"])
         join = takes["room.join"]
         self.assertEqual(join["description"], "Come in.")
         self.assertEqual(join["properties"]["message"], {"$ref": "#/definitions/Join"})

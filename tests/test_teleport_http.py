@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
@@ -79,7 +78,7 @@ class Frames(SynchronousTestCase):
     def test_meta(self) -> None:
         """A query first, then headers; what is HTTP's own is none, either way."""
         data = (
-            b"GET http://game:9090/math/a%20dd?k=v%20w&k HTTP/1.1\r\nHost: game\r\n"
+            b"POST http://game:9090/math/a%20dd?k=v%20w&k HTTP/1.1\r\nHost: game\r\n"
             b"Accept: */*\r\nx-seq: -5\nX-Real-IP:  192.0.2.7 \r\n\r\n"
         )
         frame = read(data)
@@ -130,6 +129,7 @@ class Frames(SynchronousTestCase):
             b"POST\r\n\r\n",
             b"POST /a\r\n\r\n",
             b"POST /a b HTTP/1.1\r\n\r\n",
+            b"GET /math/add HTTP/1.1\r\n\r\n",
             b"POST /a HTTP/2\r\n\r\n",
             b"POST http://[ HTTP/1.1\r\n\r\n",
             b"POST /\xff HTTP/1.1\r\n\r\n",
@@ -157,32 +157,39 @@ class Frames(SynchronousTestCase):
         dialect = Teleport(proto="http", pipe="g", heartbeat=5, heartbeat_call=True)
         self.assertIsNone(dialect.websocket)
 
+    def test_types(self) -> None:
+        """They go in X-Mtype; without one a request is a CALL."""
+        for mtype in (CALL, AUTH_CALL):
+            frame = Frame(mtype, 1, b"/", codec=115, body=b"tok")
+            self.assertEqual(read(write(frame)), frame)
+        self.assertIsNotNone(read_status(read(GO_ERROR).status))
 
-@given(st.lists(st.integers(1, 60), max_size=20))
-def test_cuts(cuts: list[int]) -> None:
-    """However it is cut, the same is read."""
-    calls, answers = GO_CALL * 3, GO_REPLY.replace(b"Seq: 7", b"Seq: 1") + GO_ERROR
-    for wire, data, count in (
-        (server(Teleport(proto="http")), calls, 3),
-        (client(Teleport(proto="http")), answers, 1),
-    ):
-        wire.request("a", b"1")
-        pieces, at = [], 0
-        for cut in cuts:
-            pieces.append(data[at : at + cut])
-            at += cut
-        events = heard(wire, [*pieces, data[at:]])
-        assert wire.error is None
-        assert len(events) == count
-        assert all(isinstance(one, (Message, Answer)) for one in events)
+    @given(st.lists(st.integers(1, 60), max_size=20))
+    def test_cuts(self, cuts: list[int]) -> None:
+        """However it is cut, the same is read."""
+        calls, answers = GO_CALL * 3, GO_REPLY.replace(b"Seq: 7", b"Seq: 1") + GO_ERROR
+        for wire, data, count in (
+            (server(Teleport(proto="http")), calls, 3),
+            (client(Teleport(proto="http")), answers, 1),
+        ):
+            wire.request("a", b"1")
+            pieces, at = [], 0
+            for cut in cuts:
+                pieces.append(data[at : at + cut])
+                at += cut
+            events = heard(wire, [*pieces, data[at:]])
+            self.assertIsNone(wire.error)
+            self.assertEqual(len(events), count)
+            self.assertTrue(all(isinstance(one, (Message, Answer)) for one in events))
 
-
-@given(st.binary(max_size=300), st.sampled_from([GO_CALL, GO_REPLY, GO_GZIP]), st.integers(0, 150))
-def test_anything(noise: bytes, frame: bytes, at: int) -> None:
-    """Nothing is raised, whatever comes."""
-    wire = server(Teleport(proto="http"))
-    wire.receive(frame[:at] + noise + frame[at:], 0.0)
-    wire.receive(b"\r\n\r\n", 0.0)
+    @given(
+        st.binary(max_size=300), st.sampled_from([GO_CALL, GO_REPLY, GO_GZIP]), st.integers(0, 150)
+    )
+    def test_anything(self, noise: bytes, frame: bytes, at: int) -> None:
+        """Nothing is raised, whatever comes."""
+        wire = server(Teleport(proto="http"))
+        wire.receive(frame[:at] + noise + frame[at:], 0.0)
+        wire.receive(b"\r\n\r\n", 0.0)
 
 
 class Apps(SynchronousTestCase):
@@ -265,11 +272,3 @@ class Apps(SynchronousTestCase):
             link.dataReceived(b"POST /math/add HTTP/1.1\r\nOrigin: http://a\r\n\r\n")
         self.assertTrue(transport.disconnecting)
         self.assertIn("a page in a browser", " ".join(log.lines))
-
-
-@pytest.mark.parametrize("mtype", [CALL, AUTH_CALL])
-def test_types(mtype: int) -> None:
-    """Types go in X-Mtype; without one a request is a CALL."""
-    frame = Frame(mtype, 1, b"/", codec=115, body=b"tok")
-    assert read(write(frame)) == frame
-    assert read_status(read(GO_ERROR).status) is not None

@@ -125,23 +125,27 @@ def schema(app: App, dialect: Dialect | None = None) -> dict[str, Any]:
 
     Its definitions are the types. The schema itself is that of an object which nobody sends: its
     `takes` and `sends` have a property for each route, with those of its `message` and `answer`,
-    so that what a generator makes of it knows the routes too.
+    so that what a generator makes of it knows the routes too. `handshake`, if there is one, is as
+    a route.
 
     Args, Raises: as `asyncapi`.
     """
     told = _Told(app, dialect, "#/definitions/")
     ways: dict[str, dict[str, Any]] = {"takes": {}, "sends": {}}
+    whole: dict[str, Any] = {}
     for talk in told.talks:
-        if talk.name is None:
-            continue
         answer = {"type": "null"} if talk.answer is None else _plain(talk.answer)
         both = {"message": _plain(talk.message), "answer": answer}
         about = {"description": talk.summary} if talk.summary else {}
-        ways["takes" if talk.taken else "sends"][talk.name] = {**about, **_object(both)}
+        if talk.name is None:
+            whole["handshake"] = {**about, **_object(both)}
+        else:
+            ways["takes" if talk.taken else "sends"][talk.name] = {**about, **_object(both)}
+    whole.update((name, _object(routes)) for name, routes in ways.items())
     return {
         "$schema": DRAFT,
         "title": "Routes",
-        **_object({name: _object(routes) for name, routes in ways.items()}),
+        **_object(whole),
         "definitions": told.definitions,
     }
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from fastway.app.session import Home, Lane, Session
-from fastway.dialect import Meta
+from fastway.dialect import Meta, Refused
 
 
 class Batch(NamedTuple):
@@ -155,10 +155,12 @@ class Group:
         """What is told may differ from one to the next: hooks look at each."""
         packed = []
         for session in members:
-            out = self.app.outgoing_message(session, route, message)
-            if out is not None:
-                carrier = session.carrier
-                packed.append((carrier, carrier.pack(out.route, out.message, meta)))
+            try:
+                out = self.app.outgoing_message(session, route, message, meta)
+            except Refused:
+                continue
+            carrier = session.carrier
+            packed.append((carrier, carrier.pack(out.route, out.message, out.meta)))
         for carrier, packet in packed:
             carrier.tell(packet)
         return len(packed)

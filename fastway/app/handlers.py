@@ -64,11 +64,16 @@ class Request:
 
 @dataclass(slots=True)
 class Outgoing:
-    """A message to a session, as `outgoing` hooks see it; they may change it."""
+    """A message to a session, as `outgoing` hooks see it; they may change it.
+
+    Attributes:
+        meta: What goes beside it, where the dialect has that.
+    """
 
     session: Session
     route: str
     message: Any
+    meta: Meta = ()
 
 
 @dataclass(slots=True)

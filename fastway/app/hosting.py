@@ -22,7 +22,7 @@ from fastway.app.handling import F, Handling, name_of
 from fastway.app.messages import Wanted, convert, greeting
 from fastway.app.session import Carrier, Session, SessionEnded
 from fastway.app.strand import OwnStrand, Strand
-from fastway.dialect import Hello, Refused
+from fastway.dialect import Hello, Meta, Refused
 from fastway.logs import escaped
 
 _session_ids = count(1)
@@ -231,14 +231,17 @@ class Hosting(Handling):
         """Each message that is sent is looked at."""
         return bool(self._outgoing)
 
-    def outgoing_message(self, session: Session, route: str, message: Any) -> Outgoing | None:
-        """A message as hooks leave it; None: it is not sent."""
-        out = Outgoing(session, route, message)
-        try:
-            for hook in self._outgoing:
-                hook(out)
-        except Refused:
-            return None
+    def outgoing_message(
+        self, session: Session, route: str, message: Any, meta: Meta = ()
+    ) -> Outgoing:
+        """A message as hooks leave it.
+
+        Raises:
+            Refused: it is not sent.
+        """
+        out = Outgoing(session, route, message, meta)
+        for hook in self._outgoing:
+            hook(out)
         return out
 
     def _as_deferred(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:

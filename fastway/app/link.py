@@ -495,11 +495,10 @@ class Link(Telling):
         if isinstance(asks, Deferred):
             return asks
         session = cast(Session, self.session)
-        out = self.app.outgoing_message(session, route, message)
-        if out is None:
-            return fail(Refused(0, "kept back here"))
         try:
-            key, data = self.wire.request(out.route, encode(out.message, self.wire.format), meta)
+            out = self.app.outgoing_message(session, route, message, meta)
+            body = encode(out.message, self.wire.format)
+            key, data = self.wire.request(out.route, body, out.meta)
         except Exception:
             return fail()
         done = asks.ask(key, route, into, timeout, heard)

@@ -1,5 +1,7 @@
-"""Middleware that many applications want: a time for handlers, and how often they may be called.
+"""Middleware that many applications want: a time for handlers, how often they may be called, and
+lines about those that are slow.
 
+    app.middleware(timed(slow=0.5))
     app.middleware(within(5.0))
     app.middleware(at_most(1000, {"math.add": 100}))
 
@@ -15,10 +17,17 @@ from typing import Any, TypeAlias
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.python.failure import Failure
 
+from fastway.address import host_of
 from fastway.app.handlers import Handler, Request
 from fastway.dialect import Refused
+from fastway.logs import escaped, make_logger
+
+log = make_logger("fastway.app")
 
 Middleware: TypeAlias = "Callable[[Request, Handler], Awaitable[Any]]"
+
+SHOWN = 500
+"""Characters of a body that are logged."""
 
 TOO_LATE = 408
 OVERLOAD = 500
@@ -53,6 +62,51 @@ def within(seconds: float) -> Middleware:
             task.cancel()
 
     return limit
+
+
+def timed(slow: float, *, details: bool = False) -> Middleware:
+    """A line of the log for each message: at debug, and at warn where it took so long; of those
+    that follow soon only the number.
+
+    Args:
+        slow: Seconds, what the handler waits for included.
+        details: With what came: meta, and the body, as far as it is short.
+
+    Raises:
+        ValueError: that is no time.
+    """
+    if not slow > 0:
+        raise ValueError(f"{slow} s: give a time that is longer than none")
+
+    async def limit(request: Request, call_next: Handler) -> Any:
+        app: Any = request.session.app
+        began = app.clock.seconds()
+        try:
+            return await call_next(request)
+        finally:
+            seconds = app.clock.seconds() - began
+            peer = request.session.peer
+            form = "{what} {route!r} of {peer} took {seconds:.6f} s{details}"
+            fields = {
+                "what": "request" if request.asked else "message",
+                "route": request.route,
+                "peer": peer,
+                "seconds": seconds,
+                "details": _details(request) if details else "",
+            }
+            if seconds >= slow:
+                app.quiet.warn(log, "slow messages", host_of(peer), form, **fields)
+            else:
+                log.debug(form, **fields)
+
+    return limit
+
+
+def _details(request: Request) -> str:
+    meta = "".join(f" {name}={value}" for name, value in request.meta)
+    body = request.body[:SHOWN].decode("utf-8", "replace")
+    more = "..." if len(request.body) > SHOWN else ""
+    return f":{escaped(meta[:SHOWN])} {escaped(body)}{more}"
 
 
 class _Window:

@@ -89,6 +89,9 @@ class NativeLink(Link):
             transport: NativeTransport = self.transport  # type: ignore[assignment]
             transport.core.send(transport.handle, data, 0)
 
+    def _lane_now(self) -> Lane:
+        return cast(NativeTransport, self.transport).relay
+
     def _answer(self, data: bytes) -> None:
         """As any link's; of WebSocket is the other one."""
         self._unanswered -= 1
@@ -98,9 +101,6 @@ class NativeLink(Link):
             transport.core.send(transport.handle, data, 0)
         if self._holds & HOLD_REQUESTS and self._unanswered < self._bounds.requests:
             self._release(HOLD_REQUESTS)
-
-    def _lane_now(self) -> Lane:
-        return cast(NativeTransport, self.transport).relay
 
     def room(self) -> Deferred[None] | None:
         transport = cast(NativeTransport, self.transport)

@@ -141,6 +141,8 @@ class _Lasting:
         self._link: Link | None = None
         self._kept: deque[_Said | _Asked] = deque()
         self._size = 0
+        self._asking = 0
+        """Of what is kept, requests."""
         self._rooms: list[Deferred[None]] = []
         self._connecting: Deferred[Any] | None = None
         self._later: Any = None
@@ -230,6 +232,7 @@ class _Lasting:
         while self._kept and self._link is not None:
             one = self._kept.popleft()
             if isinstance(one, _Asked):
+                self._asking -= 1
                 self._ask_now(one, self._link)
                 continue
             self._size -= len(one.body) + EACH
@@ -313,14 +316,15 @@ class _Lasting:
     ) -> Deferred[Any]:
         if self._link is not None:
             return ask(self._link, timeout)
-        limit, kept = self._app.bounds.asked, len(self._kept)
-        if 0 < limit <= kept:
-            return fail(RequestsFull(kept, limit))
+        limit = self._app.bounds.asked
+        if 0 < limit <= self._asking:
+            return fail(RequestsFull(self._asking, limit))
         asked = _Asked(ask)
         if timeout is not None:
             late = Failure(RequestTimeout(route, timeout))
             asked.timer = self._app.clock.callLater(timeout, self._too_late, asked, late)
         self._kept.append(asked)
+        self._asking += 1
         asked.done.addBoth(partial(self._forget, asked))
         return asked.done
 
@@ -330,6 +334,7 @@ class _Lasting:
     def _forget(self, asked: _Asked, result: Any) -> Any:
         if asked in self._kept:
             self._kept.remove(asked)
+            self._asking -= 1
         return result
 
     def close(self) -> None:

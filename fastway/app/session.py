@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 
 from fastway.app.strand import Strand
-from fastway.dialect import Meta
+from fastway.dialect import Meta, Refused
 from fastway.errors import ConnectionEnded, LocalError
 
 
@@ -43,8 +43,12 @@ class Home(Protocol):
     def has_outgoing(self) -> bool:
         """Each message that is sent is looked at."""
 
-    def outgoing_message(self, session: Session, route: str, message: Any) -> Any:
-        """A message as hooks leave it, with `route` and `message`; None: it is not sent."""
+    def outgoing_message(self, session: Session, route: str, message: Any, meta: Meta) -> Any:
+        """A message as hooks leave it, with `route`, `message` and `meta`.
+
+        Raises:
+            Refused: it is not sent.
+        """
 
     def bind(self, session: Session, user: Any) -> None:
         """See `Session.bind`."""
@@ -235,10 +239,11 @@ class Session:
         if self.ended is not None:
             raise self._over()
         carrier = self._carrier
-        out = self.app.outgoing_message(self, route, message)
-        if out is None:
+        try:
+            out = self.app.outgoing_message(self, route, message, meta)
+        except Refused:
             return NOTHING
-        carrier.tell(carrier.pack(out.route, out.message, meta))
+        carrier.tell(carrier.pack(out.route, out.message, out.meta))
         room = carrier.room()
         return NOTHING if room is None else self._awaitable(room)
 
@@ -264,10 +269,10 @@ class Session:
             answer_meta: What comes beside the answer, a Refused as well, is added to it.
 
         Returns:
-            The answer. Fails with Refused: the peer says no; RequestTimeout: it says nothing;
-            SessionEnded: it is gone, and nobody knows whether it was done; BadBody: the answer is
-            not of that type; NotInDialect: nothing can be asked here; NotReady: it is at its
-            handshake. It is never sent twice.
+            The answer. Fails with Refused: the peer says no, or an `outgoing` hook does;
+            RequestTimeout: it says nothing; SessionEnded: it is gone, and nobody knows whether it
+            was done; BadBody: the answer is not of that type; NotInDialect: nothing can be asked
+            here; NotReady: it is at its handshake. It is never sent twice.
         """
         if self.ended is not None:
             raise self._over()

@@ -19,7 +19,7 @@ from fastway.address import address_name
 from fastway.app.app import App
 from fastway.app.handlers import Answering
 from fastway.app.handling import FAILED
-from fastway.app.messages import encode
+from fastway.app.messages import BadBody, encode
 from fastway.app.session import Lane, Session
 from fastway.app.turn import shared
 from fastway.dialect import Dialect, Message, Meta, Refused, Wire
@@ -235,7 +235,15 @@ class Telling(Protocol, Answering):
         token = event.token
         if token is None:
             return
-        body = encode(result, event.answer_format or event.format)
+        form = event.answer_format or event.format
+        try:
+            body = encode(result, form)
+        except Exception as error:
+            if form is self.wire.format or isinstance(error, Refused):
+                raise
+            # The peer chose that format, so it is no fault of the handler's.
+            detail = f"its answer, {type(result).__name__}, is none in its format: {error}"
+            raise BadBody(detail) from None
         self._answer(self.wire.reply(token, body, meta, type(result)))
 
     def refuse(self, event: Message, refused: Refused) -> None:

@@ -462,7 +462,7 @@ class Channel:
         connection = call.on
         if connection is None:
             self.finish(call, late)
-        elif connection.heard < call.began:  # a line that is dead, or a peer that is
+        elif connection.heard <= call.began:  # a line that is dead, or a peer that is
             connection.calls.pop(call.stream_id, None)
             connection.lose("silent", f"no sign of life in {self._timeout:g} s")
             self.finish(call, late)

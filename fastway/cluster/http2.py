@@ -30,6 +30,7 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import ProtocolError
+from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes
 from hpack import Decoder, Encoder
 from hyperframe.frame import GoAwayFrame
@@ -50,6 +51,9 @@ STREAMS = 100
 
 MAX_HEADERS = 16 * 1024
 """Bytes of the headers of one call."""
+
+MAX_FRAME = 16 * 1024
+"""Bytes of a frame, as HTTP/2 has it where nobody says otherwise."""
 
 PATIENCE = 2000
 """Frames that say nothing, which a peer may send at once,"""
@@ -133,8 +137,16 @@ class _Says(Encoder):
         return made
 
 
+class _Frames(FrameBuffer):
+    """What is no whole frame yet; h2 looks at a frame's length when all of it is there."""
+
+    @property
+    def is_too_long(self) -> bool:
+        return len(self._data) > 9 + MAX_FRAME
+
+
 class _H2(H2Connection):
-    """h2 as it is, but for two things."""
+    """h2 as it is, but for four things: what it remembers, and what it does not bear."""
 
     MAX_CLOSED_STREAMS = 1000
 
@@ -150,6 +162,7 @@ class _H2(H2Connection):
             )
         )
         self.encoder, self.decoder = _Says(), _Reads()
+        self.incoming_buffer = self.frames = _Frames(server=not client_side)
         settings: dict[SettingCodes | int, int] = {
             SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS,
             SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADERS,
@@ -249,6 +262,8 @@ class Http2(TwistedProtocol):
                     if self._closing:
                         return
             self.touch()
+            if self.h2.frames.is_too_long:
+                self.lose("bad_frame", f"a frame of more than {MAX_FRAME} bytes")
         finally:
             writes.end()
 

@@ -517,9 +517,10 @@ class NanoMember:
 
     def _sweep(self) -> None:
         """Forget how to reach who is no member, and whom nobody needs."""
+        gates = {gate for gate, _ in self._closing} | self._mirrors.keys()
         for address, channel in list(self._channels.items()):
-            needed = address == self._master or address in self._others.known
-            if not needed and channel.is_idle and address not in self._mirrors:
+            needed = address == self._master or address in self._others.known or address in gates
+            if not needed and channel.is_idle:
                 channel.close()
                 del self._channels[address]
 

@@ -44,6 +44,9 @@ _Push: Any = message_class("PushMessage")
 _Response: Any = message_class("ResponseMessage")
 _Close: Any = message_class("CloseSessionRequest")
 
+GOODBYE = 5.0
+"""Seconds that a gate has to take what a session was told before it was closed."""
+
 HEADROOM = 1024
 """Bytes of a message that are not its body, at most; routes are shorter."""
 
@@ -353,7 +356,10 @@ class Mirror(Answering):
             return
         close = _Close(sessionId=self.id).SerializeToString()
         self.end(why, True)
-        self._told.last(CLOSE_SESSION, close, self._closed_there)
+        told = self._told
+        told.start(CLOSE_SESSION, close, self._closed_there)
+        if not told.is_idle:
+            self.home.app.clock.callLater(GOODBYE, told.hurry)
 
     def _closed_there(self, _: object) -> None:
         self.home.mirror_closed(self)

@@ -61,14 +61,13 @@ class Sequence:
         self._send(path, message, heard)
         self._run()
 
-    def last(self, path: bytes, message: bytes, heard: Heard | None = None) -> None:
-        """Call, when those before are over; what was refused is not said again from now on."""
-        self.start(path, message, heard)
+    def hurry(self) -> None:
+        """What there is no room for is not said again from now on."""
         self._over = True
 
     def end(self) -> None:
         """There is nobody any more whom it is about: as `clear`, and nothing is said again."""
-        self._over = True
+        self.hurry()
         self.clear()
 
     def clear(self) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from fastway.dialect import Body, BodyFormat, FrameRefused, Refused
 from fastway.dialect.go_json import GoJson
+from fastway.dialect.teleport_fields import unquoted
 from fastway.formats import Text
 
 MAX_FIELDS = 1000
@@ -103,12 +104,13 @@ class Form:
         return urlencode(sorted(said.items()), doseq=True).encode()
 
     def decode(self, data: bytes, into: Any = None) -> Any:
-        pairs = parse_qsl(
-            data.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS
-        )
+        if data.count(b"&") >= MAX_FIELDS:
+            raise ValueError(f"more than {MAX_FIELDS} fields")
         said: dict[str, Any] = {}
-        for name, value in pairs:
-            said.setdefault(name, []).append(value)
+        for pair in data.split(b"&"):
+            name, _, value = pair.partition(b"=")
+            if pair:
+                said.setdefault(unquoted(name, "strict"), []).append(unquoted(value, "strict"))
         if into is None or into is Any:
             return {name: v[0] if len(v) == 1 else v for name, v in said.items()}
         lists = _lists(into)
