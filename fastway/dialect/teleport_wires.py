@@ -289,6 +289,9 @@ class TeleportWire:
                 answer = settings.format_of(wanted)
             asked = Token(seq, wanted or codec, filters)
             if settings.secure is not None and settings.secure.answers(meta):
+                if not settings.secure.takes(asked.codec):
+                    self._say_no(asked, settings.secure.no_place())
+                    return
                 asked = asked._replace(seals=True)
         names = settings.names
         route = names.fields.get(method)
