@@ -21,7 +21,8 @@ from fastway.dialect.teleport_filters import FILTERS, MAX_FILTERS, Filter
 from fastway.dialect.teleport_frames import FRAMINGS, Framing
 from fastway.dialect.teleport_http import TYPES, HttpFrames, check_filters
 from fastway.dialect.teleport_names import Names, check_names
-from fastway.dialect.teleport_wires import MAX_RATE, Settings, TeleportWire
+from fastway.dialect.teleport_settings import Settings
+from fastway.dialect.teleport_wires import MAX_RATE, TeleportWire
 
 if TYPE_CHECKING:
     from fastway.dialect.teleport_secure import Secure
