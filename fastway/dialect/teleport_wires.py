@@ -273,6 +273,8 @@ class TeleportWire:
                     body = secure.open(body, frame.codec)
                 except Refused as no:
                     refused = no
+            if refused is not None:
+                refused.meta = meta
             form = self._settings.format_of(frame.codec)
             events.append(Answer(seq, body, form, refused, meta))
 
@@ -384,7 +386,8 @@ class TeleportWire:
     def _no(self, frame: Frame, refused: Refused) -> bytes:
         status = write_status(refused)
         try:
-            return self._settings.pack(frame._replace(status=status))
+            meta = _fields(refused.meta)
+            return self._settings.pack(frame._replace(status=status, meta=meta))
         except FrameRefused:  # its words are too long; what it is always fits
             return self._settings.pack(frame._replace(status=status.partition(b"&")[0]))
 
