@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, get_origin
 
 import msgspec
 
+from fastway.dialect import Body
 from fastway.errors import LocalError
 from fastway.formats import Encoded
 
@@ -81,7 +82,7 @@ def sort_of(where: str, kind: Any) -> Sort:
         return Sort(kind, schema={"type": "null"})
     if kind is Any or kind is object:
         return Sort(kind)
-    if kind is bytes or kind is Encoded:
+    if kind in (bytes, Body, Encoded):
         return Sort(kind, content=RAW)
     proto = _proto(kind)
     if proto is not None:
