@@ -38,6 +38,7 @@ def chat() -> App:
     """The server: nano asks "room.join", teleport CALLs /room/join, hotpot says Join."""
     app = App()
     room = app.group("lobby")
+    app.sends("on.line", Line)  # `fastway describe -d hotpot 'app_dialects:chat()'` says OnLine
 
     @app.handler("room.join")
     def join(session: Session, message: Join) -> Joined:
