@@ -99,12 +99,12 @@ async def main(reactor: Any) -> None:
     print("told:", await ann.request("admin.tell", Notice("maintenance at 9")))
 
     again = await enter(server, "bob", sign("bob"))
-    await bob.when_closed()
+    await bob.when_ended()
     print(f"bob's first session: {bob.ended}")
     print("sessions of bob:", len(app.user("bob")))
     for session in (ann, again):
         session.close()
-        await session.when_closed()
+        await session.when_ended()
     await app.drain()
 
 

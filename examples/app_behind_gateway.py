@@ -71,7 +71,7 @@ async def main(reactor: Any) -> None:
                 print(line)
         for guest in guests:
             guest.close()
-            await guest.when_closed()
+            await guest.when_ended()
         await app.drain()
 
 

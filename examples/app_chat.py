@@ -106,7 +106,7 @@ async def main(reactor: Any) -> None:
     print(await heard.get())
 
     ann.close()
-    await ann.when_closed()
+    await ann.when_ended()
     await app.drain()
 
 

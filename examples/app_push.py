@@ -81,7 +81,7 @@ async def main(reactor: Any) -> None:
     for guest in guests:
         await guest.request("enter", "done")  # behind what it was told
         guest.close()
-        await guest.when_closed()
+        await guest.when_ended()
     await inside.stopListening()
     await app.drain()
 

@@ -91,7 +91,7 @@ async def main(reactor: Any) -> None:
     player.answers["pick"] = lambda _: 7
     print(player.request("math.guess"))
     await app.drain(seconds=0)  # the slow one is not waited for
-    await session.when_closed()
+    await session.when_ended()
 
 
 if __name__ == "__main__":

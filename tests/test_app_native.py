@@ -140,7 +140,8 @@ class Refused(NativeLinks):
         """The system refuses: one line, and nobody hears of a session."""
         app = self.app_with()
         self.connect()
-        app.links.relay._port = 99  # which the core refuses, as it would without memory
+        # A number that the core refuses, as it would without memory.
+        app.links.relay._ports[app.bounds.waiting] = 99
         with LogLines() as log:
             far = self.connect(welcome=False)
             self.clock.advance(0)
@@ -220,7 +221,7 @@ class Listening(TestCase):
         [mine] = self.app.sessions.values()
         self.assertTrue(mine.peer.startswith("127.0.0.1:"))
         session.close()
-        yield mine.when_closed()
+        yield mine.when_ended()
         self.assertEqual(self.app.counts.lost, {})
         yield port.stopListening()
         return line.partition(", ")[2]

@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
-from fastway.dialect import BodyFormat, Refused
+from fastway.dialect import Body, BodyFormat, Refused
 from fastway.errors import LocalError
 from fastway.formats import Bytes, Encoded, Json, ProtocolBuffers, Text
 
@@ -181,7 +181,7 @@ def check_kind(form: BodyFormat, kind: Any) -> None:
     Raises:
         TypeError: it cannot, whatever it is given.
     """
-    if kind is None or kind is Any or kind is bytes:
+    if kind is None or kind is Any or kind is bytes or kind is Body:
         return
     try:
         form.decode(b"", kind)
@@ -201,6 +201,8 @@ def decode(data: bytes, form: BodyFormat, kind: Any) -> Any:
         return None
     if kind is bytes:
         return data
+    if kind is Body:
+        return Body(data, getattr(form, "codec", ""))
     try:
         if kind is Any:
             return form.decode(data)
@@ -218,11 +220,11 @@ def _is_list(kind: Any) -> bool:
 
 
 def encode(message: Any, form: BodyFormat) -> bytes:
-    """The body of a message; bytes are one already, as an Encoded is.
+    """The body of a message; bytes are one already, as a Body and an Encoded are.
 
     Raises what the format raises: whoever sends it made a mistake.
     """
-    if type(message) is bytes:
+    if isinstance(message, bytes):
         return message
     if isinstance(message, Encoded):
         return message.data

@@ -257,7 +257,7 @@ class Talk:
             raise ToolError(f"cannot reach {address}: {cause_of(error)}") from None
         self._session = session
         say(f"connected to {address}; ROUTE JSON asks, !ROUTE JSON only says")
-        session.when_closed().addCallback(self._closed)
+        session.when_ended().addCallback(self._closed)
         StandardIO(self._lines, reactor=self._reactor)
         try:
             problem = await self._done

@@ -23,6 +23,7 @@ from fastway.errors import FastwayError, LocalError, RemoteError
 __all__ = [
     "Answer",
     "BadFrame",
+    "Body",
     "BodyFormat",
     "Dialect",
     "Event",
@@ -55,6 +56,29 @@ class BodyFormat(Protocol):
         """The message in these bytes, as that type. Raises any exception when there is none."""
 
 
+class Body(bytes):
+    """The bytes of a message as they are on the wire, and how they are written.
+
+    What is sent as one is not encoded; what is wanted as one comes as it came. So is passed on
+    what nobody has to understand, and said in another codec what a dialect has several for.
+
+    Args:
+        codec: Its letter; "": that of the port.
+
+    Raises:
+        ValueError: that is no letter of 8 bits.
+    """
+
+    codec: str
+
+    def __new__(cls, data: bytes, codec: str = "") -> Body:
+        if len(codec) > 1 or codec > "\xff":
+            raise ValueError(f"{codec!r} is no letter of 8 bits")
+        body = super().__new__(cls, data)
+        body.codec = codec
+        return body
+
+
 class Refused(FastwayError):
     """A request is not done: what its caller is told, as far as its dialect can say it.
 
@@ -62,13 +86,15 @@ class Refused(FastwayError):
         code: A number; 1 to 999 are those of HTTP and of dialects, others are the application's.
         text: A sentence for people.
         data: More, where the dialect has a place for it.
+        meta: What goes beside it, or came beside it, where the dialect has that.
     """
 
-    def __init__(self, code: int, text: str = "", data: Any = None) -> None:
+    def __init__(self, code: int, text: str = "", data: Any = None, meta: Meta = ()) -> None:
         super().__init__(f"{code}: {text}" if text else str(code))
         self.code = code
         self.text = text
         self.data = data
+        self.meta = meta
 
 
 class NotInDialect(LocalError):
@@ -155,6 +181,7 @@ class Answer(NamedTuple):
     Attributes:
         key: Which, as `request` told.
         refused: It was not done; then the body says nothing.
+        meta: What came beside it.
     """
 
     key: int
@@ -188,7 +215,7 @@ class Wire(Protocol):
         error: What the peer did wrong; nothing more is understood.
         deadline: When `tick` is to be called next; None: never. To be read after each call.
         shape: Where it is equal, `send` gives equal bytes for equal arguments.
-        format: How bodies of `send` and `request` are written.
+        format: How bodies of `send` and `request` are written, but for one that is a Body.
     """
 
     @property

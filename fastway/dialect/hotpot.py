@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 from fastway.dialect import (
     BadFrame,
+    Body,
     BodyFormat,
     Event,
     FrameRefused,
@@ -416,7 +417,7 @@ class _Wire:
         if meta:
             raise NotInDialect("hotpot has no place for meta")
         names = self._names
-        unnamed = kind.__module__ == "builtins" or kind is Encoded
+        unnamed = kind.__module__ == "builtins" or kind in (Body, Encoded)
         head = names.head_of(token) if unnamed else names.head(kind.__name__)
         return self._message(head, body)
 

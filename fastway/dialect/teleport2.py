@@ -32,7 +32,7 @@ from fastway.dialect import (
     Traits,
     WebSocketRules,
 )
-from fastway.dialect.teleport_codecs import CODECS, NO_CODECS, TeleportJson
+from fastway.dialect.teleport_codecs import CODECS, NO_CODECS, TeleportJson, by_id, codec_of
 from fastway.dialect.teleport_fields import MAX_TEXT, read_meta, word_of, write_meta
 from fastway.dialect.teleport_frames import read_fields, write_field
 from fastway.dialect.teleport_names import Names, check_names
@@ -315,7 +315,7 @@ class Teleport2Wire:
         uri = settings.names.field(route).decode()
         if meta:
             uri += "?" + write_meta(meta).decode()
-        codec = settings.codec if body else 0
+        codec = codec_of(body, settings.codec if body else 0)
         return write(
             Packet(type, seq, uri, settings.gzip, 0, "", settings.header, codec, body),
             settings.limit,
@@ -340,6 +340,8 @@ class Teleport2Wire:
 
     def reply(self, token: Any, body: bytes, meta: Meta = (), kind: type = bytes) -> bytes:
         seq, uri, gzip, header, codec = token
+        if type(body) is not bytes:
+            codec = codec_of(body, codec)
         return write(
             Packet(REPLY, seq, uri, gzip, OK, "OK", header, codec, body), self._settings.limit
         )
@@ -402,9 +404,7 @@ class Teleport2:
         formats = {"j": TeleportJson(), "p": CODECS["p"], "s": CODECS["s"], **(codecs or {})}
         if header not in ("j", "p"):
             raise ValueError(f"header is j or p, not {header!r}")
-        for letter in formats:
-            if len(letter) != 1 or not 0 < ord(letter) < 256:
-                raise ValueError(f"codecs: {letter!r} is no letter of 8 bits")
+        codec_ids = by_id(formats)
         if codec not in formats:
             raise ValueError(f"codec is one of {', '.join(formats)}, not {codec!r}")
         if not -2 <= gzip <= 9:
@@ -418,7 +418,7 @@ class Teleport2:
         self.concurrent = concurrent
         self._settings = Settings(
             header=ord(header),
-            codecs={ord(letter): one for letter, one in formats.items()},
+            codecs=codec_ids,
             codec=ord(codec),
             gzip=gzip,
             names=Names("v2", names, False),

@@ -18,10 +18,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from fastway.errors import Reason
 from fastway.gateway.bounds import CLOSES_TURN, COMMANDS_EACH, COMMANDS_TURN, KEEP_FILES
 from fastway.gateway.control import Controls
+from fastway.gateway.ends import Ender
 from fastway.gateway.gate import Gate
 from fastway.gateway.lane import End, Lane, LaneOwner, Turned, Waiter
 from fastway.gateway.limits import LimitValues
-from fastway.gateway.link import Access, GatewayLink
+from fastway.gateway.link import GatewayLink
 from fastway.gateway.memory import CROWD, EVERY, LINKS, Tide, give_back
 from fastway.gateway.ports import Native, Port
 from fastway.gateway.tally import Tally
@@ -64,8 +65,7 @@ class RouterService(Service):
         turned_away: Connections closed at once at the door.
         tally: Links that got their ids, and went.
         gate: Who may connect.
-        ended: Is told of each link that is lost, why, and more about that; None: nobody is.
-        access: The access log, if there is one.
+        enders: Who is told of links that are lost: the access log, the list of the last ends.
         waiting_packets: Packets that wait in the Python lane, of all links.
         waiting_bytes: Their bytes, and those of packets that are not whole,
         input_bytes: of which so many are the latter.
@@ -108,8 +108,7 @@ class RouterService(Service):
         self.turned_away = 0
         self.tally = Tally()
         self.gate = Gate(self)
-        self.ended: Callable[[GatewayLink, Reason, str], object] | None = None
-        self.access: Access | None = None
+        self.enders: list[Ender] = []
         self.waiting_packets = 0
         self.waiting_bytes = 0
         self.input_bytes = 0
