@@ -209,6 +209,20 @@ class Documents(SynchronousTestCase):
             "// The message is google.protobuf.StringValue.\n",
         )
 
+    def test_thrift(self) -> None:
+        """So does what `thrift --gen py` has made."""
+        pair = type("Pair", (), {"thrift_spec": (), "__module__": "math.ttypes"})
+        app = App()
+        app.sends("onPair", pair)
+        self.assertEqual(
+            asyncapi(app)["channels"]["onPair"]["messages"]["sent"],
+            {
+                "name": "Pair",
+                "contentType": "application/vnd.apache.thrift.binary",
+                "payload": {"description": "math.ttypes.Pair, as its .thrift defines it"},
+            },
+        )
+
     def test_references(self) -> None:
         """Whatever a route is called, what refers to it finds it."""
         app = App()
