@@ -18,10 +18,13 @@ from fastway.app.session import SessionEnded
 from fastway.app.strand import Strand
 from fastway.app.testing import Player
 from fastway.cluster import CallFailed, MemberInfo, NanoGate, NanoMember, NoService
+from fastway.cluster import gate as gates
 from fastway.cluster.gate import Numbers
 from fastway.cluster.members import Members, services_of
 from fastway.dialect import NotInDialect
+from fastway.dialect.pomelo import Pomelo
 from fastway.errors import ConfigError, LocalError, RequestTimeout
+from tests.support.app_memory import Memory
 from tests.support.cluster_case import BACK, GATE, MASTER, Cluster
 from tests.support.clusters import made, read
 
@@ -209,6 +212,31 @@ class Sessions(Cluster):
             self.ask(ann, "Room.Unknown")
         self.assertEqual(self.app.counts.unknown, 1)
         self.assertEqual((self.front._late, self.front.app.counts.pending), ({}, 0))
+
+    def test_requests_that_are_never_answered(self) -> None:
+        """nano's handlers say no by saying nothing: their client asks on; of too many the oldest
+        are refused."""
+        self.patch(gates, "MAX_ASKED", 100)
+
+        @self.app.handler("Room.Fail")
+        def fail() -> None:
+            raise Refused(400, "no")
+
+        client = App()
+        endpoint = Memory(self.front.app, Pomelo(refusals="reply"), self.town.clock)
+        client.use_clock(self.town.clock)
+        session = self.town.run(client.connect(endpoint, Pomelo()))
+        failed = [session.request("Room.Fail") for _ in range(150)]
+        self.assertEqual(self.town.run(session.request("Room.Join", "ann")), ["ann"])
+        refused = [self.successResultOf(one)["code"] for one in failed[:51]]
+        self.assertEqual(refused, [503] * 51)
+        self.assertNoResult(failed[51])
+        self.assertEqual(self.front.app.counts.pending, 99)
+        session.close()
+        self.town.pump()
+        for one in failed[51:]:
+            self.failureResultOf(one, SessionEnded)
+        self.assertEqual((self.front.app.counts.pending, self.front._late), (0, {}))
 
     def test_late_answer(self) -> None:
         """An answer that comes too late, or twice, or to nothing, is nobody's."""

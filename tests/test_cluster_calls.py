@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
 from h2.config import H2Configuration
@@ -66,8 +67,8 @@ class Messages(SynchronousTestCase):
             ([], Status.INTERNAL, "it ended without a status"),
             ([(b"grpc-status", b"2"), (b"grpc-message", b"a%20b%")], 2, "a b%"),
             ([(b"grpc-status", b"99"), (b"grpc-message", b"\xff")], 99, "�"),
-            ([(b"grpc-status", b"-1")], Status.UNKNOWN, ""),
-            ([(b"grpc-status", b"9" * 4400)], Status.UNKNOWN, ""),
+            ([(b"grpc-status", b"-1")], Status.UNKNOWN, "UNKNOWN"),
+            ([(b"grpc-status", b"9" * 4400)], Status.UNKNOWN, "UNKNOWN"),
         ]
         for headers, status, text in cases:
             failure = ended(headers)
@@ -578,11 +579,13 @@ class Hostile(Ends):
 
     def test_too_many(self) -> None:
         """Connections have a bound; a place that is left is free."""
-        self.patch(server, "MAX_CONNECTIONS", 2)
-        other = self.meet()
-        self.assertIsNone(self.server.buildProtocol(None))
-        other.connectionLost()
-        self.assertIsNotNone(self.server.buildProtocol(None))
+        for bound in ("MAX_CONNECTIONS", "MAX_HOST"):
+            with mock.patch.object(server, bound, 2):
+                other = self.meet()
+                self.assertIsNone(self.server.buildProtocol(None))
+                other.connectionLost()
+                self.assertIsNotNone(self.meet())
+                self.server.forget(next(iter(self.server.connections - {self.served})))
 
     @settings(deadline=None, max_examples=60)
     @given(st.data())

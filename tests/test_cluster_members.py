@@ -40,7 +40,23 @@ class Membership(Cluster):
     def test_errors(self) -> None:
         """What nano says to registrations that are none."""
         peer = self.town.peer(7)
-        cases = [
+        cases: list[tuple[str, bytes, str]] = [
+            *[
+                ("Register", made("RegisterRequest", memberInfo={"serviceAddr": one}), text)
+                for one, text in (
+                    ("127.0.0.1:1\nFAKE", "is no address"),
+                    ("x" * 60_000, "is no address"),
+                    ("x", "is no address"),
+                    ("x:70000", "is no address"),
+                    (":80", "others cannot reach ':80'"),
+                    ("0.0.0.0:80", "others cannot reach"),
+                )
+            ],
+            (
+                "Register",
+                made("RegisterRequest", memberInfo={"serviceAddr": "x:1", "label": "x" * 70_000}),
+                "invalid register request",
+            ),
             ("Register", b"", "invalid register request"),
             ("Register", made("RegisterRequest", memberInfo={}), "invalid register request"),
             ("Register", made("RegisterRequest", memberInfo={"serviceAddr": MASTER}), "master"),
@@ -50,6 +66,7 @@ class Membership(Cluster):
         for method, data, text in cases:
             with pytest.raises(CallFailed, match=text):
                 self.town.run(peer.call(MASTER, f"Master/{method}", data))
+        self.assertEqual(peer.register(MASTER), [MASTER])
 
     def test_leave(self) -> None:
         """Others are told, and the callback."""
@@ -210,10 +227,13 @@ class Membership(Cluster):
         players = [Player(gate.app) for _ in range(3)]
         for player in players:
             self.ask(player, "Room.Join", "x")
-        gate.app.stop()
+        watcher = self.town.peer(9)
+        watcher.register(MASTER)
         self.town.run(gate.leave())
         self.assertEqual(self.log, [("closed", "x")] * 3)
         self.assertEqual(self.left, [GATE])
+        self.assertEqual(len(watcher.told("SessionClosed")), 3)
+        gate.app.stop()
 
     def test_master_is_a_gate(self) -> None:
         """A master has clients and handlers too; its own are told nothing twice."""
@@ -298,12 +318,14 @@ class Membership(Cluster):
     def test_go_master(self) -> None:
         """A master that is none of ours: what is asked of it, and how often."""
         info = MemberInfo("", "10.0.0.1:8", ("Far",)).message()
-        reply = made("RegisterResponse", members=[info])
+        unreachable = MemberInfo("", "what is this", ("Far",)).message()
+        reply = made("RegisterResponse", members=[unreachable, info])
         master = self.town.peer(6, Register=reply)
         node = self.town.node(NanoMember, 4, self.app, master=master.address, label="py")
         self.app.route("Room.Go", lambda: None)
         self.town.run(node.join())
         self.assertEqual(self.known(node), ["10.0.0.1:8"])
+        self.assertEqual(master.heard.pop(0)[0], "Unregister")
         said = read("RegisterRequest", master.heard[0][1]).memberInfo
         self.assertEqual((said.label, said.serviceAddr), ("py", "10.0.0.1:4"))
         self.assertEqual(list(said.services), ["Room"])
@@ -315,6 +337,13 @@ class Membership(Cluster):
         self.town.thaw(node.address)
         self.town.advance(0.5)
         self.assertEqual(master.heard[-1][0], "Register")
+        self.town.ports.pop(master.address)
+        for link in self.town.links(master.address):
+            link.cut()
+        self.town.advance(6)
+        self.town.ports[master.address] = master.server
+        self.town.advance(3)
+        self.assertEqual(master.heard[-1][0], "Heartbeat")
         self.town.run(node.leave())
         self.assertEqual(
             master.heard[-1], ("Unregister", made("UnregisterRequest", serviceAddr=node.address))

@@ -122,6 +122,10 @@ class Answering:
         """Say that it is not done, if an answer is waited for."""
         raise NotImplementedError
 
+    def let_on(self, event: Message, on: bool) -> None:
+        """A request that is not answered is done elsewhere, so that its session need not be held
+        to answer it first; off again: it is about to be answered."""
+
 
 async def onion(
     call: Callable[[Request, Handler], Awaitable[Any]], inner: Handler, request: Request

@@ -261,6 +261,11 @@ class Telling(Protocol, Answering):
             data = self.wire.refuse(event.token, Refused(FAILED, "internal error"))
         self._answer(data)
 
+    def let_on(self, event: Message, on: bool) -> None:
+        self._unanswered += -1 if on else 1
+        if self._holds & HOLD_REQUESTS and self._unanswered < self._bounds.requests:
+            self._release(HOLD_REQUESTS)
+
     def _answer(self, data: bytes) -> None:
         self._unanswered -= 1
         self.app.counts.pending -= 1

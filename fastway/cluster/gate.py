@@ -44,6 +44,10 @@ NODES = 1024
 EPOCH = 1_288_834_974_657
 """Milliseconds of Unix time when numbers of sessions begin, as nano has it."""
 
+MAX_ASKED = 1000
+"""Requests of a session that were handed on, and are not answered; nano's handlers say no by never
+answering, so that one more is no reason to hold a client: the oldest is refused."""
+
 UNAVAILABLE = 503
 TIMEOUT = 504
 
@@ -80,6 +84,43 @@ class Numbers:
         return now << 22 | self._node | self._step
 
 
+class _Asked:
+    """A request that was handed on.
+
+    Attributes:
+        taken: By who does it: its client may go on.
+    """
+
+    __slots__ = ("_answer", "_event", "_taken")
+
+    def __init__(self, event: Message, answer: Answering) -> None:
+        self._event = event
+        self._answer = answer
+        self._taken = False
+
+    def take(self) -> None:
+        """Who does it has it: its client may go on asking."""
+        self._taken = True
+        self._answer.let_on(self._event, True)
+
+    def reply(self, data: bytes) -> None:
+        """Raises FastwayError: that cannot be said to this client; then it is refused."""
+        self._back()
+        try:
+            self._answer.reply(self._event, Encoded(data), ())
+        except FastwayError:
+            self._answer.refuse(self._event, Refused(500, "internal error"))
+            raise
+
+    def refuse(self, code: int, text: str) -> None:
+        self._back()
+        self._answer.refuse(self._event, Refused(code, text))
+
+    def _back(self) -> None:
+        if self._taken:
+            self._answer.let_on(self._event, False)
+
+
 class _Client:
     """A session of this gate, as other nodes know it.
 
@@ -96,7 +137,7 @@ class _Client:
         self.id = number
         self.sticky: dict[str, str] = {}
         self.sequences: dict[str, Sequence] = {}
-        self.asked: dict[int, tuple[Message, Answering]] = {}
+        self.asked: dict[int, _Asked] = {}
         self.holds: list[Deferred[None]] = []
 
     def release(self) -> None:
@@ -198,6 +239,8 @@ class NanoGate(NanoMember):
         def heard(result: bytes | CallFailed) -> None:
             if isinstance(result, CallFailed):
                 self._not_taken(client, number, event, result)
+            elif number in client.asked:
+                client.asked[number].take()
             if holds is not None:
                 if holds in client.holds:
                     client.holds.remove(holds)
@@ -232,7 +275,11 @@ class NanoGate(NanoMember):
             number = 2**63
             while number in client.asked:
                 number += 1
-        client.asked[number] = event, answer
+        if len(client.asked) >= MAX_ASKED:
+            self._refuse(
+                client, next(iter(client.asked)), UNAVAILABLE, "too many are not answered"
+            )
+        client.asked[number] = _Asked(event, answer)
         wheel = self._turn.wheel
         due = wheel.seconds() + self._answer_timeout
         if not self._late:
@@ -253,14 +300,17 @@ class NanoGate(NanoMember):
             peer=client.session.peer,
             problem=escaped(failure.text),
         )
-        asked = self._forget(client, number)
-        if asked is not None:
-            code = TIMEOUT if failure.status == Status.DEADLINE_EXCEEDED else UNAVAILABLE
-            asked[1].refuse(asked[0], Refused(code, "unavailable"))
+        code = TIMEOUT if failure.status == Status.DEADLINE_EXCEEDED else UNAVAILABLE
+        self._refuse(client, number, code, "unavailable")
 
-    def _forget(self, client: _Client, number: int) -> tuple[Message, Answering] | None:
+    def _forget(self, client: _Client, number: int) -> _Asked | None:
         self._late.pop((client.id, number), None)
         return client.asked.pop(number, None)
+
+    def _refuse(self, client: _Client, number: int, code: int, text: str) -> None:
+        asked = self._forget(client, number)
+        if asked is not None:
+            asked.refuse(code, text)
 
     def check(self, now: float) -> float | None:
         """The wheel asks: requests that nobody answers are refused."""
@@ -271,12 +321,8 @@ class NanoGate(NanoMember):
                 (client_id, number), due = next(iter(self._late.items()))
                 if due > now:
                     return due
-                client = self._clients.get(client_id)
-                del self._late[client_id, number]
-                asked = None if client is None else client.asked.pop(number, None)
-                if asked is not None:
-                    self.counts["not answered"] += 1
-                    asked[1].refuse(asked[0], Refused(TIMEOUT, "no answer"))
+                self.counts["not answered"] += 1
+                self._refuse(self._clients[client_id], number, TIMEOUT, "no answer")
         finally:
             writes.end()
         return None
@@ -311,11 +357,9 @@ class NanoGate(NanoMember):
         if asked is None:  # it was answered, or not asked, or too long ago
             self.counts["stray answers"] += 1
             return NOTHING
-        event, answer = asked
         try:
-            answer.reply(event, Encoded(message.data), ())
+            asked.reply(message.data)
         except FastwayError as error:
-            answer.refuse(event, Refused(500, "internal error"))
             raise CallFailed(Status.UNKNOWN, str(error)) from None
         return NOTHING
 
@@ -340,14 +384,15 @@ class NanoGate(NanoMember):
 
     def _client_left(self, _: object, client: _Client) -> None:
         """All other nodes are told, behind what each was told of it, and at the same time."""
-        del self._clients[client.id]
+        if self._clients.pop(client.id, None) is None:
+            return
         del self._by_session[client.session.session_id]
         for number in client.asked:
             self._late.pop((client.id, number), None)
         # Its link counts what is not answered; it is not sent.
-        for event, answer in client.asked.values():
-            answer.refuse(event, Refused(0, "gone"))
-        client.asked.clear()
+        asked, client.asked = client.asked, {}
+        for one in asked.values():
+            one.refuse(0, "gone")
         client.release()
         closed = _Closed(sessionId=client.id).SerializeToString()
         for address in self._others.known:
@@ -357,6 +402,11 @@ class NanoGate(NanoMember):
             else:
                 sequence.clear()
                 sequence.start(on.SESSION_CLOSED, closed)
+
+    def _say_goodbye(self) -> None:
+        super()._say_goodbye()
+        for client in list(self._clients.values()):
+            self._client_left(None, client)
 
     def _all_lines(self) -> Iterator[Lines]:
         return chain(super()._all_lines(), self._clients.values())

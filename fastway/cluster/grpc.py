@@ -43,14 +43,15 @@ class CallFailed(RemoteError):
 
     Attributes:
         status: In gRPC's numbers.
-        text: Why; a peer's own words, where it has said them.
+        text: Why, never empty; a peer's own words, where it has said them.
         heard: The peer itself said so; otherwise nobody knows whether it was done.
     """
 
     def __init__(self, status: int, text: str, heard: bool = False) -> None:
-        super().__init__(f"{text} ({_name(status)})")
+        name = _name(status)
+        super().__init__(f"{text} ({name})" if text else name)
         self.status = status
-        self.text = text
+        self.text = text or name
         self.heard = heard
 
 

@@ -41,7 +41,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fastway.address import address_name
-from fastway.logs import escaped, make_logger
+from fastway.logs import Throttle, escaped, make_logger
 from fastway.wheel import Wheel
 
 log = make_logger("fastway.cluster")
@@ -83,10 +83,12 @@ class Writes(Protocol):
 
 
 class Turn(NamedTuple):
-    """What all connections of a process have in common: deadlines, and one write a turn."""
+    """What all connections of an App have in common: deadlines, one write a turn, and a log that
+    strangers cannot fill."""
 
     wheel: Wheel
     writes: Writes
+    quiet: Throttle
 
 
 def _is_indexed(block: bytes) -> bool:
@@ -142,7 +144,8 @@ class _Frames(FrameBuffer):
 
     @property
     def is_too_long(self) -> bool:
-        return len(self._data) > 9 + MAX_FRAME
+        data = self._data
+        return len(data) >= 3 and int.from_bytes(data[:3], "big") > MAX_FRAME
 
 
 class _H2(H2Connection):
@@ -171,6 +174,13 @@ class _H2(H2Connection):
             settings[SettingCodes.ENABLE_PUSH] = 0
         self.local_settings.update(settings)
         self.local_settings.acknowledge()
+
+    def _open_streams(self, remainder: int) -> int:
+        """h2 looks at all streams for each new one. Here those of calls that are over are swept
+        out now and then; of ours no more are begun than may be, and of a peer's they are counted
+        once there could be too many."""
+        most = 4 * STREAMS if self.config.client_side else STREAMS
+        return 0 if len(self.streams) < most else super()._open_streams(remainder)
 
     def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Any], list[Event]]:
         """Who goes away finishes what it has begun; h2 would hear nothing more of it."""
@@ -212,6 +222,8 @@ class Http2(TwistedProtocol):
         self._kept_size = 0
         self._patience: float = PATIENCE
         self._bodies: dict[int, _Body] = {}
+        self._owed = 0
+        """Bytes that came and that the peer was not told of."""
         self._takes: dict[type[Event], Callable[[Any], object]] = {
             RequestReceived: self._request_came,
             ResponseReceived: self._response_came,
@@ -283,7 +295,14 @@ class Http2(TwistedProtocol):
         if self._closing or self.gone:
             return
         self._closing = True
-        log.info("{peer} lost: {problem}", peer=self.address, problem=escaped(problem))
+        self.turn.quiet.info(
+            log,
+            "connections of the cluster lost",
+            self.address.rpartition(":")[0].strip("[]"),
+            "{peer} lost: {problem}",
+            peer=self.address,
+            problem=escaped(problem),
+        )
         transport = cast(Any, self.transport)
         if not told or self._full:
             transport.abortConnection()
@@ -410,9 +429,11 @@ class Http2(TwistedProtocol):
         self.touch()
 
     def heard_data(self, event: DataReceived) -> None:
-        """These bytes are taken: the peer may send as many more."""
-        if event.flow_controlled_length:
-            self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        """These bytes are taken: the peer may send as many more, in a while."""
+        self._owed += event.flow_controlled_length
+        if self._owed >= MAX_FRAME or (event.stream_ended is None and self._owed):
+            owed, self._owed = self._owed, 0
+            self.h2.acknowledge_received_data(owed, event.stream_id)
 
     # What came.
 

@@ -22,6 +22,7 @@ from fastway.cluster.members import (
     INVALID,
     MAX_MEMBERS,
     MemberInfo,
+    is_routable,
     member_info,
     parsed,
 )
@@ -173,6 +174,9 @@ class NanoMaster(NanoGate):
 
     def _welcome(self, info: MemberInfo) -> MemberInfo:
         """Raises CallFailed: it cannot be a member."""
+        if not is_routable(info.address):
+            said = f"others cannot reach {info.address!r}: listen on, or advertise, host:port"
+            raise CallFailed(Status.UNKNOWN, said)
         if info.address == self.address:
             raise CallFailed(Status.UNKNOWN, "that is the address of the master")
         if info.address not in self._records and len(self._records) >= MAX_MEMBERS:
@@ -243,7 +247,12 @@ class NanoMaster(NanoGate):
                 problem=escaped(result.text),
             )
 
-        self.channel(place).start(path, request, heard)
+        try:
+            channel = self.channel(place)
+        except CallFailed as error:  # there are too many nodes; that is not the fault of who calls
+            heard(error)
+        else:
+            channel.start(path, request, heard)
 
     def _news(self, record: _Record) -> tuple[bytes, bytes, str, MemberInfo | None] | None:
         """What a member does not know: a call, its message, and whom it is about."""

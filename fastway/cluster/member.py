@@ -9,7 +9,6 @@ another: each call has a deadline, each session its own order. (spec nano.md 5)
 
 from __future__ import annotations
 
-import ipaddress
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +34,8 @@ from fastway.cluster.members import (
     MAX_MEMBERS,
     MemberInfo,
     Members,
+    host_and_port,
+    is_routable,
     member_info,
     parsed,
     service_of,
@@ -158,6 +159,8 @@ class NanoMember:
         self._pause: Deferred[Any] | None = None
         self._beaten = 0.0
         self._problem = ""
+        self._was_down = False
+        """The last sign of life reached nobody, for there was nobody."""
         app.include(_Life(self))
 
     @property
@@ -194,7 +197,7 @@ class NanoMember:
         app = self.app
         app.start()
         both = shared(app)
-        self._turn = Turn(both.wheel, both.writes)
+        self._turn = Turn(both.wheel, both.writes, app.quiet)
         self._server = Server(self._methods(), self._turn)
         if isinstance(self._listen, str):
             address = parse_address("listen", self._listen)
@@ -220,7 +223,7 @@ class NanoMember:
     async def _enter(self) -> None:
         """Become a member."""
         while True:
-            problem = await self._register()
+            problem = await self._forget_me() or await self._register()
             if self._leaving is not None:
                 raise LocalError("it left before it had joined")
             if not problem:
@@ -240,26 +243,43 @@ class NanoMember:
         log.info("{address} is a member of {master}", address=self.address, master=self._master)
         self._timer = self.app.clock.callLater(self._heartbeat, self._beat)
 
+    async def _forget_me(self) -> str:
+        """Who crashed and comes again is still known: Go's master would have him served twice.
+        Why the master cannot be asked; empty: he is forgotten."""
+        request = _Unregister(serviceAddr=self.address).SerializeToString()
+        try:
+            await self.channel(self._master).call(on.UNREGISTER, request)
+        except CallFailed as error:
+            return "" if error.heard else error.text
+        return ""
+
     async def _register(self) -> str:
         """Why it is not registered; empty: it is."""
         request = _Register(memberInfo=self.info.message())
         try:
             reply = await self.channel(self._master).call(on.REGISTER, request.SerializeToString())
-            for message in parsed("RegisterResponse", reply).members:
-                info = member_info(message)
-                if info.address != self.address:
-                    self._others.put(info)
+            members = parsed("RegisterResponse", reply).members
         except CallFailed as error:
             return error.text
+        for message in members:
+            try:
+                info = member_info(message)
+            except CallFailed as error:  # one that nobody can reach is nobody's loss
+                log.warn("a member is left out: {problem}", problem=escaped(error.text))
+                continue
+            if info.address != self.address:
+                self._others.put(info)
         self._beaten = self.app.clock.seconds()
         return ""
 
     def _beat(self) -> None:
-        """A sign of life; who was silent for so long that he is taken for dead comes anew."""
+        """A sign of life. Who was silent for so long that he is taken for dead comes anew; but not
+        when it was the master that was not there: that finds him again."""
         clock = self.app.clock
         self._timer = clock.callLater(self._heartbeat, self._beat)
         self._sweep()
-        if clock.seconds() - self._beaten > SILENCE * self._heartbeat:
+        late = clock.seconds() - self._beaten > SILENCE * self._heartbeat
+        if late and not self._was_down:
             again = ensureDeferred(self._register())
             again.addCallback(self._was_heard)
             return
@@ -268,8 +288,10 @@ class NanoMember:
 
     def _heard_beat(self, result: bytes | CallFailed) -> None:
         if isinstance(result, CallFailed):
+            self._was_down = result.status == Status.UNAVAILABLE
             self._was_heard(result.text)
         else:
+            self._was_down = False
             self._beaten = self.app.clock.seconds()
             self._was_heard("")
 
@@ -310,8 +332,7 @@ class NanoMember:
         if self._server is None:
             return
         await self._withdraw()
-        for mirror in list(self._all_mirrors()):
-            mirror.end(SessionEnded("this node leaves its cluster"))
+        self._say_goodbye()
         until = clock.seconds() + self._deadline
         while clock.seconds() < until and not all(one.is_idle for one in self._channels.values()):
             await deferLater(clock, 0.02)
@@ -320,6 +341,11 @@ class NanoMember:
         if self._port is not None:
             await self._port.stopListening()
         self._server.close()
+
+    def _say_goodbye(self) -> None:
+        """Sessions that others have a part in end."""
+        for mirror in list(self._all_mirrors()):
+            mirror.end(SessionEnded("this node leaves its cluster"))
 
     async def _withdraw(self) -> None:
         """Be a member no more."""
@@ -506,10 +532,7 @@ class NanoMember:
         if self._dial is not None:
             endpoint = self._dial(address)
         else:
-            try:
-                host, port = _host_and_port(address)
-            except ValueError:
-                raise CallFailed(Status.UNKNOWN, f"{address[:100]!r} is no address") from None
+            host, port = host_and_port(address)
             endpoint = HostnameEndpoint(self.app.clock, host, port, timeout=self._deadline)
         found = Channel(address, endpoint, self._turn, self._deadline)
         self._channels[address] = found
@@ -621,33 +644,13 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _host_and_port(address: str) -> tuple[str, int]:
-    """Raises ValueError."""
-    host, colon, port = address.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    if not (colon and host and port.isascii() and port.isdecimal() and int(port) < 65536):
-        raise ValueError(address)
-    return host, int(port)
-
-
 def _routable(option: str, address: str) -> str:
     """An address that others can use.
 
     Raises:
         ConfigError: it is none.
     """
-    try:
-        host, _ = _host_and_port(address)
-    except ValueError:
-        raise ConfigError(
-            option, f"others cannot reach {address!r}; give host:port, or advertise=host:port"
-        ) from None
-    try:
-        nowhere = ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        nowhere = False
-    if nowhere:
+    if not is_routable(address):
         raise ConfigError(
             option, f"others cannot reach {address!r}; give advertise=host:port, as they see it"
         )

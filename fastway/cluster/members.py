@@ -6,6 +6,8 @@ and all. No calls, no clock.
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -15,11 +17,16 @@ from fastway.cluster.messages import DecodeError, message_class
 MAX_MEMBERS = 1000
 """Members of a cluster that are kept."""
 
-MAX_SERVICES = 10_000
-"""Services of one member."""
+MAX_INFO = 64 * 1024
+"""Bytes of a member's record, its services among them."""
+
+MAX_ADDRESS = 255
+"""Characters of an address."""
 
 INVALID = "invalid register request"
 """What nano says to a record that is none."""
+
+_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([A-Za-z0-9._-]*)):([0-9]{1,5})")
 
 _Info: Any = message_class("MemberInfo")
 
@@ -47,9 +54,35 @@ def member_info(message: Any) -> MemberInfo:
     Raises:
         CallFailed: it has no address, or too much of all else.
     """
-    if not message.serviceAddr or len(message.services) > MAX_SERVICES:
+    if not message.serviceAddr or message.ByteSize() > MAX_INFO:
         raise CallFailed(Status.UNKNOWN, INVALID)
+    host_and_port(message.serviceAddr)
     return MemberInfo(message.label, message.serviceAddr, tuple(dict.fromkeys(message.services)))
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """Where an address leads; without a host, which Go's nodes may announce, here.
+
+    Raises:
+        CallFailed: nowhere.
+    """
+    found = _ADDRESS.fullmatch(address) if len(address) <= MAX_ADDRESS else None
+    if found is None or int(found[3]) > 65535:
+        raise CallFailed(Status.UNKNOWN, f"{address[:100]!r} is no address")
+    return found[1] or found[2] or "127.0.0.1", int(found[3])
+
+
+def is_routable(address: str) -> bool:
+    """Whether other machines can use an address."""
+    try:
+        host_and_port(address)
+    except CallFailed:
+        return False
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return not ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return host != ""
 
 
 def parsed(name: str, data: bytes) -> Any:

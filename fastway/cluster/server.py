@@ -7,6 +7,7 @@ in number and in time.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -45,9 +46,12 @@ Method: TypeAlias = "Callable[[bytes, Served], bytes | Deferred[bytes]]"
 raises, or fails with, is told as a status: a CallFailed as it is."""
 
 MAX_CONNECTIONS = 1000
-"""Connections to one node; a Go peer makes ten."""
+"""Connections to one node; a Go peer makes ten;"""
 
-MAX_UNFINISHED = 2 * MAX_MESSAGE
+MAX_HOST = 500
+"""and from one host."""
+
+MAX_UNFINISHED = 8 * MAX_MESSAGE
 """Bytes of calls of one connection that are not whole yet,"""
 MAX_ALL_UNFINISHED = 64 * 1024 * 1024
 """and of all connections of a node."""
@@ -77,12 +81,14 @@ class Served(Http2):
 
     Attributes:
         knows: What methods remember of it.
+        host: Where it comes from.
     """
 
     client_side = False
 
-    def __init__(self, server: Server, turn: Turn) -> None:
+    def __init__(self, server: Server, turn: Turn, host: str) -> None:
         super().__init__(turn)
+        self.host = host
         self.knows: Any = None
         self._server = server
         self._methods = server.methods
@@ -99,7 +105,7 @@ class Served(Http2):
         super().connectionLost(reason)
         self._coming.clear()
         self._hold(-self._unfinished)
-        self._server.connections.discard(self)
+        self._server.forget(self)
 
     def _settings_came(self, event: RemoteSettingsChanged) -> None:
         self._deadline = None
@@ -272,16 +278,33 @@ class Server(Factory):
     def __init__(self, methods: Mapping[bytes, Method], turn: Turn) -> None:
         self.methods = dict(methods)
         self.connections: set[Served] = set()
+        self._hosts: Counter[str] = Counter()
         self.unfinished = 0
         self._turn = turn
 
     def buildProtocol(self, addr: IAddress | None) -> Served | None:
-        if len(self.connections) >= MAX_CONNECTIONS:
-            log.warn("{count} peers are connected; one more is not taken", count=MAX_CONNECTIONS)
+        host = getattr(addr, "host", "")
+        if len(self.connections) >= MAX_CONNECTIONS or self._hosts[host] >= MAX_HOST:
+            self._turn.quiet.warn(
+                log,
+                "connections refused",
+                host,
+                "a connection from {peer} is one too many",
+                peer=host,
+            )
             return None
-        served = Served(self, self._turn)
+        served = Served(self, self._turn, host)
         self.connections.add(served)
+        self._hosts[host] += 1
         return served
+
+    def forget(self, served: Served) -> None:
+        """It is gone."""
+        if served in self.connections:
+            self.connections.discard(served)
+            self._hosts[served.host] -= 1
+            if not self._hosts[served.host]:
+                del self._hosts[served.host]
 
     def close(self) -> None:
         """End all connections."""

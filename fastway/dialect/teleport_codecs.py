@@ -7,7 +7,7 @@ wanted has one: None, an empty list, an empty text, 0.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -20,6 +20,7 @@ MAX_FIELDS = 1000
 """Fields of a form that are taken."""
 
 _ZEROS = (b"null", b"{}", b"[]", b'""', b"0", b"false")
+_LESS, _MORE, _AND = b"<>&"
 _ESCAPES = (
     (b"<", rb"\u003c"),
     (b">", rb"\u003e"),
@@ -37,9 +38,9 @@ class TeleportJson(GoJson):
     def encode(self, message: Any) -> bytes:
         if message is None:
             return b""
-        data = super().encode(message)
-        for plain, escape in _ESCAPES:  # only strings have these
-            if plain in data:
+        data = GoJson.encode(self, message)
+        if _LESS in data or _MORE in data or _AND in data or not data.isascii():
+            for plain, escape in _ESCAPES:  # only strings have these
                 data = data.replace(plain, escape)
         return data
 
@@ -54,6 +55,9 @@ class TeleportJson(GoJson):
             except ValueError:
                 continue
         raise ValueError(f"no body at all, and {into} has no zero value")
+
+    def quick(self, into: Any) -> Callable[[bytes], Any] | None:
+        return self._decoder(into) if type(self).decode is TeleportJson.decode else None
 
 
 class Plain(Text):

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from fastway.dialect import (
     Answer,
     BadFrame,
-    Body,
     BodyFormat,
     Event,
     FrameRefused,
@@ -31,7 +29,7 @@ from fastway.dialect import (
     Ready,
     Refused,
 )
-from fastway.dialect.teleport_codecs import NO_CODECS, codec_of
+from fastway.dialect.teleport_codecs import codec_of
 from fastway.dialect.teleport_fields import (
     MAX_SEQ,
     OK_STATUS,
@@ -40,7 +38,6 @@ from fastway.dialect.teleport_fields import (
     write_meta,
     write_status,
 )
-from fastway.dialect.teleport_filters import Filter
 from fastway.dialect.teleport_frames import (
     AUTH_CALL,
     AUTH_REPLY,
@@ -49,13 +46,9 @@ from fastway.dialect.teleport_frames import (
     PUSH,
     REPLY,
     Frame,
-    Framing,
 )
-from fastway.dialect.teleport_names import Names
+from fastway.dialect.teleport_settings import Settings
 from fastway.errors import RemoteError
-
-if TYPE_CHECKING:
-    from fastway.dialect.teleport_secure import Secure
 
 ACCEPT = "X-Accept-Body-Codec"
 RATE = "hb_"
@@ -82,42 +75,6 @@ class Token(NamedTuple):
     codec: int
     filters: bytes
     seals: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Settings:
-    """What the wires of one port, or of one client, have in common; `Teleport` says what each is.
-
-    Attributes:
-        codecs: Ids of formats.
-        codec: That of what is begun here.
-        pipe: Filters of that, the outermost first.
-        beat: Seconds between heartbeats that are sent; 0: none.
-        beat_asks: They are CALLs, and a peer that answers none is silent.
-        pong: Heartbeats that come are answered, and their end watched.
-        secure: The key of bodies that are marked so.
-    """
-
-    framing: Framing
-    codecs: Mapping[int, BodyFormat]
-    codec: int
-    filters: Mapping[int, Filter]
-    pipe: bytes
-    names: Names
-    limit: int
-    auth: bool
-    user: Any
-    beat: int
-    beat_asks: bool
-    pong: bool
-    secure: Secure | None
-
-    def format_of(self, codec: int) -> BodyFormat:
-        return self.codecs.get(codec) or NO_CODECS[codec]
-
-    def pack(self, frame: Frame) -> bytes:
-        """Raises FrameRefused: it is too long."""
-        return self.framing.write(frame, self.filters, self.limit)
 
 
 class TeleportWire:
@@ -289,6 +246,9 @@ class TeleportWire:
                 answer = settings.format_of(wanted)
             asked = Token(seq, wanted or codec, filters)
             if settings.secure is not None and settings.secure.answers(meta):
+                if not settings.secure.takes(asked.codec):
+                    self._say_no(asked, settings.secure.no_place())
+                    return
                 asked = asked._replace(seals=True)
         names = settings.names
         route = names.fields.get(method)
@@ -313,6 +273,8 @@ class TeleportWire:
                     body = secure.open(body, frame.codec)
                 except Refused as no:
                     refused = no
+            if refused is not None:
+                refused.meta = meta
             form = self._settings.format_of(frame.codec)
             events.append(Answer(seq, body, form, refused, meta))
 
@@ -383,24 +345,16 @@ class TeleportWire:
             self._seq = seq
         return data
 
-    def _sealed(self, body: bytes, meta: Meta) -> bytes:
-        """The body under the key, where what is beside it says so."""
-        secure = self._settings.secure
-        if secure is None or not secure.marks(meta):
-            return body
-        codec = codec_of(body, self._settings.codec)
-        return Body(secure.seal(body, codec), chr(codec))
-
     def send(self, route: str, body: bytes, meta: Meta = ()) -> bytes:
         if meta:
-            body = self._sealed(body, meta)
+            body = self._settings.sealed(body, meta)
         seq = 0 if self._is_server else self._next()
         method = self._settings.names.field(route)
         return self._frame(PUSH, seq, body, method=method, meta=_fields(meta))
 
     def request(self, route: str, body: bytes, meta: Meta = ()) -> tuple[int, bytes]:
         if meta:
-            body = self._sealed(body, meta)
+            body = self._settings.sealed(body, meta)
         seq = self._next()
         method = self._settings.names.field(route)
         data = self._frame(CALL, seq, body, method=method, meta=_fields(meta))
@@ -432,7 +386,8 @@ class TeleportWire:
     def _no(self, frame: Frame, refused: Refused) -> bytes:
         status = write_status(refused)
         try:
-            return self._settings.pack(frame._replace(status=status))
+            meta = _fields(refused.meta)
+            return self._settings.pack(frame._replace(status=status, meta=meta))
         except FrameRefused:  # its words are too long; what it is always fits
             return self._settings.pack(frame._replace(status=status.partition(b"&")[0]))
 

@@ -22,6 +22,7 @@ from fastway.cluster.http2 import Turn
 from fastway.cluster.members import MemberInfo
 from fastway.cluster.messages import message_class
 from fastway.cluster.server import Method, Server
+from fastway.logs import Throttle
 from fastway.testing.network import MemoryEndpoint, Network
 from fastway.wheel import Wheel
 
@@ -126,7 +127,7 @@ class Town:
 
     def turn_of(self, address: str) -> Turn:
         clock = self.clocks.setdefault(address, Clock())
-        return Turn(Wheel(clock), Writes(clock))
+        return Turn(Wheel(clock), Writes(clock), Throttle(clock))
 
     # Time.
 
