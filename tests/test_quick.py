@@ -132,4 +132,5 @@ class ShortTests(SynchronousTestCase):
             data = asked(dialect, [("room.echo", b"{}")] * 2, 1)
             with mock.patch(path, side_effect=AssertionError):
                 events = served(dialect).receive(data, 1.0)
-            self.assertEqual([getattr(event, "route", "") for event in events[-2:]], ["room.echo"] * 2)
+            routes = [getattr(event, "route", "") for event in events[-2:]]
+            self.assertEqual(routes, ["room.echo"] * 2)
