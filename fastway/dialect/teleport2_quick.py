@@ -44,10 +44,10 @@ class Quick:
         self, routes: Mapping[str, str], formats: Mapping[int, BodyFormat], limit: int
     ) -> None:
         msgspec = importlib.import_module("msgspec")
-        fields = [("seq", int, 0), ("type", int, 0), ("uri", str, ""), ("gzip", int, 0)]
-        header = msgspec.defstruct(
-            "Header", [*fields, ("status_code", int, 0), ("status", str, "")]
-        )
+        numbers = [(name, int, 0) for name in ("seq", "type", "gzip", "status_code")]
+        fields = [*numbers, ("uri", str, ""), ("status", str, "")]
+        # What is unknown is only checked elsewhere.
+        header = msgspec.defstruct("Header", fields, forbid_unknown_fields=True)
         self._header: Callable[[bytes], Any] = msgspec.json.Decoder(header).decode
         self._routes = routes
         self._formats = formats
