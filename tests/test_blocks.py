@@ -17,6 +17,7 @@ PAGES = (
     "docs/app-tutorial.md",
     "docs/app.md",
     "docs/asyncio.md",
+    "docs/cluster.md",
     "docs/control.md",
     "docs/endpoint.md",
     "docs/from-go.md",

@@ -668,7 +668,7 @@ class Commands(SynchronousTestCase):
             self.assertEqual(
                 error,
                 "ask is left out: a server cannot ask its clients in hotpot\n"
-                f"{path} has 1 messages that are taken, 0 that are sent\n",
+                f"{path} has messages: 1 taken, 0 sent\n",
             )
             with open(path, encoding="utf-8") as file:
                 self.assertEqual(json.load(file)["x-dialect"]["name"], "hotpot")
@@ -680,7 +680,10 @@ class Commands(SynchronousTestCase):
             (("describe_game",), "'describe_game' is not MODULE:NAME"),
             (("describe_nobody:app",), "there is no module 'describe_nobody' here"),
             (("describe_game:hotpot",), "describe_game:hotpot is no App of fastway.app"),
-            (("describe_game:make",), "describe_game:make is no App of fastway.app"),
+            (
+                ("describe_game:make",),
+                "no App of fastway.app; what it makes is ",
+            ),
             (("describe_game:broken()",), "cannot be made: ZeroDivisionError: "),
             (("describe_game:wants()",), "cannot be made: TypeError: "),
             (("describe_game:hotpot()",), "cannot be made: TypeError: "),

@@ -125,7 +125,8 @@ def app_at(operands: Sequence[str]) -> App:
                 "APP", f"{place} cannot be made: {type(error).__name__}: {error}"
             ) from None
     if not isinstance(app, App):
-        raise ConfigError("APP", f"{place} is no App of fastway.app")
+        mend = f"; what it makes is {place}()" if callable(app) else ""
+        raise ConfigError("APP", f"{place} is no App of fastway.app{mend}")
     return app
 
 
@@ -165,7 +166,8 @@ async def serve_app(reactor: Any, options: ServeOptions) -> int:
     """`fastway serve`: until a signal ends it."""
     app = app_at(options.operands)
     listens = [text for text in options["listen"] if text]
-    if not listens:
+    node = _node(options["cluster"], app)
+    if not (listens or node):
         raise ConfigError("--listen", "give it, such as --listen pomelo=:3250")
     wanted = [dialect_at("--listen", text) for text in listens]
     push = _push_endpoint(reactor, options, app)
@@ -175,6 +177,28 @@ async def serve_app(reactor: Any, options: ServeOptions) -> int:
         server_endpoint(reactor, "--listen", address)  # what is wrong is said before any listens
     if app.is_clockless:
         app.use_clock(reactor)
+    try:
+        if node is not None:
+            await _listening(node.join(), options["cluster"])
+            say(f"{node.address} is in the cluster")
+        await _open_ports(options, app, wanted, push, metrics_endpoint)
+    except BaseException:
+        if node is not None:
+            await node.leave()
+        raise
+    ended: Deferred[None] = Deferred()
+    try:
+        await ended
+    finally:
+        await app.drain(options["drain"])
+        if node is not None:
+            await node.leave()
+    return 0
+
+
+async def _open_ports(
+    options: ServeOptions, app: App, wanted: list[tuple[Any, str]], push: Any, metrics: Any
+) -> None:
     for dialect, address in wanted:
         port = await _listening(app.listen(address, dialect), address)
         say(f"{dialect.name} listens on {address_name(port.getHost())}")
@@ -183,14 +207,20 @@ async def serve_app(reactor: Any, options: ServeOptions) -> int:
         port = await _listening(endpoint.listen(site), options["push-addr"])
         say(f"pushes are taken on {address_name(port.getHost())}")
     if metrics:
-        port = await _listening(metrics_endpoint.listen(metrics_site(app)), metrics)
+        port = await _listening(metrics.listen(metrics_site(app)), options["metrics-addr"])
         say(f"metrics are told on {address_name(port.getHost())}")
-    ended: Deferred[None] = Deferred()
-    try:
-        await ended
-    finally:
-        await app.drain(options["drain"])
-    return 0
+
+
+def _node(place: str, app: App) -> Any:
+    """The node of a cluster that a module has; None: there is to be none."""
+    if not place:
+        return None
+    node = find("--cluster", place)
+    if not hasattr(node, "join") or not hasattr(node, "leave"):
+        raise ConfigError("--cluster", f"{place} is no node, such as a NanoMember")
+    if node.app is not app:
+        raise ConfigError("--cluster", f"{place} is a node of another App")
+    return node
 
 
 async def _listening(listening: Deferred[Any], address: str) -> IListeningPort:
@@ -379,5 +409,5 @@ def describe(options: DescribeOptions) -> int:
         raise ConfigError("--output", f"{options['output']}: {error.strerror}") from None
     actions = [one["action"] for one in whole["operations"].values()]
     taken, sent = actions.count("receive"), actions.count("send")
-    say(f"{options['output']} has {taken} messages that are taken, {sent} that are sent")
+    say(f"{options['output']} has messages: {taken} taken, {sent} sent")
     return 0

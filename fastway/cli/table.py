@@ -259,6 +259,14 @@ class ServeOptions(TableOptions):
             many=True,
         ),
         Option(
+            "cluster",
+            "",
+            str,
+            "MODULE:NAME",
+            "the node of nano's cluster to join with, before anything listens: a NanoMember, "
+            "NanoGate or NanoMaster of this application",
+        ),
+        Option(
             "metrics-addr",
             "",
             str,

@@ -137,7 +137,8 @@ class NanoMember:
         if isinstance(listen, str):
             where = parse_address("listen", listen)
             if advertise is None and where.host is not None:
-                self.address = _routable("listen", f"{_bracketed(where.host)}:{where.port}")
+                address = _routable("listen", f"{_bracketed(where.host)}:{where.port or 1}")
+                self.address = address if where.port else ""
         self._master = "" if not master else _routable("master", master)
         self._label = label
         self._heartbeat = float(heartbeat)
@@ -217,8 +218,6 @@ class NanoMember:
         host = self._port.getHost()
         if not self.address:
             self.address = _routable("listen", f"{_bracketed(host.host)}:{host.port}")
-        elif self.address.endswith(":0"):
-            self.address = f"{self.address[:-2]}:{host.port}"
 
     async def _enter(self) -> None:
         """Become a member."""

@@ -67,7 +67,7 @@ def host_and_port(address: str) -> tuple[str, int]:
         CallFailed: nowhere.
     """
     found = _ADDRESS.fullmatch(address) if len(address) <= MAX_ADDRESS else None
-    if found is None or int(found[3]) > 65535:
+    if found is None or not 0 < int(found[3]) < 65536:
         raise CallFailed(Status.UNKNOWN, f"{address[:100]!r} is no address")
     return found[1] or found[2] or "127.0.0.1", int(found[3])
 

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred, fail
 
 from fastway.app.app import App
+from fastway.app.asks import Asks
 from fastway.app.handlers import Answering
-from fastway.app.messages import decode, encode
+from fastway.app.messages import encode
 from fastway.app.session import Lane, Session, SessionEnded
 from fastway.cluster.grpc import MAX_MESSAGE, CallFailed, Status
 from fastway.cluster.messages import (
@@ -29,7 +30,7 @@ from fastway.cluster.messages import (
 from fastway.cluster.sequence import Sequence
 from fastway.dialect import BodyFormat, FrameRefused, Message, Meta, NotInDialect, Refused
 from fastway.dialect.pomelo_json import write_refusal
-from fastway.errors import RequestsFull, RequestTimeout
+from fastway.errors import RequestsFull
 from fastway.formats import Json
 from fastway.logs import escaped, make_logger
 
@@ -86,8 +87,20 @@ class Mirror(Answering):
     """
 
     __slots__ = (
-        "_backlog", "_head", "_kept", "_next_asks", "_queued", "_rooms", "_told", "_unanswered",
-        "gate", "home", "id", "sequences", "session", "sticky",
+        "_asks",
+        "_backlog",
+        "_head",
+        "_kept",
+        "_queued",
+        "_rooms",
+        "_told",
+        "_unanswered",
+        "gate",
+        "home",
+        "id",
+        "sequences",
+        "session",
+        "sticky",
     )  # fmt: skip
 
     dialect = "nano"
@@ -106,7 +119,7 @@ class Mirror(Answering):
         self._queued = 0
         self._unanswered = 0
         self._rooms: list[Deferred[None]] = []
-        self._next_asks: dict[str, list[_Next]] = {}
+        self._asks: Asks | None = None
         self.session: Session = home.app.new_session(self)
 
     @property
@@ -126,8 +139,12 @@ class Mirror(Answering):
         Raises:
             CallFailed: too much waits already.
         """
-        if self._next_asks and self._next_came(event):
-            return NOTHING
+        if self._asks is not None and event.token is None:
+            answer = self._asks.answers(event)
+            if answer is not None:
+                self.home.app.counts.messages += 1
+                self._asks.answered(answer)
+                return NOTHING
         if not self._backlog and self._has_room():
             self._handle(event)
             return NOTHING
@@ -277,45 +294,13 @@ class Mirror(Answering):
         return fail(NotInDialect("clients of a nano cluster cannot be asked"))
 
     def next(self, route: str, into: Any, timeout: float | None) -> Deferred[Any]:
-        limit = self.home.app.bounds.asked
-        count = sum(map(len, self._next_asks.values()))
+        app = self.home.app
+        if self._asks is None:
+            self._asks = Asks(app.clock, lambda _: None)
+        limit, count = app.bounds.asked, len(self._asks)
         if 0 < limit <= count:
             return fail(RequestsFull(count, limit))
-        ask = _Next(Deferred(lambda _: self._forget(route, ask)), into)
-        self._next_asks.setdefault(route, []).append(ask)
-        if timeout is not None:
-            later = self.home.app.clock.callLater
-            ask.timer = later(timeout, self._too_late, route, ask, timeout)
-        return ask.done
-
-    def _forget(self, route: str, ask: _Next) -> None:
-        waiting = self._next_asks.get(route)
-        if waiting is not None and ask in waiting:
-            waiting.remove(ask)
-            if not waiting:
-                del self._next_asks[route]
-        ask.stop()
-
-    def _too_late(self, route: str, ask: _Next, seconds: float) -> None:
-        self._forget(route, ask)
-        ask.fails(RequestTimeout(route, seconds))
-
-    def _next_came(self, event: Message) -> bool:
-        """Give a message to who waits for it; False: nobody does."""
-        waiting = self._next_asks.get(event.route)
-        if waiting is None or event.token is not None:
-            return False
-        ask = waiting[0]
-        self._forget(event.route, ask)
-        self.home.app.counts.messages += 1
-        try:
-            message = decode(event.body, event.format, ask.into)
-        except Refused as error:
-            ask.fails(error)
-        else:
-            if not ask.done.called:
-                ask.done.callback(message)
-        return True
+        return self._asks.wait_for(route, into, timeout)
 
     # The end.
 
@@ -381,28 +366,6 @@ class Mirror(Answering):
         backlog, self._backlog = self._backlog, deque()
         for _, kept in backlog:
             kept.errback(CallFailed(Status.UNKNOWN, f"{NOT_FOUND}: {self.id}"))
-        waiting, self._next_asks = self._next_asks, {}
-        for asks in waiting.values():
-            for ask in asks:
-                ask.stop()
-                ask.fails(SessionEnded(str(why), why.cause))
+        if self._asks is not None:
+            self._asks.end(lambda: SessionEnded(str(why), why.cause))
         self._fire_rooms()
-
-
-class _Next:
-    """Who waits for what the client says of a route next."""
-
-    __slots__ = ("done", "into", "timer")
-
-    def __init__(self, done: Deferred[Any], into: Any) -> None:
-        self.done = done
-        self.into = into
-        self.timer: Any = None
-
-    def stop(self) -> None:
-        if self.timer is not None and self.timer.active():
-            self.timer.cancel()
-
-    def fails(self, error: Exception) -> None:
-        if not self.done.called:
-            self.done.errback(error)

@@ -10,7 +10,7 @@ import importlib
 from functools import lru_cache
 from typing import Any
 
-from fastway.formats import MAX_DEPTH, Json
+from fastway.formats import Json
 
 
 class GoJson(Json[Any]):
@@ -18,12 +18,6 @@ class GoJson(Json[Any]):
 
     def __init__(self) -> None:
         super().__init__(Any)
-
-    def encode(self, message: Any) -> bytes:
-        data: bytes = self._write(message)
-        if len(data) > MAX_DEPTH or data.find(b"null") >= 0:
-            return super().encode(message)  # which has a closer look
-        return data
 
     def decode(self, data: bytes, into: Any = None) -> Any:
         try:

@@ -46,13 +46,14 @@ from fastway.dialect.teleport_frames import (
     PUSH,
     REPLY,
     Frame,
+    Raw,
 )
+from fastway.dialect.teleport_quick import BEAT_NAMES, read_calls, write_answer
 from fastway.dialect.teleport_settings import Settings
 from fastway.errors import RemoteError
 
 ACCEPT = "X-Accept-Body-Codec"
 RATE = "hb_"
-BEAT_NAMES = (b"/heartbeat", b"heartbeat")
 
 MAX_RATE = 24 * 3600
 """The longest interval of heartbeats that a peer may announce, in seconds."""
@@ -160,10 +161,12 @@ class TeleportWire:
         if self._hello is not None:
             self._hold(data)
             return events
-        held, self._held = self._held, []
         try:
-            for piece in (*held, data):
-                self._piece(piece, now, events)
+            if self._held:
+                held, self._held = self._held, []
+                for piece in held:
+                    self._piece(piece, now, events)
+            self._piece(data, now, events)
         except RemoteError as error:
             self._fail(error)
         return events
@@ -189,6 +192,10 @@ class TeleportWire:
         settings = self._settings
         framing, limit = settings.framing, settings.limit
         at, end, want = 0, len(data), HEAD
+        if type(framing) is Raw and self._open:
+            at = read_calls(data, limit, settings.names.fields, settings.codecs, events)
+            if at:
+                self._seen = now
         while at < end and self._hello is None:
             if framing.streamed and end - at < HEAD:
                 want = HEAD
@@ -370,12 +377,15 @@ class TeleportWire:
             codec = codec_of(body, codec)
         if body and not codec:
             raise Refused(500, f"unsupported codec id: {codec}")
-        secure = self._settings.secure
+        settings = self._settings
+        secure = settings.secure
+        if not (meta or filters or secure) and type(settings.framing) is Raw:
+            return write_answer(seq, codec, body, settings.limit)
         if secure is not None and (seals or secure.marks(meta)):
             body = secure.seal(body, codec)
             if not secure.marks(meta):
                 meta = (*meta, ("X-Secure", "true"))
-        return self._settings.pack(
+        return settings.pack(
             Frame(REPLY, seq, b"", OK_STATUS, _fields(meta), codec, body, filters)
         )
 
@@ -451,7 +461,7 @@ class TeleportWire:
         seq = self._next()
         mtype = CALL if settings.beat_asks else PUSH
         meta = b"%b=%d" % (RATE.encode(), beat)
-        self._out.append(self._frame(mtype, seq, method=BEAT_NAMES[0], meta=meta))
+        self._out.append(self._frame(mtype, seq, method=b"/heartbeat", meta=meta))
         if settings.beat_asks:
             self._beats.add(seq)
 
