@@ -164,6 +164,13 @@ class Gates(Cluster):
         [session] = self.app.sessions.values()
         with pytest.raises(LocalError, match="4194304"):
             session.send("x", bytes(5_000_000))
+        with pytest.raises(LocalError):
+            session.send("x" * 256, 1)
+        self.app.route("Room.Empty", lambda: b"")
+        self.peer.ask(BACK, 1, "Room.Empty", b"", 9)
+        self.town.pump()
+        answer = read("ResponseMessage", self.peer.told("HandleResponse")[-1])
+        self.assertEqual((answer.id, answer.data), (9, b"null"))
 
     def test_no_address(self) -> None:
         """A gate without an address cannot have sessions."""

@@ -315,6 +315,29 @@ class Membership(Cluster):
         self.town.advance(3)
         self.assertEqual(self.left, [])
 
+    def test_master_is_frozen(self) -> None:
+        """Whatever it hears when it goes on, late and of callers that are gone, all know all."""
+        nodes = [self.back(), self.gate(), self.gate(4)]
+        self.ask(Player(nodes[1].app), "Room.Join", "ann")
+        for _ in range(2):
+            self.town.freeze(MASTER)
+            self.town.advance(10)
+            self.town.thaw(MASTER)
+            self.town.advance(4)
+            for node in nodes:
+                others = [MASTER, *(one.address for one in nodes if one is not node)]
+                self.assertEqual(self.known(node), others)
+        self.assertEqual((self.left, self.log), ([], []))
+
+    def test_lost_registration(self) -> None:
+        """Who registers twice, because he did not hear the answer, is told of all once more."""
+        self.back()
+        peer = self.town.peer(7)
+        peer.register(MASTER)
+        peer.register(MASTER)
+        self.town.pump()
+        self.assertEqual([name for name, _ in peer.heard], ["DelMember", "NewMember"])
+
     def test_go_master(self) -> None:
         """A master that is none of ours: what is asked of it, and how often."""
         info = MemberInfo("", "10.0.0.1:8", ("Far",)).message()
@@ -336,7 +359,9 @@ class Membership(Cluster):
         self.town.advance(6)
         self.town.thaw(node.address)
         self.town.advance(0.5)
-        self.assertEqual(master.heard[-1][0], "Register")
+        self.assertEqual(
+            [name for name, _ in master.heard[-3:]], ["Heartbeat", "Unregister", "Register"]
+        )
         self.town.ports.pop(master.address)
         for link in self.town.links(master.address):
             link.cut()

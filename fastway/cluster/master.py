@@ -114,7 +114,10 @@ class NanoMaster(NanoGate):
                     record.view[info.address] = None
         record = _Record(info, self._turn.wheel.seconds(), True)
         others = [one.info for one in self._records.values()]
-        record.view = {other.address: other for other in others}
+        if known is None:
+            record.view = {other.address: other for other in others}
+        else:  # what it was told of them meanwhile is uncertain; it may not even hear this
+            record.view = dict.fromkeys(other.address for other in others)
         self._records[info.address] = record
         self._gone.pop(info.address, None)
         log.info("{address} has registered", address=escaped(info.address))

@@ -160,8 +160,8 @@ class NanoMember:
         self._pause: Deferred[Any] | None = None
         self._beaten = 0.0
         self._problem = ""
-        self._was_down = False
-        """The last sign of life reached nobody, for there was nobody."""
+        self._anew = False
+        """It may have been taken for dead, and is to register again."""
         app.include(_Life(self))
 
     @property
@@ -239,6 +239,7 @@ class NanoMember:
             self._pause.addErrback(lambda _: None)
             await self._pause
         self._problem = ""
+        self._beaten = self.app.clock.seconds()
         log.info("{address} is a member of {master}", address=self.address, master=self._master)
         self._timer = self.app.clock.callLater(self._heartbeat, self._beat)
 
@@ -268,31 +269,32 @@ class NanoMember:
                 continue
             if info.address != self.address:
                 self._others.put(info)
-        self._beaten = self.app.clock.seconds()
         return ""
 
     def _beat(self) -> None:
-        """A sign of life. Who was silent for so long that he is taken for dead comes anew; but not
-        when it was the master that was not there: that finds him again."""
+        """A sign of life. Who did nothing for so long that he is taken for dead comes anew; not so
+        when it was the master that did nothing: that finds him again."""
         clock = self.app.clock
         self._timer = clock.callLater(self._heartbeat, self._beat)
         self._sweep()
-        late = clock.seconds() - self._beaten > SILENCE * self._heartbeat
-        if late and not self._was_down:
-            again = ensureDeferred(self._register())
-            again.addCallback(self._was_heard)
-            return
+        now = clock.seconds()
+        if now - self._beaten > SILENCE * self._heartbeat:
+            self._anew = True
+        self._beaten = now
         request = _Heartbeat(memberInfo=self.info.message()).SerializeToString()
         self.channel(self._master).start(on.HEARTBEAT, request, self._heard_beat)
 
     def _heard_beat(self, result: bytes | CallFailed) -> None:
-        if isinstance(result, CallFailed):
-            self._was_down = result.status == Status.UNAVAILABLE
-            self._was_heard(result.text)
-        else:
-            self._was_down = False
-            self._beaten = self.app.clock.seconds()
-            self._was_heard("")
+        self._was_heard(result.text if isinstance(result, CallFailed) else "")
+        if self._anew and not self._problem and self._leaving is None:
+            self._anew = False
+            ensureDeferred(self._come_anew())
+
+    async def _come_anew(self) -> None:
+        problem = await self._forget_me() or await self._register()
+        if problem:
+            self._anew = True
+            self._was_heard(problem)
 
     def _was_heard(self, problem: str) -> None:
         if self._leaving is not None or bool(problem) == bool(self._problem):

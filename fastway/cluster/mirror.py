@@ -30,6 +30,7 @@ from fastway.cluster.messages import (
 from fastway.cluster.sequence import Sequence
 from fastway.dialect import BodyFormat, FrameRefused, Message, Meta, NotInDialect, Refused
 from fastway.dialect.pomelo_json import write_refusal
+from fastway.dialect.pomelo_packets import route_field
 from fastway.errors import RequestsFull
 from fastway.formats import Json
 from fastway.logs import escaped, make_logger
@@ -202,6 +203,7 @@ class Mirror(Answering):
     def pack(self, route: str, message: Any, meta: Meta = ()) -> bytes:
         if meta:
             raise NotInDialect("nothing goes beside a message in a nano cluster")
+        route_field(route)  # what its client could not be told is refused here
         body = encode(message, self.home.format)
         if len(body) + len(route) > MAX_MESSAGE - HEADROOM:
             raise FrameRefused(f"{len(body)} bytes; a call of the cluster has {MAX_MESSAGE}")
@@ -261,7 +263,11 @@ class Mirror(Answering):
 
     def reply(self, event: Message, result: Any, meta: Meta = ()) -> None:
         if event.token is not None:
-            self._answer(event.token, encode(result, self.home.format))
+            form = self.home.format
+            body = encode(result, form)
+            if not body and isinstance(form, Json):
+                body = b"null"  # clients in Go and JavaScript take no empty answer
+            self._answer(event.token, body)
 
     def refuse(self, event: Message, refused: Refused) -> None:
         if event.token is None:

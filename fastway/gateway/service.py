@@ -344,6 +344,8 @@ class RouterService(Service):
             stopped.callback(None)
 
     def _over(self) -> None:
+        if self.native is not None:
+            self.native.stop()
         self.wheel.stop()
         self.quiet.flush()
         for call in (self._turn, self._giving_back):
