@@ -211,7 +211,7 @@ class Wire(Protocol):
     `now` is in seconds, on a clock of the caller's that never goes back.
 
     Attributes:
-        ready: `Ready` was told: `send` and `request` may be called.
+        ready: `Ready` was told: `request` may be called. What `send` gave before goes out then.
         error: What the peer did wrong; nothing more is understood.
         deadline: When `tick` is to be called next; None: never. To be read after each call.
         shape: Where it is equal, `send` gives equal bytes for equal arguments.
