@@ -118,7 +118,8 @@ class Clients:
         self._end, done, cpu = self._clock.seconds() + seconds, 0, cpu_seconds(self._backend.pid)
         askers = self._players[:1] if self._tells else self._players
         working = [ensureDeferred(self._ask(player)) for player in askers]
-        for ended, result in await DeferredList(working, consumeErrors=True):
+        results: Any = await DeferredList(working, consumeErrors=True)
+        for ended, result in results:
             if not ended:
                 raise Failure(f"{self._backend.name}: {result.getErrorMessage()}")
             done += result

@@ -12,8 +12,7 @@ from twisted.internet.defer import Deferred
 
 from fastway.app import App, Refused
 from fastway.app.testing import Player
-from fastway.cluster import CallFailed, MemberInfo, NanoMaster, NanoMember
-from fastway.cluster import member as members
+from fastway.cluster import CallFailed, MemberInfo, NanoMaster, NanoMember, roads
 from fastway.errors import LocalError
 from tests.support.cluster_case import BACK, GATE, MASTER, Cluster
 from tests.support.clusters import made, read
@@ -389,6 +388,6 @@ class Membership(Cluster):
 
     def test_too_many(self) -> None:
         """Members have a bound."""
-        self.patch(members, "MAX_MEMBERS", 0)
+        self.patch(roads, "MAX_MEMBERS", 0)
         with pytest.raises(CallFailed, match="too many nodes"):
             self.master.channel("10.0.0.1:99")

@@ -226,7 +226,7 @@ def _node(place: str, app: App) -> Any:
 async def _listening(listening: Deferred[Any], address: str) -> IListeningPort:
     try:
         return cast(IListeningPort, await listening)
-    except LocalError:
+    except (LocalError, CancelledError):
         raise
     except CannotListenError as error:
         problem = getattr(error.socketError, "strerror", None) or str(error.socketError)

@@ -20,7 +20,8 @@ except ImportError as error:
 from fastway.cluster.gate import NanoGate
 from fastway.cluster.grpc import CallFailed
 from fastway.cluster.master import NanoMaster
-from fastway.cluster.member import NanoMember, NoService
+from fastway.cluster.member import NanoMember
 from fastway.cluster.members import MemberInfo
+from fastway.cluster.roads import NoService
 
 __all__ = ["CallFailed", "MemberInfo", "NanoGate", "NanoMaster", "NanoMember", "NoService"]

@@ -25,10 +25,11 @@ from fastway.app.session import Session, SessionEnded
 from fastway.app.strand import OwnStrand
 from fastway.cluster import messages as on
 from fastway.cluster.grpc import CallFailed, Status
-from fastway.cluster.member import Lines, NanoMember
+from fastway.cluster.member import NanoMember
 from fastway.cluster.members import parsed, service_of
 from fastway.cluster.messages import NOTHING, message_class
 from fastway.cluster.mirror import BROKEN, NOT_FOUND, Mirror
+from fastway.cluster.roads import Lines
 from fastway.cluster.sequence import Sequence
 from fastway.cluster.server import Served
 from fastway.dialect import Message, Refused
@@ -407,6 +408,7 @@ class NanoGate(NanoMember):
         super()._say_goodbye()
         for client in list(self._clients.values()):
             self._client_left(None, client)
+        self._turn.wheel.forget(self)
 
     def _all_lines(self) -> Iterator[Lines]:
         return chain(super()._all_lines(), self._clients.values())

@@ -210,7 +210,7 @@ class NanoMaster(NanoGate):
             )
         if silent:
             self._tell_all()
-        self._sweep()
+        self.tidy()
         return now + self._heartbeat
 
     # What members are told.

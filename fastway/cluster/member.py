@@ -9,40 +9,32 @@ another: each call has a deadline, each session its own order. (spec nano.md 5)
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from collections.abc import Sequence as Several
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.task import deferLater
 
 from fastway.address import parse_address
 from fastway.app.app import App, Component
 from fastway.app.bounds import State
-from fastway.app.messages import encode
 from fastway.app.session import Session, SessionEnded
 from fastway.app.turn import shared
 from fastway.cluster import messages as on
-from fastway.cluster.channel import Channel
 from fastway.cluster.grpc import CallFailed, Status
 from fastway.cluster.http2 import Turn
 from fastway.cluster.members import (
-    MAX_MEMBERS,
     MemberInfo,
-    Members,
-    host_and_port,
     is_routable,
     member_info,
     parsed,
-    service_of,
     services_of,
 )
 from fastway.cluster.messages import NOTHING, message_class
 from fastway.cluster.mirror import NOT_FOUND, Mirror
+from fastway.cluster.roads import Chooses, Lines, Roads
 from fastway.cluster.sequence import Sequence
 from fastway.cluster.server import Method, Served, Server
 from fastway.dialect import BodyFormat, Message
@@ -52,35 +44,15 @@ from fastway.logs import escaped, make_logger
 
 log = make_logger("fastway.cluster")
 
-Chooses: TypeAlias = "Callable[[str, Session, Several[MemberInfo]], MemberInfo | None]"
-"""Who serves a session: takes the service, the session, and those that offer it. None: nobody."""
-
 SILENCE = 4
 """Heartbeats without which a member is taken for dead."""
 
-_Notify: Any = message_class("NotifyMessage")
 _Register: Any = message_class("RegisterRequest")
 _Heartbeat: Any = message_class("HeartbeatRequest")
 _Unregister: Any = message_class("UnregisterRequest")
 
 
-class NoService(LocalError):
-    """Nobody in the cluster serves that route."""
-
-
-class Lines(Protocol):
-    """What a session has to do with other nodes.
-
-    Attributes:
-        sticky: Service -> address of who serves it for this session.
-        sequences: Address -> its calls there.
-    """
-
-    sticky: dict[str, str]
-    sequences: dict[str, Sequence]
-
-
-class NanoMember:
+class NanoMember(Roads):
     """A node that serves: a backend.
 
     Args:
@@ -128,11 +100,11 @@ class NanoMember:
                 raise ConfigError(name, f"{seconds!r} s; give more than 0, and an hour at most")
         if refusals not in ("silent", "reply"):
             raise ConfigError("refusals", f"silent or reply, not {refusals!r}")
-        self.app = app
-        self.format: BodyFormat = PomeloJson() if format is None else format
+        super().__init__(app, PomeloJson() if format is None else format, deadline, route, dial)
         self.replies = refusals == "reply"
         self.counts: Counter[str] = Counter()
-        self.address = "" if advertise is None else _routable("advertise", advertise)
+        if advertise is not None:
+            self.address = _routable("advertise", advertise)
         self._listen = listen
         if isinstance(listen, str):
             where = parse_address("listen", listen)
@@ -142,16 +114,11 @@ class NanoMember:
         self._master = "" if not master else _routable("master", master)
         self._label = label
         self._heartbeat = float(heartbeat)
-        self._deadline = float(deadline)
         self._retry = float(retry)
-        self._choose = route
-        self._dial = dial
-        self._others = Members()
         self._mirrors: dict[str, dict[int, Mirror]] = {}
         """Gate -> number there -> mirror."""
         self._closing: dict[tuple[str, int], None] = {}
         """Sessions whose clients were asked to go, and may not know it yet."""
-        self._channels: dict[str, Channel] = {}
         self._joined = False
         self._leaving: Deferred[None] | None = None
         self._server: Server | None = None
@@ -163,16 +130,6 @@ class NanoMember:
         self._anew = False
         """It may have been taken for dead, and is to register again."""
         app.include(_Life(self))
-
-    @property
-    def members(self) -> Mapping[str, MemberInfo]:
-        """The others, by their addresses."""
-        return self._others.known
-
-    @property
-    def services(self) -> Mapping[str, Several[MemberInfo]]:
-        """What others serve, and who."""
-        return self._others.services
 
     @property
     def info(self) -> MemberInfo:
@@ -236,8 +193,12 @@ class NanoMember:
                     problem=escaped(problem),
                 )
             self._pause = deferLater(self.app.clock, self._retry)
-            self._pause.addErrback(lambda _: None)
-            await self._pause
+            try:
+                await self._pause
+            except CancelledError:
+                if self._leaving is None:  # who waits for this gives it up
+                    raise
+                raise LocalError("it left before it had joined") from None
         self._problem = ""
         self._beaten = self.app.clock.seconds()
         log.info("{address} is a member of {master}", address=self.address, master=self._master)
@@ -276,7 +237,7 @@ class NanoMember:
         when it was the master that did nothing: that finds him again."""
         clock = self.app.clock
         self._timer = clock.callLater(self._heartbeat, self._beat)
-        self._sweep()
+        self.tidy()
         now = clock.seconds()
         if now - self._beaten > SILENCE * self._heartbeat:
             self._anew = True
@@ -500,6 +461,17 @@ class NanoMember:
         """What sessions have to do with other nodes."""
         return self._all_mirrors()
 
+    def tidy(self) -> None:
+        """Forget how to reach whom nobody needs."""
+        gates = {gate for gate, _ in self._closing}
+        self.sweep({self._master, *gates, *self._mirrors})
+
+    def lines(self, session: Session) -> tuple[Lines, str, int]:
+        carrier = session.carrier
+        if isinstance(carrier, Mirror) and carrier.home is self:
+            return carrier, carrier.gate, carrier.id
+        return super().lines(session)
+
     # Of mirrors.
 
     def mirror_ended(self, mirror: Mirror, closing: bool) -> None:
@@ -516,116 +488,6 @@ class NanoMember:
         key = mirror.gate, mirror.id
         if key in self._closing:
             self.app.clock.callLater(self._deadline, self._closing.pop, key, None)
-
-    # What is called elsewhere.
-
-    def channel(self, address: str) -> Channel:
-        """Calls to a node.
-
-        Raises:
-            CallFailed: that is no address, or there are too many.
-        """
-        found = self._channels.get(address)
-        if found is not None:
-            return found
-        if len(self._channels) >= 2 * MAX_MEMBERS:
-            raise CallFailed(Status.RESOURCE_EXHAUSTED, "too many nodes")
-        if self._dial is not None:
-            endpoint = self._dial(address)
-        else:
-            host, port = host_and_port(address)
-            endpoint = HostnameEndpoint(self.app.clock, host, port, timeout=self._deadline)
-        found = Channel(address, endpoint, self._turn, self._deadline)
-        self._channels[address] = found
-        return found
-
-    def _sweep(self) -> None:
-        """Forget how to reach who is no member, and whom nobody needs."""
-        gates = {gate for gate, _ in self._closing} | self._mirrors.keys()
-        for address, channel in list(self._channels.items()):
-            needed = address == self._master or address in self._others.known or address in gates
-            if not needed and channel.is_idle:
-                channel.close()
-                del self._channels[address]
-
-    def pick(self, lines: Lines, session: Session, service: str) -> str | None:
-        """The address of who serves a session; the same, as long as he does. None: nobody."""
-        address = lines.sticky.get(service)
-        if address is not None and self._others.serves(address, service):
-            return address
-        offers = self._others.services.get(service)
-        if not offers:
-            return None
-        if self._choose is None:
-            chosen = random.choice(offers)
-        else:
-            chosen = self._choose(service, session, tuple(offers))  # type: ignore[assignment]
-            if chosen is None:
-                return None
-        lines.sticky[service] = chosen.address
-        return chosen.address
-
-    def sequence(self, lines: Lines, address: str) -> Sequence:
-        """A session's calls to a node.
-
-        Raises:
-            CallFailed: as `channel`.
-        """
-        found = lines.sequences.get(address)
-        if found is None:
-            found = Sequence(self.channel(address), self.app.clock.callLater)
-            lines.sequences[address] = found
-        return found
-
-    def lines(self, session: Session) -> tuple[Lines, str, int]:
-        """What a session has to do with other nodes; its gate, and its number there.
-
-        Raises:
-            LocalError: it is none of this cluster.
-        """
-        carrier = session.carrier
-        if isinstance(carrier, Mirror) and carrier.home is self:
-            return carrier, carrier.gate, carrier.id
-        raise LocalError(f"{session!r} is no session of this cluster")
-
-    def rpc(self, session: Session, route: str, message: Any = None) -> Deferred[None]:
-        """Say something to another node for a session, as its client would.
-
-        There it is a session of the same client, to which that node can push. Nothing comes back.
-
-        Returns:
-            Fires when it is there. Fails with CallFailed: it is not, or nobody knows.
-
-        Raises:
-            NoService: nobody else serves that route.
-            SessionEnded, LocalError: the session is over, or is none of this cluster.
-        """
-        if session.ended is not None:
-            raise SessionEnded(str(session.ended), session.ended.cause)
-        lines, gate, session_id = self.lines(session)
-        address = self.pick(lines, session, service_of(route))
-        if address is None:
-            raise NoService(f"nobody else in the cluster serves {route!r}")
-        body = encode(message, self.format)
-        said = _Notify(gateAddr=gate, sessionId=session_id, route=route, data=body)
-        done: Deferred[None] = Deferred()
-
-        def heard(result: bytes | CallFailed) -> None:
-            if isinstance(result, CallFailed):
-                done.errback(result)
-            else:
-                done.callback(None)
-
-        self.sequence(lines, address).start(on.NOTIFY, said.SerializeToString(), heard)
-        return done
-
-    def bind(self, session: Session, service: str, address: str) -> None:
-        """Have a member serve a session from now on, as long as it does serve that."""
-        self.lines(session)[0].sticky[service] = address
-
-    def unbind(self, session: Session, service: str) -> None:
-        """Choose anew who serves a session."""
-        self.lines(session)[0].sticky.pop(service, None)
 
 
 class _Life(Component):
