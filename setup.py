@@ -19,7 +19,8 @@ relay = Extension(
     "fastway.relay._core",
     sources=sorted(glob("fastway/relay/*.c")),
     depends=sorted(glob("fastway/relay/*.h")),
-    extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden", "-Wall", "-Wextra"],
+    extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra"],
+    extra_link_args=["-pthread"],
     py_limited_api=True,
     optional=True,
 )

@@ -8,8 +8,7 @@
  *     idle  nothing
  *
  * The wires are pomelo, teleport (v6), teleport2 (v2.5) and hotpot, all with JSON; those but pomelo
- * can only ask. Who is told is looked at a few thousand times a second, so that the wake-ups of
- * clients that wait, which a server of clients elsewhere does not pay, are not at its cost.
+ * can only ask.
  *
  * It says `ready`; then it works for as many milliseconds as each line that it is given says, and
  * answers with: how many answers, or members told; the nanoseconds it took; and the time to an
@@ -35,8 +34,6 @@
 enum { HANDSHAKE = 1, ACK, HEARTBEAT, DATA };
 enum { CHUNK = 64 << 10, TEXT = 64, ASKED = 128 };
 enum { CALL = 1, REPLY = 2 };
-
-static const long LOOK_NS = 200000; /* between looks of those who are told */
 
 struct client {
     int fd;
@@ -365,16 +362,13 @@ static bool serve(bool (*done)(void), uint64_t until, bool goes_on)
 {
     static uint8_t data[CHUNK];
     struct epoll_event events[256];
-    int ready = 0;
 
     while (!done()) {
         uint64_t now = clock_ns(CLOCK_MONOTONIC);
 
         if (now >= until)
             return false;
-        if (tells && in == count && ready < 256)
-            nanosleep(&(struct timespec){.tv_nsec = LOOK_NS}, NULL);
-        ready = epoll_wait(set, events, 256, (int)((until - now) / 1000000) + 1);
+        int ready = epoll_wait(set, events, 256, (int)((until - now) / 1000000) + 1);
         for (int i = 0; i < ready; i++) {
             struct client *client = events[i].data.ptr;
             ssize_t got = recv(client->fd, data, sizeof data, 0);

@@ -25,6 +25,7 @@ SERVER_ID = 7
 def echo_room() -> App:
     app = App()
     room = app.group("room")
+    app.sends("onEnter", str)  # for `fastway describe`
 
     @app.handler("enter")
     def enter(session: Session, name: str) -> str:

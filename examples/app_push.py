@@ -31,6 +31,7 @@ class Notice(Struct):
 def game() -> App:
     app = App()
     lobby = app.group("lobby")
+    app.sends("onNotice", Notice)  # a push of another type is refused
 
     @app.handler("enter")
     def enter(session: Session, name: str) -> None:

@@ -29,6 +29,7 @@ from fastway.ops import logs as writing
 from fastway.ops.access import AccessLog, fields, json_row, text_row
 from fastway.ops.logs import ACCESS, dropped
 from fastway.router import Limits, Pending
+from tests.support.core import DETERMINISTIC
 from tests.support.ends import Harness
 from tests.support.errors import raised
 from tests.support.files import scratch
@@ -275,6 +276,7 @@ class FormatTests(SynchronousTestCase):
         """The fields that docs/logs.md names are those of a line, in its order."""
         self.assertEqual(documented_fields("The access log"), list(fields(ROW)))
 
+    @DETERMINISTIC
     @given(st.text(), st.text(st.characters()))
     def test_anything(self, user: str, detail: str) -> None:
         """Whatever a peer makes up, a line is one line, moves no cursor, and is read back."""

@@ -35,7 +35,7 @@ class Proxies(SynchronousTestCase):
 
         @self.backend.handler("no")
         def no(code: int) -> None:
-            raise Refused(code, "no", "why")
+            raise Refused(code, "no", "why", [("k", "v")])
 
         self.middle = App(clock=self.clock)
         self.middle.route("own", lambda: "mine")
@@ -94,7 +94,10 @@ class Proxies(SynchronousTestCase):
     def test_refusals(self) -> None:
         """What the backend says is what is told; but for what says that it is gone."""
         session = self.join(Teleport())
-        self.assertEqual(self.refused(session.request("no", 1001)), (1001, "no", "why"))
+        heard: list[tuple[str, str]] = []
+        asking = session.request("no", 1001, answer_meta=heard)
+        self.assertEqual(self.refused(asking), (1001, "no", "why"))
+        self.assertEqual(heard, [("k", "v")])
         self.assertEqual(self.refused(session.request("/no/such")), (404, "Not Found", ""))
         self.assertEqual(self.refused(session.request("no", 102)), (502, "Bad Gateway", None))
         self.behind.close()

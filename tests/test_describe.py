@@ -21,7 +21,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.__main__ import main
-from fastway.app import App, BadHandler, Refused, Request, Session
+from fastway.app import App, BadHandler, Body, Refused, Request, Session
 from fastway.app.describe import asyncapi, schema
 from fastway.app.messages import answer_kind
 from fastway.app.schemas import NoSchema, draft_07, settle, sort_of
@@ -193,6 +193,13 @@ class Documents(SynchronousTestCase):
         self.assertEqual(messages["onTick"]["sent"]["payload"], {"type": "null"})
         raw = {"contentType": "application/octet-stream", "payload": {}}
         self.assertEqual(messages["file/raw"], {"message": raw, "answer": raw})
+        passes = App()
+
+        @passes.handler("pass")
+        def same(body: Body) -> Body:
+            return body
+
+        self.assertEqual(asyncapi(passes)["channels"]["pass"]["messages"], messages["file/raw"])
         proto = messages["proto"]["message"]
         self.assertEqual(proto["contentType"], "application/protobuf")
         self.assertEqual(proto["payload"]["schemaFormat"], "application/vnd.google.protobuf")
@@ -200,6 +207,20 @@ class Documents(SynchronousTestCase):
             proto["payload"]["schema"],
             'syntax = "proto3";\nimport "google/protobuf/wrappers.proto";\n'
             "// The message is google.protobuf.StringValue.\n",
+        )
+
+    def test_thrift(self) -> None:
+        """So does what `thrift --gen py` has made."""
+        pair = type("Pair", (), {"thrift_spec": (), "__module__": "math.ttypes"})
+        app = App()
+        app.sends("onPair", pair)
+        self.assertEqual(
+            asyncapi(app)["channels"]["onPair"]["messages"]["sent"],
+            {
+                "name": "Pair",
+                "contentType": "application/vnd.apache.thrift.binary",
+                "payload": {"description": "math.ttypes.Pair, as its .thrift defines it"},
+            },
         )
 
     def test_references(self) -> None:
@@ -647,7 +668,7 @@ class Commands(SynchronousTestCase):
             self.assertEqual(
                 error,
                 "ask is left out: a server cannot ask its clients in hotpot\n"
-                f"{path} has 1 messages that are taken, 0 that are sent\n",
+                f"{path} has messages: 1 taken, 0 sent\n",
             )
             with open(path, encoding="utf-8") as file:
                 self.assertEqual(json.load(file)["x-dialect"]["name"], "hotpot")
@@ -659,7 +680,10 @@ class Commands(SynchronousTestCase):
             (("describe_game",), "'describe_game' is not MODULE:NAME"),
             (("describe_nobody:app",), "there is no module 'describe_nobody' here"),
             (("describe_game:hotpot",), "describe_game:hotpot is no App of fastway.app"),
-            (("describe_game:make",), "describe_game:make is no App of fastway.app"),
+            (
+                ("describe_game:make",),
+                "no App of fastway.app; what it makes is ",
+            ),
             (("describe_game:broken()",), "cannot be made: ZeroDivisionError: "),
             (("describe_game:wants()",), "cannot be made: TypeError: "),
             (("describe_game:hotpot()",), "cannot be made: TypeError: "),

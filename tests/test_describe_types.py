@@ -154,7 +154,7 @@ class AsyncApiTests(SynchronousTestCase):
             module = __import__(path.stem)
             self.addCleanup(sys.modules.pop, path.stem)
             made = [
-                call(None) if path.stem == "app_requests" else call()
+                call()
                 for call in vars(module).values()
                 if getattr(call, "__annotations__", {}).get("return") == "App"
             ]

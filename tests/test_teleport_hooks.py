@@ -153,6 +153,24 @@ class Hooks(SynchronousTestCase):
         self.no = {"S write news"}
         self.assertEqual(room.send("news"), 0)
 
+    def test_meta_of_errors(self) -> None:
+        """What an error has beside it, is seen both ways; one that is too long says its code."""
+        meta = [("k", "v"), ("k", "é")]
+        fates: list[Refused] = []
+
+        @self.server.handler("fails")
+        def fails() -> None:
+            raise fates.pop()
+
+        session = self.connect()
+        for beside, seen in ((meta, meta), ([("k", "x" * 70_000)], []), ([("k", "\ud800")], [])):
+            fates.append(Refused(1001, "no", "why", beside))
+            heard: list[tuple[str, str]] = []
+            asking = session.request("fails", answer_meta=heard)
+            self.turn()
+            refused = self.failureResultOf(asking, Refused).value
+            self.assertEqual((refused.code, refused.meta, heard), (1001, seen, seen))
+
     def test_connections(self) -> None:
         """Who is not let in, and hooks of connections that fail."""
         self.no = {"S handshake"}

@@ -168,6 +168,19 @@ class Talks(SynchronousTestCase):
         self.assertEqual(self.heard, [])
         self.assertIsNone(session.ended)
 
+    def test_who_wants_what_cannot_be(self) -> None:
+        """An answer under the key in a codec without a place: he is told, and nothing is run."""
+        session = self.connect()
+        for meta in ([(ACCEPT_SECURE, "true")], [SECURE]):
+            asking = session.request("note", Body(b"x", "s"), meta=meta[:1])
+            self.clock.pump([0] * 10)
+            if meta[0] is SECURE:
+                self.failureResultOf(asking, FrameRefused)
+                continue
+            refused = self.failureResultOf(asking, Refused).value
+            self.assertIn("JSON and Protocol Buffers", refused.text)
+        self.assertEqual(self.heard, [])
+
     def test_codecs_without_a_place(self) -> None:
         """What cannot be sealed is not sent in the clear instead."""
         session = self.connect()

@@ -53,6 +53,10 @@ def chat() -> App:
     """The application: it knows neither ports nor pages."""
     app = App(bounds=Bounds(messages=20))  # a second, of one page; past that it is read later
     room = app.group("room")
+    app.sends("onPeople", People)  # these are for `fastway describe`
+    app.sends("onLine", Line)
+    app.refusal(403, "join first", "chat.say")
+    app.refusal(409, "that name is taken", "chat.join")
 
     def tell_people() -> None:
         room.send("onPeople", People([member.state for member in room]))

@@ -218,8 +218,10 @@ class Link(Telling):
 
     def _took(self, events: list[Event]) -> None:
         wire = self.wire
-        for data in wire.data_to_send():
-            self._write(self._unit(data))
+        said = wire.data_to_send()
+        if said:
+            for data in said:
+                self._write(self._unit(data))
         for event in events:
             if self._gone or self._closing:
                 break

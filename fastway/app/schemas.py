@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, get_origin
 
 import msgspec
 
+from fastway.dialect import Body
 from fastway.errors import LocalError
 from fastway.formats import Encoded
 
@@ -23,6 +24,7 @@ DRAFT = "http://json-schema.org/draft-07/schema#"
 
 RAW = "application/octet-stream"
 PROTOBUF = "application/protobuf"
+THRIFT = "application/vnd.apache.thrift.binary"
 
 _ONE = ("additionalItems", "additionalProperties", "contains", "not", "propertyNames")
 _LISTS = ("allOf", "anyOf", "oneOf")
@@ -81,11 +83,14 @@ def sort_of(where: str, kind: Any) -> Sort:
         return Sort(kind, schema={"type": "null"})
     if kind is Any or kind is object:
         return Sort(kind)
-    if kind is bytes or kind is Encoded:
+    if kind in (bytes, Body, Encoded):
         return Sort(kind, content=RAW)
     proto = _proto(kind)
     if proto is not None:
         return Sort(kind, kind.__name__, content=PROTOBUF, proto=proto)
+    if isinstance(kind, type) and hasattr(kind, "thrift_spec"):
+        text = f"{kind.__module__}.{kind.__name__}, as its .thrift defines it"
+        return Sort(kind, kind.__name__, {"description": text}, THRIFT)
     try:
         msgspec.json.schema_components([kind], schema_hook=_anything)
     except Exception as error:  # a type's own hooks raise what they like

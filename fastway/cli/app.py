@@ -125,7 +125,8 @@ def app_at(operands: Sequence[str]) -> App:
                 "APP", f"{place} cannot be made: {type(error).__name__}: {error}"
             ) from None
     if not isinstance(app, App):
-        raise ConfigError("APP", f"{place} is no App of fastway.app")
+        mend = f"; what it makes is {place}()" if callable(app) else ""
+        raise ConfigError("APP", f"{place} is no App of fastway.app{mend}")
     return app
 
 
@@ -408,5 +409,5 @@ def describe(options: DescribeOptions) -> int:
         raise ConfigError("--output", f"{options['output']}: {error.strerror}") from None
     actions = [one["action"] for one in whole["operations"].values()]
     taken, sent = actions.count("receive"), actions.count("send")
-    say(f"{options['output']} has {taken} messages that are taken, {sent} that are sent")
+    say(f"{options['output']} has messages: {taken} taken, {sent} sent")
     return 0

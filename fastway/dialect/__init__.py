@@ -86,13 +86,15 @@ class Refused(FastwayError):
         code: A number; 1 to 999 are those of HTTP and of dialects, others are the application's.
         text: A sentence for people.
         data: More, where the dialect has a place for it.
+        meta: What goes beside it, or came beside it, where the dialect has that.
     """
 
-    def __init__(self, code: int, text: str = "", data: Any = None) -> None:
+    def __init__(self, code: int, text: str = "", data: Any = None, meta: Meta = ()) -> None:
         super().__init__(f"{code}: {text}" if text else str(code))
         self.code = code
         self.text = text
         self.data = data
+        self.meta = meta
 
 
 class NotInDialect(LocalError):
@@ -209,7 +211,7 @@ class Wire(Protocol):
     `now` is in seconds, on a clock of the caller's that never goes back.
 
     Attributes:
-        ready: `Ready` was told: `send` and `request` may be called.
+        ready: `Ready` was told: `request` may be called. What `send` gave before goes out then.
         error: What the peer did wrong; nothing more is understood.
         deadline: When `tick` is to be called next; None: never. To be read after each call.
         shape: Where it is equal, `send` gives equal bytes for equal arguments.

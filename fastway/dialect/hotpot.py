@@ -273,6 +273,7 @@ class _Wire:
     """What both ends have in common."""
 
     _errors: ClassVar[bool]
+    _answered: ClassVar[bool]  # what comes is: `reply` and `refuse` are to know its name
 
     __slots__ = (
         "_events",
@@ -368,11 +369,8 @@ class _Wire:
             self._is_alive(name)
             return
         route = self._routes.get(name, name)
-        events.append(_message((route, body, form, self._token(name), None, (), refused)))
-
-    def _token(self, name: str) -> Any:
-        """What `reply` and `refuse` are to know of a message."""
-        raise NotImplementedError
+        token = name if self._answered else None
+        events.append(_message((route, body, form, token, None, (), refused)))
 
     def _is_alive(self, name: str) -> None:
         if name == PING:
@@ -459,11 +457,9 @@ class HotpotServer(_Wire):
     """A client's connection, at its server."""
 
     _errors = False
+    _answered = True
 
     __slots__ = ()
-
-    def _token(self, name: str) -> Any:
-        return name
 
     def _look(self, silence: float) -> None:
         every, probe = self._settings.every, self._settings.probe
@@ -483,6 +479,7 @@ class HotpotClient(_Wire):
     """
 
     _errors = True
+    _answered = False
 
     __slots__ = ("_answers", "_said")
 
@@ -490,9 +487,6 @@ class HotpotClient(_Wire):
         super().__init__(settings, names, framing)
         self._answers = settings.envelope.pongs
         self._said = False  # something, since the last look
-
-    def _token(self, name: str) -> Any:
-        return None
 
     def _is_alive(self, name: str) -> None:
         self._answers = True

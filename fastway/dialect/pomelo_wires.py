@@ -81,6 +81,9 @@ MAX_HELD = 256 * 1024
 MAX_HANDSHAKES = 10
 """Handshakes of one connection: each is a question to the application."""
 
+MAX_INFLATED = 1 << 20
+"""Bytes, beside one packet, that compressed messages may be which come at once."""
+
 MAX_EARLY = 100
 """Messages of a server that came before it let its client in."""
 
@@ -140,6 +143,7 @@ class _Wire:
     _asks: ClassVar[bool]  # the peer does
 
     __slots__ = (
+        "_inflated_bytes",
         "_open",
         "_out",
         "_over",
@@ -167,6 +171,7 @@ class _Wire:
         self._rest: bytearray | None = None  # what came, and is not understood yet
         self._want = 0  # so many bytes are to be there before it is looked at
         self._seen = 0.0  # when the last packet was understood
+        self._inflated_bytes = 0  # of what is being read
 
     def begin(self, now: float) -> None:
         raise NotImplementedError
@@ -185,6 +190,7 @@ class _Wire:
             data, self._rest = bytes(rest), None
         settings, routes = self._settings, self._routes
         at, end, limit = 0, len(data), settings.limit
+        self._inflated_bytes = 0
         if self._asks and self._open:
             at = read_requests(data, end, limit, routes.names, settings.format, events)
         try:
@@ -245,7 +251,14 @@ class _Wire:
         raise NotImplementedError
 
     def _inflated(self, flag: int, body: bytes) -> bytes:
-        return inflate(body, self._settings.limit) if flag & GZIP else body
+        """Raises BadFrame: it is no such message, or they are too much together."""
+        if not flag & GZIP:
+            return body
+        body = inflate(body, self._settings.limit)
+        self._inflated_bytes += len(body)
+        if self._inflated_bytes > self._settings.limit + MAX_INFLATED:
+            raise BadFrame("compressed messages that are too much at once")
+        return body
 
     def _packet(self, head: bytes, body: bytes) -> bytes:
         settings = self._settings

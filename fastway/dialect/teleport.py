@@ -19,9 +19,10 @@ from fastway.dialect import BodyFormat, FrameRefused, NotInDialect, Traits, WebS
 from fastway.dialect.teleport_codecs import CODECS, TeleportJson, by_id
 from fastway.dialect.teleport_filters import FILTERS, MAX_FILTERS, Filter
 from fastway.dialect.teleport_frames import FRAMINGS, Framing
-from fastway.dialect.teleport_http import HttpFrames, check_filters
+from fastway.dialect.teleport_http import TYPES, HttpFrames, check_filters
 from fastway.dialect.teleport_names import Names, check_names
-from fastway.dialect.teleport_wires import MAX_RATE, Settings, TeleportWire
+from fastway.dialect.teleport_settings import Settings
+from fastway.dialect.teleport_wires import MAX_RATE, TeleportWire
 
 if TYPE_CHECKING:
     from fastway.dialect.teleport_secure import Secure
@@ -114,7 +115,7 @@ class Teleport:
                 f"pipe is at most {MAX_FILTERS} letters of {', '.join(known)}, not {pipe!r}"
             )
         if proto == "http":
-            _check_http(mapper, pipe, known, heartbeat, heartbeat_call)
+            _check_http(formats, mapper, pipe, known, heartbeat, heartbeat_call)
         names = dict(names or {})
         check_names(names, ignore_case)
         self.concurrent = concurrent
@@ -183,9 +184,17 @@ class Teleport:
 
 
 def _check_http(
-    mapper: str, pipe: str, filters: Mapping[str, Filter], beat: int, beat_asks: bool
+    codecs: Mapping[str, object],
+    mapper: str,
+    pipe: str,
+    filters: Mapping[str, Filter],
+    beat: int,
+    beat_asks: bool,
 ) -> None:
     """Raises ValueError: httproto has no place for that."""
+    for letter in codecs:
+        if letter not in TYPES:
+            raise ValueError(f"codecs: {letter!r} has no name where proto is http")
     if mapper != "http":
         raise ValueError(f"mapper is http where proto is, not {mapper!r}")
     if beat and not beat_asks:

@@ -15,6 +15,7 @@ import re
 import zlib
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from struct import Struct
 from typing import Any, ClassVar, NamedTuple
 
@@ -32,6 +33,7 @@ from fastway.dialect import (
     Traits,
     WebSocketRules,
 )
+from fastway.dialect.teleport2_quick import HEAD, JSON, OK, Quick
 from fastway.dialect.teleport_codecs import CODECS, NO_CODECS, TeleportJson, by_id, codec_of
 from fastway.dialect.teleport_fields import MAX_TEXT, read_meta, word_of, write_meta
 from fastway.dialect.teleport_frames import read_fields, write_field
@@ -44,8 +46,6 @@ MAX_FRAME = 1024 * 1024
 """Bytes of a packet that is taken; Go has no limit."""
 
 PULL, REPLY, PUSH = 1, 2, 3
-OK = 200
-HEAD = 4
 
 _size = Struct(">I")
 _GZIP = zlib.MAX_WBITS | 16
@@ -83,6 +83,11 @@ class Token(NamedTuple):
     codec: int
 
 
+@lru_cache(maxsize=1)
+def _json() -> TeleportJson:
+    return TeleportJson()
+
+
 def write(packet: Packet, limit: int) -> bytes:
     """Raises FrameRefused: it is longer than `limit`."""
     values: tuple[int | str, ...]
@@ -92,7 +97,7 @@ def write(packet: Packet, limit: int) -> bytes:
         header = b"".join(write_field(number, one) for number, one in enumerate(fields, 1))
     else:
         said = {name: value for name, value in zip(_NAMES, values, strict=True) if value}
-        header = TeleportJson().encode(said)
+        header = _json().encode(said)
     body, codec = packet.body, packet.codec
     if body and packet.gzip:
         stream = zlib.compressobj(max(packet.gzip, -1), zlib.DEFLATED, _GZIP)
@@ -158,7 +163,7 @@ def read(data: bytes, limit: int) -> Packet:
 
 def _json_header(header: bytes) -> dict[str, Any]:
     try:
-        said: dict[str, Any] = TeleportJson().decode(header, dict[str, Any])
+        said: dict[str, Any] = _json().decode(header, dict[str, Any])
         return said
     except Exception:
         raise BadFrame("a header that is no JSON") from None
@@ -209,6 +214,7 @@ class Settings:
     gzip: int
     names: Names
     limit: int
+    quick: Quick
 
     def format_of(self, codec: int) -> BodyFormat:
         return self.codecs.get(codec) or NO_CODECS[codec]
@@ -267,7 +273,7 @@ class Teleport2Wire:
             if len(rest) < self._want:
                 return events
             data, self._rest = bytes(rest), None
-        at, end, limit = 0, len(data), self._settings.limit
+        at, end, limit = self._settings.quick.read(data, events), len(data), self._settings.limit
         try:
             while at < end:
                 size = size_of(data, at, end, limit)
@@ -342,9 +348,12 @@ class Teleport2Wire:
         seq, uri, gzip, header, codec = token
         if type(body) is not bytes:
             codec = codec_of(body, codec)
-        return write(
-            Packet(REPLY, seq, uri, gzip, OK, "OK", header, codec, body), self._settings.limit
-        )
+        settings = self._settings
+        if header == JSON and codec and not gzip:
+            data = settings.quick.answer(seq, uri, codec, body)
+            if data is not None:
+                return data
+        return write(Packet(REPLY, seq, uri, gzip, OK, "OK", header, codec, body), settings.limit)
 
     def refuse(self, token: Any, refused: Refused) -> bytes:
         seq, uri, gzip, header, _ = token
@@ -416,13 +425,15 @@ class Teleport2:
         names = dict(names or {})
         check_names(names, False)
         self.concurrent = concurrent
+        routes = Names("v2", names, False)
         self._settings = Settings(
             header=ord(header),
             codecs=codec_ids,
             codec=ord(codec),
             gzip=gzip,
-            names=Names("v2", names, False),
+            names=routes,
             limit=max_frame,
+            quick=Quick(routes.texts, codec_ids, max_frame),
         )
 
     @property

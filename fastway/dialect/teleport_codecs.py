@@ -7,19 +7,20 @@ wanted has one: None, an empty list, an empty text, 0.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 from fastway.dialect import Body, BodyFormat, FrameRefused, Refused
 from fastway.dialect.go_json import GoJson
 from fastway.dialect.teleport_fields import unquoted
-from fastway.formats import Text
+from fastway.formats import MAX_DEPTH, Text
 
 MAX_FIELDS = 1000
 """Fields of a form that are taken."""
 
 _ZEROS = (b"null", b"{}", b"[]", b'""', b"0", b"false")
+_LESS, _MORE, _AND = b"<>&"
 _ESCAPES = (
     (b"<", rb"\u003c"),
     (b">", rb"\u003e"),
@@ -37,9 +38,11 @@ class TeleportJson(GoJson):
     def encode(self, message: Any) -> bytes:
         if message is None:
             return b""
-        data = super().encode(message)
-        for plain, escape in _ESCAPES:  # only strings have these
-            if plain in data:
+        data: bytes = self._write(message)
+        if len(data) > MAX_DEPTH or data.find(b"null") >= 0:
+            data = super().encode(message)  # which has a closer look
+        if _LESS in data or _MORE in data or _AND in data or not data.isascii():
+            for plain, escape in _ESCAPES:  # only strings have these
                 data = data.replace(plain, escape)
         return data
 
@@ -54,6 +57,9 @@ class TeleportJson(GoJson):
             except ValueError:
                 continue
         raise ValueError(f"no body at all, and {into} has no zero value")
+
+    def quick(self, into: Any) -> Callable[[bytes], Any] | None:
+        return self._decoder(into) if type(self).decode is TeleportJson.decode else None
 
 
 class Plain(Text):

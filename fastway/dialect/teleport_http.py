@@ -137,7 +137,7 @@ class HttpFrames:
                 raise FrameRefused(f"codec {chr(codec)!r} has no name in HTTP")
             head.append(f"Content-Type: {name};charset=utf-8".encode())
         head.append(b"Content-Length: %d" % len(body))
-        head = sorted(head + _headers(meta))  # as Go's
+        head = sorted(head + _headers(meta, line.startswith(b"POST")))  # as Go's
         data = b"\r\n".join((line, *head, b"", body))
         if len(data) > limit or len(data) - len(body) > MAX_HEAD:
             raise FrameRefused(f"a frame of {len(data)} bytes: at most {limit} are sent")
@@ -242,14 +242,15 @@ def _said(refused: Refused) -> bytes:
     return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _headers(meta: bytes) -> list[bytes]:
-    """Meta as headers; what a frame says itself is left out."""
+def _headers(meta: bytes, asks: bool) -> list[bytes]:
+    """Meta as headers; what a frame says itself is left out, and of an answer what is no name."""
     lines = []
     for name, value in read_meta(meta):
         key = name.encode()
         if key.lower() in _OWN:
             continue
-        if not _TOKEN.fullmatch(key) or _CONTROL.search(value):
+        if _TOKEN.fullmatch(key):
+            lines.append(b"%b: %b" % (key, _CONTROL.sub(" ", value).encode()))
+        elif asks:
             raise FrameRefused(f"meta {name[:50]!r} is no header")
-        lines.append(b"%b: %b" % (key, value.encode()))
     return lines

@@ -38,6 +38,7 @@ ACCEPT_SECURE = "X-Accept-Secure"
 """Whether an answer is to be: "true" of a question in the clear, "false" of one that is not."""
 
 _BITS = 128
+_ONLY = "secure goes with JSON and Protocol Buffers alone"
 _JSON, _PROTO = ord("j"), ord("p")
 
 
@@ -69,6 +70,14 @@ class Secure:
         said = next((value for name, value in meta if name == ACCEPT_SECURE), "")
         return said == "true" or (said != "false" and self.marks(meta))
 
+    def takes(self, codec: int) -> bool:
+        """It has a place for bodies under a key."""
+        return codec in (_JSON, _PROTO)
+
+    def no_place(self) -> Refused:
+        """What is told who wants an answer under the key, in a codec without a place for it."""
+        return Refused(self._code, _ONLY)
+
     def seal(self, body: bytes, codec: int) -> bytes:
         """The body under the key, in the same codec.
 
@@ -84,7 +93,7 @@ class Secure:
             )
         if codec == _PROTO:
             return write_field(1, self._version.encode()) + write_field(2, text.encode())
-        raise FrameRefused("secure goes with JSON and Protocol Buffers alone")
+        raise FrameRefused(_ONLY)
 
     def open(self, body: bytes, codec: int) -> bytes:
         """What was sealed.

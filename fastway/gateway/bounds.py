@@ -23,8 +23,8 @@ EVENTS_TURN = 64
 """What the native core may ask the gateway in one turn: commands, ends, deadlines."""
 
 OPENINGS_TURN = 2
-"""And besides of links that do not talk yet: a step of a TLS handshake costs 400 µs, and who is in
-is served between two turns."""
+"""And besides of links that do not talk yet: a hello of TLS costs 150 µs, and who is in is served
+between two turns."""
 
 COMMANDS_EACH = 16
 """Commands and strays of one link that are carried out in one turn."""

@@ -45,6 +45,7 @@ from fastway.wheel import TICK
 from fastway.wire import Run
 
 if TYPE_CHECKING:
+    from fastway.gateway.shaking import Shaking
     from fastway.gateway.tls import TlsFactory, TlsHandshake
 
 log = make_logger("fastway.gateway")
@@ -136,7 +137,7 @@ class NativeLane:
 
     def _shake_hands(self) -> TlsHandshake:
         assert self._tls is not None
-        self._handshake = self._tls.handshake()
+        self._handshake = self._tls.handshake(self._native.shaking, self._shaken)
         return self._handshake
 
     def secure(self, connection: Any, data: bytes) -> None:
@@ -279,6 +280,23 @@ class NativeLane:
             shares.moved(self._core.taken(self._handle), half)
             self._ask(shares)
 
+    def _bytes(self, data: bytes) -> None:
+        self.link.bytes_came(data)
+        handshake = self._handshake
+        if handshake is not None and handshake.away:
+            self._core.defer(self._handle)
+
+    def _shaken(self) -> None:
+        """A step of its handshake was done elsewhere."""
+        if self._ended is not None:
+            return
+        self._core.handled(self._handle)
+        try:
+            self._bytes(b"")
+        except Exception:  # a bug, and no reason to stop the others
+            log.failure("an event of a link failed")
+            self.close(End.ABORT)
+
     def _over(self, _: int) -> None:
         counts = self.counts()
         self.link.went_over(counts.waiting_packets, counts.waiting_bytes)
@@ -352,6 +370,8 @@ class NativeCore:
         self.service = service
         self.now = service.wheel.seconds
         self.slot = -1
+        self.shaking: Shaking | None = None
+        """Where handshakes are done, if any port has TLS."""
         self._reading = False
         self._counted = Totals(*[0] * len(Totals._fields))
         self._ports: dict[tuple[Any, ...], int] = {}
@@ -370,7 +390,11 @@ class NativeCore:
                 (`openssl.problem`) there must be none.
         """
         if tls is not None:
+            from fastway.gateway.shaking import Shaking
+
             self.core.library(*openssl.library())
+            if self.shaking is None:
+                self.shaking = Shaking(self.reactor, self._settle)
         config = factory.config
         bounds: dict[str, Any] = {
             "max_packet": config.max_packet,
@@ -423,6 +447,11 @@ class NativeCore:
             self.reactor.addReader(self)
             self.service.wheel.watch(self, now + TICK)
         return lane, Comer(host, number)
+
+    def stop(self) -> None:
+        """No link is left, and none will come for now."""
+        if self.shaking is not None:
+            self.shaking.stop()
 
     def totals(self) -> Totals:
         """What was counted in all."""
@@ -488,12 +517,16 @@ class NativeCore:
                 log.failure("an event of a link failed")
                 lane.close(End.ABORT)
         if events:
-            service.flush()
-            self.core.go_on(self.now())
+            self._settle()
         self._count()
         if self._reading and not self._counted.links:
             self._reading = False
             self.reactor.removeReader(self)
+
+    def _settle(self) -> None:
+        """Some events were handled."""
+        self.service.flush()
+        self.core.go_on(self.now())
 
     def _count(self) -> None:
         totals, before = self.totals(), self._counted
@@ -507,7 +540,7 @@ class NativeCore:
 
 
 _REPORTS: dict[int, Any] = {
-    _core.BYTES: lambda lane, data: lane.link.bytes_came(data),
+    _core.BYTES: NativeLane._bytes,
     _core.FIN: NativeLane._fin,
     _core.GONE: NativeLane._gone,
     _core.BROKEN: lambda lane, length: lane.link.broke(length),

@@ -217,6 +217,9 @@ class Native(Protocol):
     def totals(self) -> Totals:
         """What it has counted in all."""
 
+    def stop(self) -> None:
+        """All links are gone."""
+
     def listen(self, fd: int, family: int, factory: Any, tls: Any) -> Any:
         """A port for a bound, listening socket; `tls`: its layer's factory, None: it has none."""
 

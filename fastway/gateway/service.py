@@ -37,12 +37,15 @@ log = make_logger("fastway.gateway")
 
 class Waiting(NamedTuple):
     """What waits for all links: packets and their bytes, bytes of what came and is not handled,
-    and links that are not read from."""
+    and links that are not read from; and what of it is game servers'."""
 
     packets: int
     bytes: int
     input: int
     held: int
+    server_packets: int
+    server_bytes: int
+    server_input: int
 
 
 class RouterService(Service):
@@ -69,6 +72,7 @@ class RouterService(Service):
         waiting_packets: Packets that wait in the Python lane, of all links.
         waiting_bytes: Their bytes, and those of packets that are not whole,
         input_bytes: of which so many are the latter.
+        server_waiting: The same three of game servers.
         native: The fast path, if there is one.
         ports: All ports, in the order in which they are opened.
         control: The control connections.
@@ -112,6 +116,7 @@ class RouterService(Service):
         self.waiting_packets = 0
         self.waiting_bytes = 0
         self.input_bytes = 0
+        self.server_waiting = [0, 0, 0]
         self.native: Native | None = None
         self.ports: list[Port] = []
         self.watchers: list[Watcher] = []
@@ -220,11 +225,15 @@ class RouterService(Service):
 
     def waiting(self) -> Waiting:
         """What waits for all links together, on both lanes; all counters, nothing is summed up."""
+        packets, size, coming = self.server_waiting
         mine = Waiting(
             self.waiting_packets,
             self.waiting_bytes - self.input_bytes,
             self.input_bytes,
             self.held,
+            packets,
+            size - coming,
+            coming,
         )
         if self.native is None:
             return mine
@@ -234,13 +243,22 @@ class RouterService(Service):
             mine.bytes + core.waiting_bytes,
             mine.input + core.input_bytes,
             mine.held + core.held,
+            mine.server_packets + core.holding_packets,
+            mine.server_bytes + core.holding_bytes,
+            mine.server_input + core.holding_input,
         )
 
-    def count(self, packets: int, size: int, coming: int = 0) -> None:
-        """So much more waits in the Python lane; `coming` bytes of it came and are not whole."""
+    def count(self, server: bool, packets: int, size: int, coming: int = 0) -> None:
+        """So much more waits in the Python lane, for a game server or for a client; `coming` bytes
+        of it came and are not whole."""
         self.waiting_packets += packets
         self.waiting_bytes += size
         self.input_bytes += coming
+        if server:
+            waiting = self.server_waiting
+            waiting[0] += packets
+            waiting[1] += size
+            waiting[2] += coming
         if self._tides[0].fell(self.waiting_bytes):
             self._give_back()
 
@@ -326,6 +344,8 @@ class RouterService(Service):
             stopped.callback(None)
 
     def _over(self) -> None:
+        if self.native is not None:
+            self.native.stop()
         self.wheel.stop()
         self.quiet.flush()
         for call in (self._turn, self._giving_back):

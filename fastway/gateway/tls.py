@@ -1,10 +1,12 @@
 """TLS on a port, by options: OpenSSL's contexts, and the layer that has them.
 
 Rule: what both ends agree on is set here, once for all certificates of a port; which certificate
-is shown is the store's business, and who may come in by one that of `identities`. Handshakes are
-Python's on both lanes; behind them the core drives the same connection on the native one, and none
-of our callbacks is ever called again: all of them (a name, a protocol, a certificate) belong to
-handshakes, of which there is no second.
+is shown is the store's business, and who may come in by one that of `identities`. What a client
+asks for is looked at in Python on both lanes. What has to be calculated then is done on a thread
+of its own on the native lane (`fastway.gateway.shaking`), where Python is called back only for the
+protocol of a client of TLS 1.2, and for one who was asked for another key. Behind the handshake
+the core drives the same connection there, and none of our callbacks is ever called again: all of
+them (a name, a protocol, a certificate) belong to handshakes, of which there is no second.
 
 What a peer can make this side do before it is known: one handshake, whose messages OpenSSL bounds
 (a hello to 128 KiB, a chain to 100 KiB), within the port's deadline and among the port's
@@ -14,9 +16,9 @@ handshakes. Nothing is renegotiated, compressed or resumed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from OpenSSL import SSL, crypto
 from twisted.internet import ssl
@@ -145,6 +147,9 @@ class Contexts:
             chosen = self.store.choose(name.decode("ascii", "replace"))
             if chosen is not connection.get_context():
                 connection.set_context(chosen)
+                stops = connection.get_app_data()
+                if isinstance(stops, Stops):  # that was the other context's
+                    stops.elsewhere.begins(connection)
 
 
 class Handshakes:
@@ -183,45 +188,121 @@ class Handshakes:
         self.failed[reason] += 1
 
 
+class Shaken(NamedTuple):
+    """What a step of a handshake came to.
+
+    Attributes:
+        done: The handshake is over.
+        answer: What is to be sent.
+        error: OpenSSL's; None: it did not fail.
+    """
+
+    done: bool
+    answer: bytes
+    error: SSL.Error | None = None
+
+
+class Elsewhere(Protocol):
+    """Who does steps of handshakes while others are served."""
+
+    def begins(self, connection: SSL.Connection) -> None:
+        """Its handshake will stop where the certificate is chosen, and can be given then."""
+
+    def give(self, handshake: TlsHandshake, connection: SSL.Connection, data: bytes) -> bool:
+        """Do a step with what came; `handshake.shaken` is told of it later. False: it cannot, and
+        the handshake does not stop any more."""
+
+    def drop(self, handshake: TlsHandshake) -> None:
+        """Nobody waits for its step."""
+
+
+class Stops(NamedTuple):
+    """Kept with a connection whose handshake stops where its certificate is chosen."""
+
+    elsewhere: Elsewhere
+
+
 class TlsHandshake:
     """A handshake as a preface, without a socket: where the core has that.
+
+    What a client asks for is looked at here; what has to be calculated is done elsewhere.
 
     Args:
         context: With the certificate that is the default.
         handshakes: Where it counts.
+        elsewhere: Where that is; None: here and now.
+        back: Called when a step was done there: `feed` is to be called with nothing.
+
+    Attributes:
+        away: A step is done elsewhere: nothing may be fed.
     """
 
-    __slots__ = ("_connection", "_handshakes", "_over")
+    __slots__ = (
+        "_back",
+        "_came",
+        "_chosen",
+        "_connection",
+        "_context",
+        "_elsewhere",
+        "_handshakes",
+        "_over",
+        "_shaken",
+        "away",
+    )
 
     seconds = SECURE_TIMEOUT
 
-    def __init__(self, context: SSL.Context, handshakes: Handshakes) -> None:
+    def __init__(
+        self,
+        context: SSL.Context,
+        handshakes: Handshakes,
+        elsewhere: Elsewhere | None = None,
+        back: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._context = context
+        self._connection: Any = None
+        """Made with the first bytes: who says nothing has none."""
         self._handshakes = handshakes
-        self._connection = SSL.Connection(context, None)
-        self._connection.set_accept_state()
+        self._elsewhere = elsewhere
+        self._back = back
+        self._chosen = False
+        """It stopped where the certificate is chosen: what follows is done elsewhere."""
+        self._came = b""
+        """What OpenSSL was not given yet."""
+        self._shaken: Shaken | None = None
         self._over = False
+        self.away = False
         handshakes.begins()
 
     def begin(self) -> bytes:
         return b""
 
     def feed(self, data: bytes) -> Done | bytes:
-        connection = self._connection
-        for place in range(0, len(data), MORSEL):
-            connection.bio_write(data[place : place + MORSEL])
-            try:
-                connection.do_handshake()
-            except SSL.WantReadError:
-                continue
-            except SSL.Error as error:
-                self._over = True
-                self._handshakes.fails(error)
-                raise TlsFailed(cause_of(error), self._sealed()) from None
+        shaken, self._shaken = self._shaken, None
+        if shaken is None:
+            self._came = data
+            shaken = self._step()
+            if shaken is None:
+                return b""
+        if shaken.error is not None:
             self._over = True
-            self._handshakes.is_over(connection)
-            # What came behind it in its last piece is in its memory, and goes with it.
-            return Done(data[place + MORSEL :], answer=self._sealed(), secure=connection)
-        return self._sealed()
+            self._handshakes.fails(shaken.error)
+            raise TlsFailed(cause_of(shaken.error), shaken.answer)
+        if not shaken.done:
+            return shaken.answer
+        self._over = True
+        self._handshakes.is_over(self._connection)
+        # What came behind it in its last piece is in its memory, and goes with it.
+        return Done(self._came, answer=shaken.answer, secure=self._connection)
+
+    def shaken(self, shaken: Shaken, used: int) -> None:
+        """A step was done elsewhere, with so many bytes."""
+        self.away = False
+        if self._over:
+            return
+        self._came = self._came[used:]
+        self._shaken = shaken
+        self._back()
 
     def refuse(self, reason: Reason) -> bytes:
         return b""
@@ -231,8 +312,51 @@ class TlsHandshake:
 
     def lost(self) -> None:
         """The connection is gone."""
-        if not self._over:
-            self._handshakes.fails(None)
+        if self._over:
+            return
+        self._over = True
+        self._handshakes.fails(None)
+        if self.away and self._elsewhere is not None:
+            self._elsewhere.drop(self)
+
+    def _step(self) -> Shaken | None:
+        """Go on with what came; None: elsewhere."""
+        if self._connection is None:
+            self._connection = SSL.Connection(self._context, None)
+            self._connection.set_accept_state()
+            if self._elsewhere is not None:
+                self._connection.set_app_data(Stops(self._elsewhere))
+                self._elsewhere.begins(self._connection)
+        if not self._chosen:
+            shaken = self._shake()
+            if shaken is not None:
+                return shaken
+            self._chosen = True
+        assert self._elsewhere is not None
+        if self._elsewhere.give(self, self._connection, self._came):
+            self.away = True
+            return None
+        self._chosen = False
+        return self._shake()
+
+    def _shake(self) -> Shaken | None:
+        """Go on here; None: it stopped where the certificate is chosen."""
+        connection = self._connection
+        while True:
+            piece, self._came = self._came[:MORSEL], self._came[MORSEL:]
+            if piece:
+                connection.bio_write(piece)
+            try:
+                connection.do_handshake()
+            except SSL.WantReadError:
+                if not self._came:
+                    return Shaken(False, self._sealed())
+            except SSL.WantX509LookupError:
+                return None
+            except SSL.Error as error:
+                return Shaken(False, self._sealed(), error)
+            else:
+                return Shaken(True, self._sealed())
 
     def _sealed(self) -> bytes:
         """What it wants sent."""
@@ -372,6 +496,8 @@ class TlsFactory(TLSMemoryBIOFactory):
             dict(self.handshakes.failed),
         )
 
-    def handshake(self) -> TlsHandshake:
-        """The same for a connection of the core."""
-        return TlsHandshake(self.store.default, self.handshakes)
+    def handshake(
+        self, elsewhere: Elsewhere | None = None, back: Callable[[], object] = lambda: None
+    ) -> TlsHandshake:
+        """The same for a connection of the core; see `TlsHandshake`."""
+        return TlsHandshake(self.store.default, self.handshakes, elsewhere, back)

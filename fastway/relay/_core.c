@@ -10,7 +10,7 @@
 
 /* Arguments. */
 
-static bool count_is(Py_ssize_t got, Py_ssize_t wanted)
+bool count_is(Py_ssize_t got, Py_ssize_t wanted)
 {
     if (got != wanted)
         PyErr_Format(PyExc_TypeError, "%zd arguments wanted, %zd given", wanted, got);
@@ -217,25 +217,11 @@ static PyObject *core_start(PyObject *self, PyObject *const *args, Py_ssize_t co
     Py_RETURN_NONE;
 }
 
-/* A function, or an object of OpenSSL, as the number of its address. */
-static void *to_pointer(PyObject *number) { return (void *)(uintptr_t)to_handle(number); }
 
 static PyObject *core_library(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
-    if (!count_is(count, 9))
-        return NULL;
-    struct relay_library library = {
-        (int (*)(void *, void *, int))to_pointer(args[0]),
-        (int (*)(void *, const void *, int))to_pointer(args[1]),
-        (int (*)(void *, int))to_pointer(args[2]),
-        (int (*)(void *))to_pointer(args[3]),
-        (int (*)(void *, void *, int))to_pointer(args[4]),
-        (int (*)(void *, const void *, int))to_pointer(args[5]),
-        (long (*)(void *, char **))to_pointer(args[6]),
-        (unsigned long (*)(void))to_pointer(args[7]),
-        (void (*)(void))to_pointer(args[8]),
-    };
-    if (PyErr_Occurred())
+    struct relay_library library;
+    if (!convert_library(args, count, &library))
         return NULL;
     relay_library(RELAY(self), &library);
     Py_RETURN_NONE;
@@ -429,6 +415,8 @@ BY_HANDLE(saturated, PyBool_FromLong(relay_saturated(RELAY(self), handle)))
 BY_HANDLE(waiting, PyLong_FromUnsignedLongLong(relay_waiting(RELAY(self), handle)))
 BY_HANDLE(added, PyLong_FromUnsignedLongLong(relay_added(RELAY(self), handle)))
 BY_HANDLE(taken, PyLong_FromUnsignedLongLong(relay_taken(RELAY(self), handle)))
+BY_HANDLE(defer, (relay_defer(RELAY(self), handle), none()))
+BY_HANDLE(handled, (relay_handled(RELAY(self), handle), none()))
 BY_HANDLE(pause, (relay_pause(RELAY(self), handle), none()))
 BY_HANDLE(socket, PyLong_FromLong(relay_socket(RELAY(self), handle)))
 
@@ -526,6 +514,8 @@ static PyMethodDef core_methods[] = {
     ONE("added", core_added),
     ONE("taken", core_taken),
     FAST("tell_taken", core_tell_taken),
+    ONE("defer", core_defer),
+    ONE("handled", core_handled),
     ONE("pause", core_pause),
     FAST("resume", core_resume),
     FAST("farewell", core_farewell),
@@ -570,7 +560,7 @@ static int exec_module(PyObject *module)
     for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
         if (PyModule_AddIntConstant(module, constants[i].name, constants[i].value) < 0)
             return -1;
-    PyObject *type = PyType_FromSpec(&core_spec);
+    PyObject *type = add_shaker(module) < 0 ? NULL : PyType_FromSpec(&core_spec);
     if (type == NULL)
         return -1;
     PyObject *tick = PyFloat_FromDouble(RELAY_TICK);

@@ -1,4 +1,5 @@
-"""What _core.c gives: one class, a relay. A link is a handle, a number; see relay.h."""
+"""What _core.c gives: a relay, of which a link is a handle, a number (relay.h), and a thread for
+TLS handshakes (shake.h)."""
 
 from typing import Any
 
@@ -22,6 +23,11 @@ ATOM: int
 CHAN: int
 SYNC: int
 TICK: float
+WANTS: int
+DONE: int
+FAILED: int
+CHOICE: int
+"""The address of a function for SSL_set_cert_cb."""
 
 Event = tuple[int, Any, Any]
 """kind, owner, payload; the payload of PACKETS is [(conn_id, bytes, count)], of BYTES bytes, of
@@ -80,6 +86,7 @@ class Core:
         ssl_write: int,
         ssl_get_error: int,
         ssl_shutdown: int,
+        ssl_do_handshake: int,
         bio_read: int,
         bio_write: int,
         bio_get_mem_data: int,
@@ -99,6 +106,8 @@ class Core:
         """The ids are arrays of native 32 bit numbers; returns those over which it did not go."""
     def over(self, handle: int, /) -> bool: ...
     def saturated(self, handle: int, /) -> bool: ...
+    def defer(self, handle: int, /) -> None: ...
+    def handled(self, handle: int, /) -> None: ...
     def pause(self, handle: int, /) -> None: ...
     def resume(self, handle: int, now: float, /) -> None: ...
     def added(self, handle: int, /) -> int: ...
@@ -115,3 +124,15 @@ class Core:
         input_bytes, held, shed."""
     def pool(self) -> tuple[int, int, int, list[tuple[int, int, int, int]]]:
         """used_bytes, plain, failed, [(size, pages, used, free)]."""
+
+class Shaker:
+    def __new__(cls, *functions: int) -> Shaker:
+        """The addresses of OpenSSL's functions, as for `Core.library`."""
+    def fileno(self) -> int: ...
+    def give(
+        self, owner: object, ssl: int, into_bio: int, from_bio: int, data: bytes, /
+    ) -> bool: ...
+    def take(self) -> tuple[Any, int, int, bytes, list[int]] | None:
+        """owner, WANTS or DONE or FAILED, bytes used, bytes to send, OpenSSL's codes."""
+    def drop(self, owner: object, /) -> bool: ...
+    def stop(self) -> None: ...

@@ -21,6 +21,18 @@ static inline relay_handle to_handle(PyObject *number)
     return PyLong_AsUnsignedLongLong(number);
 }
 
+/* A function, or an object of OpenSSL, as the number of its address. */
+static inline void *to_pointer(PyObject *number) { return (void *)(uintptr_t)to_handle(number); }
+
+/* So many arguments were given; else there is an exception. */
+bool count_is(Py_ssize_t got, Py_ssize_t wanted);
+
+/* OpenSSL's functions from their addresses; else there is an exception. */
+bool convert_library(PyObject *const *args, Py_ssize_t count, struct relay_library *library);
+
+/* Put the type Shaker into the module; -1: there is an exception. */
+int add_shaker(PyObject *module);
+
 /* The events of a turn as [(kind, owner, payload)]; they are the caller's no more. */
 PyObject *take_events(struct relay *relay, int count);
 

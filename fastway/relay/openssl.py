@@ -7,6 +7,7 @@ Python lane speaks TLS then.
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
@@ -19,6 +20,7 @@ FUNCTIONS = {
     "SSL_write": "int(*)(SSL *, void *, int)",
     "SSL_get_error": "int(*)(SSL *, int)",
     "SSL_shutdown": "int(*)(SSL *)",
+    "SSL_do_handshake": "int(*)(SSL *)",
     "BIO_read": "int(*)(BIO *, void *, int)",
     "BIO_write": "int(*)(BIO *, void *, int)",
     "BIO_get_mem_data": "long(*)(BIO *, char * *)",
@@ -32,6 +34,7 @@ BARREN = 2**32 - 1
 
 HIDDEN = b"what went through the core"
 TURNS = 100
+TRIAL_SECONDS = 10.0
 
 
 class Unusable(Exception):
@@ -62,8 +65,32 @@ def hand_over(connection: Any) -> Objects:
             raise MemoryError
         lib.SSL_set_bio(connection._ssl, *fresh)  # which frees those that it had
         connection._into_ssl, connection._from_ssl = fresh
+    return objects_of(connection)
+
+
+def stop_at_choice(connection: Any) -> None:
+    """Its handshake stops where the certificate is chosen, but not on the thread of a Shaker."""
+    from fastway.relay import _core
+
+    _set_choice(connection, _core.CHOICE)
+
+
+def pass_choice(connection: Any) -> None:
+    """It does not any more."""
+    _set_choice(connection, 0)
+
+
+def _set_choice(connection: Any, address: int) -> None:
+    binding = _binding()
+    chooser = binding.ffi.cast("int(*)(SSL *, void *)", address)
+    binding.lib.SSL_set_cert_cb(connection._ssl, chooser, binding.ffi.NULL)
+
+
+def objects_of(connection: Any) -> Objects:
+    """What a pyOpenSSL connection over memory is made of."""
+    cast_to = _binding().ffi.cast
     parts = (connection._ssl, connection._into_ssl, connection._from_ssl)
-    return Objects(*(int(ffi.cast("uintptr_t", part)) for part in parts))
+    return Objects(*(int(cast_to("uintptr_t", part)) for part in parts))
 
 
 def kept(connection: Any) -> Any:
@@ -171,6 +198,16 @@ def try_out() -> None:
     server, client = SSL.Connection(context, None), SSL.Connection(_client_context(), None)
     server.set_accept_state()
     client.set_connect_state()
+    stop_at_choice(server)
+    if _shake(client):
+        raise Unusable("a handshake was over at once")
+    _carry(client, server)
+    try:
+        server.do_handshake()
+    except SSL.WantX509LookupError:
+        client.bio_write(_shake_elsewhere(server))
+    else:
+        raise Unusable("a handshake cannot be given to another thread")
     while not (_shake(client) & _shake(server)):
         _carry(client, server)
         _carry(server, client)
@@ -209,6 +246,20 @@ def try_out() -> None:
             echo += client.recv(1 << 16)
     if came != HIDDEN or echo != HIDDEN or HIDDEN in sealed:
         raise Unusable("the trial of OpenSSL brought something else than was said")
+
+
+def _shake_elsewhere(server: Any) -> bytes:
+    """The first step of a server's handshake, on a thread; returns what it says."""
+    from fastway.relay import _core
+
+    shaker = _core.Shaker(*library())
+    shaker.give(server, *objects_of(server), b"")
+    select.select([shaker.fileno()], [], [], TRIAL_SECONDS)
+    taken = shaker.take()
+    shaker.stop()
+    if taken is None or taken[1] != _core.WANTS or not taken[3]:
+        raise Unusable("a handshake on another thread did not go on")
+    return taken[3]
 
 
 def _shake(end: Any) -> bool:

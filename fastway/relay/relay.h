@@ -141,6 +141,11 @@ struct relay_totals {
     uint64_t shed; /* links that went because the memory limit was met, since the start */
     uint64_t slows;  /* how often a link was not read from because it sent more than it may */
     uint64_t slowed; /* now */
+    struct { /* of what waits, that for links of ports that hold */
+        uint64_t waiting_packets;
+        uint64_t waiting_bytes;
+        uint64_t input_bytes;
+    } holding;
 };
 
 struct relay;
@@ -191,6 +196,7 @@ struct relay_library {
     int (*SSL_write)(void *ssl, const void *data, int size);
     int (*SSL_get_error)(void *ssl, int result);
     int (*SSL_shutdown)(void *ssl);
+    int (*SSL_do_handshake)(void *ssl);
     int (*BIO_read)(void *bio, void *data, int size);
     int (*BIO_write)(void *bio, const void *data, int size);
     long (*BIO_get_mem_data)(void *bio, char **data);
@@ -247,6 +253,11 @@ bool relay_saturated(const struct relay *relay, relay_handle handle);
 /* Stop reading from a link, and begin again; its idle time then begins anew. */
 void relay_pause(struct relay *relay, relay_handle handle);
 void relay_resume(struct relay *relay, relay_handle handle, double now);
+
+/* While RELAY_BYTES of a link that is not started is handled: it is handled when relay_handled says
+ * so. Until then nothing more of the link is reported but its end by relay_close. */
+void relay_defer(struct relay *relay, relay_handle handle);
+void relay_handled(struct relay *relay, relay_handle handle);
 
 /* Bytes ever queued for a link, and of those what its socket took. */
 uint64_t relay_added(const struct relay *relay, relay_handle handle);

@@ -172,6 +172,14 @@ static int present(struct relay *relay)
 
 const struct relay_event *relay_events(const struct relay *relay) { return relay->told; }
 
+/* A link of which an event was handled goes on. */
+static void let_go_on(struct relay *relay, struct link *link)
+{
+    link->suspended = link->deaf = false;
+    list_drop(&link->work_node);
+    list_add(&relay->handled, &link->work_node);
+}
+
 void relay_clear_events(struct relay *relay)
 {
     for (int i = 0; i < relay->told_count; i++) {
@@ -182,13 +190,28 @@ void relay_clear_events(struct relay *relay)
         if (event->data == NULL)
             continue;
         pool_put(relay->pool, event->data);
-        if (link != NULL && link->state == OPEN) {
-            link->suspended = link->deaf = false;
-            list_drop(&link->work_node);
-            list_add(&relay->handled, &link->work_node);
-        }
+        if (link != NULL && link->state == OPEN)
+            let_go_on(relay, link);
     }
     relay->told_count = 0;
+}
+
+void relay_defer(struct relay *relay, relay_handle handle)
+{
+    struct link *link = find(relay, handle);
+    if (link == NULL || link->state != OPEN || link->started)
+        return;
+    link->suspended = true;
+    list_drop(&link->work_node);
+}
+
+void relay_handled(struct relay *relay, relay_handle handle)
+{
+    struct link *link = find(relay, handle);
+    if (link == NULL || link->state != OPEN || !link->suspended)
+        return;
+    let_go_on(relay, link);
+    wake(relay);
 }
 
 /* The work that no socket asks for. */

@@ -230,6 +230,25 @@ class TlsLaneChecks(lanes.LaneChecks):
         self.start(lane, reports.came)
         await until("the packets", lambda: reports.packets == said)
 
+    async def test_said_and_gone(self) -> None:
+        """Nor is it if the peer ends behind it, TLS and TCP, all in one breath."""
+        said = packet(3, os.urandom(900)) * 3
+
+        class Hasty(TlsPeer):
+            def seal(self, data: bytes) -> bytes:
+                return super().seal(said) + self.farewell()
+
+            def _go_on(self) -> None:
+                before = self.up
+                super()._go_on()
+                if self.up and not before:
+                    self.wire.loseWriteConnection()
+
+        self.peer = Hasty
+        _, reports, _ = await self.make()
+        await until("the end", lambda: reports.said)
+        self.assertEqual(reports.came, said)
+
     async def test_ends_are_told(self) -> None:
         """A close tells the peer that TLS ends, behind all that waits; so does a half-close."""
         for how in (End.CLOSE, End.HALF):
