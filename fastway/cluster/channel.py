@@ -75,7 +75,6 @@ class _Call:
         "body",
         "data",
         "due",
-        "failure",
         "heard",
         "on",
         "over",
