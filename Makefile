@@ -15,6 +15,7 @@ RELAY_TEST := $(CURDIR)/tests/relay
 
 JS := clients/js
 JS_PAGE := fastway/demo_page/client
+TYPES := tests/types
 
 .PHONY: run play test beside lint check relay-check relay-fuzz js-check js-page js-skip docs bench \
 	clean
@@ -44,7 +45,7 @@ lint: $(BIN)/.tests
 # none is to compile all of fastway again, whatever the caller's settings are. By their names long
 # modules come first; by their numbers of tests those that start processes would come last.
 check: export PYTHONDONTWRITEBYTECODE :=
-check: $(BIN)/.tests
+check: $(BIN)/.tests $(if $(shell command -v npm),$(TYPES)/node_modules/.installed)
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # The native core alone, under ASan and UBSan: its tests, then a few seconds of random days. Its
@@ -72,8 +73,9 @@ relay-fuzz:
 
 # The client for browsers and node (TypeScript): its tests, and that the build of it which the
 # demo's page uses is that of its sources. `make js-page` makes it so.
-$(JS)/node_modules/.installed: $(JS)/package-lock.json
-	cd $(JS) && npm ci --silent --ignore-scripts
+$(JS)/node_modules/.installed $(TYPES)/node_modules/.installed: %/node_modules/.installed: \
+		%/package-lock.json
+	cd $* && npm ci --silent --ignore-scripts
 	@touch $@
 
 js-check: $(JS)/node_modules/.installed
@@ -116,4 +118,4 @@ bench: $(BIN)/.runs
 
 clean:
 	rm -rf $(VENV) run build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	rm -rf $(JS)/node_modules $(JS)/dist $(JS)/*.tgz
+	rm -rf $(JS)/node_modules $(JS)/dist $(JS)/*.tgz $(TYPES)/node_modules

@@ -1,10 +1,12 @@
 """What a request, a push and an idle session cost an application, native and on Twisted.
 
-    python -m bench.app [--runs N] [--seconds S] [--only TEXT] [--peer COMMAND] [--build DIRECTORY]
+    python -m bench.app [--runs N] [--seconds S] [--only TEXT] [--peer WIRE=COMMAND]
 
-`app.c` plays the clients, in pomelo's wire with JSON; the handlers are coroutines with a typed
-message. `--peer` runs another server beside ours: `{port}` in its command becomes its port, and it
-has room.echo (answers what it is asked), room.enter and room.all (tells `on` to all who entered).
+`app.c` plays the clients, in the wires of pomelo, teleport (v6), teleport2 (v2.5) and hotpot, all
+with JSON; the handlers are coroutines with a typed message. `--peer`, once for each wire, runs
+another server of it beside ours: `{port}` in its command becomes its port, and it has room.echo
+(answers what it is asked; /room/echo in teleport, Echo in hotpot). One of pomelo has room.enter
+and room.all as well (tells `on` to all who entered).
 
 Each server is alone on the first core while it works; the clients are on the last. The servers
 take turns in short parts of each run.
@@ -43,19 +45,32 @@ from bench.gateways import (
 )
 from bench.process import cpu_seconds, memory
 from bench.table import Case, Figure, Result, Table
+from fastway.app import App
 from fastway.app.session import Session
+from fastway.dialect import Dialect
+from fastway.dialect.hotpot import Hotpot
+from fastway.dialect.pomelo import Pomelo
+from fastway.dialect.teleport import Teleport
+from fastway.dialect.teleport2 import Teleport2
 
 CPU = Figure("server, µs of CPU each", "us")
 LATENCY = Figure("99 of 100 within, µs", "late")
 MEMORY = Figure("KB each", "kb")
 CASES = [
-    Case("request, 1 in flight", "ask 100 1", (CPU, LATENCY)),
-    Case("request, 10 in flight", "ask 100 10", (CPU, LATENCY)),
-    Case("push to 100", "tell 100 1", (CPU, LATENCY)),
-    Case("push to 100, 8 at a time", "tell 100 8", (CPU, LATENCY)),
-    Case("push to 10000", "tell 10000 1", (CPU, LATENCY)),
-    Case("idle session", "idle 5000 1", (MEMORY,)),
+    Case("request, 1 in flight", "pomelo ask 100 1", (CPU, LATENCY)),
+    Case("request, 10 in flight", "pomelo ask 100 10", (CPU, LATENCY)),
+    Case("push to 100", "pomelo tell 100 1", (CPU, LATENCY)),
+    Case("push to 100, 8 at a time", "pomelo tell 100 8", (CPU, LATENCY)),
+    Case("push to 10000", "pomelo tell 10000 1", (CPU, LATENCY)),
+    Case("idle session", "pomelo idle 5000 1", (MEMORY,)),
+    Case("teleport v6, 1 in flight", "teleport ask 100 1", (CPU, LATENCY)),
+    Case("teleport v6, 10 in flight", "teleport ask 100 10", (CPU, LATENCY)),
+    Case("teleport v2.5, 1 in flight", "teleport2 ask 100 1", (CPU, LATENCY)),
+    Case("teleport v2.5, 10 in flight", "teleport2 ask 100 10", (CPU, LATENCY)),
+    Case("hotpot, 1 in flight", "hotpot ask 100 1", (CPU, LATENCY)),
+    Case("hotpot, 10 in flight", "hotpot ask 100 10", (CPU, LATENCY)),
 ]
+WIRES = ("pomelo", "teleport", "teleport2", "hotpot")
 
 
 class Text(Struct):
@@ -64,6 +79,7 @@ class Text(Struct):
     text: str
 
 
+SERVE = [sys.executable, "-m", "bench.app", "--port", "{port}", "--serve"]
 PARTS = 4
 """Of the time that is measured: so often each has its turn."""
 WARM = 300
@@ -112,13 +128,13 @@ class Clients:
     """Those of one server, who rest unless they are told to work."""
 
     def __init__(self, program: Path, server: Server, load: str) -> None:
-        how, count, many = load.split()
+        wire, how, count, many = load.split()
         self._server = server
         self._idle = how == "idle"
         self._count = int(count)
         before = memory(server.pid)
         self._process = subprocess.Popen(
-            [str(program), server.port, count, how, many],
+            [str(program), server.port, wire, count, how, many],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -179,7 +195,7 @@ def measure(
             server.name: stack.enter_context(Clients(program, server, case.load))
             for server in servers
         }
-        if not case.load.startswith("idle"):
+        if " idle " not in case.load:
             for one in clients.values():
                 one.work(WARM, counts=False)
             for part in range(PARTS):
@@ -192,12 +208,10 @@ def compare(arguments: argparse.Namespace) -> None:
     """Measure, and print the table."""
     (program,) = build(arguments.build, "-O2", names=("app",))
     cases = choose_cases(arguments.only, CASES)
-    here = [sys.executable, "-m", "bench.app", "--serve"]
-    commands = {way: [*here, way, "--port", "{port}"] for way in ("native", "twisted")}
-    if arguments.peer:
-        commands["peer"] = shlex.split(arguments.peer)
-    base = "peer" if arguments.peer else "native"
-    table = Table(cases, list(commands), base)
+    peers = dict(arguments.peer)
+    ways = ["native", "twisted", *(["peer"] if peers else [])]
+    base = "peer" if peers else "native"
+    table = Table(cases, ways, base)
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     print(
         f"# {machine()}; {arguments.runs} runs, {arguments.seconds:g} s measured in each; "
@@ -206,18 +220,32 @@ def compare(arguments: argparse.Namespace) -> None:
     )
     for _ in range(arguments.runs):
         for case in cases:
-            for name, result in measure(program, case, commands, arguments.seconds).items():
-                table.results[case.name, name].append(result)
+            wire = case.load.split()[0]
+            commands = {way: [*SERVE, way, "--wire", wire] for way in ("native", "twisted")}
+            if wire in peers:
+                commands["peer"] = peers[wire]
+            results = measure(program, case, commands, arguments.seconds)
+            for way in ways:
+                table.results[case.name, way].append(results.get(way, {}))
     for line in table.lines():
         print(line)
 
 
-def serve(way: str, port: str) -> None:
+def dialect(wire: str) -> Dialect:
+    """That of a wire, as its peers have it."""
+    if wire == "teleport":
+        return Teleport()
+    if wire == "teleport2":
+        return Teleport2()
+    if wire == "hotpot":
+        return Hotpot(keepalive=(300.0, 600.0))
+    return Pomelo(heartbeat=300.0)
+
+
+def serve(way: str, port: str, wire: str) -> None:
     """Be a server, until it is stopped."""
     from twisted.internet import reactor
 
-    from fastway.app import App
-    from fastway.dialect.pomelo import Pomelo
     from fastway.wheel import make_monotonic
 
     make_monotonic(reactor)
@@ -236,9 +264,17 @@ def serve(way: str, port: str) -> None:
     async def tell_all(message: Text) -> None:
         room.send("on", message)
 
-    app.listen(f"127.0.0.1:{port}", Pomelo(heartbeat=300.0), native=way == "native")
+    app.listen(f"127.0.0.1:{port}", dialect(wire), native=way == "native")
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     reactor.run()
+
+
+def peer(text: str) -> tuple[str, list[str]]:
+    """WIRE=COMMAND."""
+    wire, _, command = text.partition("=")
+    if wire not in WIRES or not command:
+        raise argparse.ArgumentTypeError(f"WIRE=COMMAND, a wire of {', '.join(WIRES)}")
+    return wire, shlex.split(command)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -249,9 +285,10 @@ def parse_arguments() -> argparse.Namespace:
     add("--runs", type=int, default=3)
     add("--seconds", type=float, default=2.0)
     add("--only", default="", help="cases whose name has this")
-    add("--peer", default="", help="the command of another server; {port} becomes its port")
+    add("--peer", type=peer, action="append", default=[], metavar="WIRE=COMMAND")
     add("--build", type=Path, default=ROOT / "build" / "bench-app")
     add("--serve", choices=("native", "twisted"), help=argparse.SUPPRESS)
+    add("--wire", choices=WIRES, default="pomelo", help=argparse.SUPPRESS)
     add("--port", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -259,7 +296,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     if arguments.serve:
-        serve(arguments.serve, arguments.port)
+        serve(arguments.serve, arguments.port, arguments.wire)
     else:
         run(lambda: compare(arguments))
 

@@ -156,6 +156,8 @@ class Keeper(Nowhere):
         for conn_id, frames, _ in FrameReader().feed(data):
             if conn_id == CONTROL:
                 asked = json.loads(frames[HEAD:].partition(b"\n")[0])
+                if "id" not in asked:
+                    continue
                 answer = {"id": asked["id"], "ok": True, **SAYS[asked["op"]]}
                 self.answers.append(encode_packet(CONTROL, json.dumps(answer).encode()))
 

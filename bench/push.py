@@ -6,8 +6,10 @@
 
 A game server on the endpoint library tells a Group. It is connected twice: over a link without a
 control connection each member's packet is its own (`singly`), over the other the gateway copies
-one (`push`). Both have the same clients, each a connection of its own. `sends.c` is the floor: it
-does nothing but send the same bytes to as many sockets. They take turns in parts of each run.
+one (`push`). Both have the same clients, each a connection of its own. `one` is a round in which
+nobody is told but who asks, after one of the floor's: what it costs beside that. The floor is
+`sends.c`: it does nothing but send the same bytes to as many sockets, of one packet, or of as many
+as there are sockets. They take turns in parts of each run.
 
 The gateway is alone on the first core, the floor too; the server and the clients share the last.
 A round goes out when all have the one before; every byte of it is compared. The clients wait for
@@ -53,8 +55,9 @@ from bench.process import cpu_seconds
 from bench.table import Case, Figure, Result, Table
 from fastway.wire import HEAD, CommandType, encode_dial, encode_packet, packet_head
 
-WAYS = {"singly": 1, "push": 2}
+WAYS = {"singly": 1, "push": 2, "one": 3}
 """The ids under which the game server is connected."""
+FLOORS = ("floor singly", "floor push")
 GATEWAY = Figure("gateway, µs of CPU each", "gateway_us")
 SERVER = Figure("server, µs of CPU each", "server_us")
 CASES = [
@@ -89,6 +92,8 @@ async def serve(reactor, server_id, control):
         async for message in conn:
             if message == here.encode():
                 group.add(conn)
+            elif server_id == 3:
+                conn.tell(message)
             elif group.tell(message) != len(group):
                 raise SystemExit("somebody was left out")
     gateway.serve(hear)
@@ -96,7 +101,7 @@ async def serve(reactor, server_id, control):
     await gateway.when_gone()
 
 react(lambda reactor: gatherResults([
-    ensureDeferred(serve(reactor, 1, False)), ensureDeferred(serve(reactor, 2, True)),
+    ensureDeferred(serve(reactor, number, number == 2)) for number in (1, 2, 3)
 ]))
 """
 
@@ -110,13 +115,27 @@ class Way:
         conn_ids: Over which virtual connection each of them is told.
         size: Bytes of a message.
         pids: The gateway's process, and the game server's.
+        asks: The virtual connections over which a round is asked for; None: the last.
+        shared: For how many its cost is; None: for those who are told.
+
+    Attributes:
+        after: A round of this way comes before each of its own, so that caches are as cold.
     """
 
+    after: Way | None = None
+
     def __init__(
-        self, socks: Sequence[socket.socket], conn_ids: Sequence[int], size: int, *pids: int
+        self,
+        socks: Sequence[socket.socket],
+        conn_ids: Sequence[int],
+        size: int,
+        *pids: int,
+        asks: Sequence[int] | None = None,
+        shared: int | None = None,
     ) -> None:
         *told, self._sock = socks
-        *_, self._conn_id = conn_ids
+        self._asks = conn_ids[-1:] if asks is None else asks
+        self._shared = shared or len(told)
         pairs = zip(told, conn_ids, strict=False)
         self._told = [(sock, packet_head(conn_id, size)) for sock, conn_id in pairs][::-1]
         self._size = size
@@ -134,10 +153,12 @@ class Way:
         before = [cpu_seconds(pid) for pid in self._pids]
         began = time.monotonic()
         while rounds > 0 or time.monotonic() - began < seconds:
+            if self.after is not None:
+                self.after.run(1)
             self._rounds += 1
             rounds -= 1
             message = (b"%08d" % self._rounds * (self._size // 8 + 1))[: self._size]
-            self._sock.sendall(encode_packet(self._conn_id, message))
+            self._sock.sendall(b"".join(encode_packet(one, message) for one in self._asks))
             for sock, head in self._told:
                 if receive(sock, HEAD + self._size) != head + message:
                     raise Failure("somebody was told something else")
@@ -151,7 +172,7 @@ class Way:
         self._rounds, self._seconds = 0, 0.0
 
     def result(self) -> Result:
-        each = 1e6 / self._rounds / len(self._told)
+        each = 1e6 / self._rounds / self._shared
         named = zip(("gateway_us", "server_us"), self._spent, strict=False)
         return {
             "rounds": self._rounds,
@@ -224,8 +245,8 @@ def game_server(gateway: Running, tree: Path, key: str) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def floor(program: Path, count: int, size: int) -> Iterator[Way]:
-    """Nothing but the sending."""
+def floors(program: Path, count: int, size: int) -> Iterator[dict[str, Way]]:
+    """Nothing but the sending, of packets that came singly and of one."""
     address = free_address()
     with subprocess.Popen(
         [str(program), address, str(count), str(HEAD + size)],
@@ -237,7 +258,11 @@ def floor(program: Path, count: int, size: int) -> Iterator[Way]:
             if process.stdout.readline() != b"listening\n":
                 raise Failure("the floor does not start")
             with connected(address, count + 1) as socks:
-                yield Way(socks, range(1, count + 2), size, process.pid)
+                ids = range(1, count + 2)
+                yield {
+                    name: Way(socks, ids, size, process.pid, asks=asks)
+                    for name, asks in zip(FLOORS, (ids[:-1], ids[-1:]), strict=True)
+                }
         finally:
             process.kill()
 
@@ -250,16 +275,15 @@ def ways(gateway: Gateway, count: int, size: int, key: str) -> Iterator[dict[str
         game_server(process, gateway.tree or ROOT, key) as server,
         connected(process.client, count + 1) as socks,
     ):
-        yield {
-            gateway.name + name: Way(
-                socks,
-                [join(sock, server_id, sock is not socks[-1]) for sock in socks],
-                size,
-                process.pid,
-                server,
-            )
-            for name, server_id in WAYS.items()
-        }
+        made = {}
+        for name, server_id in WAYS.items():
+            told = socks[-1:] if name == "one" else socks
+            ids = [join(sock, server_id, sock is not socks[-1]) for sock in told]
+            if name == "one":
+                told, ids = told * 2, ids * 2
+            place = told, ids, size, process.pid, server
+            made[gateway.name + name] = Way(*place, shared=count)
+        yield made
 
 
 def measure(
@@ -271,8 +295,10 @@ def measure(
         all_ways: dict[str, Way] = {}
         for gateway in gateways:
             all_ways |= stack.enter_context(ways(gateway, count, size, key))
-        all_ways["floor"] = stack.enter_context(floor(program, count, size))
-        for way in all_ways.values():
+        all_ways |= stack.enter_context(floors(program, count, size))
+        for name, way in all_ways.items():
+            if name.endswith("one"):
+                way.after = all_ways[FLOORS[-1]]
             way.run(WARM)
             way.clear()
         for part in range(PARTS):
@@ -286,7 +312,13 @@ def compare(arguments: argparse.Namespace) -> None:
     (program,) = build(arguments.build, "-O2", names=("sends",))
     os.sched_setaffinity(0, {LAST_CORE})
     cases = choose_cases(arguments.only, CASES)
-    options = [*shlex.split(arguments.options), "--client-max-conn", "0"]
+    options = [
+        *shlex.split(arguments.options),
+        "--client-max-conn",
+        "0",
+        "--client-idle-timeout",
+        "0",
+    ]
     options += ["--server-auth-password", arguments.key] if arguments.key else []
     gateways = []
     for tree in [ROOT, *arguments.tree]:
@@ -295,7 +327,7 @@ def compare(arguments: argparse.Namespace) -> None:
             command = [*FASTWAY, *options, "--relay", LANES[lane]]
             gateways.append(Gateway(of and of.rstrip("-") + " ", command, tree))
     names = [gateway.name + way for gateway in gateways for way in WAYS]
-    table = Table(cases, [*names, "floor"], names[0])
+    table = Table(cases, [*names, *FLOORS], names[0])
     print(
         f"# {machine()}; {arguments.runs} runs, {arguments.seconds:g} s measured in each",
         flush=True,
@@ -312,7 +344,7 @@ def compare(arguments: argparse.Namespace) -> None:
                     if file:
                         named = {"run": number + 1, "gateway": name, "name": case.name}
                         write_row(file, COLUMNS, named | result)
-    for base in (names[0], "floor"):
+    for base in (names[0], *FLOORS):
         table.base = base
         print(f"\nRatios to {base}:\n")
         for line in table.lines():

@@ -25,6 +25,7 @@ SERVER_ID = 7
 def echo_room() -> App:
     app = App()
     room = app.group("room")
+    app.sends("onEnter", str)  # for `fastway describe`
 
     @app.handler("enter")
     def enter(session: Session, name: str) -> str:
@@ -70,7 +71,7 @@ async def main(reactor: Any) -> None:
                 print(line)
         for guest in guests:
             guest.close()
-            await guest.when_closed()
+            await guest.when_ended()
         await app.drain()
 
 

@@ -1,6 +1,7 @@
 """A chat room of `fastway.app`: one application, and clients over TCP and over WebSocket in it.
 
 python examples/app_chat.py
+cd examples && fastway describe 'app_chat:chat()'    # its messages, for other languages
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ def chat() -> App:
     """The server: it knows neither ports nor wires."""
     app = App()
     room = app.group("lobby")
+    app.sends("onNewUser", Join)  # for `fastway describe`
+    app.sends("onMessage", Line)
+    app.sends("onLeave", Join)
+    app.refusal(403, "join first", "room.say")
 
     @app.handler("room.join")
     async def join(session: Session, message: Join) -> Joined:
@@ -101,7 +106,7 @@ async def main(reactor: Any) -> None:
     print(await heard.get())
 
     ann.close()
-    await ann.when_closed()
+    await ann.when_ended()
     await app.drain()
 
 

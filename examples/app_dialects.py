@@ -1,13 +1,16 @@
 """One application, three dialects: clients of nano, of teleport and of hotpot in one chat room.
 
-python examples/app_dialects.py
+python examples/app_dialects.py         three clients of ours talk, each in its dialect
+python examples/app_dialects.py 8080    they stay, with a page for browsers at that port, until
+                                        Ctrl-C; and whoever else comes to the ports that are named
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-from msgspec import Struct
+from browser_chat.server import POMELO, Join, Line, People, chat, serve_page
 from twisted.internet.defer import DeferredQueue
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.task import react
@@ -15,79 +18,57 @@ from twisted.internet.task import react
 from fastway.app import App, Session
 from fastway.dialect import Dialect
 from fastway.dialect.hotpot import Hotpot
-from fastway.dialect.pomelo import Pomelo
 from fastway.dialect.teleport import Teleport
 
-DIALECTS: dict[str, Dialect] = {"Ann": Pomelo(), "Bob": Teleport(), "Eve": Hotpot()}
-
-
-class Join(Struct):
-    name: str
-
-
-class Joined(Struct):
-    members: list[str]
-
-
-class Line(Struct):
-    name: str
-    content: str
-
-
-def chat() -> App:
-    """The server: nano asks "room.join", teleport CALLs /room/join, hotpot says Join."""
-    app = App()
-    room = app.group("lobby")
-
-    @app.handler("room.join")
-    def join(session: Session, message: Join) -> Joined:
-        session.state = message.name
-        room.add(session)
-        return Joined([member.state for member in room])
-
-    @app.handler("room.message")
-    def say(session: Session, text: str) -> None:
-        if session in room:
-            room.send("on.line", Line(session.state, text))
-
-    return app
+# The chat of browser_chat, as it is: nano asks "chat.join", teleport CALLs /chat/join, hotpot
+# says Join.
+DIALECTS: dict[str, Dialect] = {"Ann": POMELO, "Bob": Teleport(), "Eve": Hotpot()}
 
 
 async def visit(
     reactor: Any, name: str, dialect: Dialect, port: int, heard: DeferredQueue[str]
-) -> tuple[Session, Joined]:
+) -> Session:
     """A client of one of them."""
     app = App()
 
-    @app.handler("on.line")
+    @app.handler("onLine")
     def said(line: Line) -> None:
-        heard.put(f"{name} hears by {dialect.name}: <{line.name}> {line.content}")
+        heard.put(f"{name} hears by {dialect.name}: <{line.name}> {line.text}")
 
-    where = clientFromString(reactor, f"tcp:127.0.0.1:{port}")
-    session = await app.connect(where, dialect)
-    if dialect.name == "hotpot":  # it knows no requests: what is answered is a message
-        session.send("room.join", Join(name))
-        return session, await session.next("Joined", into=Joined)
-    return session, await session.request("room.join", Join(name), into=Joined)
+    @app.handler("onPeople")
+    def people(message: People) -> None:
+        """Who is here: it is told to each when somebody comes or goes."""
+
+    session = await app.connect(clientFromString(reactor, f"tcp:127.0.0.1:{port}"), dialect)
+    session.send("chat.join", Join(name))
+    joined = await session.next("onPeople", into=People)
+    print(f"{name} joined: {', '.join(joined.names)}", flush=True)
+    return session
 
 
-async def main(reactor: Any) -> None:
+async def main(reactor: Any, page: str = "") -> None:
     app = chat()
     heard: DeferredQueue[str] = DeferredQueue()
     guests: list[Session] = []
+    ports = []
     for name, dialect in DIALECTS.items():
         port = await app.listen("tcp:0:interface=127.0.0.1", dialect)
-        session, joined = await visit(reactor, name, dialect, port.getHost().port, heard)
-        print(f"{name} joined: {', '.join(joined.members)}")
-        guests.append(session)
-    guests[1].send("room.message", "hello, everybody")
+        ports.append(f"{dialect.name} at 127.0.0.1:{port.getHost().port}")
+        guests.append(await visit(reactor, name, dialect, port.getHost().port, heard))
+    guests[1].send("chat.say", "hello, everybody")
     for line in sorted([await heard.get() for _ in guests]):
         print(line)
+    if page:
+        where = await serve_page(reactor, app, page)
+        print(f"the chat is at {where}, {', '.join(ports)}", flush=True)
+        reactor.addSystemEventTrigger("before", "shutdown", app.drain, 5)
+        while True:
+            print(await heard.get(), flush=True)
     for session in guests:
         session.close()
-        await session.when_closed()
+        await session.when_ended()
     await app.drain()
 
 
 if __name__ == "__main__":
-    react(main)
+    react(main, sys.argv[1:])

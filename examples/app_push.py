@@ -31,6 +31,7 @@ class Notice(Struct):
 def game() -> App:
     app = App()
     lobby = app.group("lobby")
+    app.sends("onNotice", Notice)  # a push of another type is refused
 
     @app.handler("enter")
     def enter(session: Session, name: str) -> None:
@@ -80,7 +81,7 @@ async def main(reactor: Any) -> None:
     for guest in guests:
         await guest.request("enter", "done")  # behind what it was told
         guest.close()
-        await guest.when_closed()
+        await guest.when_ended()
     await inside.stopListening()
     await app.drain()
 

@@ -20,8 +20,10 @@ from fastway.errors import RequestTimeout
 POMELO = Pomelo(profile="pitaya")  # nano's wire, and refusals are seen as such
 
 
-def calculator(reactor: Any) -> App:
+def calculator() -> App:
     app = App()
+    app.sends("pick", str, answer=int)  # these two are for `fastway describe`
+    app.refusal(1001, "too many numbers", "math.add")
 
     @app.handler("math.add")
     def add(numbers: list[int]) -> int:
@@ -36,7 +38,7 @@ def calculator(reactor: Any) -> App:
 
     @app.handler("math.later")
     async def later(seconds: float) -> str:
-        await deferLater(reactor, seconds)
+        await deferLater(app.clock, seconds)
         return f"after {seconds} s"
 
     @app.handler("math.guess")
@@ -59,7 +61,7 @@ def calculator(reactor: Any) -> App:
 
 
 async def main(reactor: Any) -> None:
-    app = calculator(reactor)
+    app = calculator()
     port = await app.listen("tcp:0:interface=127.0.0.1", POMELO)
     server = clientFromString(reactor, f"tcp:127.0.0.1:{port.getHost().port}")
     session = await App().connect(server, POMELO)
@@ -89,7 +91,7 @@ async def main(reactor: Any) -> None:
     player.answers["pick"] = lambda _: 7
     print(player.request("math.guess"))
     await app.drain(seconds=0)  # the slow one is not waited for
-    await session.when_closed()
+    await session.when_ended()
 
 
 if __name__ == "__main__":

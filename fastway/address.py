@@ -265,6 +265,12 @@ def parse_address(option: str, text: str) -> Address:
     return Address(option, text, None, 0)
 
 
+def host_of(name: str) -> str:
+    """What stands before the port of such a name; all of it where there is none."""
+    host, colon, _ = name.rpartition(":")
+    return host.strip("[]") if colon else name
+
+
 def address_name(address: IAddress) -> str:
     """`host:port`, `[v6]:port`, or the path of a unix socket."""
     text: str | None = getattr(address, "text", None)  # of one that a proxy told

@@ -177,7 +177,7 @@ class Json(_Typed[M]):
         if self._type is None:
             return _write_json(message)
         data: bytes = self._write(message)
-        if b"null" in data:  # which msgspec writes for NaN too
+        if data.find(b"null") >= 0:  # msgspec writes it for NaN too; `in` costs twice as much
             _write_json(self._msgspec.to_builtins(message, str_keys=True, enc_hook=_nothing))
         if len(data) > self._short:
             self._bound(data, _shape(self._type))

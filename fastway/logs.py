@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import LogEvent, Logger, LogLevel
+from twisted.python.failure import Failure
 
 _ORDER = {level: order for order, level in enumerate(LogLevel.iterconstants())}
 
@@ -143,6 +144,9 @@ def _spelt(character: str) -> str:
 
 Comer = TypeVar("Comer")
 
+ALL = "all addresses"
+"""Who caused a line where it does not matter."""
+
 OTHERS = "other addresses"
 """Who caused a line when the table of a `Throttle` is full."""
 
@@ -199,6 +203,25 @@ class Throttle:
         """Log or count a line at warn; see `info`."""
         if threshold.passes(LogLevel.warn):
             self._say(LogLevel.warn, log, kind, host, form, fields)
+
+    def failure(
+        self,
+        log: LevelLogger,
+        kind: str,
+        form: str,
+        failure: Failure | None = None,
+        **fields: object,
+    ) -> None:
+        """Log a failure with its traceback, or count it, whoever caused it.
+
+        Args:
+            kind: What fails, as for `info`. Failures of one kind and one type are the same.
+            failure: None: the exception that is being handled.
+        """
+        if threshold.passes(LogLevel.critical):
+            failure = failure or Failure()
+            kind = f"{getattr(failure.type, '__name__', 'failure')} of {kind}"
+            self._say(LogLevel.critical, log, kind, ALL, form, {**fields, "log_failure": failure})
 
     def flush(self) -> None:
         """Say what was counted, and forget everybody: the gateway stops."""

@@ -304,7 +304,7 @@ class GatewayService(Service):
         if self.metrics is not None:
             self._want_turns(True)
         if self.admin is not None:
-            self.router_service.ended = self.admin.api.closed.ended
+            self.router_service.enders.append(self.admin.api.closed)
         self.router_service.startService()
         self.commands.start()
         if self.settings.server.allow_empty_key and not self.settings.server.key:
@@ -371,7 +371,8 @@ class GatewayService(Service):
             return
         if self.admin is not None:
             self.admin.api.viewers.stop()
-            self.router_service.ended = None
+            enders, closed = self.router_service.enders, self.admin.api.closed
+            enders[:] = [one for one in enders if one is not closed]
         # Until now they have told that the gateway stops.
         closing = DeferredList([port.close() for port in self._web_ports])
         if self.metrics is not None:
@@ -495,7 +496,7 @@ class GatewayService(Service):
         if wanted.access:
             where = wanted.where("access")
             self._access = AccessLog(wanted.access, wanted.access_format, where)
-            self.router_service.access = self._access.ended
+            self.router_service.enders.append(self._access)
 
     def _stop_log(self, seconds: float = FLUSH) -> None:
         """Write what waits, for so many seconds at the most."""
@@ -505,7 +506,7 @@ class GatewayService(Service):
         until = time.monotonic() + seconds
         access, self._access = self._access, None
         if access is not None:
-            self.router_service.access = None
+            self.router_service.enders.remove(access)
             access.close(0)
         if self._logfile is not None:
             remove(self._logfile)

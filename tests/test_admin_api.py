@@ -521,6 +521,27 @@ class EventTests(AdminTestCase):
             visitor.gone()
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
+    def test_a_hundred_who_do_not_read(self) -> None:
+        """They are as many as may watch, the others are refused; nothing piles up for any of
+        them, and all are cut off in the end."""
+        crowd = [self.watch() for _ in range(100)]
+        for visitor in crowd:
+            visitor.transport.clear()
+            if visitor.transport.producer is not None:
+                visitor.transport.producer.pauseProducing()
+        self.assertEqual(sum(not visitor.ended for visitor in crowd), MOST)
+        self.assertEqual(len(self.api.viewers), MOST)
+        for _ in range(3):
+            for _ in range(BATCH):
+                self.harness.client().gone()
+            self.reactor.advance(1)
+        self.assertEqual(sum(len(visitor.transport.value()) for visitor in crowd), 0)
+        self.reactor.pump([1] * round(STUCK))
+        self.assertTrue(all(visitor.ended for visitor in crowd))
+        for visitor in crowd:
+            visitor.gone()
+        self.assertEqual((self.reactor.getDelayedCalls(), self.site.open), ([], {}))
+
     def test_stop(self) -> None:
         """The gateway stops: all streams end, in order."""
         visitor = self.watch()

@@ -272,13 +272,13 @@ class PortTests(ServiceTestCase):
             await service.stopService()
             await until("the end of the stream", lambda: said(b"\r\n0\r\n\r\n"))
         self.assertNotIsInstance(getattr(reactor, "_poller", None), TimedPoller)
-        self.assertIsNone(service.router_service.ended)
+        self.assertEqual(service.router_service.enders, [])
 
     def test_off(self) -> None:
         """Without the option there is none, and nothing is kept."""
         service = self.start()
         self.assertIsNone(service.admin)
-        self.assertIsNone(service.router_service.ended)
+        self.assertEqual(service.router_service.enders, [])
         self.assertNotIn("admin", dict(describe(service)))
 
     async def test_again(self) -> None:

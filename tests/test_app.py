@@ -151,6 +151,55 @@ class Rooms(SynchronousTestCase):
         self.assertEqual(ann.request("good", "hi"), "HI")
         self.assertEqual(app.counts.failed, 1)
 
+    def test_flood_of_faults(self) -> None:
+        """The log has the first of each kind whole, whoever caused it, then how many followed."""
+        clock = Clock()
+        app = App(clock=clock)
+
+        @app.handler("bad")
+        def bad(what: str) -> None:
+            raise KeyError if what == "key" else ValueError
+
+        @app.handler("slow")
+        async def slow() -> None:
+            raise ValueError
+
+        @app.unknown
+        def others(request: Request) -> None:
+            raise ValueError
+
+        @app.opened
+        def hook(session: Session) -> None:
+            raise ValueError
+
+        players = [Player(app, address=f"192.0.2.{number}:5") for number in range(20)]
+        with LogLines() as log:
+            for number, player in enumerate(players):
+                for route in ("bad", "slow", f"x{number}"):
+                    self.assertEqual(self.code(player, route, "x"), 500)
+            self.assertEqual(self.code(players[0], "bad", "key"), 500)
+            self.assertEqual(len(log.lines), 4)
+            self.assertIn("'bad' of <Session ", log.lines[0])
+            self.assertEqual(app.counts.failed, 61)
+            del log.events[:]
+            clock.advance(10)
+            where = "test_flood_of_faults.<locals>.hook"
+            self.assertEqual(
+                sorted(line.replace("Rooms.", "") for line in log.lines),
+                [
+                    "ValueError of 'bad': 19 more from all addresses in 10 s",
+                    "ValueError of 'others': 19 more from all addresses in 10 s",
+                    "ValueError of 'slow': 19 more from all addresses in 10 s",
+                    f"ValueError of the hook {where}: 19 more from all addresses in 10 s",
+                ],
+            )
+            del log.events[:]
+            clock.advance(30)
+            self.assertEqual(self.code(players[1], "bad", "x"), 500)
+            self.assertEqual(len(log.lines), 1)
+        self.assertEqual(len(self.flushLoggedErrors()), 6)
+        app.stop()
+
 
 class Handlers(SynchronousTestCase):
     """How handlers are called, and which cannot be."""
@@ -558,7 +607,7 @@ class Time(SynchronousTestCase):
         waits[0].callback(None)
         app.clock.pump([0.5] * 2)
         self.assertEqual(ticks.count("slow"), 2)
-        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 5)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)  # of one kind the first
         app.stop()
         self.assertEqual(app.clock.getDelayedCalls(), [])
 

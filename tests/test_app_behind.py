@@ -8,8 +8,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from fastway.app import App, Group, Session
+from fastway.control import PlayerFacts
 from fastway.endpoint.endpoints import GatewayDialEndpoint, PoolEndpoint
-from fastway.endpoint.mirror import Mirror
+from fastway.endpoint.mirror import LEAST, Mirror
 from fastway.endpoint.pool import GatewayPool
 from fastway.testing import MemoryGateway
 from tests.support.words import Words
@@ -66,22 +67,35 @@ class BehindTests(SynchronousTestCase):
         self.gateway.pump()
         self.assertEqual((self.app.sessions, len(self.room)), ({}, 0))
 
+    def test_address_told_late(self) -> None:
+        """What the gateway tells of a player is his address from then on, and after his end."""
+        [session], _ = self.players(1)
+        [mine] = self.app.sessions.values()
+        self.assertTrue(mine.peer.startswith("127.0.0.1:"), mine.peer)
+        channel: Any = mine.carrier
+        for port, name in ((4711, "[2001:db8::1]:4711"), (0, "[2001:db8::1]:0")):
+            channel.channel.facts = PlayerFacts(1, "2001:db8::1", port)
+            self.assertEqual(mine.peer, name)
+        session.close()
+        self.gateway.pump()
+        self.assertEqual((mine.ended is None, mine.peer), (False, "[2001:db8::1]:0"))
+
     def test_group(self) -> None:
         """All hear all, once and in order, whatever was told singly before and after; once the
         gateway has its copy a message goes there once."""
-        _, heard = self.players(20)
+        _, heard = self.players(LEAST)
         for number in range(5):
             for session in self.room:
                 session.send("on", f"before {number}")
-            self.assertEqual(self.room.send("on", number), 20)
+            self.assertEqual(self.room.send("on", number), LEAST)
             self.gateway.pump()
         expected = [text for number in range(5) for text in (f"before {number}", number)]
-        self.assertEqual(heard, [expected] * 20)
+        self.assertEqual(heard, [expected] * LEAST)
         self.assertGreaterEqual(self.pushes, 4)
 
     def test_who_leaves_and_comes(self) -> None:
         """A copy follows its group: who left hears nothing, who came all."""
-        _, heard = self.players(20)
+        _, heard = self.players(LEAST)
         for number in range(2):
             self.room.send("on", number)
             self.gateway.pump()
@@ -91,11 +105,11 @@ class BehindTests(SynchronousTestCase):
         for number in range(2, 5):
             self.room.send("on", number)
             self.gateway.pump()
-        self.assertEqual(heard, [[0, 1], *[[0, 1, 2, 3, 4]] * 19])
+        self.assertEqual(heard, [[0, 1], *[[0, 1, 2, 3, 4]] * (LEAST - 1)])
         self.assertEqual(more, [[2, 3, 4]])
         self.room.send("on", 5, but=next(iter(self.room)))
         self.gateway.pump()
-        self.assertEqual([lines[-1] for lines in heard], [1, 4, *[5] * 18])
+        self.assertEqual([lines[-1] for lines in heard], [1, 4, *[5] * (LEAST - 2)])
 
     def test_large(self) -> None:
         """A packet that is too large for one message goes as a stream, to each."""
@@ -106,11 +120,11 @@ class BehindTests(SynchronousTestCase):
         lines: list[Any] = []
         app = App(clock=self.clock)
         app.route("on", lines.append)
-        for _ in range(17):
+        for _ in range(LEAST + 1):
             endpoint = GatewayDialEndpoint(self.gateway.client, 2, clock=self.clock)
             connecting = app.connect(endpoint, Words(max_frame=3_000_000))
             self.gateway.pump()
             self.successResultOf(connecting)
         self.room.send("on", "x" * 600_000)
         self.gateway.pump()
-        self.assertEqual([len(line) for line in lines], [600_000] * 17)
+        self.assertEqual([len(line) for line in lines], [600_000] * (LEAST + 1))

@@ -1,4 +1,5 @@
-"""The chat of examples/browser_chat: its server in a process, its page in a browser.
+"""The chat of examples/browser_chat: its server in a process, its page in a browser, and clients
+of other dialects in its room.
 
 Rule: as tests/test_demo_page.py: where there is no chromium these tests are skipped, unless
 BROWSER_TESTS=must.
@@ -20,16 +21,24 @@ from tests.support.browser import PATIENCE, Browser, Page, chromium
 from tests.support.files import CHECKOUT, scratch
 from tests.support.processes import environment, free_ports
 
-SERVER = os.path.join(CHECKOUT, "examples", "browser_chat", "server.py")
+EXAMPLES = os.path.join(CHECKOUT, "examples")
+SERVER = os.path.join(EXAMPLES, "browser_chat", "server.py")
 
 
 class Chat:
-    """The server, on ports of its own."""
+    """The server, on ports of its own.
 
-    def __init__(self, case: SynchronousTestCase, page: int, port: int) -> None:
+    Attributes:
+        said: What it said before the line that names its page.
+    """
+
+    def __init__(
+        self, case: SynchronousTestCase, page: int, *ports: int, program: str = SERVER
+    ) -> None:
         self.url = f"http://127.0.0.1:{page}/"
+        self.said: list[str] = []
         self._process = subprocess.Popen(
-            [sys.executable, SERVER, str(page), str(port)],
+            [sys.executable, program, *map(str, (page, *ports))],
             cwd=scratch(case),
             env=environment({}),
             stdin=subprocess.DEVNULL,
@@ -38,9 +47,14 @@ class Chat:
             text=True,
         )
         case.addCleanup(self.kill)
+        while self.url not in (line := self.line()):
+            assert line, self.said
+            self.said.append(line)
+
+    def line(self) -> str:
+        """What it says next."""
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert self.url in line, line
+        return self._process.stdout.readline()
 
     def kill(self) -> str:
         """End it as a crash would."""
@@ -117,6 +131,32 @@ class BrowserChatTests(SynchronousTestCase):
         self.assertEqual(chat.stop(), "")
         ann.until("document.body.dataset.state === 'down'")
 
+    def test_three_dialects(self) -> None:
+        """A page is in one room with clients of nano, of teleport and of hotpot."""
+        if chromium() is None and os.environ.get("BROWSER_TESTS") != "must":
+            raise self.skipTest("there is no chromium")
+        [port] = free_ports(1)
+        chat = Chat(self, port, program=os.path.join(EXAMPLES, "app_dialects.py"))
+        browser = Browser(scratch(self))
+        self.addCleanup(browser.close)
+        page = browser.open(chat.url)
+        self.enter(page, "Page")
+        page.until("document.getElementById('people').innerText === 'Ann\\nBob\\nEve\\nPage'")
+        hearing = [
+            f"{name} hears by {dialect}"
+            for name, dialect in (("Ann", "pomelo"), ("Bob", "teleport"), ("Eve", "hotpot"))
+        ]
+        for text in ("hello", "Grüße, 世界 😀 <b>&amp;</b>"):
+            self.say(page, text)
+            self.hears(page, "Page", text)
+            self.assertEqual(
+                sorted(chat.line() for _ in range(3)),
+                [f"{who}: <Page> {text}\n" for who in hearing],
+            )
+        self.assertEqual(page.complaints, [])
+        self.assertNotIn("Traceback", chat.stop())
+        page.until("document.body.dataset.state === 'down'")
+
     def test_tutorial(self) -> None:
         """The tutorial's page joins its chat, says something, and hears a push."""
         if chromium() is None and os.environ.get("BROWSER_TESTS") != "must":
@@ -133,7 +173,7 @@ class BrowserChatTests(SynchronousTestCase):
             with open(os.path.join(place, name), "w", encoding="utf-8") as file:
                 file.write(text)
         os.symlink(
-            os.path.join(CHECKOUT, "examples", "browser_chat", "pomelo.js"),
+            os.path.join(EXAMPLES, "browser_chat", "pomelo.js"),
             os.path.join(place, "pomelo.js"),
         )
         origin = rf"http\://127.0.0.1\:{web}"

@@ -57,6 +57,16 @@ async def slow():
 """
 
 
+CLUSTER = """
+from fastway.app import App
+from fastway.cluster import NanoMaster, NanoMember
+
+app = App()
+node = NanoMember(app, "127.0.0.1:34571", master="127.0.0.1:34570")
+master = NanoMaster(App(), "127.0.0.1:0")
+"""
+
+
 class Files(SynchronousTestCase):
     """A directory with modules, which is where commands are given."""
 
@@ -66,6 +76,7 @@ class Files(SynchronousTestCase):
             ("cli_game", GAME),
             ("cli_broken", "1 / 0\n"),
             ("cli_lacks", "import nobody_has_this\n"),
+            ("cli_cluster", CLUSTER),
         ):
             with open(os.path.join(self.directory, f"{name}.py"), "w", encoding="utf-8") as file:
                 file.write(text)
@@ -116,6 +127,17 @@ class Mistakes(Files):
                 self.assertIn(problem, told)
                 self.assertTrue(told.startswith("APP: "), told)
         self.assertIn("give MODULE:APP", self.serve(*listen))
+
+    def test_cluster(self) -> None:
+        """A node that is none, or another's."""
+        for node, problem in (
+            ("cli_game", "is not MODULE:NAME"),
+            ("cli_game:number", "cli_game:number is no node, such as a NanoMember"),
+            ("cli_cluster:node", "cli_cluster:node is a node of another App"),
+        ):
+            told = self.serve("cli_game:app", f"--cluster={node}")
+            self.assertTrue(told.startswith("--cluster: "), told)
+            self.assertIn(problem, told)
 
     def test_listen(self) -> None:
         """A port that cannot be."""
@@ -179,9 +201,10 @@ class Mistakes(Files):
     def test_listed(self) -> None:
         """The help of all commands and the completions know them."""
         for arguments, words in (
-            (["--help"], ("serve MODULE:APP", "talk PEER")),
+            (["--help"], ("serve MODULE:APP", "talk PEER", "describe MODULE:APP")),
             (["help", "serve"], ("--listen", "--push-addr", "--push-token", "--drain")),
             (["help", "talk"], ("--user", "--timeout", "ROUTE JSON")),
+            (["help", "describe"], ("--dialect", "--types", "--output", "AsyncAPI")),
             (["completion", "bash"], ("serve", "talk", "--push-addr")),
             (["completion", "zsh"], ("serve", "talk", "--push-addr")),
         ):

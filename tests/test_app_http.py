@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec import Struct
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,6 +16,11 @@ from fastway.app.http import MAX_BODY, PushApi, push_site
 from fastway.app.testing import Player
 
 GOOD = {"group": "lobby", "route": "on", "message": {"text": "hi"}}
+
+
+class Notice(Struct):
+    text: str
+    urgent: bool = False
 
 
 class Pushes(SynchronousTestCase):
@@ -60,6 +66,25 @@ class Pushes(SynchronousTestCase):
         self.assertEqual(self.ask({"all": True, "route": "on"}), (200, {"sent": 2}))
         self.assertEqual(self.ann.heard, [("on", {"text": "hi"}), ("on", None)])
         self.assertEqual(self.bob.heard, [("on", 1), ("on", None)])
+
+    def test_declared(self) -> None:
+        """What is declared of a route holds for who pushes from outside: members get that type,
+        and of another one nothing."""
+        self.app.sends("on", Notice)
+        self.app.sends("tick", None)
+        self.assertEqual(self.ask(GOOD), (200, {"sent": 1}))
+        self.assertEqual(self.ann.heard, [("on", {"text": "hi", "urgent": False})])
+        self.assertEqual(self.ask({"all": True, "route": "tick"}), (200, {"sent": 2}))
+        for asked, problem in (
+            ({**GOOD, "message": {"txt": "hi"}}, "missing required field `text`"),
+            ({**GOOD, "message": None}, "Expected `object`, got `null`"),
+            ({**GOOD, "route": "tick"}, "Expected `null`, got `object`"),
+        ):
+            status, answer = self.ask(asked)
+            self.assertEqual(status, 400)
+            self.assertIn(f"no message of {asked['route']!r}: ValidationError: ", answer["error"])
+            self.assertIn(problem, answer["error"])
+        self.assertEqual(len(self.ann.heard), 2)
 
     def test_refused(self) -> None:
         """Whatever is wrong is a status and a line, and nobody is told."""

@@ -14,11 +14,22 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 
-from fastway.app import Bounds, NotInDialect, Refused, Session, SessionEnded, Strand
+from fastway.app import (
+    App,
+    Bounds,
+    NotInDialect,
+    NotReady,
+    Refused,
+    Session,
+    SessionEnded,
+    Strand,
+)
 from fastway.app.link import Link
 from fastway.app.messages import BadHandler
 from fastway.app.ports import LinkFactory
+from fastway.app.testing import Player
 from fastway.dialect.pomelo import Pomelo, PomeloJson
+from fastway.dialect.pomelo_packets import ACK, DATA, HANDSHAKE, packet
 from fastway.errors import RequestsFull, RequestTimeout
 from fastway.formats import Json, ProtocolBuffers, Text
 from tests.support.app_links import Links, NativeLinks
@@ -157,6 +168,35 @@ class Handshakes(Links):
         self.assertFalse(transport.connected)
         self.assertEqual((ends, app.counts.opened, app.counts.lost), ([], 0, {"refused": 1}))
 
+    def test_flood_of_refused(self) -> None:
+        """Who comes again and again is a line of the log, and then a number."""
+        app = self.app_with()
+
+        @app.handshake
+        def no(session: Session, user: Any) -> None:
+            raise Refused(401) if user else ValueError
+
+        with LogLines() as log:
+            for user in (0, 1):
+                for _ in range(20):
+                    transport = self.connect(welcome=False)
+                    self.assertEqual(len(self.tell(transport, f"hi {user}")), 1)
+                    self.assertFalse(transport.connected)
+            self.assertEqual(len(log.lines), 2)
+            self.assertIn(" failed", log.lines[0])
+            self.assertIn(" lost: refused: 500: internal error", log.lines[1])
+            del log.events[:]
+            self.clock.advance(10)
+            self.assertEqual(
+                log.lines,
+                [
+                    "ValueError of a handshake: 19 more from all addresses in 10 s",
+                    "lost (refused): 39 more from 192.168.1.1 in 10 s",
+                ],
+            )
+        self.assertEqual(app.counts.lost, {"refused": 40})
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
     def test_hook_that_fails(self) -> None:
         """Its fault is logged, and told without its text."""
         app = self.app_with()
@@ -227,6 +267,118 @@ class Handshakes(Links):
         third = self.connect(Words(greets=False))
         self.assertFalse(third.connected)
         self.assertEqual(len(self.app.sessions), 1)
+
+
+class Early(Links):
+    """Who is told something while his handshake is decided."""
+
+    def deciding(self, **settings: Any) -> tuple[App, Deferred[Any], list[Session]]:
+        """An App whose hook binds and groups a session, and then waits."""
+        app = self.app_with(**settings)
+        gate: Deferred[Any] = Deferred()
+        sessions: list[Session] = []
+
+        @app.handshake
+        async def hook(session: Session, user: Any) -> Any:
+            sessions.append(session)
+            session.bind("ann")
+            app.group("room").add(session)
+            session.send("on", "hook")
+            return await gate
+
+        return app, gate, sessions
+
+    def test_in_order(self) -> None:
+        """Nothing goes out before the answer to the handshake; then all does, in order."""
+        app, gate, sessions = self.deciding()
+        app.opened(lambda session: session.send("on", "opened"))
+        transport = self.connect(welcome=False)
+        self.assertEqual(self.tell(transport, "hi 1"), [])
+        for count in range(2):
+            self.assertEqual(app.group("room").send("on", f"room {count}"), 1)
+            self.assertEqual(app.user("ann").send("on", f"user {count}"), 1)
+        self.clock.advance(1)
+        self.assertEqual(transport.lines(), [])
+        gate.callback("in")
+        self.assertEqual(app.group("room").send("on", "room 2"), 1)
+        self.assertEqual(app.user("ann").send("on", "user 2"), 1)
+        sessions[0].send("on", "end")
+        self.clock.advance(0)
+        said = "hook", "room 0", "user 0", "room 1", "user 1", "opened", "room 2", "user 2", "end"
+        self.assertEqual(transport.lines(), ['welcome "in"', *(f'say on "{one}"' for one in said)])
+        self.assertEqual(app.counts.sent, len(said))
+
+    def test_until_the_ack(self) -> None:
+        """In pomelo a client is ready with its ack; the server's answer comes before all else."""
+        app, gate, _ = self.deciding()
+        transport = self.join(Pomelo(heartbeat=0))  # type: ignore[arg-type]
+        transport.say(packet(HANDSHAKE))
+        app.group("room").send("on", 1)
+        gate.callback(None)
+        self.clock.advance(0)
+        [welcome] = transport.take()
+        self.assertEqual((welcome[0], b'"code":200' in welcome), (HANDSHAKE, True))
+        app.group("room").send("on", 2)
+        self.clock.advance(0)
+        self.assertEqual(transport.take(), [])
+        transport.say(packet(ACK))
+        pushes = [packet(DATA, b"\6\2on" + said) for said in (b'"hook"', b"1", b"2")]
+        self.assertEqual(b"".join(transport.take()), b"".join(pushes))
+
+    def test_bounded(self) -> None:
+        """What is kept back counts as what waits; over the bound he is lost."""
+        app, gate, _ = self.deciding(bounds=Bounds(waiting=5000))
+        transport = self.connect(welcome=False)
+        self.tell(transport, "hi 1")
+        told = 0
+        while len(app.group("room")) and told < 100:
+            told += app.group("room").send("on", "x" * 500)
+            self.clock.advance(0)
+        self.assertEqual((told, transport.connected), (10, False))
+        self.assertEqual(app.counts.lost, {"slow_reader": 1})
+        gate.callback(None)
+        self.assertEqual((app.sessions, app.user("ann").send("on", 1)), ({}, 0))
+
+    def test_not_let_in(self) -> None:
+        """Who is refused hears nothing of what was kept back for him."""
+        app, gate, _ = self.deciding()
+        transport = self.connect(welcome=False)
+        self.tell(transport, "hi 1")
+        gate.errback(Refused(401, "who?"))
+        self.assertEqual(transport.lines(), ["no 0 401 who?"])
+        self.assertEqual((transport.connected, len(app.group("room"))), (False, 0))
+
+    def test_kicked(self) -> None:
+        """Who is kicked at his handshake, as by a newer one of the same user, is not let in."""
+        app, gate, sessions = self.deciding()
+        first = self.connect(welcome=False)
+        self.tell(first, "hi 1")
+        second = self.connect(welcome=False)
+        self.tell(second, "hi 1")
+        self.assertEqual(first.lines(), ["no 0 403 replaced by a newer session"])
+        self.assertFalse(first.connected)
+        gate.callback(None)
+        self.assertEqual(second.lines(), ["welcome null", 'say on "hook"'])
+        self.assertEqual((list(app.sessions.values()), app.counts.opened), ([sessions[1]], 1))
+
+    def test_asked(self) -> None:
+        """Nothing can be asked yet, nor waited for: it could not be answered."""
+        app = self.app_with()
+        asked: list[Deferred[Any]] = []
+
+        @app.handshake
+        def hook(session: Session, user: Any) -> None:
+            asked.extend((session.request("name"), session.next("name")))
+
+        transport = self.connect(welcome=False)
+        self.assertEqual(self.tell(transport, "hi 1"), ["welcome null"])
+        for one in asked:
+            self.failureResultOf(one, NotReady)
+        player = Player(app)
+        for one in asked[2:]:
+            self.failureResultOf(one, NotReady)
+        player.answers["name"] = str.upper
+        self.assertEqual(self.successResultOf(player.session.request("name", "ann")), "ANN")
 
 
 class Bounded(Links):
@@ -308,6 +460,22 @@ class Bounded(Links):
         self.assertTrue(10 <= told < 50, told)
         self.assertEqual(app.counts.lost, {"slow_reader": 1})
         self.assertEqual((heard, len(room)), (told, 1))
+
+    def test_bounds_that_change(self) -> None:
+        """An App's new bounds hold for who comes then, on each kind of port."""
+        app = self.app_with(bounds=Bounds(waiting=5000))
+        self.connect().stop_reading()
+        app.bounds = Bounds(waiting=50_000)
+        self.connect().stop_reading()
+        told = []
+        for session in list(app.sessions.values()):
+            told.append(0)
+            while session.ended is None and told[-1] < 200:
+                session.send("on", "x" * 500)
+                told[-1] += 1
+                self.clock.advance(0)
+        self.assertEqual(app.counts.lost, {"slow_reader": 2})
+        self.assertTrue(10 <= told[0] < 50 < 90 <= told[1] < 200, told)
 
     def test_await_send(self) -> None:
         """Who awaits `send` waits while a peer does not read, and goes on when it does or ends."""
@@ -414,11 +582,16 @@ class Ends(Links):
         app.closed(told.append)
         transport = self.connect()
         [session] = app.sessions.values()
+        waits = [session.when_ended(), session.when_ended()]
         act(session, transport)
         self.clock.advance(0)
         self.assertEqual((told, app.sessions), ([session], {}))
         self.assertFalse(transport.connected)
-        self.assertEqual(len(self.successResultOf(session.when_closed()) or ()), 0)
+        ended = session.ended
+        assert ended is not None
+        for done in (*waits, session.when_ended()):
+            why = self.successResultOf(done)
+            self.assertEqual((str(why), why.cause), (str(ended), ended.cause))
         return transport, session
 
     def test_close(self) -> None:
@@ -566,6 +739,10 @@ class NativeMessages(NativeLinks, Messages):
 
 class NativeHandshakes(NativeLinks, Handshakes):
     """The same on the relay."""
+
+
+class NativeEarly(NativeLinks, Early):
+    """The same."""
 
 
 class NativeBounded(NativeLinks, Bounded):

@@ -5,6 +5,7 @@ That a link there is as any is test_app_link's and test_app_websocket's to show.
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Any, cast
 from unittest import SkipTest
@@ -89,6 +90,50 @@ class Groups(NativeLinks):
         self.assertEqual(len(self.gates), bounds.requests)
 
 
+class Crowd(NativeLinks):
+    """As test_app_machine's, on the relay: a group in which one floods, one does not read, one
+    lies."""
+
+    def test_nobody_notices(self) -> None:
+        members = int(os.environ.get("FASTWAY_MEMBERS", "60"))
+        app = self.app_with(bounds=Bounds(waiting=20_000, queued=4000, strand=50))
+        room = app.group("room")
+        app.opened(room.add)
+        app.route("tell", lambda number: room.send("on", number))
+        dialect = Words(max_frame=3000)
+        flooding, frozen, lying, *others = (self.connect(dialect) for _ in range(members))
+        frozen.stop_reading()
+        flooding.say(b"say wait 0\n")
+        offered = 0
+        for number in range(20):
+            while flooding.producerState == "producing" and offered < 100:
+                flooding.say(b'say echo "%s"\n' % (b"x" * 1000))
+                offered += 1
+            lying.say(b"ok %d 1\nno 7 1 x\nask -1 echo 1\n" % number)
+            if number == 9:
+                lying.say(b"\xff\xfe\0 nonsense\n")
+                lying.take()
+            others[0].say(b"say tell %d\n" % number)
+            self.clock.advance(0.1)
+            for one in others:
+                self.assertEqual(one.lines(), [f"say on {number}"])
+        self.assertLess(offered, 20)
+        self.assertLess(flooding.link._queued + flooding.link._kept, 10_000)
+        self.assertEqual(app.counts.lost, {"bad_frame": 1})
+        flooding.take()
+        told = 0
+        while frozen.connected and told < 100:
+            room.send("on", "x" * 500)
+            told += 1
+            self.clock.advance(0.01)
+            for one in (flooding, *others):
+                self.assertEqual(len(one.lines()), 1)
+        self.assertLess(told, 100)
+        self.assertEqual(app.counts.lost, {"bad_frame": 1, "slow_reader": 1})
+        self.assertEqual(len(room), members - 2)
+        self.assertEqual(app.links.relay.core.totals()[7], 0)  # nothing waits for anybody
+
+
 class HalfOpen(NativeLinks):
     """Peers that end one direction."""
 
@@ -140,7 +185,8 @@ class Refused(NativeLinks):
         """The system refuses: one line, and nobody hears of a session."""
         app = self.app_with()
         self.connect()
-        app.links.relay._port = 99  # which the core refuses, as it would without memory
+        # A number that the core refuses, as it would without memory.
+        app.links.relay._ports[app.bounds.waiting] = 99
         with LogLines() as log:
             far = self.connect(welcome=False)
             self.clock.advance(0)
@@ -220,7 +266,7 @@ class Listening(TestCase):
         [mine] = self.app.sessions.values()
         self.assertTrue(mine.peer.startswith("127.0.0.1:"))
         session.close()
-        yield mine.when_closed()
+        yield mine.when_ended()
         self.assertEqual(self.app.counts.lost, {})
         yield port.stopListening()
         return line.partition(", ")[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock, StringTransport
@@ -21,7 +22,7 @@ from wsproto.events import (
     TextMessage,
 )
 
-from fastway.app import App
+from fastway.app import App, Session
 from fastway.app.ports import LinkFactory
 from fastway.app.websocket import NoWebSocketDialect
 from fastway.websocket.listen import MessageEndpoint, NoMessages
@@ -97,6 +98,31 @@ class Ports(Links):
         self.assertEqual((peer.text(), kinds), ("ok 1 1\nok 2 2\n", [TextMessage] * 2))
         [session] = self.app.sessions.values()
         self.assertEqual(session.dialect, "words")
+
+    def test_told_at_the_handshake(self) -> None:
+        """What is kept back until the answer are whole messages, behind it."""
+        gate: Deferred[Any] = Deferred()
+        room = self.app.group("room")
+
+        @self.app.handshake
+        def hook(session: Session, user: Any) -> Deferred[Any]:
+            room.add(session)
+            return gate
+
+        peer = self.peer()
+        peer.say(TextMessage("hi 1\n"))
+        for number in range(2):
+            room.send("on", number)
+            self.clock.advance(0)
+        peer.listen()
+        self.assertEqual(peer.text(), "")
+        gate.callback(None)
+        self.clock.advance(0)
+        peer.listen()
+        self.assertEqual(
+            [one.data for one in peer.heard if isinstance(one, TextMessage)],
+            ["welcome null\n", "say on 0\n", "say on 1\n"],
+        )
 
     def test_group_of_both(self) -> None:
         """A group's message is made once for all WebSockets, and once for all others."""

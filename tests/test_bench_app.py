@@ -11,6 +11,7 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 import bench.app
+import bench.calls
 from bench.app import Clients, Server, measure
 from bench.gateways import Failure
 from bench.table import Case
@@ -40,20 +41,39 @@ class AppBenchTests(SynchronousTestCase):
         """Requests, pushes and idle sessions; each has its figures."""
         commands = {way: [*OURS, way] for way in ("native", "twisted")}
         for load, figures in (
-            ("ask 3 5", {"us", "late"}),
-            ("tell 3 2", {"us", "late"}),
-            ("idle 3 1", {"kb"}),
+            ("pomelo ask 3 5", {"us", "late"}),
+            ("pomelo tell 3 2", {"us", "late"}),
+            ("pomelo idle 3 1", {"kb"}),
         ):
             results = measure(self.program, Case("", load, ()), commands, 0.05)
             self.assertEqual(list(results), ["native", "twisted"])
             for result in results.values():
                 self.assertEqual(set(result), figures)
 
+    def test_wires(self) -> None:
+        """Each wire's requests are answered."""
+        for wire in bench.app.WIRES[1:]:
+            commands = {"native": [*OURS, "native", "--wire", wire]}
+            results = measure(self.program, Case("", f"{wire} ask 3 40", ()), commands, 0.05)
+            self.assertGreater(results["native"]["us"], 0)
+
+    def test_calls(self) -> None:
+        """A thousand calls at once: figures of both ends, and of the time."""
+        for name in ("PARTS", "WARM"):
+            self.patch(bench.calls, name, 1)
+        commands = {"native": [*OURS, "native", "--wire", "teleport"]}
+        results = bench.calls.measure(commands, bench.calls.CALL, 0.01)
+        for figure in bench.calls.FIGURES:
+            self.assertGreater(results["native"][figure.field], 0)
+
     def test_liar(self) -> None:
         """A wrong answer is no answer, and a server that does not start is none."""
         with Server("liar", [sys.executable, "-c", LIAR, "{port}"]) as server:
             server.wait()
-            with Clients(self.program, server, "ask 1 1") as clients, pytest.raises(Failure):
+            with (
+                Clients(self.program, server, "pomelo ask 1 1") as clients,
+                pytest.raises(Failure),
+            ):
                 clients.work(1000)
         with Server("none", [sys.executable, "-c", ""]) as server, pytest.raises(Failure):
             server.wait()

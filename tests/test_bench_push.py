@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import bench.push
 from bench.gateways import FASTWAY, Failure, Gateway, build
-from bench.push import COLUMNS, WAYS, Way, measure
+from bench.push import COLUMNS, FLOORS, WAYS, Way, measure
 from bench.table import Case
 from fastway.endpoint.mirror import LEAST
 from fastway.wire import encode_packet
@@ -30,11 +30,11 @@ class PushBenchTests(SynchronousTestCase):
         (program,) = build(Path(DIRECTORY.name), *SANITIZED, names=("sends",))
         gateway = Gateway("", [*FASTWAY, "--server-auth-password", KEY])
         results = measure(program, Case("", f"{LEAST} 64", ()), [gateway], 0.05, KEY)
-        self.assertEqual(list(results), [*WAYS, "floor"])
+        self.assertEqual(list(results), [*WAYS, *FLOORS])
         for name, result in results.items():
             self.assertGreaterEqual(result["rounds"], 1, name)
             self.assertLessEqual(set(result), set(COLUMNS))
-            self.assertEqual("server_us" in result, name != "floor")
+            self.assertEqual("server_us" in result, name not in FLOORS)
 
     def test_lies(self) -> None:
         """Another message than was asked for, one too few, and an end."""

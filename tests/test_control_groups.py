@@ -188,6 +188,33 @@ class CopyTests(CopyTestCase):
         self.assertEqual(gateway.got[conns[0].conn_id], [b"1"])
         self.assertEqual(gateway.got[conns[1].conn_id], [b"1", b"2"])
 
+    def test_whole_and_unanswered(self) -> None:
+        """Once all are in, one push a second is to be answered, and the others cost no answer."""
+        gateway, group, conns = self.crowd()
+        group.tell(b"0")
+        gateway.settle()
+        answered: list[int] = []
+        for number, seconds in enumerate((0, 0.5, 0.4, 0.2, 0.1, 0)):
+            gateway.clock.advance(seconds)
+            self.assertEqual(group.tell(b"%d" % number, but=conns[:1]), CROWD - 1)
+            gateway.carry_out()
+            answered.append(len(gateway.end.answers))
+            gateway.settle()
+        self.assertEqual(answered, [1, 0, 0, 1, 0, 0])
+        self.assertEqual(gateway.got.pop(conns[0].conn_id), [b"0"])
+        self.got(gateway, conns[1:], b"0", *[b"%d" % number for number in range(6)])
+
+    def test_whole_and_too_large(self) -> None:
+        """What fits no packet with its request before it is told singly, answered or not."""
+        gateway, group, conns = self.crowd()
+        group.tell(b"0")
+        gateway.settle()
+        large = bytes(gateway.endpoint.max_message)
+        for message in (large, b"1", large):
+            self.assertEqual(group.tell(message), CROWD)
+            gateway.settle()
+        self.got(gateway, conns, b"0", large, b"1", large)
+
     def test_in_order_with_singles(self) -> None:
         """What is sent to one member before and after stands before and after."""
         gateway, group, conns = self.crowd()

@@ -66,13 +66,15 @@ class GroupMachine(RuleBasedStateMachine):
     """A group, its gateway, and what was promised to whom."""
 
     denying = False
+    ask = 3.0
 
     def __init__(self) -> None:
         super().__init__()
-        self.patches = [
+        self.patches: list[Any] = [
             patch(f"fastway.endpoint.{name}", least)
             for name, least in (("mirror.LEAST", 2), ("group.LEAST", 2), ("control.MOST_NAMED", 3))
         ]
+        self.patches.append(patch("fastway.endpoint.mirror.ASK", self.ask))
         for one in self.patches:
             one.start()
         config = EndpointConfig(ping_interval=0, accept_queue=100_000)
@@ -251,9 +253,11 @@ class RealMachine(GroupMachine):
 
 
 class DenyingMachine(GroupMachine):
-    """The same over a gateway that may refuse pushes: once each, though not in order."""
+    """The same over a gateway that may refuse pushes, and is always asked whether it did: once
+    each, though not in order."""
 
     denying = True
+    ask = 0.0
 
 
 class MachineTests(SynchronousTestCase):

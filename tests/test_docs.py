@@ -264,8 +264,6 @@ class LibraryPage(SynchronousTestCase):
             text = read(page)
             if page == "docs/endpoint.md":
                 text = text.replace(text[text.index("The older names") :].partition("\n\n")[0], "")
-            if "fastway.app" in text.partition("\n\n")[0]:
-                text = text.replace(".when_closed(", "")  # a session's own
             if page != "CHANGES.md":
                 self.assertEqual(old.findall(text), [], page)
 

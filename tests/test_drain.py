@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -294,11 +295,24 @@ class DrainTests(SynchronousTestCase):
         )
 
     def test_log(self) -> None:
-        """A drain is a handful of lines, however many clients there are."""
+        """A drain is a handful of lines, however many clients there are; while they go it is told
+        how far it is, a tenth of the time apart, and at most once a second."""
         drain, _ = self.drain(dict.fromkeys(range(1000), 1))
         with LogLines() as log:
             drain.begin()
             self.run_on(40)
-        self.assertEqual(len(log.lines), 5)
-        self.assertIn("1000 clients are lost over 20.0 s", log.lines[2])
-        self.assertIn("over after", log.lines[4])
+        told = [line for line in log.lines if "have their turn" in line]
+        self.assertEqual(len(log.lines), 5 + len(told))
+        self.assertIn(len(told), (9, 10))
+        self.assertEqual(told, log.lines[3:-2])
+        left = [int(line.split()[1]) for line in told]
+        for number, count in enumerate(left):
+            self.assertApproximates(count, 900 - 100 * number, 20)
+        self.assertIn("within 18.0 s", told[0])
+        drain, _ = self.drain(dict.fromkeys(range(1000), 1), replace(PLAN, spread=4))
+        with LogLines() as log:
+            drain.begin()
+            self.run_on(40)
+        self.assertIn(len([line for line in log.lines if "have their turn" in line]), (3, 4))
+        self.assertIn("1000 clients are lost over 4.0 s", log.lines[2])
+        self.assertIn("over after", log.lines[-1])

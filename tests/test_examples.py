@@ -61,6 +61,15 @@ EXPECTED = {
         "Bob hears: <Ann> hello",
         "Ann hears: * Bob left",
     ],
+    "app_cluster.py": [
+        "the gate sends to others: Room",
+        "Ann joined: Ann",
+        "Bob joined: Ann, Bob",
+        "Ann hears: <Ann> hello",
+        "Bob hears: <Ann> hello",
+        "Ann asks: Ann",
+        "the backend's sessions at the end: 0",
+    ],
     "app_dialects.py": [
         "Ann joined: Ann",
         "Bob joined: Ann, Bob",
@@ -195,6 +204,9 @@ class ExampleTests(SynchronousTestCase):
 
     def test_app_chat(self) -> None:
         self.check("app_chat.py")
+
+    def test_app_cluster(self) -> None:
+        self.check("app_cluster.py")
 
     def test_app_dialects(self) -> None:
         self.check("app_dialects.py")

@@ -34,7 +34,7 @@ from fastway.gateway import (
     server_port_config,
 )
 from fastway.relay import PoolConfig, missing
-from fastway.router import IdConflict, Limits
+from fastway.router import IdConflict, Limits, Side
 from tests.support.core import DETERMINISTIC, cut
 from tests.support.golden import FIRST, KEY, close, command, dial, packet, prove
 from tests.support.sockets import listen_by_relay
@@ -220,6 +220,15 @@ class GatewayPath:
         waiting = sum(count.waiting_bytes for count in counts)
         coming = sum(count.input_bytes for count in counts)
         native = self.service.native
+        servers = [
+            link.lane.counts() for link in self.service.connected if link.side is Side.SERVER
+        ]
+        of_servers = (
+            sum(count.waiting_packets for count in servers),
+            sum(count.waiting_bytes for count in servers),
+            sum(count.input_bytes for count in servers),
+        )
+        assert self.service.waiting()[4:] == of_servers
         if native is None:
             assert coming == sum(unhandled(link.lane) for link in self.service.connected)
             assert self.service.input_bytes == coming
@@ -410,7 +419,7 @@ class PathsMachine(RuleBasedStateMachine):
             assert native is not None
             used, plain, _, _ = native.core.pool()
             assert (used, plain) == (0, 0)
-            assert native.totals()[4:] == (0,) * 9
+            assert native.totals()[4:] == (0,) * 12
         for reader in self.reactor.removeAll():
             reader.connectionLost(None)
         for reader in list(self.reactor._internalReaders):

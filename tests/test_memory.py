@@ -51,8 +51,8 @@ class GatewayTests(SynchronousTestCase):
     def test_nobody_waits_for_it_at_the_end(self) -> None:
         """A service that stops leaves no call behind."""
         harness = Harness()
-        harness.service.count(0, 2 * CROWD)
-        harness.service.count(0, -2 * CROWD)
+        harness.service.count(False, 0, 2 * CROWD)
+        harness.service.count(False, 0, -2 * CROWD)
         self.assertEqual(len(harness.clock.getDelayedCalls()), 1)
         harness.service.stopService()
         self.assertEqual(harness.clock.getDelayedCalls(), [])

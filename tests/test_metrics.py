@@ -356,7 +356,7 @@ class DayTests(SynchronousTestCase):
             (1, "strays_total"),
             (1, "virtual_connections"),
             (2, "server_ids"),
-            (0, "waiting_bytes", "direction=out"),
+            (0, "waiting_bytes", "side=client", "direction=out"),
         ):
             key = (f"fastway_{name}", *labels)
             self.assertEqual(samples[key], value, key)
@@ -391,9 +391,13 @@ class DayTests(SynchronousTestCase):
         client.send(packet(conn_id, b"hello"))
         client.send(packet(conn_id, bytes(100))[:30])
         samples = self.read()
-        self.assertEqual(samples["fastway_waiting_bytes", "direction=out"], 13)
-        self.assertEqual(samples["fastway_waiting_bytes", "direction=in"], 30)
-        self.assertEqual(samples["fastway_waiting_packets",], 1)
+        name = "fastway_waiting_bytes"
+        self.assertEqual(samples[name, "side=server", "direction=out"], 13)
+        self.assertEqual(samples[name, "side=client", "direction=out"], 0)
+        self.assertEqual(samples[name, "side=client", "direction=in"], 30)
+        self.assertEqual(samples[name, "side=server", "direction=in"], 0)
+        self.assertEqual(samples["fastway_waiting_packets", "side=server"], 1)
+        self.assertEqual(samples["fastway_waiting_packets", "side=client"], 0)
         self.assertEqual(samples["fastway_waiting_limit_bytes",], 1 << 20)
 
     def test_missing(self) -> None:

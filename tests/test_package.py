@@ -52,6 +52,14 @@ def imported_tests(path: str) -> list[str]:
     return [name for name in names if re.search(r"\btest_", name)]
 
 
+def lone_tests(path: str) -> list[str]:
+    """The tests of a module that no TestCase has."""
+    with open(path, encoding="utf-8") as file:
+        tree = ast.parse(file.read(), path)
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return [one.name for one in tree.body if isinstance(one, kinds) and one.name[:5] == "test_"]
+
+
 class ImportTests(SynchronousTestCase):
     def test_no_test_imports_another(self) -> None:
         """No file of the tests imports a test module: what they share is in tests/support."""
@@ -61,6 +69,15 @@ class ImportTests(SynchronousTestCase):
                 path = os.path.join(place, file)
                 if file.endswith(".py") and (names := imported_tests(path)):
                     found[path] = names
+        self.assertEqual(found, {})
+
+    def test_all_tests_are_methods(self) -> None:
+        """One that is a function runs in pytest-twisted's loop: the next test's sockets die."""
+        found = {}
+        place = os.path.dirname(os.path.abspath(__file__))
+        for file in sorted(os.listdir(place)):
+            if file.startswith("test_") and (names := lone_tests(os.path.join(place, file))):
+                found[file] = names
         self.assertEqual(found, {})
 
 

@@ -67,6 +67,9 @@ class Native:
             shed=10,
             slows=11,
             slowed=12,
+            holding_packets=2,
+            holding_bytes=3,
+            holding_input=4,
         )
 
 
@@ -157,7 +160,10 @@ class SnapshotTests(SynchronousTestCase):
         clients[0].send(packet(conn_ids[0], bytes(100))[:30])
         harness.service.native = cast(Any, Native())
         queues = self.snapshot().queues
-        self.assertEqual(queues, QueueTotals(3 + 6, 39 + 7, 30 + 8, 1 << 20, 0 + 9, 0))
+        self.assertEqual(
+            queues,
+            QueueTotals(3 + 6, 39 + 7, 30 + 8, 1 << 20, 0 + 9, 0, 3 + 2, 39 + 3, 0 + 4),
+        )
         harness.service.native = None
         clients[0].send(packet(conn_ids[0], bytes(100))[30:])
         for _ in range(10):

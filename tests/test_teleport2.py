@@ -349,4 +349,4 @@ class AppTests(SynchronousTestCase):
             ):
                 refused: Any = self.failureResultOf(asked, Refused).value
                 self.assertEqual((refused.code, refused.text), (code, text))
-            self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)  # of one route the first

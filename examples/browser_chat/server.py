@@ -53,6 +53,10 @@ def chat() -> App:
     """The application: it knows neither ports nor pages."""
     app = App(bounds=Bounds(messages=20))  # a second, of one page; past that it is read later
     room = app.group("room")
+    app.sends("onPeople", People)  # these are for `fastway describe`
+    app.sends("onLine", Line)
+    app.refusal(403, "join first", "chat.say")
+    app.refusal(409, "that name is taken", "chat.join")
 
     def tell_people() -> None:
         room.send("onPeople", People([member.state for member in room]))
@@ -94,7 +98,8 @@ class Where(Resource):
         return self._content
 
 
-async def main(reactor: Any, page: str = "8080", chat_port: str = "0") -> None:
+async def serve_page(reactor: Any, app: App, page: str, chat_port: str = "0") -> str:
+    """Serve the page, and what it talks to; where it is."""
     root = Resource()
     for path, (name, kind) in FILES.items():
         root.putChild(path.encode(), Data((HERE / name).read_bytes(), kind))
@@ -103,10 +108,15 @@ async def main(reactor: Any, page: str = "8080", chat_port: str = "0") -> None:
     # Only this page may come, wherever else its reader surfs.
     pages = quoteStringArgument(f"http://127.0.0.1:{port},http://localhost:{port}")
     where = f"ws:{chat_port}:interface=127.0.0.1:origins={pages}"
-    app = chat()
     listening = await app.listen(serverFromString(reactor, where), POMELO)
     root.putChild(b"where.json", Where(listening.getHost().port))
-    print(f"the chat is at http://127.0.0.1:{port}/, in as many windows as you like", flush=True)
+    return f"http://127.0.0.1:{port}/"
+
+
+async def main(reactor: Any, page: str = "8080", chat_port: str = "0") -> None:
+    app = chat()
+    where = await serve_page(reactor, app, page, chat_port)
+    print(f"the chat is at {where}, in as many windows as you like", flush=True)
     reactor.addSystemEventTrigger("before", "shutdown", app.drain, 5)
     await Deferred()  # until Ctrl-C
 

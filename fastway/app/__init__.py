@@ -30,19 +30,21 @@ from fastway.app.bounds import Bounds, State, Users
 from fastway.app.group import Group
 from fastway.app.handlers import Outgoing, Request
 from fastway.app.messages import BadBody, BadHandler
-from fastway.app.session import Session, SessionEnded
+from fastway.app.session import NotReady, Session, SessionEnded
 from fastway.app.strand import Strand
-from fastway.dialect import FrameRefused, NotInDialect, Refused
+from fastway.dialect import Body, FrameRefused, NotInDialect, Refused
 
 __all__ = [
     "App",
     "BadBody",
     "BadHandler",
+    "Body",
     "Bounds",
     "Component",
     "FrameRefused",
     "Group",
     "NotInDialect",
+    "NotReady",
     "Outgoing",
     "Refused",
     "Request",

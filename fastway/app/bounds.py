@@ -33,6 +33,7 @@ class Bounds:
 
     Attributes:
         handshake_timeout: Seconds from the connection to Ready, the application's part included.
+        age: Seconds from there to the end of the connection, whatever goes on.
         requests: Of a session, unanswered; past that it is not read from.
         asked: Requests to a session, unanswered; past that `request` fails.
         waiting: Bytes that wait for a session; past that it is ended, as a slow reader.
@@ -45,6 +46,7 @@ class Bounds:
     """
 
     handshake_timeout: float = 10.0
+    age: float = 0.0
     requests: int = 64
     asked: int = 1000
     waiting: int = 1024 * 1024

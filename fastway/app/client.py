@@ -93,7 +93,7 @@ class Client(Service):
             gone.callback(None)
             return gone
         session.close()
-        return session.when_closed()
+        return session.when_ended().addCallback(lambda _: None)
 
     def when_up(self, attempts: int | None = None) -> Deferred[Session]:
         """Fires with the session as soon as there is one.
@@ -136,7 +136,7 @@ class Client(Service):
         self.session = session
         self.attempts = 0
         self._reconnect.began(self._app.clock.seconds())
-        session.when_closed().addCallback(self._ended, session)
+        session.when_ended().addCallback(self._ended, session)
         if self.session is not session:
             return  # it is over already
         if self._up is not None:

@@ -11,10 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from fastway.app.session import Home, Lane, Session
-from fastway.dialect import Meta
-from fastway.logs import make_logger
-
-log = make_logger("fastway.app")
+from fastway.dialect import Meta, Refused
 
 
 class Batch(NamedTuple):
@@ -80,6 +77,10 @@ class Group:
         for session in self:
             session.close()
 
+    def let_in(self) -> None:
+        """A member is ready, and may be told with others: the session says so."""
+        self._batches = None
+
     def forget(self, session: Session) -> None:
         """It has ended: the session says so."""
         self._members.pop(session, None)
@@ -88,7 +89,8 @@ class Group:
             try:
                 self._left(session)
             except Exception:  # the others are told all the same
-                log.failure("what hears who left a group failed")
+                what = f"what hears who left {self!r}"
+                self.app.log_failure("what hears who left a group", f"{what} failed")
 
     def __len__(self) -> int:
         return len(self._members)
@@ -153,10 +155,12 @@ class Group:
         """What is told may differ from one to the next: hooks look at each."""
         packed = []
         for session in members:
-            out = self.app.outgoing_message(session, route, message)
-            if out is not None:
-                carrier = session.carrier
-                packed.append((carrier, carrier.pack(out.route, out.message, meta)))
+            try:
+                out = self.app.outgoing_message(session, route, message, meta)
+            except Refused:
+                continue
+            carrier = session.carrier
+            packed.append((carrier, carrier.pack(out.route, out.message, out.meta)))
         for carrier, packet in packed:
             carrier.tell(packet)
         return len(packed)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from fastway.app.messages import Wanted, decode, wanted
 from fastway.app.session import Session
-from fastway.dialect import BodyFormat, Message, Meta, Refused
+from fastway.dialect import Body, BodyFormat, Message, Meta, Refused
 from fastway.formats import MAX_DEPTH
 
 Handler: TypeAlias = "Callable[[Request], Awaitable[Any]]"
@@ -64,11 +64,16 @@ class Request:
 
 @dataclass(slots=True)
 class Outgoing:
-    """A message to a session, as `outgoing` hooks see it; they may change it."""
+    """A message to a session, as `outgoing` hooks see it; they may change it.
+
+    Attributes:
+        meta: What goes beside it, where the dialect has that.
+    """
 
     session: Session
     route: str
     message: Any
+    meta: Meta = ()
 
 
 @dataclass(slots=True)
@@ -76,15 +81,19 @@ class Route:
     """A handler, ready to be called.
 
     Attributes:
+        plain: To be called with session and message; None: `invoke` is to be.
         form: What its last message was written in,
-        quick: and what decodes short ones of these; None: `decode` does.
+        short: bytes of such a message for which `quick` stands in,
+        quick: and decodes it, or raises anything: then `messages.decode` says what is wrong.
     """
 
     wanted: Wanted
     invoke: Callable[[Session, Any, Any], Any]
     needs_request: bool
+    plain: Callable[[Session, Any], Any] | None = None
     form: Any = None
-    quick: Callable[[bytes], Any] | None = None
+    short: int = -1
+    quick: Callable[[bytes], Any] = bytes
 
     def decode(self, body: bytes, form: BodyFormat) -> Any:
         """Its message.
@@ -94,14 +103,11 @@ class Route:
         """
         kind = self.wanted.kind
         if form is not self.form:
+            make = None if kind in (None, bytes, Body) else getattr(form, "quick", None)
+            quick = None if make is None else make(kind)
             self.form = form
-            quick = getattr(form, "quick", None)
-            self.quick = quick(kind) if quick is not None and kind not in (None, bytes) else None
-        if self.quick is not None and len(body) <= MAX_DEPTH:
-            try:
-                return self.quick(body)
-            except Exception:  # it has to be mended, or a word said of what is wrong
-                return decode(body, form, kind)
+            self.short = -1 if quick is None else MAX_DEPTH
+            self.quick = quick or bytes
         return decode(body, form, kind)
 
 
@@ -115,6 +121,10 @@ class Answering:
     def refuse(self, event: Message, refused: Refused) -> None:
         """Say that it is not done, if an answer is waited for."""
         raise NotImplementedError
+
+    def let_on(self, event: Message, on: bool) -> None:
+        """A request that is not answered is done elsewhere, so that its session need not be held
+        to answer it first; off again: it is about to be answered."""
 
 
 async def onion(
@@ -139,4 +149,5 @@ def ready(call: Callable[..., Any]) -> Route:
         values = {"session": session, "request": request, "message": message}
         return call(*[values[one] for one in how.order])
 
-    return Route(how, invokes.get(how.order, by_order), "request" in how.order)
+    plain = call if how.order == ("session", "message") else None
+    return Route(how, invokes.get(how.order, by_order), "request" in how.order, plain)

@@ -20,6 +20,7 @@ from twisted.web.resource import Resource
 
 from fastway.app.app import App
 from fastway.app.group import Group
+from fastway.app.messages import BadBody, convert
 from fastway.errors import LocalError
 from fastway.web import BoundedSite
 
@@ -85,6 +86,12 @@ class PushApi(Resource):
         except (ValueError, RecursionError):
             raise BadPush(400, "the body is no JSON") from None
         whom, route, message = self._look_at(asked)
+        sent = self._app.sent.get(route)
+        if sent is not None and sent.kind is not bytes:
+            try:
+                message = convert(message, sent.kind)
+            except BadBody as error:
+                raise BadPush(400, f"no message of {route[:50]!r}: {error.detail[:500]}") from None
         return self._to_all(route, message) if whom is None else whom.send(route, message)
 
     def _to_all(self, route: str, message: Any) -> int:

@@ -1,33 +1,37 @@
 """One connection of an application: a transport, a dialect's wire and a session.
 
 Rule: every queue has a bound, and who is over one is not read from or is lost, with a reason; a
-peer's bytes never become a traceback. What all handlers of a turn told a peer is one write.
-Answers to what is asked here never wait for anything.
+peer's bytes never become a traceback. Answers to what is asked here never wait for anything.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine, Hashable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeAlias, cast
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import (
-    IPushProducer,
-)
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from fastway.address import address_name
-from fastway.app.app import BUSY, FAILED, App
-from fastway.app.handlers import Answering
-from fastway.app.messages import decode, encode
-from fastway.app.session import Lane, Session, SessionEnded
-from fastway.app.turn import shared
+from fastway.address import host_of
+from fastway.app.app import App
+from fastway.app.asks import Asks
+from fastway.app.handling import BUSY, FAILED, KICKED
+from fastway.app.messages import encode
+from fastway.app.rate import Rate
+from fastway.app.session import NotReady, Session, SessionEnded
+from fastway.app.telling import (
+    HOLD_DRAIN,
+    HOLD_HELLO,
+    HOLD_QUEUED,
+    HOLD_RATE,
+    HOLD_REQUESTS,
+    HOLD_STRAND,
+    Telling,
+)
 from fastway.dialect import (
     Answer,
     Dialect,
@@ -43,7 +47,7 @@ from fastway.dialect import (
 from fastway.dialect import (
     Ready as ReadyEvent,
 )
-from fastway.errors import LocalError, RequestsFull, RequestTimeout
+from fastway.errors import LocalError, RemoteError, RequestsFull
 from fastway.logs import escaped, make_logger
 
 log = make_logger("fastway.app")
@@ -57,76 +61,36 @@ GOODBYE = 5.0
 """Seconds that a peer has to take what it was told before it is closed."""
 
 
-# Why a link is not read from: bits, which cost a tenth of what flags of `enum` do.
-HOLD_STRAND = 1
-HOLD_REQUESTS = 2
-HOLD_RATE = 4
-HOLD_HELLO = 8
-HOLD_QUEUED = 16
-HOLD_DRAIN = 32
+def kick_text(reason: Any) -> str:
+    """Why somebody is kicked, as a sentence."""
+    said = reason.get("reason", "") if isinstance(reason, dict) else reason
+    return "" if said is None else str(said)
 
 
-@dataclass(slots=True)
-class _Ask:
-    """A request to the peer that is not answered yet."""
-
-    done: Deferred[Any]
-    route: str
-    into: Any
-    timer: Any
-
-
-@implementer(IPushProducer)
-class Link(Protocol, Answering):
+class Link(Telling):
     """One connection.
 
     Args:
-        app: Who handles its messages.
-        dialect: What it speaks.
-        wire: Its state.
+        app, dialect, wire: As `Telling` has them.
         ready: Called with the session once it is, or with a Failure; None: nobody waits.
 
     Attributes:
-        channel: Its virtual connection, behind a gateway.
+        keeper: Whose its session is, that outlives it (`redial`); None: nobody's.
     """
 
-    __slots__ = (  # there are very many; nor may a dict of attributes come to be
-        "_allowance",
-        "_allowance_bytes",
+    __slots__ = (
         "_asks",
         "_backlog",
         "_beats",
-        "_bounds",
-        "_closing",
         "_deadline",
-        "_dialect",
-        "_full",
-        "_gone",
         "_handling",
-        "_holds",
         "_kept",
-        "_last_next",
-        "_nexts",
-        "_out",
         "_paused",
         "_queued",
-        "_rate_timer",
-        "_rated",
+        "_rate",
         "_ready",
-        "_rooms",
-        "_shared",
-        "_unanswered",
-        "_waiting",
         "_why",
-        "address",
-        "app",
-        "channel",
-        "connected",
-        "lane",
-        "session",
-        "slot",
-        "transport",
-        "wire",
+        "keeper",
     )
 
     def __init__(
@@ -136,43 +100,20 @@ class Link(Protocol, Answering):
         wire: Wire,
         ready: Ready | None = None,
     ) -> None:
-        self.transport = None
-        self.connected = 0
-        self.slot = -1
-        self.lane: Lane | None = None
-        self.channel: Any = None
-        self.app = app
-        self.wire = wire
-        self.address = "?"
-        self.session: Session | None = None
-        self._bounds = bounds = app.bounds
-        self._rated = bool(bounds.messages or bounds.bytes)
-        self._dialect = dialect
-        self._shared = shared(app)
+        super().__init__(app, dialect, wire)
+        self.keeper: Any = None
+        bounds = self._bounds
+        self._rate = Rate(bounds) if bounds.messages or bounds.bytes else None
         self._beats: float | None = None
         self._ready = ready
-        self._out: list[bytes] | None = None
-        self._waiting = 0
-        self._full = False
-        self._holds = 0
         self._backlog: deque[Message] | None = None
         self._handling = False
         self._paused = False
         self._kept = 0
         self._queued = 0
-        self._rate_timer: Any = None
-        self._unanswered = 0
-        self._asks: dict[int, _Ask] | None = None
-        self._nexts: dict[str, list[int]] | None = None
-        """Routes -> keys in `_asks` of who waits for them; all below 0."""
-        self._last_next = 0
-        self._rooms: list[Deferred[None]] | None = None
+        self._asks: Asks | None = None
         self._deadline: float | None = None
-        self._closing = False
-        self._gone = False
         self._why: SessionEnded | None = None
-        self._allowance = 0.0
-        self._allowance_bytes = 0.0
 
     # The connection.
 
@@ -183,10 +124,7 @@ class Link(Protocol, Answering):
     def _met(self) -> None:
         """There is a connection; its dialect has not begun."""
         transport = cast(Any, self.transport)
-        self.address = address_name(transport.getPeer())
         self.channel = getattr(transport, "conn", None)
-        if self.channel is not None:
-            self.lane = self._shared.behind
         transport.registerProducer(self, True)
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
@@ -201,7 +139,7 @@ class Link(Protocol, Answering):
             self.wire.begin(now)
             self._took(self.wire.receive(b"", now))
         except Exception as error:  # what this side was to say of itself
-            log.failure("nothing can be said to {peer}", peer=self.address)
+            self._failed("a greeting", "nothing can be said to {peer}")
             self.lose("failed", f"it cannot be greeted: {type(error).__name__}")
         finally:
             self._shared.writes.end()
@@ -209,8 +147,9 @@ class Link(Protocol, Answering):
     def dataReceived(self, data: bytes) -> None:
         if self._gone or self._closing:
             return
-        if self._rated:
-            self._pay_bytes(len(data))
+        rate = self._rate
+        if rate is not None:
+            self._pay(rate.bytes(len(data), self._shared.wheel.seconds()))
         shared = self._shared
         writes = shared.writes
         writes.begin()
@@ -222,6 +161,7 @@ class Link(Protocol, Answering):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._gone:
             return
+        self._address = self.address
         self._gone = True
         shared = self._shared
         shared.links.discard(self)
@@ -230,19 +170,21 @@ class Link(Protocol, Answering):
             "the peer closed",
             None if reason.check(*_ORDERLY) else cast(Exception, reason.value),
         )
-        self._backlog = self._out = None
+        self._backlog = self._out = self._early = None
         rooms, self._rooms = self._rooms, None
         asks, self._asks = self._asks, None
-        if self._rate_timer is not None and self._rate_timer.active():
-            self._rate_timer.cancel()
+        rate = self._rate
+        if rate is not None and rate.timer is not None and rate.timer.active():
+            rate.timer.cancel()
         session, self.session = self.session, None  # no cycle
         shared.writes.begin()
         try:
             if session is not None:
                 session.strand.forget(self)
-                self.app.close(session, why)
-            for ask in (asks or {}).values():
-                self._settle(ask, Failure(SessionEnded(str(why), why.cause)))
+                if self.keeper is None or not self.keeper.keeps(self, why):
+                    self.app.close(session, why)
+            if asks is not None:
+                asks.end(lambda: SessionEnded(str(why), why.cause))
             for room in rooms or ():
                 if not room.called:
                     room.callback(None)
@@ -254,18 +196,18 @@ class Link(Protocol, Answering):
     def lose(
         self, code: str, problem: str, *, answer: bool = False, cause: Exception | None = None
     ) -> None:
-        """End the connection for a reason; what waits is not sent unless `answer`.
-
-        Args:
-            code: A word for counts.
-            problem: One line of ours.
-            cause: What went wrong; None: no more than that line.
-        """
         if self._gone or self._why is not None:
             return
         self._why = SessionEnded(problem, cause or SessionEnded(problem))
         self.app.counts.lost[code] += 1
-        log.info("{peer} lost: {problem}", peer=self.address, problem=escaped(problem))
+        self.app.quiet.info(
+            log,
+            f"lost ({code})",
+            host_of(self.address),
+            "{peer} lost: {problem}",
+            peer=self.address,
+            problem=escaped(problem),
+        )
         if answer:
             self.close()
         else:
@@ -276,31 +218,30 @@ class Link(Protocol, Answering):
 
     def _took(self, events: list[Event]) -> None:
         wire = self.wire
-        for data in wire.data_to_send():
-            self._write(self._unit(data))
-        if len(events) == 1 and not (self._holds or self._backlog or self._closing):
-            event = events[0]  # as most reads are
-            if type(event) is Message:
-                self._message(event)
-            else:
-                self._handle(event)
-            events = []
+        said = wire.data_to_send()
+        if said:
+            for data in said:
+                self._write(self._unit(data))
         for event in events:
             if self._gone or self._closing:
                 break
-            if (self._holds or self._backlog) and type(event) is Message:
-                # What is waited for, and the end, do not wait.
-                if not self._nexts or not self._next_came(event):
-                    self._keep(event)
-            else:
+            if type(event) is not Message:
                 self._handle(event)
-        error = wire.error
-        if isinstance(error, NotLetIn):
-            self.lose("not_let_in", str(error), answer=True, cause=error.refused)
-        elif error is not None:
-            self.lose("bad_frame", str(error), answer=True)
+            elif not (self._holds or self._backlog):
+                self._message(event)
+            elif self._asks is None or not self._next_came(event):
+                self._keep(event)  # what is waited for, and the end, do not wait
+        if wire.error is not None:
+            self._has_failed(wire.error)
         if wire.deadline != self._beats:
             self._watch()
+
+    def _has_failed(self, error: RemoteError) -> None:
+        """The wire understands nothing more."""
+        if isinstance(error, NotLetIn):
+            self.lose("not_let_in", str(error), answer=True, cause=error.refused)
+        else:
+            self.lose("bad_frame", str(error), answer=True)
 
     def _keep(self, event: Message) -> None:
         """What cannot be handled now waits."""
@@ -321,7 +262,8 @@ class Link(Protocol, Answering):
         if kind is Message:
             self._message(event)  # type: ignore[arg-type]
         elif kind is Answer:
-            self._answered(cast(Answer, event))
+            if self._asks is not None:
+                self._asks.answered(cast(Answer, event))
         elif kind is ReadyEvent:
             self._is_ready(cast(ReadyEvent, event).user)
         elif kind is Hello:
@@ -331,10 +273,10 @@ class Link(Protocol, Answering):
 
     def _message(self, event: Message) -> None:
         session, app = self.session, self.app
-        if session is None or (self._nexts and self._next_came(event)):
+        if session is None or (self._asks is not None and self._next_came(event)):
             return
         strand = session.strand
-        now = strand.begins()
+        now = strand.running < strand.width and not strand.queue
         if not now and not strand.has_room(self):
             self._hold(HOLD_STRAND)
             if self._backlog is None:
@@ -342,8 +284,8 @@ class Link(Protocol, Answering):
             self._backlog.appendleft(event)
             self._kept += len(event.body)
             return
-        if self._rated:
-            self._pay_message()
+        if self._rate is not None:
+            self._pay(self._rate.message(self._shared.wheel.seconds()))
         counts = app.counts
         counts.messages += 1
         if event.token is not None:
@@ -353,7 +295,14 @@ class Link(Protocol, Answering):
             if 0 < self._bounds.requests <= self._unanswered:
                 self._holds |= HOLD_REQUESTS
         if now:
-            strand.goes_on(app.handle(session, event, self))
+            strand.running += 1
+            made = app.handle(session, event, self)
+            if made is not None:
+                strand.goes_on(made)
+            else:
+                strand.running -= 1
+                if strand.queue:
+                    strand.go_on()
         else:
             self._queued += len(event.body)
             if 0 < self._bounds.queued < self._queued:
@@ -387,7 +336,7 @@ class Link(Protocol, Answering):
     def _let_in(self, result: Any) -> None:
         if self._gone or self._closing:
             if isinstance(result, Failure) and not result.check(Refused, SessionEnded):
-                log.failure("the handshake with {peer} failed", result, peer=self.address)
+                self._failed("a handshake", "the handshake with {peer} failed", result)
             return
         wire = self.wire
         writes = self._shared.writes
@@ -409,12 +358,12 @@ class Link(Protocol, Answering):
     def _reject(self, failure: Failure) -> None:
         refused = failure.value
         if not isinstance(refused, Refused):
-            log.failure("the handshake with {peer} failed", failure, peer=self.address)
+            self._failed("a handshake", "the handshake with {peer} failed", failure)
             refused = Refused(FAILED, "internal error")
         try:
             self.wire.reject(refused)
         except Exception:  # its text is too long, or nothing that can be said
-            log.failure("{peer} was refused with what cannot be said", peer=self.address)
+            self._failed("a refusal", "{peer} was refused with what cannot be said")
             self.wire.reject(Refused(FAILED, "internal error"))
         self._send_data()
         self.lose("refused", f"refused: {str(refused)[:200]}", answer=True)
@@ -425,19 +374,32 @@ class Link(Protocol, Answering):
 
     def _new_session(self) -> Session:
         if self.session is None:
-            self.session = self.app.new_session(self, self._dialect.concurrent)
+            keeper = self.keeper
+            if keeper is None:
+                self.session = self.app.new_session(self, self._dialect.concurrent)
+            else:
+                self.session = keeper.session_of(self)
         return self.session
 
     def _is_ready(self, user: Any) -> None:
         session = self._new_session()
-        if session.session_id in self.app.sessions:
+        known = session.session_id in self.app.sessions
+        if known and self._ready is None:
             return
         problem = self.app.refuses(session)
         if problem:
             self.lose("full", f"it comes while the application is {problem}", answer=True)
             return
-        self._deadline = None
-        self.app.open(session)
+        age = self._bounds.age
+        self._deadline = self._shared.wheel.seconds() + age if age else None
+        if age:
+            self._watch()
+        self._tell_early()
+        session.let_in()
+        if self.keeper is not None:
+            self.keeper.is_up(self)
+        if not known:
+            self.app.open(session)
         self._tell_ready(session)
 
     def _tell_ready(self, result: Any) -> None:
@@ -513,242 +475,84 @@ class Link(Protocol, Answering):
     def strand_has_room(self) -> None:
         self._release(HOLD_STRAND)
 
-    def _pay_message(self) -> None:
-        rate = self._bounds.messages
-        if rate:
-            self._allowance = self._pay(self._allowance, 1 / rate)
-
-    def _pay_bytes(self, size: int) -> None:
-        rate = self._bounds.bytes
-        if rate:
-            self._allowance_bytes = self._pay(self._allowance_bytes, size / rate)
-
-    def _pay(self, full: float, price: float) -> float:
-        """A bucket of one second, kept as the time at which it is full again."""
-        now = self._shared.wheel.seconds()
-        full = max(full, now) + price
-        if full - now > 1.0 and not self._holds & HOLD_RATE:
+    def _pay(self, late: float) -> None:
+        """It has said too much for so many seconds."""
+        rate = self._rate
+        if late > 0 and rate is not None and not self._holds & HOLD_RATE:
             self._hold(HOLD_RATE)
-            later = self.app.clock.callLater
-            self._rate_timer = later(full - now - 1.0, self._release, HOLD_RATE)
-        return full
+            rate.timer = self.app.clock.callLater(late, self._release, HOLD_RATE)
 
-    # What is told.
-
-    @property
-    def dialect(self) -> str:
-        return self._dialect.name
-
-    @property
-    def shape(self) -> Hashable:
-        return self.wire.shape
-
-    def pack(self, route: str, message: Any, meta: Meta = ()) -> bytes:
-        wire = self.wire
-        return wire.send(route, encode(message, wire.format), meta)
-
-    def tell(self, packet: bytes) -> None:
-        if not self._closing and packet:
-            self.app.counts.sent += 1
-            self._write(packet)
-
-    def _write(self, data: bytes) -> None:
-        if self._gone:
-            return
-        out = self._out
-        if out is None:
-            self._out = [data]
-            self._shared.writes.add(self)
-        else:
-            out.append(data)
-        self._waiting += len(data)
-        if 0 < self._bounds.waiting < self._waiting and self._full:
-            self.lose("slow_reader", "it does not read: too much waits for it")
-
-    def flush(self) -> None:
-        """Write what there is, if the transport takes it."""
-        out = self._out
-        if out is None or self._full or self._gone:
-            return
-        self._out = None
-        self._waiting = 0
-        cast(Any, self.transport).write(out[0] if len(out) == 1 else b"".join(out))
-
-    def _unit(self, data: bytes) -> bytes:
-        """What a unit of the wire is on this transport."""
-        return data
-
-    def room(self) -> Deferred[None] | None:
-        if not (self._full and self._waiting > self._bounds.enough) or self._gone:
-            return None
-        room: Deferred[None] = Deferred()
-        if self._rooms is None:
-            self._rooms = []
-        self._rooms.append(room)
-        return room
-
-    def pauseProducing(self) -> None:
-        self._full = True
-
-    def resumeProducing(self) -> None:
-        self._full = False
-        self.flush()
-        if self._full:
-            return
-        rooms, self._rooms = self._rooms, None
-        self._shared.writes.begin()
-        for room in rooms or ():
-            if not room.called:
-                room.callback(None)
-        self._shared.writes.end()
-        if self._closing:
-            self._leave()
-
-    def stopProducing(self) -> None:
-        """The transport has gone; it says so itself."""
-
-    # Answers, both ways.
-
-    def reply(self, event: Message, result: Any, meta: Meta = ()) -> None:
-        if event.token is None:
-            return
-        body = encode(result, event.answer_format or event.format)
-        data = self.wire.reply(event.token, body, meta, type(result))
-        self._answer(data)
-
-    def refuse(self, event: Message, refused: Refused) -> None:
-        if event.token is None:
-            return
-        self.app.counts.refused += 1
-        if self._gone:  # nobody hears it; Python itself may be at its end
-            self._answer(b"")
-            return
-        try:
-            data = self.wire.refuse(event.token, refused)
-        except Exception:  # its text is too long, or nothing that can be said
-            log.failure("{route!r} was refused with what cannot be said", route=event.route)
-            data = self.wire.refuse(event.token, Refused(FAILED, "internal error"))
-        self._answer(data)
-
-    def _answer(self, data: bytes) -> None:
-        self._unanswered -= 1
-        self.app.counts.pending -= 1
-        if data and not self._closing:
-            self._write(self._unit(data))
-        if self._holds & HOLD_REQUESTS and self._unanswered < self._bounds.requests:
-            self._release(HOLD_REQUESTS)
+    # What it is asked, and waited for.
 
     def request(
-        self, route: str, message: Any, into: Any, timeout: float | None, meta: Meta
+        self,
+        route: str,
+        message: Any,
+        into: Any,
+        timeout: float | None,
+        meta: Meta,
+        heard: list[tuple[str, str]] | None = None,
     ) -> Deferred[Any]:
-        full = self._asked_full()
-        if full is not None:
-            return full
+        asks = self._asking()
+        if isinstance(asks, Deferred):
+            return asks
         session = cast(Session, self.session)
-        out = self.app.outgoing_message(session, route, message)
-        if out is None:
-            return fail(Refused(0, "kept back here"))
         try:
-            key, data = self.wire.request(out.route, encode(out.message, self.wire.format), meta)
+            out = self.app.outgoing_message(session, route, message, meta)
+            body = encode(out.message, self.wire.format)
+            key, data = self.wire.request(out.route, body, out.meta)
         except Exception:
             return fail()
-        done = self._ask(key, route, into, timeout)
+        done = asks.ask(key, route, into, timeout, heard)
+        self._listen()
         self.tell(self._unit(data))
         return done
 
     def next(self, route: str, into: Any, timeout: float | None) -> Deferred[Any]:
-        full = self._asked_full()
-        if full is not None:
-            return full
+        asks = self._asking()
+        if isinstance(asks, Deferred):
+            return asks
         try:  # by whichever name it is asked for, it comes by one
             route = self._dialect.app_name(self._dialect.wire_name(route))
         except LocalError:
             return fail()
-        self._last_next -= 1
-        if self._nexts is None:
-            self._nexts = {}
-        self._nexts.setdefault(route, []).append(self._last_next)
-        return self._ask(self._last_next, route, into, timeout)
+        done = asks.wait_for(route, into, timeout)
+        self._listen()
+        return done
+
+    def _asking(self) -> Asks | Deferred[Any]:
+        """What waits for the peer; or what a request fails with when it is too early, or as many
+        wait as may."""
+        if not self.wire.ready:
+            return fail(NotReady())
+        asks = self._asks
+        if asks is None:
+            asks = self._asks = Asks(self.app.clock, self._forgot)
+        limit = self._bounds.asked
+        return fail(RequestsFull(len(asks), limit)) if 0 < limit <= len(asks) else asks
+
+    def _forgot(self, key: int) -> None:
+        """Somebody waits no more."""
+        if key > 0:
+            self.wire.forget(key)
+        self._listen()
+
+    def _listen(self) -> None:
+        """Who is asked something is read from, and who is asked nothing as his holds say."""
+        if self._holds:
+            self._flow()
 
     def _next_came(self, event: Message) -> bool:
         """Give a message to who waits for it; False: nobody does."""
-        nexts = cast("dict[str, list[int]]", self._nexts)
-        keys = nexts.get(event.route)
-        if keys is not None:
-            key, refused = keys[0], None
-        elif event.refused is not None:
-            key, refused = max(keys[0] for keys in nexts.values()), event.refused
-        else:
+        asks = cast(Asks, self._asks)
+        answer = asks.answers(event)
+        if answer is None:
             return False
         self.app.counts.messages += 1
-        if self._rated:
-            self._pay_message()
-        self._answered(Answer(key, event.body, event.format, refused))
+        if self._rate is not None:
+            self._pay(self._rate.message(self._shared.wheel.seconds()))
+        asks.answered(answer)
         return True
-
-    def _asked_full(self) -> Deferred[Any] | None:
-        """What `request` fails with, when as many wait as may."""
-        limit, asked = self._bounds.asked, len(self._asks or ())
-        return fail(RequestsFull(asked, limit)) if 0 < limit <= asked else None
-
-    def _ask(self, key: int, route: str, into: Any, timeout: float | None) -> Deferred[Any]:
-        """Somebody waits for the peer, which is read from meanwhile."""
-        if self._asks is None:
-            self._asks = {}
-        done: Deferred[Any] = Deferred(lambda _: self._give_up(key))
-        timer = None
-        if timeout is not None:
-            timer = self.app.clock.callLater(timeout, self._too_late, key, timeout)
-        self._asks[key] = _Ask(done, route, into, timer)
-        if self._holds:
-            self._flow()
-        return done
-
-    def _forget(self, key: int) -> _Ask | None:
-        ask = self._asks.pop(key, None) if self._asks else None
-        if ask is None:
-            return None
-        if key > 0:
-            self.wire.forget(key)
-        else:
-            nexts = cast("dict[str, list[int]]", self._nexts)
-            nexts[ask.route].remove(key)
-            if not nexts[ask.route]:
-                del nexts[ask.route]
-        if ask.timer is not None and ask.timer.active():
-            ask.timer.cancel()
-        if self._holds:
-            self._flow()
-        return ask
-
-    def _give_up(self, key: int) -> None:
-        self._forget(key)
-
-    def _too_late(self, key: int, seconds: float) -> None:
-        ask = self._forget(key)
-        if ask is not None:
-            self._settle(ask, Failure(RequestTimeout(ask.route, seconds)))
-
-    def _answered(self, event: Answer) -> None:
-        ask = self._forget(event.key)
-        if ask is None:
-            return
-        result: Any = event.refused
-        if result is None:
-            try:
-                result = decode(event.body, event.format, ask.into)
-            except Refused as error:
-                result = error
-            else:
-                self._settle(ask, result)
-                return
-        self._settle(ask, Failure(result))
-
-    def _settle(self, ask: _Ask, result: Any) -> None:
-        if ask.timer is not None and ask.timer.active():
-            ask.timer.cancel()
-        if not ask.done.called:
-            ask.done.callback(result)
 
     # The end.
 
@@ -776,6 +580,9 @@ class Link(Protocol, Answering):
 
     def kick(self, reason: Any = None) -> None:
         if self._gone or self._closing:
+            return
+        if not self.wire.ready and self._holds & HOLD_HELLO:
+            self._reject(Failure(Refused(KICKED, kick_text(reason), reason)))
             return
         try:
             data = self.wire.kick(reason)
@@ -816,6 +623,9 @@ class Link(Protocol, Answering):
         if self._deadline is not None and now >= self._deadline:
             if self._closing:
                 cast(Any, self.transport).abortConnection()
+            elif self.session is not None and self.session.session_id in self.app.sessions:
+                self.lose("too_old", "it has lived as long as it may", answer=True)
+                return self._due()
             else:
                 self.lose("handshake_timeout", "it was not ready in time")
             return None

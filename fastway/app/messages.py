@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
-from fastway.dialect import BodyFormat, Refused
+import msgspec
+
+from fastway.dialect import Body, BodyFormat, Refused
 from fastway.errors import LocalError
-from fastway.formats import Bytes, Encoded, ProtocolBuffers, Text
+from fastway.formats import Bytes, Encoded, Json, ProtocolBuffers, Text
 
 BAD = 400
 """The code of a Refused whose peer sent what does not decode."""
@@ -45,11 +47,28 @@ class Wanted:
         call: The handler.
         order: What its parameters are, in order: `session`, `request`, `message`.
         kind: The type of its message; Any: as the format has it; None: it takes none.
+        answer: The type of what it returns, for descriptions; Any: it does not say; None: nothing.
     """
 
     call: Callable[..., Any]
     order: tuple[str, ...]
     kind: Any
+    answer: Any = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What an application says by itself of one route (`App.sends`).
+
+    Attributes:
+        kind: The type of its message; None: it has none.
+        answer: The type of what is answered; None: nothing is asked.
+        text: A sentence for people.
+    """
+
+    kind: Any
+    answer: Any = None
+    text: str = ""
 
 
 def wanted(call: Callable[..., Any], session: type, request: type) -> Wanted:
@@ -65,12 +84,7 @@ def wanted(call: Callable[..., Any], session: type, request: type) -> Wanted:
     name = getattr(call, "__qualname__", repr(call))
     if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
         raise BadHandler(f"{name}: a handler returns its answer; it does not yield")
-    try:
-        hints = typing.get_type_hints(call if inspect.isroutine(call) else type(call).__call__)
-    except NameError as error:
-        raise BadHandler(
-            f"{name}: {error}; annotate with what is defined at the top of its module"
-        ) from None
+    hints = hints_of(call)
     order: list[str] = []
     names: list[str] = []
     kind: Any = None
@@ -95,7 +109,70 @@ def wanted(call: Callable[..., Any], session: type, request: type) -> Wanted:
         names.append(parameter.name)
         if what == "message":
             kind = hint
-    return Wanted(call, tuple(order), kind)
+    return Wanted(call, tuple(order), kind, answer_kind(hints))
+
+
+def hints_of(call: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a callable.
+
+    Raises:
+        BadHandler: one is of nothing that is there.
+    """
+    try:
+        hints = typing.get_type_hints(
+            call if inspect.isroutine(call) else type(call).__call__, include_extras=True
+        )
+    except NameError as error:
+        name = getattr(call, "__qualname__", repr(call))
+        raise BadHandler(
+            f"{name}: {error}; annotate with what is defined at the top of its module"
+        ) from None
+    return {name: _without_remarks(hint) for name, hint in hints.items()}
+
+
+def _without_remarks(hint: Any) -> Any:
+    """Bounds of a message stay; whatever stands beside what is no message of a type goes."""
+    if get_origin(hint) is not Annotated:
+        return hint
+    told = get_args(hint)[0]
+    is_message = any(isinstance(remark, msgspec.Meta) for remark in get_args(hint)[1:])
+    return hint if is_message and told not in (Any, bytes) else told
+
+
+def greeting(call: Callable[..., Any]) -> Wanted:
+    """Look at a handshake hook: `(session, user)`.
+
+    Raises:
+        BadHandler: no peer can say anything of the type that its user is annotated with.
+    """
+    hints = hints_of(call)
+    names = list(inspect.signature(call).parameters)[1:2]
+    kind = hints.get(names[0], Any) if names else Any
+    if kind is object:
+        kind = Any
+    try:
+        Json(kind)
+    except TypeError as error:
+        name = getattr(call, "__qualname__", repr(call))
+        raise BadHandler(f"{name}: {' '.join(str(error).split())}") from None
+    return Wanted(call, ("session", "message"), kind, answer_kind(hints))
+
+
+def convert(message: Any, kind: Any) -> Any:
+    """Plain values as a type. Raises BadBody: they are none of it."""
+    try:
+        return msgspec.convert(message, kind)
+    except msgspec.ValidationError as error:
+        raise BadBody(f"ValidationError: {error}") from None
+
+
+def answer_kind(hints: dict[str, Any]) -> Any:
+    """The type of what a callable returns, or of what that fires with."""
+    kind = hints.get("return", Any)
+    made = get_origin(kind) or kind
+    if isinstance(made, type) and issubclass(made, Awaitable):
+        kind = get_args(kind)[-1] if get_args(kind) else Any
+    return None if kind in (type(None), typing.NoReturn) else kind
 
 
 def check_kind(form: BodyFormat, kind: Any) -> None:
@@ -104,7 +181,7 @@ def check_kind(form: BodyFormat, kind: Any) -> None:
     Raises:
         TypeError: it cannot, whatever it is given.
     """
-    if kind is None or kind is Any or kind is bytes:
+    if kind is None or kind is Any or kind is bytes or kind is Body:
         return
     try:
         form.decode(b"", kind)
@@ -124,22 +201,30 @@ def decode(data: bytes, form: BodyFormat, kind: Any) -> Any:
         return None
     if kind is bytes:
         return data
+    if kind is Body:
+        return Body(data, getattr(form, "codec", ""))
     try:
         if kind is Any:
             return form.decode(data)
-        if data == b"null" and (get_origin(kind) or kind) is list:
+        if data == b"null" and _is_list(kind):
             return []  # Go's empty list
         return form.decode(data, kind)
     except Exception as error:  # formats raise anything
         raise BadBody(f"{type(error).__name__}: {error}") from None
 
 
+def _is_list(kind: Any) -> bool:
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    return (get_origin(kind) or kind) is list
+
+
 def encode(message: Any, form: BodyFormat) -> bytes:
-    """The body of a message; bytes are one already, as an Encoded is.
+    """The body of a message; bytes are one already, as a Body and an Encoded are.
 
     Raises what the format raises: whoever sends it made a mistake.
     """
-    if type(message) is bytes:
+    if isinstance(message, bytes):
         return message
     if isinstance(message, Encoded):
         return message.data

@@ -25,10 +25,13 @@ from twisted.internet.tcp import Port
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
+from fastway.address import address_name
 from fastway.app.app import App
 from fastway.app.bounds import State
 from fastway.app.link import GOODBYE, Link
 from fastway.app.ports import LinkFactory
+from fastway.app.session import Lane
+from fastway.app.telling import HOLD_REQUESTS
 from fastway.app.turn import shared
 from fastway.app.websocket import WebSocketFactory, WebSocketLink
 from fastway.logs import make_logger
@@ -63,21 +66,41 @@ class NativeLink(Link):
 
     def _met(self) -> None:
         super()._met()
-        cast(NativeTransport, self.transport).peer = None  # its name is known
+        transport = cast(NativeTransport, self.transport)
+        self._address = address_name(transport.getPeer())
+        transport.peer = None  # its name is known
+
+    @property
+    def address(self) -> str:
+        return self._address
 
     def dataReceived(self, data: bytes) -> None:
         """As any link's; the relay has begun the turn, and knows the time of it."""
         if self._gone or self._closing:
             return
-        if self._rated:
-            self._pay_bytes(len(data))
         transport: NativeTransport = self.transport  # type: ignore[assignment]
-        self._took(self.wire.receive(data, transport.relay.time))
+        now = transport.relay.time
+        if self._rate is not None:
+            self._pay(self._rate.bytes(len(data), now))
+        self._took(self.wire.receive(data, now))
 
     def _write(self, data: bytes) -> None:
         if not self._gone:
             transport: NativeTransport = self.transport  # type: ignore[assignment]
             transport.core.send(transport.handle, data, 0)
+
+    def _lane_now(self) -> Lane:
+        return cast(NativeTransport, self.transport).relay
+
+    def _answer(self, data: bytes) -> None:
+        """As any link's; of WebSocket is the other one."""
+        self._unanswered -= 1
+        self.app.counts.pending -= 1
+        if data and not (self._closing or self._gone):
+            transport: NativeTransport = self.transport  # type: ignore[assignment]
+            transport.core.send(transport.handle, data, 0)
+        if self._holds & HOLD_REQUESTS and self._unanswered < self._bounds.requests:
+            self._release(HOLD_REQUESTS)
 
     def room(self) -> Deferred[None] | None:
         transport = cast(NativeTransport, self.transport)
@@ -97,7 +120,8 @@ class NativeWebSocketLink(NativeLink, WebSocketLink):
 
     __slots__ = ()
 
-    dataReceived = WebSocketLink.dataReceived  # NativeLink's is of what is no frame
+    dataReceived = WebSocketLink.dataReceived  # NativeLink's are of what is no frame
+    _answer = WebSocketLink._answer
 
 
 class NativeFactory(LinkFactory):
@@ -281,26 +305,35 @@ class Relay:
             shares=1,
             turn_seconds=TURN_SECONDS,
         )
-        self._port = self.core.port(
-            max_packet=READ_SIZE,
-            read_size=READ_SIZE,
-            idle_timeout=0.0,
-            queue_packets=NO_BOUND,
-            queue_bytes=app.bounds.waiting or NO_BOUND,
-            write_timeout=0.0,
-            holds=False,
-            frame_limit=0,
-            answers=True,
-        )
+        self._ports: dict[int, int] = {}
+        """What the core calls ports of links, by the bytes that may wait for one."""
+        self._port_for(app.bounds.waiting)
         self._links = 0
         self._handles: WeakKeyDictionary[Any, tuple[list[Any], list[int]]] = WeakKeyDictionary()
         """Of the members of groups who came last."""
+
+    def _port_for(self, waiting: int) -> int:
+        """Raises OSError: there were too many others."""
+        port = self._ports.get(waiting)
+        if port is None:
+            port = self._ports[waiting] = self.core.port(
+                max_packet=READ_SIZE,
+                read_size=READ_SIZE,
+                idle_timeout=0.0,
+                queue_packets=NO_BOUND,
+                queue_bytes=waiting or NO_BOUND,
+                write_timeout=0.0,
+                holds=False,
+                frame_limit=0,
+                answers=True,
+            )
+        return port
 
     def adopt(self, skt: socket.socket, link: Link, peer: tuple[Any, ...]) -> NativeTransport:
         """The transport of a connection, whose socket is the core's from now on."""
         fd = skt.detach()
         try:
-            handle = self.core.adopt(fd, self._port, self.now())
+            handle = self.core.adopt(fd, self._port_for(self._app.bounds.waiting), self.now())
         except OSError as error:
             socket.close(fd)
             log.warn("a connection could not be taken in: {problem}", problem=error.strerror)
@@ -308,7 +341,6 @@ class Relay:
             self.reactor.callLater(0, nowhere.end, ConnectionLost())
             return nowhere
         transport = NativeTransport(self, handle, link, peer)
-        link.lane = self
         self.core.own(handle, transport)
         if not self._links:
             self.reactor.addReader(self)
@@ -365,7 +397,7 @@ class Relay:
         except MemoryError:
             # What has come is lost: it is nobody's stream any more.
             for link in tuple(self._shared.links):
-                if link.lane is self:
+                if isinstance(link, NativeLink):
                     link.lose("no_memory", "there was no memory for what came")
             return []
         if events:

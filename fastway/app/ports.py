@@ -88,16 +88,22 @@ def _never_ready(_: object, seconds: float) -> Failure:
 class ConnectFactory(Factory):
     """The link of one client.
 
+    Args:
+        keeper: Whose its session is, that outlives it (`redial`).
+
     Raises:
         BadHandler, NotInDialect: as `check_names`.
     """
 
     noisy = False
 
-    def __init__(self, app: App, dialect: Dialect, timeout: float | None) -> None:
+    def __init__(
+        self, app: App, dialect: Dialect, timeout: float | None, keeper: Any = None
+    ) -> None:
         self.app = app
         self.dialect = dialect
         self.timeout = timeout
+        self.keeper = keeper
         check_names(app, dialect)
         self._done: Deferred[Session] = Deferred(self._cancelled)
         self._link: Link | None = None
@@ -129,6 +135,7 @@ class ConnectFactory(Factory):
 
             wanted, host = self._asks_for
             self._link = client_link(self.app, self.dialect, wanted, host, self._is_ready)
+        self._link.keeper = self.keeper
         return self._link
 
     def _is_ready(self, result: Any) -> None:

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 
 from fastway.app.strand import Strand
-from fastway.dialect import Meta
-from fastway.errors import ConnectionEnded
+from fastway.dialect import Meta, Refused
+from fastway.errors import ConnectionEnded, LocalError
 
 
 class SessionEnded(ConnectionEnded):
@@ -23,6 +23,13 @@ class SessionEnded(ConnectionEnded):
     Attributes:
         cause: What went wrong; None: it was closed in order.
     """
+
+
+class NotReady(LocalError):
+    """A session is at its handshake: it can be asked nothing before it is let in."""
+
+    def __init__(self) -> None:
+        super().__init__("the session is not let in yet: ask it from @app.opened on")
 
 
 class Home(Protocol):
@@ -36,11 +43,18 @@ class Home(Protocol):
     def has_outgoing(self) -> bool:
         """Each message that is sent is looked at."""
 
-    def outgoing_message(self, session: Session, route: str, message: Any) -> Any:
-        """A message as hooks leave it, with `route` and `message`; None: it is not sent."""
+    def outgoing_message(self, session: Session, route: str, message: Any, meta: Meta) -> Any:
+        """A message as hooks leave it, with `route`, `message` and `meta`.
+
+        Raises:
+            Refused: it is not sent.
+        """
 
     def bind(self, session: Session, user: Any) -> None:
         """See `Session.bind`."""
+
+    def log_failure(self, what: str, text: str) -> None:
+        """Log the exception that is being handled, unless there are too many of them."""
 
 
 class Circle(Protocol):
@@ -48,6 +62,9 @@ class Circle(Protocol):
 
     def forget(self, session: Session) -> None:
         """It has ended."""
+
+    def let_in(self) -> None:
+        """One that was at its handshake is ready: from now on it may be told as others are."""
 
 
 class Lane(Protocol):
@@ -88,13 +105,19 @@ class Carrier(Protocol):
         """What `tell` takes. Raises what is wrong with the message."""
 
     def tell(self, packet: Any) -> None:
-        """Send a packet, soon, if the carrier has not ended."""
+        """Send a packet, soon, if the carrier has not ended; once it is ready if it is not."""
 
     def room(self) -> Deferred[None] | None:
         """Fires when less waits than should; None: it is so."""
 
     def request(
-        self, route: str, message: Any, into: Any, timeout: float | None, meta: Meta
+        self,
+        route: str,
+        message: Any,
+        into: Any,
+        timeout: float | None,
+        meta: Meta,
+        heard: list[tuple[str, str]] | None,
     ) -> Deferred[Any]: ...
 
     def next(self, route: str, into: Any, timeout: float | None) -> Deferred[Any]: ...
@@ -177,11 +200,12 @@ class Session:
         self.ended: SessionEnded | None = None
         self._carrier = carrier
         self._groups: list[Circle] | None = None
-        self._waiters: list[Deferred[None]] | None = None
+        self._waiters: list[Deferred[SessionEnded]] | None = None
 
     @property
     def peer(self) -> str:
-        """The address of the peer, as operators write it; a proxy's peer is who is behind it."""
+        """The address of the peer, as operators write it; of who is behind a proxy or a gateway
+        that of the player, once it is told."""
         return self._carrier.address
 
     @property
@@ -196,6 +220,8 @@ class Session:
 
     def send(self, route: str, message: Any = None, *, meta: Meta = ()) -> Any:
         """Say something to the peer, in order with all else that it is told.
+
+        At its handshake it is told behind the answer to that.
 
         Args:
             route: What it is about.
@@ -213,10 +239,11 @@ class Session:
         if self.ended is not None:
             raise self._over()
         carrier = self._carrier
-        out = self.app.outgoing_message(self, route, message)
-        if out is None:
+        try:
+            out = self.app.outgoing_message(self, route, message, meta)
+        except Refused:
             return NOTHING
-        carrier.tell(carrier.pack(out.route, out.message, meta))
+        carrier.tell(carrier.pack(out.route, out.message, out.meta))
         room = carrier.room()
         return NOTHING if room is None else self._awaitable(room)
 
@@ -231,21 +258,27 @@ class Session:
         into: Any = Any,
         timeout: float | None = 30.0,
         meta: Meta = (),
+        answer_meta: list[tuple[str, str]] | None = None,
     ) -> Deferred[Any]:
         """Ask the peer something.
 
         Args:
             into: The type of the answer; Any: as it comes.
             timeout: Seconds; None: as long as the session lives.
+            meta: What goes beside it, where the dialect has that.
+            answer_meta: What comes beside the answer, a Refused as well, is added to it.
 
         Returns:
-            The answer. Fails with Refused: the peer says no; RequestTimeout: it says nothing;
-            SessionEnded: it is gone, and nobody knows whether it was done; BadBody: the answer is
-            not of that type; NotInDialect: nothing can be asked here. It is never sent twice.
+            The answer. Fails with Refused: the peer says no, or an `outgoing` hook does;
+            RequestTimeout: it says nothing; SessionEnded: it is gone, and nobody knows whether it
+            was done; BadBody: the answer is not of that type; NotInDialect: nothing can be asked
+            here; NotReady: it is at its handshake. It is never sent twice.
         """
         if self.ended is not None:
             raise self._over()
-        return self._awaitable(self._carrier.request(route, message, into, timeout, meta))
+        return self._awaitable(
+            self._carrier.request(route, message, into, timeout, meta, answer_meta)
+        )
 
     def next(self, route: str, *, into: Any = Any, timeout: float | None = 30.0) -> Deferred[Any]:
         """Wait for what the peer says of a route next, where nothing can be asked.
@@ -262,8 +295,8 @@ class Session:
 
         Returns:
             The message. Fails with Refused: the peer says that something is not done, and cannot
-            say what, so that it is who waits longest; RequestTimeout, SessionEnded, BadBody and
-            RequestsFull: as `request`.
+            say what, so that it is who waits longest; RequestTimeout, SessionEnded, BadBody,
+            NotReady and RequestsFull: as `request`.
         """
         if self.ended is not None:
             raise self._over()
@@ -297,18 +330,18 @@ class Session:
         if self.ended is None:
             self._carrier.kick(reason)
 
-    def when_closed(self) -> Deferred[None]:
-        """Fires when it has ended; at once if it has."""
-        done: Deferred[None] = Deferred(self._forget_waiter)
+    def when_ended(self) -> Deferred[SessionEnded]:
+        """Fires with why it is over when it is; at once if it is."""
+        done: Deferred[SessionEnded] = Deferred(self._forget_waiter)
         if self.ended is not None:
-            done.callback(None)
+            done.callback(self._over())
         elif self._waiters is None:
             self._waiters = [done]
         else:
             self._waiters.append(done)
         return self._awaitable(done)
 
-    def _forget_waiter(self, done: Deferred[None]) -> None:
+    def _forget_waiter(self, done: Deferred[SessionEnded]) -> None:
         if self._waiters is not None and done in self._waiters:
             self._waiters.remove(done)
 
@@ -332,6 +365,11 @@ class Session:
         if self._groups is not None and group in self._groups:
             self._groups.remove(group)
 
+    def let_in(self) -> None:
+        """It is ready: the carrier says so."""
+        for group in self._groups or ():
+            group.let_in()
+
     def end(self, ended: SessionEnded) -> None:
         """It is over: the carrier says so, once, before anybody else is told."""
         self.ended = ended
@@ -341,7 +379,7 @@ class Session:
         waiters, self._waiters = self._waiters, None
         for done in waiters or ():
             if not done.called:
-                done.callback(None)
+                done.callback(self._over())
 
     def __repr__(self) -> str:
         who = "" if self.user is None else f" of {self.user!r}"

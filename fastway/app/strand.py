@@ -41,29 +41,31 @@ class Strand:
 
     Attributes:
         waiting: Jobs that wait now.
+        running, queue: Jobs that run, and those that wait. A link begins and ends a job here by
+            itself, as `run` does: calls for what is over at once are a tenth of a message.
     """
 
-    __slots__ = ("_feeders", "_queue", "_running", "limit", "width")
+    __slots__ = ("_feeders", "limit", "queue", "running", "width")
 
     def __init__(self, limit: int = LIMIT, width: int = 1) -> None:
         self.limit = limit
         self.width = width
-        self._running = 0
-        self._queue: deque[Job] | None = None
+        self.running = 0
+        self.queue: deque[Job] | None = None
         self._feeders: dict[Feeder, None] | None = None
 
     @property
     def waiting(self) -> int:
-        return len(self._queue) if self._queue else 0
+        return len(self.queue) if self.queue else 0
 
     @property
     def idle(self) -> bool:
         """Nothing runs and nothing waits."""
-        return not self._running and not self._queue
+        return not self.running and not self.queue
 
     def has_room(self, feeder: Feeder) -> bool:
         """Whether one more job is taken; if not, that feeder is told when there is room."""
-        if self._queue is None or not 0 < self.limit <= len(self._queue):
+        if self.queue is None or not 0 < self.limit <= len(self.queue):
             return True
         if self._feeders is None:
             self._feeders = {}
@@ -80,31 +82,31 @@ class Strand:
         if self.begins():
             self.goes_on(job())
             return
-        if self._queue is None:
-            self._queue = deque()
-        self._queue.append(job)
+        if self.queue is None:
+            self.queue = deque()
+        self.queue.append(job)
 
     def run_alone(self, job: Job) -> None:
         """Run a job behind all that came before, and before all that comes, however wide."""
         if self.width == 1:
             self.run(job)
             return
-        if self._queue is None:
-            self._queue = deque()
-        self._queue.append(_Alone(job))
-        if not self._running and len(self._queue) == 1:
-            self._running = 1
+        if self.queue is None:
+            self.queue = deque()
+        self.queue.append(_Alone(job))
+        if not self.running and len(self.queue) == 1:
+            self.running = 1
             self._done()
 
     def _done_alone(self) -> None:
-        self._running = 1
+        self.running = 1
         self._done()
 
     def begins(self) -> bool:
         """Whether a job may run now: it does, by whoever asks, who calls `goes_on` next."""
-        if self._running >= self.width or self._queue:
+        if self.running >= self.width or self.queue:
             return False
-        self._running += 1
+        self.running += 1
         return True
 
     def goes_on(self, coroutine: Coroutine[Any, Any, None] | None) -> None:
@@ -113,29 +115,34 @@ class Strand:
             self._done()
 
     def _done(self) -> None:
-        """A job has ended: begin those that wait, in a loop, for most end at once."""
-        self._running -= 1
-        queue = self._queue
+        """A job has ended."""
+        self.running -= 1
+        if self.queue:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Begin those that wait, in a loop, for most end at once."""
+        queue = self.queue
         if not queue:
             return
-        while queue and self._running < self.width:
+        while queue and self.running < self.width:
             alone = type(queue[0]) is _Alone
-            if alone and self._running:
+            if alone and self.running:
                 break
             job = queue.popleft()
             if not queue:
-                self._queue = None
+                self.queue = None
             if alone:
-                self._running = self.width
+                self.running = self.width
                 coroutine = job()
                 if coroutine is None or drive(coroutine, self._done_alone):
-                    self._running = 0
+                    self.running = 0
             else:
-                self._running += 1
+                self.running += 1
                 coroutine = job()
                 if coroutine is None or drive(coroutine, self._done):
-                    self._running -= 1
-            queue = self._queue
+                    self.running -= 1
+            queue = self.queue
         self._wake()
 
     def _wake(self) -> None:
@@ -148,6 +155,12 @@ class Strand:
             feeder = next(iter(self._feeders))
             del self._feeders[feeder]
             feeder.strand_has_room()
+
+
+class OwnStrand(Strand):
+    """A session's own, which its App gave it: nobody else's messages wait here."""
+
+    __slots__ = ()
 
 
 class _Alone:

@@ -5,7 +5,8 @@
     assert bob.heard[-1] == ("onMessage", {"name": "ann", "content": "hi"})
 
 Rule: a message goes through the format both ways, as it does over a wire, so that what would not
-encode or decode there fails here; handlers, hooks, groups and strands are those of the App.
+encode or decode there fails here, and so does what the App has declared otherwise; handlers,
+hooks, groups and strands are those of the App.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from fastway.app.app import BUSY, App
+from fastway.app.app import App
 from fastway.app.handlers import Answering
-from fastway.app.messages import decode, encode
-from fastway.app.session import Lane, SessionEnded
+from fastway.app.handling import BUSY
+from fastway.app.messages import BadBody, decode, encode
+from fastway.app.session import Lane, NotReady, SessionEnded
 from fastway.dialect import BodyFormat, Hello, Message, Meta, Refused
 from fastway.errors import LocalError, RequestTimeout
 from fastway.formats import Json
@@ -31,6 +33,10 @@ class NotAnswered(LocalError):
     """A handler has not answered yet: it waits for something; `ask` gives what can be awaited."""
 
 
+class NotAsDeclared(LocalError):
+    """An App tells what is not of the type that it declared (`App.sends`). One line."""
+
+
 @dataclass(slots=True)
 class _Asked:
     """A request of the player that waits for its answer, or who waits for what it says."""
@@ -38,10 +44,14 @@ class _Asked:
     done: Deferred[Any]
     into: Any
 
-    def answer(self, body: bytes, form: BodyFormat) -> None:
+    heard: list[tuple[str, str]] | None = None
+
+    def answer(self, body: bytes, form: BodyFormat, meta: Meta = ()) -> None:
         """The answer is there."""
         if self.done.called:
             return
+        if self.heard is not None:
+            self.heard += meta
         try:
             answer = decode(body, form, self.into)
         except Refused:
@@ -102,26 +112,42 @@ class Player:
         except BaseException:
             self.leave()
             raise
+        self._carrier.ready = True
         app.open(self.session)
 
     def send(self, route: str, message: Any = None, *, meta: Meta = ()) -> None:
         """Say something to the App."""
         self._carrier.say(route, message, None, meta)
 
-    def request(self, route: str, message: Any = None, *, into: Any = Any, meta: Meta = ()) -> Any:
-        """Ask the App something that it answers at once.
+    def request(
+        self,
+        route: str,
+        message: Any = None,
+        *,
+        into: Any = Any,
+        meta: Meta = (),
+        answer_meta: list[tuple[str, str]] | None = None,
+    ) -> Any:
+        """Ask the App something that it answers at once; as `Session.request`.
 
         Raises:
             Refused: it says no.
             NotAnswered: it has not answered; `ask` waits.
         """
-        return _now(self.ask(route, message, into=into, meta=meta), route)
+        asked = self.ask(route, message, into=into, meta=meta, answer_meta=answer_meta)
+        return _now(asked, route)
 
     def ask(
-        self, route: str, message: Any = None, *, into: Any = Any, meta: Meta = ()
+        self,
+        route: str,
+        message: Any = None,
+        *,
+        into: Any = Any,
+        meta: Meta = (),
+        answer_meta: list[tuple[str, str]] | None = None,
     ) -> Deferred[Any]:
         """Ask the App something: fires with the answer, or fails with Refused."""
-        return self._carrier.ask(route, message, into, meta)
+        return self._carrier.ask(route, message, into, meta, answer_meta)
 
     def leave(self) -> None:
         """Be gone, as when the network breaks."""
@@ -145,13 +171,21 @@ class _Carrier(Answering):
         self._asked: dict[int, _Asked] = {}
         self._nexts: dict[str, list[_Asked]] = {}
         self._unanswered: list[_Asked] = []
+        self.ready = False
 
     # From the player to the App.
 
-    def ask(self, route: str, message: Any, into: Any, meta: Meta) -> Deferred[Any]:
+    def ask(
+        self,
+        route: str,
+        message: Any,
+        into: Any,
+        meta: Meta,
+        heard: list[tuple[str, str]] | None,
+    ) -> Deferred[Any]:
         key = next(self._keys)
         done: Deferred[Any] = Deferred()
-        self._asked[key] = _Asked(done, into)
+        self._asked[key] = _Asked(done, into, heard)
         self.say(route, message, key, meta)
         return done
 
@@ -176,7 +210,23 @@ class _Carrier(Answering):
         return "player", id(self._player.format)
 
     def pack(self, route: str, message: Any, meta: Meta = ()) -> tuple[str, bytes]:
-        return route, encode(message, self._player.format)
+        return route, self._declared(route, encode(message, self._player.format))
+
+    def _declared(self, route: str, body: bytes) -> bytes:
+        """A body, which is of the type that the App has declared of its route, if it has."""
+        player = self._player
+        sent = player.app.sent.get(route)
+        if sent is not None:
+            try:
+                decode(body, player.format, sent.kind)
+                if sent.kind is None and body != encode(None, player.format):
+                    raise BadBody("it has no message")
+            except BadBody as error:
+                name = getattr(sent.kind, "__name__", sent.kind)
+                raise NotAsDeclared(
+                    f"{route} is declared as {name}, and this is none: {error.detail}"
+                ) from None
+        return body
 
     def tell(self, packet: tuple[str, bytes]) -> None:
         player = self._player
@@ -195,7 +245,7 @@ class _Carrier(Answering):
         self._player.app.counts.pending -= 1
         asked = self._asked.pop(event.token, None)
         if asked is not None:
-            asked.answer(body, event.format)
+            asked.answer(body, event.format, meta)
 
     def refuse(self, event: Message, refused: Refused) -> None:
         asked = self._asked.pop(event.token, None)
@@ -206,10 +256,18 @@ class _Carrier(Answering):
             asked.done.errback(refused)
 
     def request(
-        self, route: str, message: Any, into: Any, timeout: float | None, meta: Meta
+        self,
+        route: str,
+        message: Any,
+        into: Any,
+        timeout: float | None,
+        meta: Meta,
+        heard: list[tuple[str, str]] | None = None,
     ) -> Deferred[Any]:
+        if not self.ready:
+            return fail(NotReady())
         form = self._player.format
-        body = encode(message, form)
+        body = self._declared(route, encode(message, form))
         answer = self._player.answers.get(route)
         if answer is None:
             return self._wait(self._unanswered, route, into, timeout)
@@ -220,6 +278,8 @@ class _Carrier(Answering):
             return fail()
 
     def next(self, route: str, into: Any, timeout: float | None) -> Deferred[Any]:
+        if not self.ready:
+            return fail(NotReady())
         return self._wait(self._nexts.setdefault(route, []), route, into, timeout)
 
     def _wait(

@@ -1,5 +1,5 @@
-"""Tools on `fastway.app`: `fastway serve`, which runs an application, and `fastway talk`, which is
-a peer of one by hand.
+"""Tools on `fastway.app`: `fastway serve`, which runs an application, `fastway talk`, which is a
+peer of one by hand, and `fastway describe`, which tells other languages of its messages.
 
 Rule: answers go to standard output, everything else to standard error; what is wrong with the
 command is one line, before anything runs.
@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -28,7 +29,7 @@ from fastway.app.handlers import Request
 from fastway.app.http import push_site
 from fastway.app.metrics import metrics_site
 from fastway.causes import cause_of, string_problem
-from fastway.cli.table import ServeOptions, TalkOptions
+from fastway.cli.table import DescribeOptions, ServeOptions, TalkOptions
 from fastway.cli.tools import QUIET, Lines, ToolError, run_tool, say
 from fastway.dialect import NotInDialect
 from fastway.errors import ConfigError, FastwayError, LocalError
@@ -87,14 +88,46 @@ def dialect_at(option: str, text: str) -> tuple[Any, str]:
     name, equals, address = text.partition("=")
     if not (equals and address):
         raise ConfigError(option, f"{text!r} is not DIALECT=ADDRESS, such as pomelo=:3250")
+    return dialect_of(option, name), address
+
+
+def dialect_of(option: str, name: str) -> Any:
+    """The dialect of that name, or at MODULE:NAME.
+
+    Raises:
+        ConfigError: there is no such dialect.
+    """
     if ":" in name:
-        return _of_theirs(option, name), address
+        return _of_theirs(option, name)
     if name not in DIALECTS:
         known = ", ".join(DIALECTS)
         raise ConfigError(
             option, f"no dialect {name!r}; there is {known}, and one of yours as MODULE:NAME"
         )
-    return find(option, DIALECTS[name])(), address
+    return find(option, DIALECTS[name])()
+
+
+def app_at(operands: Sequence[str]) -> App:
+    """The application that a command is about: MODULE:APP, or MODULE:NAME() that makes it.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not operands:
+        raise ConfigError("APP", "give MODULE:APP, such as chat:app")
+    place = operands[0]
+    app = find("APP", place.removesuffix("()"))
+    if place.endswith("()"):
+        try:
+            app = app()
+        except Exception as error:  # it is the user's: what it raises says most
+            raise ConfigError(
+                "APP", f"{place} cannot be made: {type(error).__name__}: {error}"
+            ) from None
+    if not isinstance(app, App):
+        mend = f"; what it makes is {place}()" if callable(app) else ""
+        raise ConfigError("APP", f"{place} is no App of fastway.app{mend}")
+    return app
 
 
 def _of_theirs(option: str, place: str) -> Any:
@@ -131,13 +164,10 @@ def server_endpoint(reactor: Any, option: str, text: str) -> Any:
 
 async def serve_app(reactor: Any, options: ServeOptions) -> int:
     """`fastway serve`: until a signal ends it."""
-    if not options.operands:
-        raise ConfigError("APP", "give MODULE:APP, such as chat:app")
-    app = find("APP", options.operands[0])
-    if not isinstance(app, App):
-        raise ConfigError("APP", f"{options.operands[0]} is no App of fastway.app")
+    app = app_at(options.operands)
     listens = [text for text in options["listen"] if text]
-    if not listens:
+    node = _node(options["cluster"], app)
+    if not (listens or node):
         raise ConfigError("--listen", "give it, such as --listen pomelo=:3250")
     wanted = [dialect_at("--listen", text) for text in listens]
     push = _push_endpoint(reactor, options, app)
@@ -147,6 +177,28 @@ async def serve_app(reactor: Any, options: ServeOptions) -> int:
         server_endpoint(reactor, "--listen", address)  # what is wrong is said before any listens
     if app.is_clockless:
         app.use_clock(reactor)
+    try:
+        if node is not None:
+            await _listening(node.join(), options["cluster"])
+            say(f"{node.address} is in the cluster")
+        await _open_ports(options, app, wanted, push, metrics_endpoint)
+    except BaseException:
+        if node is not None:
+            await node.leave()
+        raise
+    ended: Deferred[None] = Deferred()
+    try:
+        await ended
+    finally:
+        await app.drain(options["drain"])
+        if node is not None:
+            await node.leave()
+    return 0
+
+
+async def _open_ports(
+    options: ServeOptions, app: App, wanted: list[tuple[Any, str]], push: Any, metrics: Any
+) -> None:
     for dialect, address in wanted:
         port = await _listening(app.listen(address, dialect), address)
         say(f"{dialect.name} listens on {address_name(port.getHost())}")
@@ -155,20 +207,26 @@ async def serve_app(reactor: Any, options: ServeOptions) -> int:
         port = await _listening(endpoint.listen(site), options["push-addr"])
         say(f"pushes are taken on {address_name(port.getHost())}")
     if metrics:
-        port = await _listening(metrics_endpoint.listen(metrics_site(app)), metrics)
+        port = await _listening(metrics.listen(metrics_site(app)), options["metrics-addr"])
         say(f"metrics are told on {address_name(port.getHost())}")
-    ended: Deferred[None] = Deferred()
-    try:
-        await ended
-    finally:
-        await app.drain(options["drain"])
-    return 0
+
+
+def _node(place: str, app: App) -> Any:
+    """The node of a cluster that a module has; None: there is to be none."""
+    if not place:
+        return None
+    node = find("--cluster", place)
+    if not hasattr(node, "join") or not hasattr(node, "leave"):
+        raise ConfigError("--cluster", f"{place} is no node, such as a NanoMember")
+    if node.app is not app:
+        raise ConfigError("--cluster", f"{place} is a node of another App")
+    return node
 
 
 async def _listening(listening: Deferred[Any], address: str) -> IListeningPort:
     try:
         return cast(IListeningPort, await listening)
-    except LocalError:
+    except (LocalError, CancelledError):
         raise
     except CannotListenError as error:
         problem = getattr(error.socketError, "strerror", None) or str(error.socketError)
@@ -229,7 +287,7 @@ class Talk:
             raise ToolError(f"cannot reach {address}: {cause_of(error)}") from None
         self._session = session
         say(f"connected to {address}; ROUTE JSON asks, !ROUTE JSON only says")
-        session.when_closed().addCallback(self._closed)
+        session.when_ended().addCallback(self._closed)
         StandardIO(self._lines, reactor=self._reactor)
         try:
             problem = await self._done
@@ -326,3 +384,30 @@ def serve(options: ServeOptions) -> int:
 
 def talk(options: TalkOptions) -> int:
     return run_tool(options.title, lambda reactor: Talk(reactor, options).run(), "warn")
+
+
+def describe(options: DescribeOptions) -> int:
+    """`fastway describe`: nothing runs."""
+    from fastway.app.describe import asyncapi, schema
+
+    app = app_at(options.operands)
+    name = options["dialect"]
+    dialect = dialect_of("--dialect", name) if name else None
+    title = options["title"] or options.operands[0]
+    whole = asyncapi(app, dialect, title=title, version=options["api-version"])
+    told = schema(app, dialect) if options["types"] else whole
+    text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+    for route, why in whole.get("x-left-out", {}).items():
+        say(f"{route} is left out: {why}")
+    if not options["output"]:
+        sys.stdout.write(text)
+        return 0
+    try:
+        with open(options["output"], "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigError("--output", f"{options['output']}: {error.strerror}") from None
+    actions = [one["action"] for one in whole["operations"].values()]
+    taken, sent = actions.count("receive"), actions.count("send")
+    say(f"{options['output']} has messages: {taken} taken, {sent} sent")
+    return 0

@@ -259,6 +259,14 @@ class ServeOptions(TableOptions):
             many=True,
         ),
         Option(
+            "cluster",
+            "",
+            str,
+            "MODULE:NAME",
+            "the node of nano's cluster to join with, before anything listens: a NanoMember, "
+            "NanoGate or NanoMaster of this application",
+        ),
+        Option(
             "metrics-addr",
             "",
             str,
@@ -283,7 +291,8 @@ class ServeOptions(TableOptions):
     )
     longdesc = (
         "Runs an application of fastway.app until a signal stops it: then it takes nobody new, "
-        "lets what runs come to its end, and closes all sessions."
+        "lets what runs come to its end, and closes all sessions. MODULE:NAME() is what that "
+        "function makes."
     )
 
 
@@ -300,6 +309,32 @@ class TalkOptions(TableOptions):
         "!ROUTE JSON, which only says, as both do in a dialect without requests; what comes is a "
         "line each: = is an answer, < a message. "
         "PEER is DIALECT=ADDRESS: pomelo=127.0.0.1:3250, pomelo=ws:127.0.0.1:3251:path=/nano."
+    )
+
+
+class DescribeOptions(TableOptions):
+    """`fastway describe`."""
+
+    max_operands = 1
+    table = (
+        Option(
+            "dialect",
+            "",
+            str,
+            "DIALECT",
+            "whose names and codes to write: pomelo, teleport, teleport2, hotpot, or MODULE:NAME; "
+            "empty: the application's own",
+            short="d",
+        ),
+        flag("types", "the types alone, as one JSON Schema, which generators read"),
+        Option("output", "", str, "path", "the file; empty: standard output", short="o"),
+        Option("title", "", str, "text", "of the document; empty: MODULE:APP"),
+        Option("api-version", "0", str, "text", "of the document"),
+    )
+    longdesc = (
+        "Writes what an application of fastway.app takes and sends as AsyncAPI 3, with a JSON "
+        "Schema of every message, so that clients in other languages have its types. Nothing "
+        "runs. MODULE:NAME() is what that function makes."
     )
 
 
@@ -478,6 +513,14 @@ COMMANDS = [
     ),
     Command(
         "talk", "be a client of one, by hand", TalkOptions, "fastway.cli.app:talk", _APPS, "PEER"
+    ),
+    Command(
+        "describe",
+        "write down its messages, for other languages",
+        DescribeOptions,
+        "fastway.cli.app:describe",
+        _APPS,
+        "MODULE:APP",
     ),
     Command(
         "completion",

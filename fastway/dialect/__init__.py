@@ -14,8 +14,8 @@ Whatever a peer sends, a wire raises nothing: its `error` says why the connectio
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from fastway.errors import FastwayError, LocalError, RemoteError
@@ -23,6 +23,7 @@ from fastway.errors import FastwayError, LocalError, RemoteError
 __all__ = [
     "Answer",
     "BadFrame",
+    "Body",
     "BodyFormat",
     "Dialect",
     "Event",
@@ -36,6 +37,7 @@ __all__ = [
     "PeerSilent",
     "Ready",
     "Refused",
+    "Traits",
     "WebSocketRules",
     "Wire",
 ]
@@ -54,6 +56,29 @@ class BodyFormat(Protocol):
         """The message in these bytes, as that type. Raises any exception when there is none."""
 
 
+class Body(bytes):
+    """The bytes of a message as they are on the wire, and how they are written.
+
+    What is sent as one is not encoded; what is wanted as one comes as it came. So is passed on
+    what nobody has to understand, and said in another codec what a dialect has several for.
+
+    Args:
+        codec: Its letter; "": that of the port.
+
+    Raises:
+        ValueError: that is no letter of 8 bits.
+    """
+
+    codec: str
+
+    def __new__(cls, data: bytes, codec: str = "") -> Body:
+        if len(codec) > 1 or codec > "\xff":
+            raise ValueError(f"{codec!r} is no letter of 8 bits")
+        body = super().__new__(cls, data)
+        body.codec = codec
+        return body
+
+
 class Refused(FastwayError):
     """A request is not done: what its caller is told, as far as its dialect can say it.
 
@@ -61,13 +86,15 @@ class Refused(FastwayError):
         code: A number; 1 to 999 are those of HTTP and of dialects, others are the application's.
         text: A sentence for people.
         data: More, where the dialect has a place for it.
+        meta: What goes beside it, or came beside it, where the dialect has that.
     """
 
-    def __init__(self, code: int, text: str = "", data: Any = None) -> None:
+    def __init__(self, code: int, text: str = "", data: Any = None, meta: Meta = ()) -> None:
         super().__init__(f"{code}: {text}" if text else str(code))
         self.code = code
         self.text = text
         self.data = data
+        self.meta = meta
 
 
 class NotInDialect(LocalError):
@@ -154,6 +181,7 @@ class Answer(NamedTuple):
     Attributes:
         key: Which, as `request` told.
         refused: It was not done; then the body says nothing.
+        meta: What came beside it.
     """
 
     key: int
@@ -183,11 +211,11 @@ class Wire(Protocol):
     `now` is in seconds, on a clock of the caller's that never goes back.
 
     Attributes:
-        ready: `Ready` was told: `send` and `request` may be called.
+        ready: `Ready` was told: `request` may be called. What `send` gave before goes out then.
         error: What the peer did wrong; nothing more is understood.
         deadline: When `tick` is to be called next; None: never. To be read after each call.
         shape: Where it is equal, `send` gives equal bytes for equal arguments.
-        format: How bodies of `send` and `request` are written.
+        format: How bodies of `send` and `request` are written, but for one that is a Body.
     """
 
     @property
@@ -285,6 +313,29 @@ class WebSocketRules:
     takes: frozenset[str] = frozenset({"text", "binary"})
     whole: bool = True
     subprotocols: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a description of an application says of a dialect (`fastway.app.describe`).
+
+    A dialect that has some says so in an attribute `traits`; without it these are the defaults.
+
+    Attributes:
+        settings: What both ends have to be set alike in, in JSON.
+        codes: Numbers that may stand for names of the wire.
+        handshake: How what a peer says of itself is written; None: it says nothing.
+        asks: Whom one can ask something: `server`, `client`.
+        refused: JSON Schema of an answer that says no; None: the wire says it elsewhere, or not.
+        by_type: An answer has the name of its type, if that is none of Python's own.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    codes: Mapping[str, int] = field(default_factory=dict)
+    handshake: BodyFormat | None = None
+    asks: frozenset[str] = frozenset({"server"})
+    refused: Mapping[str, Any] | None = None
+    by_type: bool = False
 
 
 class Dialect(Protocol):

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 from fastway.dialect import (
     BadFrame,
+    Body,
     BodyFormat,
     Event,
     FrameRefused,
@@ -30,6 +31,7 @@ from fastway.dialect import (
     PeerSilent,
     Ready,
     Refused,
+    Traits,
     WebSocketRules,
 )
 from fastway.dialect.hotpot_envelopes import ENVELOPES, MAX_NAME, Envelope, Read
@@ -140,11 +142,17 @@ class Hotpot:
             raise ValueError(f"names: {error}") from None
         kind = "text" if text else "binary"
         self.websocket = WebSocketRules(text=text, takes=frozenset({kind}))
+        self._format = format
         self._framings = Framing(0, 1 << 62), Framing(length_bytes, max_message)
 
     @property
     def max_frame(self) -> int:
         return self._settings.limit
+
+    @property
+    def traits(self) -> Traits:
+        settings = {"format": self._format, "length_bytes": self._framings[1].width}
+        return Traits(settings=settings, asks=frozenset(), by_type=True)
 
     def server(self, *, whole: bool = False) -> HotpotServer:
         return HotpotServer(self._settings, self._names, self._framings[not whole])
@@ -265,6 +273,7 @@ class _Wire:
     """What both ends have in common."""
 
     _errors: ClassVar[bool]
+    _answered: ClassVar[bool]  # what comes is: `reply` and `refuse` are to know its name
 
     __slots__ = (
         "_events",
@@ -360,11 +369,8 @@ class _Wire:
             self._is_alive(name)
             return
         route = self._routes.get(name, name)
-        events.append(_message((route, body, form, self._token(name), None, (), refused)))
-
-    def _token(self, name: str) -> Any:
-        """What `reply` and `refuse` are to know of a message."""
-        raise NotImplementedError
+        token = name if self._answered else None
+        events.append(_message((route, body, form, token, None, (), refused)))
 
     def _is_alive(self, name: str) -> None:
         if name == PING:
@@ -409,7 +415,7 @@ class _Wire:
         if meta:
             raise NotInDialect("hotpot has no place for meta")
         names = self._names
-        unnamed = kind.__module__ == "builtins" or kind is Encoded
+        unnamed = kind.__module__ == "builtins" or kind in (Body, Encoded)
         head = names.head_of(token) if unnamed else names.head(kind.__name__)
         return self._message(head, body)
 
@@ -451,11 +457,9 @@ class HotpotServer(_Wire):
     """A client's connection, at its server."""
 
     _errors = False
+    _answered = True
 
     __slots__ = ()
-
-    def _token(self, name: str) -> Any:
-        return name
 
     def _look(self, silence: float) -> None:
         every, probe = self._settings.every, self._settings.probe
@@ -475,6 +479,7 @@ class HotpotClient(_Wire):
     """
 
     _errors = True
+    _answered = False
 
     __slots__ = ("_answers", "_said")
 
@@ -482,9 +487,6 @@ class HotpotClient(_Wire):
         super().__init__(settings, names, framing)
         self._answers = settings.envelope.pongs
         self._said = False  # something, since the last look
-
-    def _token(self, name: str) -> Any:
-        return None
 
     def _is_alive(self, name: str) -> None:
         self._answers = True

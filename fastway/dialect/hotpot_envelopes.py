@@ -121,6 +121,7 @@ class QuotedJson(HotpotJson):
             return super().decode(data, into)
 
 
+_QUOTE = ord('"')
 _ERROR_HEAD = b'{"type":"Error","data":'
 
 
@@ -168,9 +169,9 @@ class JsonEnvelope:
             data = bytes(said.data)
             if not 0 < len(name) <= MAX_NAME:
                 return None
-            if data[:1] == b'"':
-                return Read(name, self._read_text(data).encode(), self._quoted)
             if data:
+                if data[0] == _QUOTE:
+                    return Read(name, self._read_text(data).encode(), self._quoted)
                 return _read((name, b"" if data == b"null" else data, self.format, None))
             if errors and name == ERROR:
                 error = self._read_error(payload)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from fastway import __version__
-from fastway.dialect import BodyFormat, FrameRefused, NotInDialect, WebSocketRules
+from fastway.dialect import BodyFormat, FrameRefused, NotInDialect, Traits, WebSocketRules
 from fastway.dialect.pomelo_json import MAX_BEAT, PomeloJson, welcome_head
 from fastway.dialect.pomelo_packets import ERROR, GZIP, HEAD, MAX_BODY, MAX_CODE, route_field
 from fastway.dialect.pomelo_pitaya import serializer
@@ -92,6 +92,7 @@ class Pomelo:
         names, dictionary = dict(names or {}), dict(dictionary or {})
         _check_names(names)
         _check_dictionary(dictionary)
+        self._dictionary = dictionary
         body = PomeloJson() if format is None else format
         pitaya = profile == "pitaya"
         self._settings = Settings(
@@ -118,6 +119,27 @@ class Pomelo:
     @property
     def max_frame(self) -> int:
         return self._settings.limit + HEAD
+
+    @property
+    def traits(self) -> Traits:
+        settings = self._settings
+        refused = None
+        if settings.replies and settings.nothing:
+            code = "string" if settings.pitaya else "integer"
+            refused = {
+                "type": "object",
+                "properties": {"code": {"type": code}, "msg": {"type": "string"}},
+                "required": ["code", "msg"],
+            }
+        return Traits(
+            settings={
+                "profile": "pitaya" if settings.pitaya else "nano",
+                "refusals": "reply" if settings.replies else "silent",
+            },
+            codes=self._dictionary,
+            handshake=PomeloJson(),
+            refused=refused,
+        )
 
     def server(self, *, whole: bool = False) -> PomeloServer:
         return PomeloServer(self._settings)

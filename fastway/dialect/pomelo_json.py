@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from fastway.dialect import BadFrame, NotLetIn, Refused
 from fastway.dialect.go_json import GoJson
+from fastway.formats import MAX_DEPTH
 
 MAX_BEAT = 24 * 3600.0
 """The longest interval of heartbeats, in seconds, whatever a server says."""
@@ -33,7 +34,7 @@ class PomeloJson(GoJson):
 
     def encode(self, message: Any) -> bytes:
         data: bytes = self._write(message)
-        if len(data) > self._short or b"null" in data:
+        if len(data) > MAX_DEPTH or data.find(b"null") >= 0:
             data = super().encode(message)  # which has a closer look
         return data if data.isascii() else _NOT_ASCII.sub(_escape, data.decode()).encode()
 

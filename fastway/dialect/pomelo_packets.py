@@ -10,10 +10,12 @@ BadFrame; what does not fit is not written, but raises FrameRefused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from struct import Struct
+from typing import Any
 
-from fastway.dialect import BadFrame, FrameRefused
+from fastway.dialect import BadFrame, BodyFormat, Event, FrameRefused, Message
 
 HANDSHAKE, ACK, HEARTBEAT, DATA, KICK = range(1, 6)
 """Types of packets."""
@@ -39,7 +41,14 @@ MAX_CODE = 0xFFFF
 MAX_MID_BYTES = 10
 """Bytes of the longest mid; what is beyond 64 bits of it is lost."""
 
+LEAST = 7
+"""Bytes of a request before its route."""
+
+# A third of the time that Message(...) takes.
+message_of: Callable[[tuple[Any, ...]], Message] = partial(tuple.__new__, Message)
+
 head_at = Struct(">I").unpack_from
+_request_at = Struct(">IBBB").unpack_from
 _head = Struct(">I").pack
 _DATA = DATA << 24
 _WITH_MID = (REQUEST, RESPONSE)
@@ -114,6 +123,19 @@ def response_head(mid: int) -> bytes:
     return b"\x04" + varint(mid)
 
 
+def response_packet(mid: int, payload: bytes, limit: int) -> bytes:
+    """A packet with a response, as `data_packet` of its head: what is answered most.
+
+    Raises:
+        FrameRefused: it is longer than `limit`.
+    """
+    head = _RESPONSES[mid] if mid < 0x80 else response_head(mid)
+    size = len(head) + len(payload)
+    if size > limit:
+        return data_packet(head, payload, limit)
+    return _head(_DATA | size) + head + payload
+
+
 def read_message(
     data: bytes, at: int, stop: int, codes: Mapping[bytes, str], names: Mapping[bytes, str]
 ) -> tuple[int, int, str, bytes]:
@@ -162,6 +184,37 @@ def read_message(
             # No handler has such a name; but then the peer is not wrong, as nano has it.
             route = name.decode("utf-8", "backslashreplace")
     return flag, mid, route, data[end:stop]
+
+
+def read_requests(
+    data: bytes,
+    end: int,
+    limit: int,
+    names: Mapping[bytes, str],
+    form: BodyFormat,
+    events: list[Event],
+) -> int:
+    """Take the requests that `data` begins with, up to what is not as most are: a request of a
+    route that is known by name and written out, whose mid is short.
+
+    Returns:
+        Where that is: there is more to be said about it.
+    """
+    at = 0
+    while end - at >= LEAST:
+        word, flag, mid, length = _request_at(data, at)
+        size = word - _DATA
+        stop = at + HEAD + size
+        start = at + LEAST
+        body = start + length
+        if flag or mid > 0x7F or not 0 < size <= limit or body > stop or stop > end:
+            break
+        route = names.get(data[start:body])
+        if route is None:
+            break
+        events.append(message_of((route, data[body:stop], form, mid or None, None, (), None)))
+        at = stop
+    return at
 
 
 def _long_mid(data: bytes, at: int, stop: int) -> tuple[int, int]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 from fastway.dialect import (
@@ -58,9 +57,12 @@ from fastway.dialect.pomelo_packets import (
     bad_header,
     data_packet,
     head_at,
+    message_of,
     packet,
     read_message,
+    read_requests,
     response_head,
+    response_packet,
     varint,
 )
 from fastway.dialect.pomelo_pitaya import (
@@ -79,6 +81,9 @@ MAX_HELD = 256 * 1024
 MAX_HANDSHAKES = 10
 """Handshakes of one connection: each is a question to the application."""
 
+MAX_INFLATED = 1 << 20
+"""Bytes, beside one packet, that compressed messages may be which come at once."""
+
 MAX_EARLY = 100
 """Messages of a server that came before it let its client in."""
 
@@ -89,9 +94,6 @@ _BEAT = packet(HEARTBEAT)
 _ACK = packet(ACK)
 _HOLD = 1 << 62
 _NO_META = "pomelo has no place for meta"
-
-# A third of the time that Message(...) takes.
-_message: Callable[[tuple[Any, ...]], Message] = partial(tuple.__new__, Message)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +140,10 @@ class _Wire:
     """What both ends have in common: bytes become packets, and those messages."""
 
     _takes: ClassVar[tuple[int, ...]]
+    _asks: ClassVar[bool]  # the peer does
 
     __slots__ = (
+        "_inflated_bytes",
         "_open",
         "_out",
         "_over",
@@ -167,6 +171,7 @@ class _Wire:
         self._rest: bytearray | None = None  # what came, and is not understood yet
         self._want = 0  # so many bytes are to be there before it is looked at
         self._seen = 0.0  # when the last packet was understood
+        self._inflated_bytes = 0  # of what is being read
 
     def begin(self, now: float) -> None:
         raise NotImplementedError
@@ -185,6 +190,9 @@ class _Wire:
             data, self._rest = bytes(rest), None
         settings, routes = self._settings, self._routes
         at, end, limit = 0, len(data), settings.limit
+        self._inflated_bytes = 0
+        if self._asks and self._open:
+            at = read_requests(data, end, limit, routes.names, settings.format, events)
         try:
             while True:
                 if end - at < HEAD:
@@ -208,7 +216,7 @@ class _Wire:
                         self._unusual(flag, mid, route, body, events)
                     elif flag & TYPE in self._takes:
                         events.append(
-                            _message((route, body, settings.format, mid or None, None, (), None))
+                            message_of((route, body, settings.format, mid or None, None, (), None))
                         )
                     elif flag & TYPE == RESPONSE:
                         self._answered(mid, body, None, events)
@@ -243,7 +251,14 @@ class _Wire:
         raise NotImplementedError
 
     def _inflated(self, flag: int, body: bytes) -> bytes:
-        return inflate(body, self._settings.limit) if flag & GZIP else body
+        """Raises BadFrame: it is no such message, or they are too much together."""
+        if not flag & GZIP:
+            return body
+        body = inflate(body, self._settings.limit)
+        self._inflated_bytes += len(body)
+        if self._inflated_bytes > self._settings.limit + MAX_INFLATED:
+            raise BadFrame("compressed messages that are too much at once")
+        return body
 
     def _packet(self, head: bytes, body: bytes) -> bytes:
         settings = self._settings
@@ -272,6 +287,7 @@ class PomeloServer(_Wire):
     """A client's connection, at its server."""
 
     _takes = (REQUEST, NOTIFY)
+    _asks = True
 
     __slots__ = ("_handshakes",)
 
@@ -342,7 +358,7 @@ class PomeloServer(_Wire):
         settings = self._settings
         if settings.compress or not body:
             return self._packet(response_head(token), body)
-        return data_packet(response_head(token), body, settings.limit)
+        return response_packet(token, body, settings.limit)
 
     def refuse(self, token: Any, refused: Refused) -> bytes:
         settings = self._settings
@@ -376,6 +392,7 @@ class PomeloClient(_Wire):
     """A connection to a server."""
 
     _takes = (PUSH,)
+    _asks = False
 
     __slots__ = ("_asked", "_beat", "_beat_at", "_early", "_lost_at", "_mid")
 

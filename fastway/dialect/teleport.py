@@ -13,14 +13,19 @@ Rule: settings, and what is wrong with them; what is done with them is the wires
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from fastway.dialect import BodyFormat, FrameRefused, NotInDialect, WebSocketRules
-from fastway.dialect.teleport_codecs import CODECS, TeleportJson
+from fastway.dialect import BodyFormat, FrameRefused, NotInDialect, Traits, WebSocketRules
+from fastway.dialect.teleport_codecs import CODECS, TeleportJson, by_id
 from fastway.dialect.teleport_filters import FILTERS, MAX_FILTERS, Filter
-from fastway.dialect.teleport_frames import FRAMINGS
+from fastway.dialect.teleport_frames import FRAMINGS, Framing
+from fastway.dialect.teleport_http import TYPES, HttpFrames, check_filters
 from fastway.dialect.teleport_names import Names, check_names
-from fastway.dialect.teleport_wires import MAX_RATE, Settings, TeleportWire
+from fastway.dialect.teleport_settings import Settings
+from fastway.dialect.teleport_wires import MAX_RATE, TeleportWire
+
+if TYPE_CHECKING:
+    from fastway.dialect.teleport_secure import Secure
 
 __all__ = ["MAX_FRAME", "Teleport", "TeleportJson"]
 
@@ -30,12 +35,14 @@ MAX_FRAME = 1024 * 1024
 MIN_FRAME = 1024
 MIN_BEAT = 3
 
+PROTOS: Mapping[str, tuple[Framing, ...]] = {**FRAMINGS, "http": (HttpFrames(),)}
+
 
 class Teleport:
     """What one port, or one client, speaks.
 
     Args:
-        proto: How frames are written: "raw" as Go's default, "json" or "pb".
+        proto: How frames are written: "raw" as Go's default, "json", "pb" or "http".
         codec: The letter of how bodies are written that are begun here: "j" JSON, "s" plain text,
             "f" forms, "p" Protocol Buffers, or one of `codecs`.
         codecs: More of these, by their letters; they may stand in for those.
@@ -54,6 +61,8 @@ class Teleport:
         heartbeat_call: They are CALLs; a peer that answers two of them no more is silent.
         pong: Heartbeats that come are taken, and who sent some is silent after two intervals
             without any, nor other calls or pushes. False: they are messages as others.
+        secure: The key of bodies that are marked as under one (`teleport_secure`, which says what
+            that is worth); None: there is none.
         concurrent: Messages of one session that may run at the same time.
         max_frame: Bytes of a frame that is taken, or sent, before and behind its filters.
 
@@ -79,11 +88,12 @@ class Teleport:
         heartbeat: int = 0,
         heartbeat_call: bool = False,
         pong: bool = True,
+        secure: Secure | None = None,
         concurrent: int = 64,
         max_frame: int = MAX_FRAME,
     ) -> None:
-        if proto not in FRAMINGS:
-            raise ValueError(f"proto is raw, json or pb, not {proto!r}")
+        if proto not in PROTOS:
+            raise ValueError(f"proto is raw, json, pb or http, not {proto!r}")
         if mapper not in ("http", "rpc"):
             raise ValueError(f"mapper is http or rpc, not {mapper!r}")
         if heartbeat and not (heartbeat == int(heartbeat) and MIN_BEAT <= heartbeat <= MAX_RATE):
@@ -94,27 +104,29 @@ class Teleport:
             raise ValueError(f"concurrent is 1 at least, not {concurrent!r}")
         formats = {"j": TeleportJson(), **CODECS, **(codecs or {})}
         known = FILTERS if filters is None else filters
-        for what, letters in (("codecs", formats), ("filters", known)):
-            for letter in letters:
-                if len(letter) != 1 or not 0 < ord(letter) < 256:
-                    raise ValueError(f"{what}: {letter!r} is no letter of 8 bits")
+        codec_ids = by_id(formats)
+        for letter in known:
+            if len(letter) != 1 or not 0 < ord(letter) < 256:
+                raise ValueError(f"filters: {letter!r} is no letter of 8 bits")
         if codec not in formats:
             raise ValueError(f"codec is one of {', '.join(formats)}, not {codec!r}")
         if len(pipe) > MAX_FILTERS or any(letter not in known for letter in pipe):
             raise ValueError(
                 f"pipe is at most {MAX_FILTERS} letters of {', '.join(known)}, not {pipe!r}"
             )
+        if proto == "http":
+            _check_http(formats, mapper, pipe, known, heartbeat, heartbeat_call)
         names = dict(names or {})
         check_names(names, ignore_case)
         self.concurrent = concurrent
         self._limit = max_frame
-        self._streams = proto == "raw"
+        self._proto, self._streams = proto, proto == "raw"
         self._auth, self._user = auth, user
         self._names = Names(mapper, names, ignore_case)
         made = [
             Settings(
                 framing=framing,
-                codecs={ord(letter): one for letter, one in formats.items()},
+                codecs=codec_ids,
                 codec=ord(codec),
                 filters={ord(letter): one for letter, one in known.items()},
                 pipe=pipe.encode("latin-1"),
@@ -125,20 +137,35 @@ class Teleport:
                 beat=int(heartbeat),
                 beat_asks=heartbeat_call,
                 pong=pong,
+                secure=secure,
             )
             for is_client in (False, True)
-            for framing in FRAMINGS[proto]
+            for framing in PROTOS[proto]
         ]
-        self._servers, self._clients = made[:2], made[2:]
+        half = len(made) // 2
+        self._servers, self._clients = made[:half], made[half:]
 
     @property
-    def websocket(self) -> WebSocketRules:
+    def websocket(self) -> WebSocketRules | None:
         # Raw frames have a size, so messages need not keep them apart; nor does Go look at that.
-        return WebSocketRules(whole=not self._streams)
+        return None if self._proto == "http" else WebSocketRules(whole=self._proto != "raw")
 
     @property
     def max_frame(self) -> int:
         return self._limit
+
+    @property
+    def traits(self) -> Traits:
+        settings = self._servers[0]
+        return Traits(
+            settings={
+                "proto": self._proto,
+                "codec": chr(settings.codec),
+                "pipe": settings.pipe.decode("latin-1"),
+            },
+            handshake=settings.codecs[settings.codec] if settings.auth else None,
+            asks=frozenset({"server", "client"}),
+        )
 
     def server(self, *, whole: bool = False) -> TeleportWire:
         return TeleportWire(self._servers[whole], True)
@@ -154,3 +181,26 @@ class Teleport:
 
     def app_name(self, name: str) -> str:
         return self._names.route(name)
+
+
+def _check_http(
+    codecs: Mapping[str, object],
+    mapper: str,
+    pipe: str,
+    filters: Mapping[str, Filter],
+    beat: int,
+    beat_asks: bool,
+) -> None:
+    """Raises ValueError: httproto has no place for that."""
+    for letter in codecs:
+        if letter not in TYPES:
+            raise ValueError(f"codecs: {letter!r} has no name where proto is http")
+    if mapper != "http":
+        raise ValueError(f"mapper is http where proto is, not {mapper!r}")
+    if beat and not beat_asks:
+        raise ValueError("proto http has no PUSH: its heartbeats want heartbeat_call")
+    try:
+        ids = pipe.encode("latin-1")
+        check_filters({ord(letter): one for letter, one in filters.items()}, ids)
+    except FrameRefused as error:
+        raise ValueError(f"pipe {pipe!r}: {error}") from None

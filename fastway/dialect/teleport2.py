@@ -15,6 +15,7 @@ import re
 import zlib
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from struct import Struct
 from typing import Any, ClassVar, NamedTuple
 
@@ -29,9 +30,11 @@ from fastway.dialect import (
     NotInDialect,
     Ready,
     Refused,
+    Traits,
     WebSocketRules,
 )
-from fastway.dialect.teleport_codecs import CODECS, NO_CODECS, TeleportJson
+from fastway.dialect.teleport2_quick import HEAD, JSON, OK, Quick
+from fastway.dialect.teleport_codecs import CODECS, NO_CODECS, TeleportJson, by_id, codec_of
 from fastway.dialect.teleport_fields import MAX_TEXT, read_meta, word_of, write_meta
 from fastway.dialect.teleport_frames import read_fields, write_field
 from fastway.dialect.teleport_names import Names, check_names
@@ -43,8 +46,6 @@ MAX_FRAME = 1024 * 1024
 """Bytes of a packet that is taken; Go has no limit."""
 
 PULL, REPLY, PUSH = 1, 2, 3
-OK = 200
-HEAD = 4
 
 _size = Struct(">I")
 _GZIP = zlib.MAX_WBITS | 16
@@ -82,6 +83,11 @@ class Token(NamedTuple):
     codec: int
 
 
+@lru_cache(maxsize=1)
+def _json() -> TeleportJson:
+    return TeleportJson()
+
+
 def write(packet: Packet, limit: int) -> bytes:
     """Raises FrameRefused: it is longer than `limit`."""
     values: tuple[int | str, ...]
@@ -91,7 +97,7 @@ def write(packet: Packet, limit: int) -> bytes:
         header = b"".join(write_field(number, one) for number, one in enumerate(fields, 1))
     else:
         said = {name: value for name, value in zip(_NAMES, values, strict=True) if value}
-        header = TeleportJson().encode(said)
+        header = _json().encode(said)
     body, codec = packet.body, packet.codec
     if body and packet.gzip:
         stream = zlib.compressobj(max(packet.gzip, -1), zlib.DEFLATED, _GZIP)
@@ -157,7 +163,7 @@ def read(data: bytes, limit: int) -> Packet:
 
 def _json_header(header: bytes) -> dict[str, Any]:
     try:
-        said: dict[str, Any] = TeleportJson().decode(header, dict[str, Any])
+        said: dict[str, Any] = _json().decode(header, dict[str, Any])
         return said
     except Exception:
         raise BadFrame("a header that is no JSON") from None
@@ -208,6 +214,7 @@ class Settings:
     gzip: int
     names: Names
     limit: int
+    quick: Quick
 
     def format_of(self, codec: int) -> BodyFormat:
         return self.codecs.get(codec) or NO_CODECS[codec]
@@ -266,7 +273,7 @@ class Teleport2Wire:
             if len(rest) < self._want:
                 return events
             data, self._rest = bytes(rest), None
-        at, end, limit = 0, len(data), self._settings.limit
+        at, end, limit = self._settings.quick.read(data, events), len(data), self._settings.limit
         try:
             while at < end:
                 size = size_of(data, at, end, limit)
@@ -314,7 +321,7 @@ class Teleport2Wire:
         uri = settings.names.field(route).decode()
         if meta:
             uri += "?" + write_meta(meta).decode()
-        codec = settings.codec if body else 0
+        codec = codec_of(body, settings.codec if body else 0)
         return write(
             Packet(type, seq, uri, settings.gzip, 0, "", settings.header, codec, body),
             settings.limit,
@@ -339,9 +346,14 @@ class Teleport2Wire:
 
     def reply(self, token: Any, body: bytes, meta: Meta = (), kind: type = bytes) -> bytes:
         seq, uri, gzip, header, codec = token
-        return write(
-            Packet(REPLY, seq, uri, gzip, OK, "OK", header, codec, body), self._settings.limit
-        )
+        if type(body) is not bytes:
+            codec = codec_of(body, codec)
+        settings = self._settings
+        if header == JSON and codec and not gzip:
+            data = settings.quick.answer(seq, uri, codec, body)
+            if data is not None:
+                return data
+        return write(Packet(REPLY, seq, uri, gzip, OK, "OK", header, codec, body), settings.limit)
 
     def refuse(self, token: Any, refused: Refused) -> bytes:
         seq, uri, gzip, header, _ = token
@@ -401,9 +413,7 @@ class Teleport2:
         formats = {"j": TeleportJson(), "p": CODECS["p"], "s": CODECS["s"], **(codecs or {})}
         if header not in ("j", "p"):
             raise ValueError(f"header is j or p, not {header!r}")
-        for letter in formats:
-            if len(letter) != 1 or not 0 < ord(letter) < 256:
-                raise ValueError(f"codecs: {letter!r} is no letter of 8 bits")
+        codec_ids = by_id(formats)
         if codec not in formats:
             raise ValueError(f"codec is one of {', '.join(formats)}, not {codec!r}")
         if not -2 <= gzip <= 9:
@@ -415,18 +425,25 @@ class Teleport2:
         names = dict(names or {})
         check_names(names, False)
         self.concurrent = concurrent
+        routes = Names("v2", names, False)
         self._settings = Settings(
             header=ord(header),
-            codecs={ord(letter): one for letter, one in formats.items()},
+            codecs=codec_ids,
             codec=ord(codec),
             gzip=gzip,
-            names=Names("v2", names, False),
+            names=routes,
             limit=max_frame,
+            quick=Quick(routes.texts, codec_ids, max_frame),
         )
 
     @property
     def max_frame(self) -> int:
         return self._settings.limit
+
+    @property
+    def traits(self) -> Traits:
+        letters = {"header": chr(self._settings.header), "codec": chr(self._settings.codec)}
+        return Traits(settings=letters, asks=frozenset({"server", "client"}))
 
     def server(self, *, whole: bool = False) -> Teleport2Wire:
         return Teleport2Wire(self._settings, True)

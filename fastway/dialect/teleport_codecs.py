@@ -7,18 +7,20 @@ wanted has one: None, an empty list, an empty text, 0.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
-from fastway.dialect import BodyFormat, Refused
+from fastway.dialect import Body, BodyFormat, FrameRefused, Refused
 from fastway.dialect.go_json import GoJson
-from fastway.formats import Text
+from fastway.dialect.teleport_fields import unquoted
+from fastway.formats import MAX_DEPTH, Text
 
 MAX_FIELDS = 1000
 """Fields of a form that are taken."""
 
 _ZEROS = (b"null", b"{}", b"[]", b'""', b"0", b"false")
+_LESS, _MORE, _AND = b"<>&"
 _ESCAPES = (
     (b"<", rb"\u003c"),
     (b">", rb"\u003e"),
@@ -31,12 +33,16 @@ _ESCAPES = (
 class TeleportJson(GoJson):
     """JSON in the bytes that Go's encoder writes; nothing is no bytes."""
 
+    codec = "j"
+
     def encode(self, message: Any) -> bytes:
         if message is None:
             return b""
-        data = super().encode(message)
-        for plain, escape in _ESCAPES:  # only strings have these
-            if plain in data:
+        data: bytes = self._write(message)
+        if len(data) > MAX_DEPTH or data.find(b"null") >= 0:
+            data = super().encode(message)  # which has a closer look
+        if _LESS in data or _MORE in data or _AND in data or not data.isascii():
+            for plain, escape in _ESCAPES:  # only strings have these
                 data = data.replace(plain, escape)
         return data
 
@@ -52,9 +58,14 @@ class TeleportJson(GoJson):
                 continue
         raise ValueError(f"no body at all, and {into} has no zero value")
 
+    def quick(self, into: Any) -> Callable[[bytes], Any] | None:
+        return self._decoder(into) if type(self).decode is TeleportJson.decode else None
+
 
 class Plain(Text):
     """Text as it is, numbers in decimals, `true` and `false`."""
+
+    codec = "s"
 
     def encode(self, message: Any) -> bytes:
         if message is None:
@@ -83,6 +94,8 @@ class Plain(Text):
 class Form:
     """Names and texts, as browsers send them: sorted, and a list is a name that comes again."""
 
+    codec = "f"
+
     def encode(self, message: Any) -> bytes:
         if message is None:
             return b""
@@ -97,12 +110,13 @@ class Form:
         return urlencode(sorted(said.items()), doseq=True).encode()
 
     def decode(self, data: bytes, into: Any = None) -> Any:
-        pairs = parse_qsl(
-            data.decode(), keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS
-        )
+        if data.count(b"&") >= MAX_FIELDS:
+            raise ValueError(f"more than {MAX_FIELDS} fields")
         said: dict[str, Any] = {}
-        for name, value in pairs:
-            said.setdefault(name, []).append(value)
+        for pair in data.split(b"&"):
+            name, _, value = pair.partition(b"=")
+            if pair:
+                said.setdefault(unquoted(name, "strict"), []).append(unquoted(value, "strict"))
         if into is None or into is Any:
             return {name: v[0] if len(v) == 1 else v for name, v in said.items()}
         lists = _lists(into)
@@ -134,6 +148,8 @@ def _lists(into: Any) -> dict[str, bool]:
 class Proto:
     """Messages of generated classes; where no class is wanted, bytes: `fastway[protobuf]`."""
 
+    codec = "p"
+
     def encode(self, message: Any) -> bytes:
         if message is None:
             return b""
@@ -155,6 +171,7 @@ class NoCodec:
     """
 
     def __init__(self, number: int) -> None:
+        self.codec = chr(number)
         self._number = number
 
     def encode(self, message: Any) -> bytes:
@@ -166,6 +183,49 @@ class NoCodec:
         if data:
             raise ValueError(f"unsupported codec id: {self._number}")
         return TeleportJson().decode(data, into)
+
+
+class Lettered:
+    """A format that does not say its letter itself."""
+
+    def __init__(self, form: BodyFormat, codec: str) -> None:
+        self.codec = codec
+        self._form = form
+
+    def encode(self, message: Any) -> bytes:
+        return self._form.encode(message)
+
+    def decode(self, data: bytes, into: Any = None) -> Any:
+        return self._form.decode(data, into)
+
+
+def by_id(formats: Mapping[str, BodyFormat]) -> dict[int, BodyFormat]:
+    """Formats by the ids of their codecs; each says its letter, for `Body`.
+
+    Raises:
+        ValueError: one has no letter of 8 bits.
+    """
+    known: dict[int, BodyFormat] = {}
+    for letter, form in formats.items():
+        if len(letter) != 1 or not 0 < ord(letter) < 256:
+            raise ValueError(f"codecs: {letter!r} is no letter of 8 bits")
+        says = getattr(form, "codec", None) == letter
+        known[ord(letter)] = form if says else Lettered(form, letter)
+    return known
+
+
+def codec_of(body: bytes, codec: int) -> int:
+    """The id of what a body is written in, which is `codec` where it does not say.
+
+    Raises:
+        FrameRefused: it has a body and no codec.
+    """
+    if not isinstance(body, Body) or not body.codec:
+        return codec
+    said = ord(body.codec)
+    if body and not said:
+        raise FrameRefused("a body without a codec")
+    return said
 
 
 CODECS: Mapping[str, BodyFormat] = {"p": Proto(), "s": Plain(), "f": Form()}

@@ -20,6 +20,7 @@ MAX_NAME = 255
 MAX_KEPT = 1000
 """Routes whose names are kept: an application may make routes up."""
 
+_BESIDE = re.compile("[%?]")
 _CAPITAL = re.compile("(?<=.)([A-Z])")
 _UPPER = re.compile("[A-Z]")
 _WORD = re.compile("(?<=[^A-Z_/.])([A-Z])")
@@ -86,6 +87,7 @@ class Names:
 
     Attributes:
         fields: Names that the application has -> its routes; to look here before `route` is asked.
+        texts: The same as text, of those that are no more than a path.
     """
 
     def __init__(self, mapper: str, names: Mapping[str, str], ignore_case: bool) -> None:
@@ -95,6 +97,7 @@ class Names:
         self._routes = {self._key(name): route for route, name in names.items()}
         self._fields: dict[str, bytes] = {}
         self.fields: dict[bytes, str] = {}
+        self.texts: dict[str, str] = {}
 
     def _key(self, name: str) -> str:
         return name.lower() if self._ignore_case else name
@@ -120,6 +123,8 @@ class Names:
         name = field.decode()
         self._routes.setdefault(self._key(name), route)
         self.fields[field] = self._routes[self._key(name)]
+        if not _BESIDE.search(name):
+            self.texts[name] = self.fields[field]
         return self._key(name)
 
     def route(self, name: str) -> str:

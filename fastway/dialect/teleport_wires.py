@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,7 +29,7 @@ from fastway.dialect import (
     Ready,
     Refused,
 )
-from fastway.dialect.teleport_codecs import NO_CODECS
+from fastway.dialect.teleport_codecs import codec_of
 from fastway.dialect.teleport_fields import (
     MAX_SEQ,
     OK_STATUS,
@@ -39,7 +38,6 @@ from fastway.dialect.teleport_fields import (
     write_meta,
     write_status,
 )
-from fastway.dialect.teleport_filters import Filter
 from fastway.dialect.teleport_frames import (
     AUTH_CALL,
     AUTH_REPLY,
@@ -48,14 +46,14 @@ from fastway.dialect.teleport_frames import (
     PUSH,
     REPLY,
     Frame,
-    Framing,
+    Raw,
 )
-from fastway.dialect.teleport_names import Names
+from fastway.dialect.teleport_quick import BEAT_NAMES, read_calls, write_answer
+from fastway.dialect.teleport_settings import Settings
 from fastway.errors import RemoteError
 
 ACCEPT = "X-Accept-Body-Codec"
 RATE = "hb_"
-BEAT_NAMES = (b"/heartbeat", b"heartbeat")
 
 MAX_RATE = 24 * 3600
 """The longest interval of heartbeats that a peer may announce, in seconds."""
@@ -77,40 +75,7 @@ class Token(NamedTuple):
     seq: int
     codec: int
     filters: bytes
-
-
-@dataclass(frozen=True, eq=False)
-class Settings:
-    """What the wires of one port, or of one client, have in common; `Teleport` says what each is.
-
-    Attributes:
-        codecs: Ids of formats.
-        codec: That of what is begun here.
-        pipe: Filters of that, the outermost first.
-        beat: Seconds between heartbeats that are sent; 0: none.
-        beat_asks: They are CALLs, and a peer that answers none is silent.
-        pong: Heartbeats that come are answered, and their end watched.
-    """
-
-    framing: Framing
-    codecs: Mapping[int, BodyFormat]
-    codec: int
-    filters: Mapping[int, Filter]
-    pipe: bytes
-    names: Names
-    limit: int
-    auth: bool
-    user: Any
-    beat: int
-    beat_asks: bool
-    pong: bool
-
-    def format_of(self, codec: int) -> BodyFormat:
-        return self.codecs.get(codec) or NO_CODECS[codec]
-
-    def pack(self, frame: Frame) -> bytes:
-        """Raises FrameRefused: it is too long."""
-        return self.framing.write(frame, self.filters, self.limit)
+    seals: bool = False
 
 
 class TeleportWire:
@@ -196,10 +161,12 @@ class TeleportWire:
         if self._hello is not None:
             self._hold(data)
             return events
-        held, self._held = self._held, []
         try:
-            for piece in (*held, data):
-                self._piece(piece, now, events)
+            if self._held:
+                held, self._held = self._held, []
+                for piece in held:
+                    self._piece(piece, now, events)
+            self._piece(data, now, events)
         except RemoteError as error:
             self._fail(error)
         return events
@@ -225,6 +192,10 @@ class TeleportWire:
         settings = self._settings
         framing, limit = settings.framing, settings.limit
         at, end, want = 0, len(data), HEAD
+        if type(framing) is Raw and self._open:
+            at = read_calls(data, limit, settings.names.fields, settings.codecs, events)
+            if at:
+                self._seen = now
         while at < end and self._hello is None:
             if framing.streamed and end - at < HEAD:
                 want = HEAD
@@ -269,11 +240,23 @@ class TeleportWire:
             return
         asked = None
         answer: BodyFormat | None = None
+        if settings.secure is not None and settings.secure.marks(meta):
+            try:
+                body = settings.secure.open(body, codec)
+            except Refused as refused:
+                if mtype == CALL:
+                    self._say_no(Token(seq, codec, filters), refused)
+                return
         if mtype == CALL:
             wanted = _accepted(meta, settings.codecs)
             if wanted:
                 answer = settings.format_of(wanted)
             asked = Token(seq, wanted or codec, filters)
+            if settings.secure is not None and settings.secure.answers(meta):
+                if not settings.secure.takes(asked.codec):
+                    self._say_no(asked, settings.secure.no_place())
+                    return
+                asked = asked._replace(seals=True)
         names = settings.names
         route = names.fields.get(method)
         if route is None:
@@ -291,8 +274,16 @@ class TeleportWire:
             self._asked.discard(seq)
             refused = read_status(frame.status)
             meta = read_meta(frame.meta)
+            body, secure = frame.body, self._settings.secure
+            if secure is not None and refused is None and secure.marks(meta):
+                try:
+                    body = secure.open(body, frame.codec)
+                except Refused as no:
+                    refused = no
+            if refused is not None:
+                refused.meta = meta
             form = self._settings.format_of(frame.codec)
-            events.append(Answer(seq, frame.body, form, refused, meta))
+            events.append(Answer(seq, body, form, refused, meta))
 
     def _authorises(self, frame: Frame, events: list[Event]) -> None:
         """The first frame, at either end."""
@@ -353,6 +344,8 @@ class TeleportWire:
         """What is begun here; it has used its seq then."""
         settings = self._settings
         used = settings.codec if codec is None else codec
+        if type(body) is not bytes:
+            used = codec_of(body, used)
         pipe = settings.pipe
         data = settings.pack(Frame(mtype, seq, method, OK_STATUS, meta, used, body, pipe))
         if seq:
@@ -360,11 +353,15 @@ class TeleportWire:
         return data
 
     def send(self, route: str, body: bytes, meta: Meta = ()) -> bytes:
+        if meta:
+            body = self._settings.sealed(body, meta)
         seq = 0 if self._is_server else self._next()
         method = self._settings.names.field(route)
         return self._frame(PUSH, seq, body, method=method, meta=_fields(meta))
 
     def request(self, route: str, body: bytes, meta: Meta = ()) -> tuple[int, bytes]:
+        if meta:
+            body = self._settings.sealed(body, meta)
         seq = self._next()
         method = self._settings.names.field(route)
         data = self._frame(CALL, seq, body, method=method, meta=_fields(meta))
@@ -375,21 +372,32 @@ class TeleportWire:
         self._asked.discard(key)
 
     def reply(self, token: Any, body: bytes, meta: Meta = (), kind: type = bytes) -> bytes:
-        seq, codec, filters = token
+        seq, codec, filters, seals = token
+        if type(body) is not bytes:
+            codec = codec_of(body, codec)
         if body and not codec:
             raise Refused(500, f"unsupported codec id: {codec}")
-        return self._settings.pack(
+        settings = self._settings
+        secure = settings.secure
+        if not (meta or filters or secure) and type(settings.framing) is Raw:
+            return write_answer(seq, codec, body, settings.limit)
+        if secure is not None and (seals or secure.marks(meta)):
+            body = secure.seal(body, codec)
+            if not secure.marks(meta):
+                meta = (*meta, ("X-Secure", "true"))
+        return settings.pack(
             Frame(REPLY, seq, b"", OK_STATUS, _fields(meta), codec, body, filters)
         )
 
     def refuse(self, token: Any, refused: Refused) -> bytes:
-        seq, _, filters = token
+        seq, _, filters, _ = token
         return self._no(Frame(REPLY, seq, filters=filters), refused)
 
     def _no(self, frame: Frame, refused: Refused) -> bytes:
         status = write_status(refused)
         try:
-            return self._settings.pack(frame._replace(status=status))
+            meta = _fields(refused.meta)
+            return self._settings.pack(frame._replace(status=status, meta=meta))
         except FrameRefused:  # its words are too long; what it is always fits
             return self._settings.pack(frame._replace(status=status.partition(b"&")[0]))
 
@@ -453,7 +461,7 @@ class TeleportWire:
         seq = self._next()
         mtype = CALL if settings.beat_asks else PUSH
         meta = b"%b=%d" % (RATE.encode(), beat)
-        self._out.append(self._frame(mtype, seq, method=BEAT_NAMES[0], meta=meta))
+        self._out.append(self._frame(mtype, seq, method=b"/heartbeat", meta=meta))
         if settings.beat_asks:
             self._beats.add(seq)
 

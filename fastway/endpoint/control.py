@@ -172,6 +172,18 @@ class Control:
             return False
         return not self._link.full and core.can_send(requests, self._now)
 
+    def push_unanswered(
+        self, message: bytes, group: str, but: Iterable[Channel[Any]] = ()
+    ) -> None:
+        """Push to a group without being told what came of it: only when it `can_push`.
+
+        Raises:
+            MessageTooLarge: with what stands before it, it does not fit a packet.
+        """
+        link, core = self._link, self._core
+        request = core.push_unanswered(self._now, message, group, self._ids(but))
+        link.write(link.core.send(core.conn_id, request))
+
     @property
     def names_at_most(self) -> int:
         """Connections that one request may name; 0 where a packet has no room for any."""

@@ -483,6 +483,23 @@ class ControlCore:
             fields["but"] = left_out
         return self._ask(now, Verb.PUSH, fields, message)
 
+    def push_unanswered(
+        self, now: float, message: bytes, group: str, but: Iterable[int] = ()
+    ) -> bytes:
+        """The same to a group, when it `can_send`: what to send at once. Nobody answers it.
+
+        Raises:
+            MessageTooLarge: as above.
+        """
+        fields: dict[str, Any] = {"op": Verb.PUSH.value, "group": group}
+        if left_out := checked_ids(but):
+            fields["but"] = left_out
+        request = encode(fields, message)
+        if len(request) > self._max_message:
+            raise MessageTooLarge(len(request), self._max_message)
+        self._slot = max(self._slot, now) + 1 / RATE
+        return request
+
     def time(self, now: float) -> Request:
         """Ask for the gateway's time: a sign of its life."""
         return self._ask(now, Verb.TIME, {})

@@ -213,8 +213,8 @@ class LaneService(Protocol):
     def wait_for_turn(self, lane: Waiter) -> None:
         """`lane.go_on` is to be called in another turn."""
 
-    def count(self, packets: int, size: int, coming: int = 0) -> None:
-        """So much more waits, `coming` bytes of it on the way in."""
+    def count(self, server: bool, packets: int, size: int, coming: int = 0) -> None:
+        """So much more waits, for a server or a client; `coming` bytes of it on the way in."""
 
 
 class Waiter(Protocol):

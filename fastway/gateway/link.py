@@ -9,7 +9,8 @@ to LINGER seconds to take what is on its way -> gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -26,6 +27,8 @@ from fastway.errors import (
     StreamLost,
 )
 from fastway.gateway.bounds import LINGER, PortConfig
+from fastway.gateway.ends import End as EndRow
+from fastway.gateway.ends import Ender
 from fastway.gateway.facts import Direct, Facts, facts_of
 from fastway.gateway.gate import Door
 from fastway.gateway.lane import Counts, End, Framing, Lane, Turned, Waiter
@@ -38,7 +41,7 @@ from fastway.gateway.preface import (
     ToldRefused,
 )
 from fastway.gateway.tally import Tally
-from fastway.logs import NO_ID, Throttle, make_logger
+from fastway.logs import NO_ID, Throttle, escaped, make_logger
 from fastway.router import IdConflict, Link, Router, Side
 from fastway.wheel import Wheel
 from fastway.wire import MIN_LENGTH, Run
@@ -76,29 +79,23 @@ class Parks(Protocol):
     def park(self, lane: Waiter) -> bool: ...
 
 
-Access = Callable[["GatewayLink", Counts, Reason, str], object]
-"""Is told of a link that is lost: what it counted, why, and more about that."""
-
-
 class LinkService(Protocol):
     """What a link needs of the service that all ports share (`service.RouterService`).
 
     Attributes:
-        access: The access log, if there is one.
         connected: Links that are not gone.
         turned: Links that have something to do at the end of the batch.
         stopping: The gateway stops.
         tally: Where those count that came in.
-        ended: Is told of each link that is lost, why, and more about that; None: nobody is.
+        enders: Who is told of links that are lost.
     """
 
-    ended: Callable[[GatewayLink, Reason, str], object] | None
+    enders: list[Ender]
     router: Router
     wheel: Wheel
     tally: Tally
     turned: list[Turned]
     stopping: bool
-    access: Access | None
 
     @property
     def control(self) -> Moves: ...
@@ -450,10 +447,7 @@ class GatewayLink(Link):
         return self.lane.saturated()
 
     def disconnect(self, reason: Reason, detail: str) -> None:
-        ended = self.factory.service.ended
-        if ended is not None:
-            ended(self, reason, detail)
-        self._log_lost(reason, detail)
+        self._tell_end(reason, detail)
         chain, self._chain = self._chain, None
         wheel = self.factory.service.wheel
         if self.known:
@@ -506,24 +500,58 @@ class GatewayLink(Link):
             "port": self.facts.port,
             **self.facts.fields,
         }
-        if self.factory.service.access is not None:  # one line for each, at its end
+        if any(one.logs for one in self.factory.service.enders):  # one line for each, at its end
             log.debug(text, **fields)
             return
         kind = f"{self.side.value} connected"
         self.factory.quiet.info(log, kind, self.facts.host, text, **fields)
 
-    def _log_lost(self, reason: Reason, detail: str) -> None:
-        access = self.factory.service.access
-        if access is None and not log.tells_info:
+    def _tell_end(self, reason: Reason, detail: str) -> None:
+        enders = self.factory.service.enders
+        if not enders and not log.tells_info:
             return
         counts = self.counts()
         listed = False
-        if access is not None and self.known and not self.facts.probe:
-            listed = bool(counts.bytes_in or counts.bytes_out)
-        if access is not None and listed:
-            access(self, counts, reason, detail)
-            if not log.tells_debug:
-                return
+        if enders and (self.known or counts.bytes_in):
+            end = self._end_row(counts, reason, detail)
+            heard = bool(counts.bytes_in or counts.bytes_out)
+            worth = self.known and not self.facts.probe and heard
+            for one in enders:
+                if worth or not one.logs:
+                    one.ended(end)
+                    listed = listed or one.logs
+        if log.tells_debug or (log.tells_info and not listed):
+            self._log_lost(counts, reason, detail, listed)
+
+    def _end_row(self, counts: Counts, reason: Reason, detail: str) -> EndRow:
+        facts = self.facts
+        return EndRow(
+            time=time.time(),
+            side=self.side.value,
+            id=self.link_id if self.known else 0,
+            addr=escaped(facts.name),
+            via=escaped(facts.via),
+            transport=facts.transport,
+            port=facts.port,
+            user=escaped(self.user or ""),
+            identity=escaped(facts.identity),
+            tls=facts.tls,
+            sni=escaped(facts.sni),
+            seconds=round(self.factory.service.wheel.seconds() - self.since, 3),
+            reason=reason.code,
+            text=reason.value,
+            detail=escaped(detail),
+            packets_in=counts.packets_in,
+            bytes_in=counts.bytes_in,
+            packets_out=counts.packets_out,
+            bytes_out=counts.bytes_out,
+            most_waiting=counts.most_waiting,
+            dials=self.dialled,
+            refused_dials=self.refused,
+            resumes=self.resumes,
+        )
+
+    def _log_lost(self, counts: Counts, reason: Reason, detail: str, listed: bool) -> None:
         fields: dict[str, Any] = {
             "side": self.side.value,
             "id": self.link_id if self.known else NO_ID,

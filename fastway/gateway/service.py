@@ -18,10 +18,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from fastway.errors import Reason
 from fastway.gateway.bounds import CLOSES_TURN, COMMANDS_EACH, COMMANDS_TURN, KEEP_FILES
 from fastway.gateway.control import Controls
+from fastway.gateway.ends import Ender
 from fastway.gateway.gate import Gate
 from fastway.gateway.lane import End, Lane, LaneOwner, Turned, Waiter
 from fastway.gateway.limits import LimitValues
-from fastway.gateway.link import Access, GatewayLink
+from fastway.gateway.link import GatewayLink
 from fastway.gateway.memory import CROWD, EVERY, LINKS, Tide, give_back
 from fastway.gateway.ports import Native, Port
 from fastway.gateway.tally import Tally
@@ -36,12 +37,15 @@ log = make_logger("fastway.gateway")
 
 class Waiting(NamedTuple):
     """What waits for all links: packets and their bytes, bytes of what came and is not handled,
-    and links that are not read from."""
+    and links that are not read from; and what of it is game servers'."""
 
     packets: int
     bytes: int
     input: int
     held: int
+    server_packets: int
+    server_bytes: int
+    server_input: int
 
 
 class RouterService(Service):
@@ -64,11 +68,11 @@ class RouterService(Service):
         turned_away: Connections closed at once at the door.
         tally: Links that got their ids, and went.
         gate: Who may connect.
-        ended: Is told of each link that is lost, why, and more about that; None: nobody is.
-        access: The access log, if there is one.
+        enders: Who is told of links that are lost: the access log, the list of the last ends.
         waiting_packets: Packets that wait in the Python lane, of all links.
         waiting_bytes: Their bytes, and those of packets that are not whole,
         input_bytes: of which so many are the latter.
+        server_waiting: The same three of game servers.
         native: The fast path, if there is one.
         ports: All ports, in the order in which they are opened.
         control: The control connections.
@@ -108,11 +112,11 @@ class RouterService(Service):
         self.turned_away = 0
         self.tally = Tally()
         self.gate = Gate(self)
-        self.ended: Callable[[GatewayLink, Reason, str], object] | None = None
-        self.access: Access | None = None
+        self.enders: list[Ender] = []
         self.waiting_packets = 0
         self.waiting_bytes = 0
         self.input_bytes = 0
+        self.server_waiting = [0, 0, 0]
         self.native: Native | None = None
         self.ports: list[Port] = []
         self.watchers: list[Watcher] = []
@@ -221,11 +225,15 @@ class RouterService(Service):
 
     def waiting(self) -> Waiting:
         """What waits for all links together, on both lanes; all counters, nothing is summed up."""
+        packets, size, coming = self.server_waiting
         mine = Waiting(
             self.waiting_packets,
             self.waiting_bytes - self.input_bytes,
             self.input_bytes,
             self.held,
+            packets,
+            size - coming,
+            coming,
         )
         if self.native is None:
             return mine
@@ -235,13 +243,22 @@ class RouterService(Service):
             mine.bytes + core.waiting_bytes,
             mine.input + core.input_bytes,
             mine.held + core.held,
+            mine.server_packets + core.holding_packets,
+            mine.server_bytes + core.holding_bytes,
+            mine.server_input + core.holding_input,
         )
 
-    def count(self, packets: int, size: int, coming: int = 0) -> None:
-        """So much more waits in the Python lane; `coming` bytes of it came and are not whole."""
+    def count(self, server: bool, packets: int, size: int, coming: int = 0) -> None:
+        """So much more waits in the Python lane, for a game server or for a client; `coming` bytes
+        of it came and are not whole."""
         self.waiting_packets += packets
         self.waiting_bytes += size
         self.input_bytes += coming
+        if server:
+            waiting = self.server_waiting
+            waiting[0] += packets
+            waiting[1] += size
+            waiting[2] += coming
         if self._tides[0].fell(self.waiting_bytes):
             self._give_back()
 

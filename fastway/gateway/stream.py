@@ -565,11 +565,11 @@ class StreamLane(Protocol):
         self._waiting_bytes += size
         if self._waiting_bytes > self._most_waiting:
             self._most_waiting = self._waiting_bytes
-        self.service.count(packets, size)
+        self.service.count(self.factory.holds, packets, size)
 
     def _count_input(self, more: int) -> None:
         self._input += more
-        self.service.count(0, more, more)
+        self.service.count(self.factory.holds, 0, more, more)
 
     def _over(self) -> bool:
         config = self.config

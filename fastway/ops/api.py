@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fastway.config.table import OPTIONS, SECRETS
+from fastway.gateway.ends import End
 from fastway.logs import escaped, threshold
 from fastway.networks import packed_address
 from fastway.ops import shapes
 from fastway.ops.closed import ROOM as ENDS
-from fastway.ops.closed import Closed, End
+from fastway.ops.closed import Closed
 from fastway.ops.events import Viewers
 from fastway.ops.health import problem
 from fastway.ops.limits import FIXED, shown_limits

@@ -45,6 +45,9 @@ BATCH = 64
 LOOK = 0.1
 """Seconds between two looks whether the last are gone."""
 
+STEPS = 10
+"""Lines that the log has of a spread, a second apart at least."""
+
 AnyLink = TypeVar("AnyLink")
 
 
@@ -173,6 +176,8 @@ class Drain(Generic[AnyLink]):
         self._lost = 0
         """and how many had theirs."""
         self._due = 0.0
+        self._told = 0.0
+        """When the log said how far it is."""
         self._next: IDelayedCall | None = None
         self._deadline: IDelayedCall | None = None
 
@@ -263,6 +268,7 @@ class Drain(Generic[AnyLink]):
         seconds = min(seconds, max(0.0, self._ends - SETTLE - self._first))
         self._share = seconds / max(1, count)
         self._lost = 0
+        self._told = self._first
         if count:
             log.info(
                 "drain: {clients} clients are lost over {seconds:.1f} s, {idle} without virtual "
@@ -290,6 +296,13 @@ class Drain(Generic[AnyLink]):
             self._lost += 1
             self._gateway.lose(self._take())
             self._set_due()
+        if now - self._told >= max(1.0, self._share * self._clients / STEPS):
+            self._told = now
+            log.info(
+                "drain: {clients} clients have their turn within {seconds:.1f} s",
+                clients=len(self._idle) + len(self._busy),
+                seconds=round(self._first + self._share * self._clients - now, 3),
+            )
         self._after(self._due - now, self._go_on)
 
     def _take(self) -> AnyLink:

@@ -148,6 +148,20 @@ def _snet_resumes(shot: Snapshot) -> Samples:
     return resumed.items()
 
 
+def _waiting_packets(shot: Snapshot) -> Samples:
+    queues = shot.queues
+    yield (Side.CLIENT.value,), queues.packets - queues.server_packets
+    yield (Side.SERVER.value,), queues.server_packets
+
+
+def _waiting_bytes(shot: Snapshot) -> Samples:
+    queues = shot.queues
+    yield (Side.CLIENT.value, "out"), queues.bytes - queues.server_bytes
+    yield (Side.CLIENT.value, "in"), queues.input - queues.server_input
+    yield (Side.SERVER.value, "out"), queues.server_bytes
+    yield (Side.SERVER.value, "in"), queues.server_input
+
+
 def _dry(shot: Snapshot) -> Samples:
     gate = shot.limits.gate
     if not (gate.dry_run or gate.dry):
@@ -312,17 +326,17 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "fastway_waiting_packets",
         "gauge",
-        "Packets that wait for all links together.",
-        (),
-        _one(lambda shot: shot.queues.packets),
+        "Packets that wait for all links of a side together.",
+        ("side",),
+        _waiting_packets,
     ),
     Metric(
         "fastway_waiting_bytes",
         "gauge",
-        "Bytes that count for memory-limit: direction out waits for links, in came and is not "
-        "handled.",
-        ("direction",),
-        lambda shot: ((("out",), shot.queues.bytes), (("in",), shot.queues.input)),
+        "Bytes that count for memory-limit: direction out waits for links of that side, in came "
+        "from them and is not handled.",
+        ("side", "direction"),
+        _waiting_bytes,
     ),
     Metric(
         "fastway_waiting_limit_bytes",

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from fastway.errors import CommandError
+from fastway.ops.garbage import all_objects
 from fastway.ops.rundir import Report, RunDir
 from fastway.ops.snapshot import Slices, Source, in_slices
 from fastway.ops.status import counts
@@ -198,7 +199,7 @@ class Profiles:
         with self._files.report("heap.prof") as out:
             out.write(f"resident: {self._source.memory()} bytes\n")
             began = time.perf_counter()
-            things = gc.get_objects()
+            things = all_objects()
             held = time.perf_counter() - began
             tracked = len(things)
             kinds: Counter[str] = Counter()

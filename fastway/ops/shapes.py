@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from fastway.gateway.ends import End
 from fastway.histogram import Distribution
-from fastway.ops.closed import End
 from fastway.ops.drain import DrainFigures
 from fastway.ops.snapshot import (
     LinkRow,

@@ -150,6 +150,9 @@ class QueueTotals:
         limit: Bytes that may wait in all; 0: no limit.
         held: Not read from now.
         holds: How often that began.
+        server_packets: Of the packets those that wait for game servers,
+        server_bytes: and their bytes;
+        server_input: of what came and waits that of game servers.
     """
 
     packets: int
@@ -158,6 +161,9 @@ class QueueTotals:
     limit: int
     held: int
     holds: int
+    server_packets: int
+    server_bytes: int
+    server_input: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,6 +482,9 @@ class Source:
             limit=0 if self.service.memory_limit == sys.maxsize else self.service.memory_limit,
             held=waiting.held,
             holds=self.service.holds,
+            server_packets=waiting.server_packets,
+            server_bytes=waiting.server_bytes,
+            server_input=waiting.server_input,
         )
 
     def _lost(self) -> dict[Reason, int]:

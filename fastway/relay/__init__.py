@@ -50,6 +50,9 @@ class Totals(NamedTuple):
     shed: int
     slows: int
     slowed: int
+    holding_packets: int
+    holding_bytes: int
+    holding_input: int
 
 
 def missing() -> str:

@@ -53,7 +53,7 @@ PyObject *core_totals(PyObject *self, PyObject *unused)
     (void)unused;
     struct relay_totals totals;
     relay_totals(RELAY(self), &totals);
-    return Py_BuildValue("(KKKKKKKKKKKKK)", (unsigned long long)totals.packets,
+    return Py_BuildValue("(KKKKKKKKKKKKKKKK)", (unsigned long long)totals.packets,
                          (unsigned long long)totals.bytes, (unsigned long long)totals.pings,
                          (unsigned long long)totals.holds, (unsigned long long)totals.links,
                          (unsigned long long)totals.pairs,
@@ -61,7 +61,10 @@ PyObject *core_totals(PyObject *self, PyObject *unused)
                          (unsigned long long)totals.waiting_bytes,
                          (unsigned long long)totals.input_bytes, (unsigned long long)totals.held,
                          (unsigned long long)totals.shed, (unsigned long long)totals.slows,
-                         (unsigned long long)totals.slowed);
+                         (unsigned long long)totals.slowed,
+                         (unsigned long long)totals.holding.waiting_packets,
+                         (unsigned long long)totals.holding.waiting_bytes,
+                         (unsigned long long)totals.holding.input_bytes);
 }
 
 PyObject *core_pool(PyObject *self, PyObject *unused)

@@ -146,7 +146,7 @@ static void forward_pieces(struct relay *relay, struct link *from, struct link *
     uint64_t size = from->in_bytes;
     struct chunk *body = from->in_head, *tail = from->in_tail;
     from->in_head = from->in_tail = NULL;
-    count_input(relay, &from->in_bytes, -(int64_t)size);
+    count_input(relay, from, &from->in_bytes, -(int64_t)size);
     bool takes = to->direct ? to->state == OPEN && writes(to)
                             : queue_for(relay, from, to, NULL, from->head, HEAD, body == NULL);
     if (!takes) {
@@ -201,7 +201,7 @@ static void hand_up_pieces(struct relay *relay, struct link *link)
     }
     pool_put_list(relay->pool, link->in_head);
     link->in_head = link->in_tail = NULL;
-    count_input(relay, &link->in_bytes, -(int64_t)link->in_bytes);
+    count_input(relay, link, &link->in_bytes, -(int64_t)link->in_bytes);
     give(relay, link, RELAY_PACKETS, chunk);
 }
 
@@ -258,7 +258,7 @@ static size_t collect(struct relay *relay, struct link *link, const uint8_t *dat
         size_t before = (size_t)link->in_bytes;
         took = HEAD - before < size ? HEAD - before : size;
         memcpy(link->head + before, data, took);
-        count_input(relay, &link->in_bytes, (int64_t)took);
+        count_input(relay, link, &link->in_bytes, (int64_t)took);
         if (before < 4 && link->in_bytes >= 4 && !legal(link, read_u32(link->head))) {
             break_off(relay, link, read_u32(link->head));
             return took;
@@ -286,7 +286,7 @@ static size_t collect(struct relay *relay, struct link *link, const uint8_t *dat
         size_t room = chunk_room(tail), piece = left < room ? left : room;
         memcpy(chunk_bytes(tail) + tail->end, data + took, piece);
         tail->end += (uint32_t)piece;
-        count_input(relay, &link->in_bytes, (int64_t)piece);
+        count_input(relay, link, &link->in_bytes, (int64_t)piece);
         took += piece;
         left -= piece;
     }

@@ -34,7 +34,7 @@ bool keep(struct relay *relay, struct link *link, const uint8_t *data, size_t si
         size_t room = chunk_room(tail), piece = size < room ? size : room;
         memcpy(chunk_bytes(tail) + tail->end, data, piece);
         tail->end += (uint32_t)piece;
-        count_input(relay, &link->rest_bytes, (int64_t)piece);
+        count_input(relay, link, &link->rest_bytes, (int64_t)piece);
         data += piece;
         size -= piece;
     }
@@ -47,7 +47,7 @@ void drop_rest(struct relay *relay, struct link *link, size_t size)
     struct chunk *first = link->rest_head;
     if (first == NULL)
         return; /* the link failed meanwhile */
-    count_input(relay, &link->rest_bytes, -(int64_t)size);
+    count_input(relay, link, &link->rest_bytes, -(int64_t)size);
     first->start += (uint32_t)size;
     if (chunk_length(first) > 0)
         return;
@@ -62,8 +62,8 @@ void drop_input(struct relay *relay, struct link *link)
     pool_put_list(relay->pool, link->in_head);
     pool_put_list(relay->pool, link->rest_head);
     link->in_head = link->in_tail = link->rest_head = link->rest_tail = NULL;
-    count_input(relay, &link->in_bytes, -(int64_t)link->in_bytes);
-    count_input(relay, &link->rest_bytes, -(int64_t)link->rest_bytes);
+    count_input(relay, link, &link->in_bytes, -(int64_t)link->in_bytes);
+    count_input(relay, link, &link->rest_bytes, -(int64_t)link->rest_bytes);
 }
 
 static void close_socket(struct relay *relay, struct link *link)

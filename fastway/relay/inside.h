@@ -391,10 +391,13 @@ static inline bool beyond(const struct link *link, uint64_t times)
 static inline bool over(const struct link *link) { return beyond(link, 1); }
 
 /* Bytes that were read and not yet handed on: in_bytes or rest_bytes of a link. */
-static inline void count_input(struct relay *relay, uint64_t *which, int64_t size)
+static inline void count_input(struct relay *relay, const struct link *link, uint64_t *which,
+                               int64_t size)
 {
     *which += (uint64_t)size;
     relay->totals.input_bytes += (uint64_t)size;
+    if (link->port->holds)
+        relay->totals.holding.input_bytes += (uint64_t)size;
 }
 
 /* turn.c */

@@ -20,6 +20,10 @@ static void count_added(struct relay *relay, struct link *link, uint64_t size, u
     relay->totals.waiting_bytes += size;
     link->waiting_packets += packets;
     relay->totals.waiting_packets += packets;
+    if (link->port->holds) {
+        relay->totals.holding.waiting_bytes += size;
+        relay->totals.holding.waiting_packets += packets;
+    }
     /* They leave the count with the first byte of this chunk that is taken. */
     link->out_tail->packets += packets;
     link->packets_out += packets;
@@ -33,6 +37,10 @@ static void count_removed(struct relay *relay, struct link *link, uint64_t size,
     relay->totals.waiting_bytes -= size;
     link->waiting_packets -= packets;
     relay->totals.waiting_packets -= packets;
+    if (link->port->holds) {
+        relay->totals.holding.waiting_bytes -= size;
+        relay->totals.holding.waiting_packets -= packets;
+    }
 }
 
 /* Undo what was added after `tail`, which ended at `end`. */

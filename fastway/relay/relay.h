@@ -141,6 +141,11 @@ struct relay_totals {
     uint64_t shed; /* links that went because the memory limit was met, since the start */
     uint64_t slows;  /* how often a link was not read from because it sent more than it may */
     uint64_t slowed; /* now */
+    struct { /* of what waits, that for links of ports that hold */
+        uint64_t waiting_packets;
+        uint64_t waiting_bytes;
+        uint64_t input_bytes;
+    } holding;
 };
 
 struct relay;

@@ -377,7 +377,7 @@ bool relay_tls(struct relay *relay, relay_handle handle, void *ssl, void *into, 
     link->tls = tls;
     link->bytes_in = 0;
     struct chunk *kept = link->rest_head;
-    count_input(relay, &link->rest_bytes, -(int64_t)link->rest_bytes);
+    count_input(relay, link, &link->rest_bytes, -(int64_t)link->rest_bytes);
     link->rest_head = link->rest_tail = NULL;
     /* Answers of the handshake that wait are sealed, as far as that goes. */
     while (link->waiting_bytes > 0 && !link->failed) {

@@ -322,7 +322,7 @@ void unwrap_rest(struct relay *relay, struct link *link)
         if (link->failed)
             return; /* and nothing is kept any more */
         chunk->end = chunk->start + (uint32_t)left;
-        count_input(relay, &link->rest_bytes, -(int64_t)(size - left));
+        count_input(relay, link, &link->rest_bytes, -(int64_t)(size - left));
         if (left > 0) {
             link->rest_tail = chunk;
             place = &chunk->next;

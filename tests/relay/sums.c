@@ -1,5 +1,7 @@
 #include "sums.h"
 
+#include <string.h>
+
 #include "inside.h"
 
 struct sum {
@@ -106,6 +108,7 @@ void check_sums(const struct relay *relay, int settled)
 {
     uint64_t bytes = 0, packets = 0, input = 0, used = 0, held = 0, links = 0,
              slowed = 0;
+    struct relay_totals totals, sums = {0};
     for (uint32_t index = 0; index < relay->link_end; index++) {
         const struct link *link = relay->links[index];
         if (link == NULL)
@@ -127,6 +130,11 @@ void check_sums(const struct relay *relay, int settled)
         bytes += out.bytes;
         packets += out.packets;
         input += link->in_bytes + rest.bytes;
+        if (link->port->holds) {
+            sums.holding.waiting_bytes += out.bytes;
+            sums.holding.waiting_packets += out.packets;
+            sums.holding.input_bytes += link->in_bytes + rest.bytes;
+        }
         used += out.sizes + in.sizes + rest.sizes;
         held += link->held > 0;
         slowed += link->slowed;
@@ -141,9 +149,9 @@ void check_sums(const struct relay *relay, int settled)
     }
     for (int i = 0; i < relay->told_count; i++)
         used += sum_of(relay->told[i].data).sizes;
-    struct relay_totals totals;
     relay_totals(relay, &totals);
     CHECK(totals.waiting_bytes == bytes && totals.waiting_packets == packets);
+    CHECK(memcmp(&totals.holding, &sums.holding, sizeof sums.holding) == 0);
     CHECK(totals.input_bytes == input && totals.held == held && totals.links == links);
     CHECK(totals.slowed == slowed && totals.slows >= slowed);
     CHECK(pool_used(relay_pool(relay)) == used);

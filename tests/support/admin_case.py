@@ -36,7 +36,7 @@ class AdminTestCase(CommandsTestCase):
         self.watched: list[bool] = []
         options = settings(*self.arguments)
         self.api = Api(self.commands, lambda: options, self.reactor, self.watched.append)
-        self.harness.service.ended = self.api.closed.ended
+        self.harness.service.enders.append(self.api.closed)
         self.site = self.make_site()
 
     def make_site(self, local: bool = False, token: str = TOKEN) -> AdminSite:

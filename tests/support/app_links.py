@@ -131,17 +131,23 @@ class Wired:
         self._transport: Any = relay_of(link.app, turns).adopt(mine, link, ("192.168.1.1", 54321))
         link.makeConnection(self._transport)
 
-    def watch(self, test: SynchronousTestCase) -> None:
-        """Note when it is read from."""
-        for name, state in (("pauseProducing", "paused"), ("resumeProducing", "producing")):
-            verb = getattr(type(self._transport), name)
+    def watch(self, test: SynchronousTestCase, known: dict[Any, Wired]) -> None:
+        """Note when it is read from.
 
-            def noted(of: Any, verb: Any = verb, state: str = state) -> None:
-                verb(of)
-                if of is self._transport:
-                    self.producerState = state
+        Args:
+            known: Those of this test.
+        """
+        if not known:
+            for name, state in (("pauseProducing", "paused"), ("resumeProducing", "producing")):
+                verb = getattr(type(self._transport), name)
 
-            test.patch(type(self._transport), name, noted)
+                def noted(of: Any, verb: Any = verb, state: str = state) -> None:
+                    verb(of)
+                    if of in known:
+                        known[of].producerState = state
+
+                test.patch(type(self._transport), name, noted)
+        known[self._transport] = self
         test.addCleanup(self._peer.close)
 
     @property
@@ -248,6 +254,7 @@ class NativeLinks(Links):
 
     def setUp(self) -> None:
         super().setUp()
+        self.wired: dict[Any, Wired] = {}
         if relay.missing():
             raise SkipTest(relay.missing())
 
@@ -256,7 +263,7 @@ class NativeLinks(Links):
 
     def reach(self, link: Any, **how: Any) -> Wired:
         wired = Wired(link, self.clock, **how)  # type: ignore[arg-type]
-        wired.watch(self)
+        wired.watch(self, self.wired)
         return wired
 
     def factory_type(self) -> type[LinkFactory]:

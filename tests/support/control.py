@@ -70,7 +70,8 @@ def asked(message: bytes) -> tuple[dict[str, Any], bytes | None]:
     assert len(head) <= 64 * 1024, "the object is too large"
     fields = json.loads(head.decode("utf-8"))
     assert head == said(fields), f"{head!r} is not compact"
-    assert isinstance(fields["op"], str) and isinstance(fields["id"], int), head
+    assert isinstance(fields["op"], str), head
+    assert isinstance(fields.get("id"), int) or (fields["op"] == "push" and "id" not in fields)
     return fields, payload if newline else None
 
 
@@ -117,17 +118,19 @@ class ControlEnd:
     def hear(self, message: bytes, denies: Container[str] = ()) -> None:
         """Carry out a request, if its verb is none that it `denies`."""
         fields, payload = asked(message)
-        number = fields["id"]
+        number = fields.get("id", 0)
         assert number not in self.answers, f"{number} was used twice"
         assert (payload is not None) == (fields["op"] == "push"), message
         assert (fields["op"] == "hello") == (self.want is None), "hello comes first, and once"
-        if fields["op"] in denies:
-            self.answers[number] = denied(number, "full", "not now")
-            return
         try:
-            self.answers[number] = self._carry_out(fields, payload or b"")
+            if fields["op"] in denies:
+                answer = denied(number, "full", "not now")
+            else:
+                answer = self._carry_out(number, fields, payload or b"")
         except LookupError:
-            self.answers[number] = denied(number, "gone", "nobody has that id")
+            answer = denied(number, "gone", "nobody has that id")
+        if "id" in fields:
+            self.answers[number] = answer
 
     def _leave(self, name: str, conns: set[int]) -> int:
         members = self.groups.get(name, set()) - conns
@@ -137,8 +140,8 @@ class ControlEnd:
             self.groups.pop(name, None)
         return len(members)
 
-    def _carry_out(self, fields: dict[str, Any], payload: bytes) -> bytes:
-        number, verb = fields["id"], fields["op"]
+    def _carry_out(self, number: int, fields: dict[str, Any], payload: bytes) -> bytes:
+        verb = fields["op"]
         if verb == "hello":
             assert fields["v"] == 1
             self.want = fields["want"]

@@ -21,6 +21,7 @@ from tests.support.files import CHECKOUT
 OTHERS = (
     "fastway.aio",
     "fastway.app",
+    "fastway.cluster",
     "fastway.demo",
     "fastway.dialect",
     "fastway.endpoint",

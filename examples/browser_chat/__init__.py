@@ -1,0 +1,1 @@
+"""A chat in browsers; server.py is where it starts."""
