@@ -13,10 +13,10 @@ from typing import Any
 from unittest import mock
 
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock, RaisingMemoryReactor
+from twisted.internet.testing import MemoryReactorClock, RaisingMemoryReactor, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -220,6 +220,20 @@ class Mistakes(Files):
         self.assertIn(f"cannot listen on {address}: Address already in use", told)
         told = self.problem(tools.Talk(memory, talk).run())
         self.assertIn("cannot reach 127.0.0.1:3250: ", told)
+
+    def test_closed(self) -> None:
+        """A peer that closes instead of letting anybody in may speak another dialect."""
+        memory: Any = MemoryReactorClock()
+        options = TalkOptions()
+        options.parseOptions(["pomelo=127.0.0.1:3250"])
+        running = tools.Talk(memory, options).run()
+        done = ensureDeferred(running)
+        protocol = memory.tcpClients[0][2].buildProtocol(None)
+        protocol.makeConnection(StringTransport())
+        protocol.connectionLost(Failure(ConnectionDone()))
+        memory.advance(1)
+        told = str(self.failureResultOf(done, FastwayError).value)
+        self.assertIn("does 127.0.0.1:3250 speak pomelo, and let this client in?", told)
 
     def test_listed(self) -> None:
         """The help of all commands and the completions know them."""

@@ -29,6 +29,7 @@ from fastway.app.app import App
 from fastway.app.handlers import Request
 from fastway.app.http import push_site
 from fastway.app.metrics import metrics_site
+from fastway.app.session import SessionEnded
 from fastway.causes import cause_of, one_line, string_problem
 from fastway.cli.table import DescribeOptions, ServeOptions, TalkOptions
 from fastway.cli.tools import QUIET, Lines, ToolError, run_tool, say
@@ -299,6 +300,9 @@ class Talk:
         endpoint = self._endpoint(address)
         try:
             session = await app.connect(endpoint, dialect, options["timeout"])
+        except SessionEnded as error:
+            asked = f"does {address} speak {dialect.name}, and let this client in?"
+            raise ToolError(f"{error}; {asked}") from None
         except (FastwayError, CancelledError):
             raise
         except Exception as error:  # what the endpoint likes to fail with
