@@ -13,10 +13,10 @@ from typing import Any
 from unittest import mock
 
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock, RaisingMemoryReactor
+from twisted.internet.testing import MemoryReactorClock, RaisingMemoryReactor, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -67,6 +67,16 @@ master = NanoMaster(App(), "127.0.0.1:0")
 """
 
 
+BAD_HANDLER = """
+from fastway.app import App
+
+app = App()
+
+@app.handler("one.two")
+def take(one: int, two: int) -> None: ...
+"""
+
+
 class Files(SynchronousTestCase):
     """A directory with modules, which is where commands are given."""
 
@@ -75,11 +85,14 @@ class Files(SynchronousTestCase):
         for name, text in (
             ("cli_game", GAME),
             ("cli_broken", "1 / 0\n"),
+            ("cli_twice", BAD_HANDLER),
+            ("cli_proto", "raise ModuleNotFoundError('', name='google')\n"),
             ("cli_lacks", "import nobody_has_this\n"),
             ("cli_cluster", CLUSTER),
         ):
             with open(os.path.join(self.directory, f"{name}.py"), "w", encoding="utf-8") as file:
                 file.write(text)
+        self.patch(os, "getcwd", lambda: self.directory)
         self.patch(sys, "path", [self.directory, "", *sys.path])
         self.addCleanup(lambda: [sys.modules.pop(name, None) for name in self.modules()])
 
@@ -117,7 +130,16 @@ class Mistakes(Files):
             ("cli_game", "is not MODULE:NAME"),
             ("cli_nobody:app", "there is no module 'cli_nobody' here"),
             ("cli_game.inner:app", "there is no module 'cli_game.inner' here"),
-            ("cli_broken:app", "cli_broken cannot be imported: ZeroDivisionError: "),
+            ("cli_nobody.py:app", "'cli_nobody.py' here; write cli_nobody:app"),
+            ("cli_game.py:app", "'cli_game.py' here; write cli_game:app"),
+            (
+                "cli_broken:app",
+                "cli_broken cannot be imported: ZeroDivisionError: division by zero "
+                "(cli_broken.py, line 1)",
+            ),
+            ("cli_twice:app", "annotate one as Session, one as Request, and one as the type"),
+            ("cli_twice:app", "(cli_twice.py, line 6)"),
+            ("cli_proto:app", "pip install 'fastway[protobuf]'"),
             ("cli_lacks:app", "cli_lacks imports 'nobody_has_this', which is not installed"),
             ("cli_game:ap", "cli_game has no ap"),
             ("cli_game:number", "cli_game:number is no App of fastway.app"),
@@ -143,6 +165,7 @@ class Mistakes(Files):
         """A port that cannot be."""
         for listen, problem in (
             (":3250", "is not DIALECT=ADDRESS"),
+            ("ws:3250:path=/nano", "is not DIALECT=ADDRESS"),
             ("pomelo=", "is not DIALECT=ADDRESS"),
             ("morse=:3250", "no dialect 'morse'; there is pomelo"),
             ("cli_game:nobody=:3250", "cli_game has no nobody"),
@@ -197,6 +220,20 @@ class Mistakes(Files):
         self.assertIn(f"cannot listen on {address}: Address already in use", told)
         told = self.problem(tools.Talk(memory, talk).run())
         self.assertIn("cannot reach 127.0.0.1:3250: ", told)
+
+    def test_closed(self) -> None:
+        """A peer that closes instead of letting anybody in may speak another dialect."""
+        memory: Any = MemoryReactorClock()
+        options = TalkOptions()
+        options.parseOptions(["pomelo=127.0.0.1:3250"])
+        running = tools.Talk(memory, options).run()
+        done = ensureDeferred(running)
+        protocol = memory.tcpClients[0][2].buildProtocol(None)
+        protocol.makeConnection(StringTransport())
+        protocol.connectionLost(Failure(ConnectionDone()))
+        memory.advance(1)
+        told = str(self.failureResultOf(done, FastwayError).value)
+        self.assertIn("does 127.0.0.1:3250 speak pomelo, and let this client in?", told)
 
     def test_listed(self) -> None:
         """The help of all commands and the completions know them."""

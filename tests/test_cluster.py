@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import os
+import runpy
+import sys
 from typing import Any
+from unittest import mock
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -23,10 +27,11 @@ from fastway.cluster.gate import Numbers
 from fastway.cluster.members import Members, services_of
 from fastway.dialect import NotInDialect
 from fastway.dialect.pomelo import Pomelo
-from fastway.errors import ConfigError, LocalError, RequestTimeout
+from fastway.errors import ConfigError, LocalError, NotInstalled, RequestTimeout
 from tests.support.app_memory import Memory
 from tests.support.cluster_case import BACK, GATE, MASTER, Cluster
 from tests.support.clusters import made, read
+from tests.support.files import CHECKOUT
 
 VECTORS: dict[str, tuple[str, dict[str, Any], str]] = {
     "C1": (
@@ -102,13 +107,21 @@ class Parts(SynchronousTestCase):
         self.assertEqual({number >> 12 & 1023 for number in got}, {7})
         self.assertLess(got[-1], 2**63)
 
+    def test_not_installed(self) -> None:
+        """Without the extra an import names the package, not its module."""
+        place = os.path.join(CHECKOUT, "fastway", "cluster", "__init__.py")
+        for module, package in (("google.protobuf", "protobuf"), ("h2", "h2")):
+            lacks = pytest.raises(NotInstalled, match=f"fastway.cluster needs {package}: ")
+            with mock.patch.dict(sys.modules, {module: None}), lacks:
+                runpy.run_path(place)
+
     def test_settings(self) -> None:
         """What others could not use, and what makes no sense, is refused."""
         wrong: list[tuple[str, dict[str, Any], str]] = [
             (":34570", {}, "others cannot reach ':34570'"),
             ("0.0.0.0:34570", {}, "give advertise=host:port"),
             ("127.0.0.1:3", {"advertise": "me"}, "others cannot reach 'me'"),
-            ("127.0.0.1:3", {"master": "nowhere"}, "master: others cannot reach"),
+            ("127.0.0.1:3", {"master": "nowhere"}, "master: nobody can reach 'nowhere'"),
             ("127.0.0.1:3", {"heartbeat": 0}, "heartbeat: 0 s"),
             ("127.0.0.1:3", {"refusals": "loud"}, "silent or reply"),
             ("127.0.0.1:3", {"node_id": 1024}, "it is 0 to 1023"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 import time
 from typing import Any
+from unittest import mock
 
 import msgspec
 from hypothesis import given
@@ -29,6 +31,7 @@ from fastway.dialect.hotpot_envelopes import (
     JsonEnvelope,
     QuotedJson,
 )
+from fastway.errors import NotInstalled
 from fastway.formats import Encoded
 from tests.support.core import DETERMINISTIC, cut
 from tests.support.errors import raised
@@ -290,6 +293,12 @@ class JsonTests(SynchronousTestCase):
 
 
 class OtherEnvelopeTests(SynchronousTestCase):
+    def test_no_protobuf(self) -> None:
+        """Without the extra the dialect says what installs it."""
+        with mock.patch.dict(sys.modules, {"google.protobuf.message": None}):
+            error = raised(NotInstalled, lambda: Hotpot(format="protobuf"))
+        self.assertIn("pip install 'fastway[protobuf]'", str(error))
+
     def test_protobuf(self) -> None:
         """A wrapper that cannot be decoded is dropped; unknown fields are nothing."""
         wire = server(Hotpot(format="protobuf"), whole=True)

@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
@@ -28,7 +29,8 @@ from fastway.app.app import App
 from fastway.app.handlers import Request
 from fastway.app.http import push_site
 from fastway.app.metrics import metrics_site
-from fastway.causes import cause_of, string_problem
+from fastway.app.session import SessionEnded
+from fastway.causes import cause_of, one_line, string_problem
 from fastway.cli.table import DescribeOptions, ServeOptions, TalkOptions
 from fastway.cli.tools import QUIET, Lines, ToolError, run_tool, say
 from fastway.dialect import NotInDialect
@@ -41,6 +43,9 @@ DIALECTS = {
     "teleport2": "fastway.dialect.teleport2:Teleport2",
 }
 """Name -> where it is."""
+
+ENDPOINTS = ("tcp", "ssl", "ws", "wss", "snet", "fastway", "haproxy")
+"""What begins an address: `ws:3251:path=/nano` lacks its dialect."""
 
 
 _SAID = object()
@@ -64,19 +69,37 @@ def find(option: str, place: str) -> Any:
         if error.name is not None and (
             module == error.name or module.startswith(f"{error.name}.")
         ):
-            raise ConfigError(option, f"there is no module {error.name!r} here") from None
+            meant = module.removesuffix(".py").replace("/", ".")
+            hint = f"; write {meant}:{name}" if meant != module else ""
+            raise ConfigError(option, f"there is no module {module!r} here{hint}") from None
         problem = f"{module} imports {error.name!r}, which is not installed"
+        if error.name in ("google", "google.protobuf"):  # its package has another name
+            problem += "; pip install 'fastway[protobuf]', or '.[protobuf]' in a checkout"
         raise ConfigError(option, problem) from None
     except Exception as error:  # it is the user's: what it raises says most
-        raise ConfigError(
-            option, f"{module} cannot be imported: {type(error).__name__}: {error}"
-        ) from None
+        problem = f"{module} cannot be imported: {_told(error)}"
+        raise ConfigError(option, problem) from None
     for part in name.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
             raise ConfigError(option, f"{module} has no {name}") from None
     return found
+
+
+def _told(error: Exception) -> str:
+    """What their code raised, in one line, and its last line in the working directory."""
+    told = f"{type(error).__name__}: {one_line(error)}"
+    here = os.path.join(os.getcwd(), "")
+    ours = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
+    places = [
+        f"{frame.filename.removeprefix(here)}, line {frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename.startswith(here)
+        and not frame.filename.startswith(ours)
+        and "site-packages" not in frame.filename
+    ]
+    return f"{told} ({places[-1]})" if places else told
 
 
 def dialect_at(option: str, text: str) -> tuple[Any, str]:
@@ -86,7 +109,7 @@ def dialect_at(option: str, text: str) -> tuple[Any, str]:
         ConfigError: there is no such dialect.
     """
     name, equals, address = text.partition("=")
-    if not (equals and address):
+    if not (equals and address) or name.partition(":")[0] in ENDPOINTS:
         raise ConfigError(option, f"{text!r} is not DIALECT=ADDRESS, such as pomelo=:3250")
     return dialect_of(option, name), address
 
@@ -121,9 +144,7 @@ def app_at(operands: Sequence[str]) -> App:
         try:
             app = app()
         except Exception as error:  # it is the user's: what it raises says most
-            raise ConfigError(
-                "APP", f"{place} cannot be made: {type(error).__name__}: {error}"
-            ) from None
+            raise ConfigError("APP", f"{place} cannot be made: {_told(error)}") from None
     if not isinstance(app, App):
         mend = f"; what it makes is {place}()" if callable(app) else ""
         raise ConfigError("APP", f"{place} is no App of fastway.app{mend}")
@@ -137,9 +158,7 @@ def _of_theirs(option: str, place: str) -> Any:
         try:
             made = made()
         except Exception as error:  # it is the user's: what it raises says most
-            raise ConfigError(
-                option, f"{place} cannot be made: {type(error).__name__}: {error}"
-            ) from None
+            raise ConfigError(option, f"{place} cannot be made: {_told(error)}") from None
     if not (hasattr(made, "server") and hasattr(made, "wire_name")):
         raise ConfigError(option, f"{place} is no dialect, such as Pomelo()")
     return made
@@ -281,6 +300,9 @@ class Talk:
         endpoint = self._endpoint(address)
         try:
             session = await app.connect(endpoint, dialect, options["timeout"])
+        except SessionEnded as error:
+            asked = f"does {address} speak {dialect.name}, and let this client in?"
+            raise ToolError(f"{error}; {asked}") from None
         except (FastwayError, CancelledError):
             raise
         except Exception as error:  # what the endpoint likes to fail with
@@ -343,7 +365,8 @@ class Talk:
         if result is _SAID:
             pass
         elif isinstance(result, Failure):
-            say(f"! {route}: {result.getErrorMessage()}")
+            problem = result.getErrorMessage().removeprefix(f"{route}: ")
+            say(f"! {route}: {problem}")
         else:
             self._print(f"= {route}", json.dumps(result, ensure_ascii=False).encode())
         self._rest()

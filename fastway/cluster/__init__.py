@@ -15,7 +15,8 @@ try:
     import google.protobuf  # noqa: F401
     import h2  # noqa: F401
 except ImportError as error:
-    raise NotInstalled("fastway.cluster", str(error.name), "cluster") from None
+    lacks = "h2" if error.name == "h2" else "protobuf"
+    raise NotInstalled("fastway.cluster", lacks, "cluster") from None
 
 from fastway.cluster.gate import NanoGate
 from fastway.cluster.grpc import CallFailed

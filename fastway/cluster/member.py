@@ -514,6 +514,8 @@ def _routable(option: str, address: str) -> str:
         ConfigError: it is none.
     """
     if not is_routable(address):
+        if option == "master":
+            raise ConfigError(option, f"nobody can reach {address!r}; give the master's host:port")
         raise ConfigError(
             option, f"others cannot reach {address!r}; give advertise=host:port, as they see it"
         )

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 from fastway.dialect import BodyFormat, Refused
 from fastway.dialect.go_json import GoJson
 from fastway.dialect.pomelo_packets import varint
+from fastway.errors import NotInstalled
 from fastway.formats import MessagePack, ProtocolBuffers
 
 ERROR = "Error"
@@ -192,7 +193,10 @@ class ProtobufEnvelope:
     pongs = True
 
     def __init__(self) -> None:
-        message = importlib.import_module("google.protobuf.message")
+        try:
+            message = importlib.import_module("google.protobuf.message")
+        except ModuleNotFoundError:
+            raise NotInstalled("hotpot with Protocol Buffers", "protobuf", "protobuf") from None
         self.format: BodyFormat = ProtocolBuffers(message.Message)
         self._wrapper, self._error = _protobuf_classes()
         self._failed = message.DecodeError
