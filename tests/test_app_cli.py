@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import runpy
 import socket
 import sys
@@ -23,7 +24,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from fastway.__main__ import main
 from fastway.cli import app as tools
 from fastway.cli.table import ServeOptions, TalkOptions
-from fastway.errors import FastwayError, NotInstalled
+from fastway.errors import ConfigError, FastwayError, NotInstalled
 from tests.support.errors import raised
 from tests.support.files import CHECKOUT, scratch
 from tests.support.processes import PATIENCE, environment
@@ -184,6 +185,7 @@ class Mistakes(Files):
                 self.assertIn(problem, told)
                 self.assertTrue(told.startswith("--listen: "), told)
         self.assertIn("--listen: give it", self.serve("cli_game:app"))
+        raised(ConfigError, ServeOptions().parseOptions, ["cli_game:app", "--log-level=loud"])
 
     def test_push(self) -> None:
         """A port for pushes without a token would be anybody's."""
@@ -239,7 +241,7 @@ class Mistakes(Files):
         """The help of all commands and the completions know them."""
         for arguments, words in (
             (["--help"], ("serve MODULE:APP", "talk PEER", "describe MODULE:APP")),
-            (["help", "serve"], ("--listen", "--push-addr", "--push-token", "--drain")),
+            (["help", "serve"], ("--listen", "--push-addr", "--push-token", "--log-level")),
             (["help", "talk"], ("--user", "--timeout", "ROUTE JSON")),
             (["help", "describe"], ("--dialect", "--types", "--output", "AsyncAPI")),
             (["completion", "bash"], ("serve", "talk", "--push-addr")),
@@ -315,9 +317,11 @@ class Processes(TestCase):
 
     async def test_without_requests(self) -> None:
         """Where a dialect has none, what is typed is said, and messages come back."""
-        server = self.start("serve", "game:app", "--listen", "hotpot=127.0.0.1:0")
-        await until("the port", lambda: server.lines or server.ended.called, PATIENCE)
-        address = f"hotpot={server.lines[0].split()[-1]}"
+        listen = ("--listen", "hotpot=127.0.0.1:0", "--log-level=info")
+        server = self.start("serve", "game:app", *listen)
+        told = re.compile(rb"(?m)^hotpot listens on (\S+)\n")
+        await until("the port", lambda: told.search(server.out) or server.ended.called, PATIENCE)
+        address = f"hotpot={told.findall(server.out)[0].decode()}"
         talk = self.start("talk", address, typed='Echo {"a": 1}\n!Echo 2\nPing\n')
         self.assertEqual(await talk.ended, 0, talk.out)
         for line in ('< Echo {"a":1}', '< On {"a":1}', "< Echo 2", "< On 2"):
@@ -325,6 +329,7 @@ class Processes(TestCase):
         self.assertIn("! Ping: Ping is Ping in hotpot, which is its own", talk.lines)
         server.process.signalProcess("TERM")  # type: ignore
         self.assertEqual(await server.ended, 0, server.out)
+        self.assertIn(b"[fastway.app#info] hotpot port listens on ", server.out)
 
     async def test_serve_and_talk(self) -> None:
         """A server, peers by hand, of whom one is refused; SIGTERM lets what runs end."""

@@ -402,7 +402,9 @@ class Talk:
 
 
 def serve(options: ServeOptions) -> int:
-    return run_tool(options.title, lambda reactor: serve_app(reactor, options), "warn")
+    return run_tool(
+        options.title, lambda reactor: serve_app(reactor, options), options["log-level"]
+    )
 
 
 def talk(options: TalkOptions) -> int:

@@ -14,7 +14,7 @@ from typing import ClassVar, cast
 
 from fastway.config.settings import Given
 from fastway.config.sources import GatewayOptions, TableOptions
-from fastway.config.table import BY_NAME, CONFIG, COUNT, Option, flag
+from fastway.config.table import BY_NAME, CONFIG, COUNT, Option, choice, flag
 from fastway.config.values import duration, number
 from fastway.errors import ConfigError
 
@@ -287,6 +287,13 @@ class ServeOptions(TableOptions):
             duration(0),
             "duration",
             "how long handlers that run may take at the end",
+        ),
+        choice(
+            "log-level",
+            "warn",
+            ("debug", "info", "warn", "error", "critical"),
+            "the least level that is logged; info says who is lost, and why",
+            "",
         ),
     )
     longdesc = (
