@@ -425,7 +425,7 @@ class Story:
             terminal.over(fails=failing, quiet=True)
 
     def _more(self, block: Block, before: Block) -> None:
-        """What a command that stayed has printed since."""
+        """What a command that stayed has printed since; `...` between lines is any number."""
         command = block.marks.get("from")
         if command is None:
             if before.language != "python" or before.name or "no" in before.marks:
@@ -433,8 +433,12 @@ class Story:
             return  # it was compared when that program was run
         for terminal in self._terminals:
             if terminal.command.splitlines()[-1] == command:
-                for line in block.text.splitlines():
-                    terminal.expect(line)
+                lines = block.text.splitlines()
+                for place, line in enumerate(lines):
+                    if lines[place - 1 : place] == ["..."]:
+                        terminal.until(line)
+                    elif line != "..." or place + 1 == len(lines):
+                        terminal.expect(line)
                 return
         raise Wrong(f"{command!r} does not run")
 
