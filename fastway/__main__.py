@@ -81,9 +81,10 @@ def call(arguments: Sequence[str]) -> int:
             return 0
         return command.load()(options)
     except LocalError as error:
-        print(f"{title}: {error}", file=sys.stderr)
+        problem = str(error)
     except KeyboardInterrupt:
-        print(f"{title}: interrupted", file=sys.stderr)
+        problem = "interrupted"
+    sys.stderr.write(f"{title}: {problem}\n")  # one write, also where nothing is buffered
     return 1
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import termios
 from typing import Any, cast
+from unittest import mock
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import quoteStringArgument
@@ -490,6 +491,17 @@ class FunctionTests(SynchronousTestCase):
             with contextlib.redirect_stdout(said):
                 self.assertEqual(raised(SystemExit, main, [name, "--help"]).code, 0)
             self.assertIn(word, said.getvalue())
+
+    def test_one_write(self) -> None:
+        """A line is whole in one write, beside a log whose thread writes to the same file."""
+        writes: list[str] = []
+        error = mock.Mock(write=writes.append)
+        with contextlib.redirect_stderr(error):
+            tools.say("here")
+            self.assertEqual(main(["nobody"]), 1)
+        self.assertEqual(len(writes), 2, writes)
+        self.assertEqual(writes[0], "here\n")
+        self.assertTrue(writes[1].endswith("\n"))
 
     def test_json_line(self) -> None:
         """A JSON line goes out as JSON, and what is none is a ValueError with the place."""

@@ -87,7 +87,7 @@ def run_gateway(
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
     for line in errors:
-        print(f"{title}: {line}", file=sys.stderr)
+        sys.stderr.write(f"{title}: {line}\n")  # one write, as in `say`
     return 1 if errors else 0
 
 

@@ -181,8 +181,12 @@ async def reach(reactor: Any, gateway: str, config: EndpointConfig) -> GatewayCo
 
 
 def say(text: str) -> None:
-    """A line on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """A line on standard error.
+
+    It is one write: unbuffered, `print` makes two, and the log's thread may write between them.
+    """
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 class LineClient:
