@@ -27,6 +27,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -40,8 +41,8 @@ from bench.gateways import (
     choose_cases,
     free_address,
     listens,
-    machine,
     run,
+    say_how,
 )
 from bench.process import cpu_seconds, memory
 from bench.table import Case, Figure, Result, Table
@@ -183,6 +184,22 @@ class Clients:
             self._process.kill()
 
 
+class Worker(Protocol):
+    """Has a server work."""
+
+    def work(self, milliseconds: int, counts: bool = True) -> None:
+        """For so long."""
+
+
+def take_turns(workers: Sequence[Worker], seconds: float) -> None:
+    """Each warm, then in short parts, forth and back."""
+    for one in workers:
+        one.work(WARM, counts=False)
+    for part in range(PARTS):
+        for one in workers[:: -1 if part % 2 else 1]:
+            one.work(int(seconds * 1000 / PARTS))
+
+
 def measure(
     program: Path, case: Case, commands: dict[str, list[str]], seconds: float
 ) -> dict[str, Result]:
@@ -196,11 +213,7 @@ def measure(
             for server in servers
         }
         if " idle " not in case.load:
-            for one in clients.values():
-                one.work(WARM, counts=False)
-            for part in range(PARTS):
-                for one in list(clients.values())[:: -1 if part % 2 else 1]:
-                    one.work(int(seconds * 1000 / PARTS))
+            take_turns(list(clients.values()), seconds)
         return {name: one.result() for name, one in clients.items()}
 
 
@@ -212,12 +225,7 @@ def compare(arguments: argparse.Namespace) -> None:
     ways = ["native", "twisted", *(["peer"] if peers else [])]
     base = "peer" if peers else "native"
     table = Table(cases, ways, base)
-    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
-    print(
-        f"# {machine()}; {arguments.runs} runs, {arguments.seconds:g} s measured in each; "
-        f"load {load}",
-        flush=True,
-    )
+    say_how(arguments)
     for _ in range(arguments.runs):
         for case in cases:
             wire = case.load.split()[0]
@@ -242,6 +250,24 @@ def dialect(wire: str) -> Dialect:
     return Pomelo(heartbeat=300.0)
 
 
+def add_room(app: App, echoes: str, enters: str, tells: str) -> None:
+    """What servers are measured by: routes that answer what they are asked, take into a group, and
+    tell it `on`."""
+    room = app.group("room")
+
+    @app.handler(echoes)
+    async def echo(message: Text) -> Text:
+        return message
+
+    @app.handler(enters)
+    def enter(session: Session) -> None:
+        room.add(session)
+
+    @app.handler(tells)
+    async def tell_all(message: Text) -> None:
+        room.send("on", message)
+
+
 def serve(way: str, port: str, wire: str) -> None:
     """Be a server, until it is stopped."""
     from twisted.internet import reactor
@@ -250,20 +276,7 @@ def serve(way: str, port: str, wire: str) -> None:
 
     make_monotonic(reactor)
     app = App()
-    room = app.group("room")
-
-    @app.handler("room.echo")
-    async def echo(message: Text) -> Text:
-        return message
-
-    @app.handler("room.enter")
-    def enter(session: Session) -> None:
-        room.add(session)
-
-    @app.handler("room.all")
-    async def tell_all(message: Text) -> None:
-        room.send("on", message)
-
+    add_room(app, "room.echo", "room.enter", "room.all")
     app.listen(f"127.0.0.1:{port}", dialect(wire), native=way == "native")
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     reactor.run()

@@ -23,8 +23,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from bench.app import PARTS, SERVE, WARM, Server, Text
-from bench.gateways import LAST_CORE, ROOT, Failure, machine, run
+from bench.app import SERVE, Server, Text, take_turns
+from bench.gateways import LAST_CORE, ROOT, Failure, run, say_how
 from bench.process import cpu_seconds
 from bench.table import Case, Figure, Result, Table
 
@@ -100,11 +100,7 @@ def measure(
         for server in made:
             server.wait()
         callers = {one.name: stack.enter_context(Caller(one, command)) for one in made}
-        for caller in callers.values():
-            caller.work(WARM, counts=False)
-        for part in range(PARTS):
-            for caller in list(callers.values())[:: -1 if part % 2 else 1]:
-                caller.work(int(seconds * 1000 / PARTS))
+        take_turns(list(callers.values()), seconds)
         return {name: caller.result() for name, caller in callers.items()}
 
 
@@ -118,12 +114,7 @@ def compare(arguments: argparse.Namespace) -> None:
         clients["the peer's client"] = shlex.split(arguments.client)
     cases = [Case(name, "", FIGURES) for name in clients]
     table = Table(cases, list(servers), "peer" if arguments.server else "native")
-    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
-    print(
-        f"# {machine()}; {arguments.runs} runs, {arguments.seconds:g} s measured in each; "
-        f"load {load}",
-        flush=True,
-    )
+    say_how(arguments)
     for _ in range(arguments.runs):
         for name, command in clients.items():
             for way, result in measure(servers, command, arguments.seconds).items():

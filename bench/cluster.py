@@ -23,10 +23,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from msgspec import Struct
 from twisted.internet.defer import Deferred, DeferredList, ensureDeferred
 from twisted.internet.task import deferLater, react
 
+from bench.app import add_room
 from bench.gateways import (
     FIRST_CORE,
     LAST_CORE,
@@ -35,11 +35,11 @@ from bench.gateways import (
     Failure,
     choose_cases,
     free_address,
-    machine,
+    say_how,
 )
 from bench.process import cpu_seconds
 from bench.table import Case, Figure, Result, Table
-from fastway.app import App, Session
+from fastway.app import App
 from fastway.app.testing import Player
 from fastway.app.turn import shared
 from fastway.cluster import NanoMaster, NanoMember
@@ -55,12 +55,6 @@ PARTS = 4
 """Of the time that is measured: so often each has its turn."""
 WARM = 0.3
 """Seconds before it counts."""
-
-
-class Text(Struct):
-    """What is asked, answered and told."""
-
-    text: str
 
 
 class Backend:
@@ -209,12 +203,7 @@ async def compare(clock: Any, arguments: argparse.Namespace) -> None:
     if arguments.peer:
         commands["peer"] = shlex.split(arguments.peer)
     table = Table(cases, list(commands), "peer" if arguments.peer else "fastway")
-    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
-    print(
-        f"# {machine()}; {arguments.runs} runs, {arguments.seconds:g} s measured in each; "
-        f"load {load}",
-        flush=True,
-    )
+    say_how(arguments)
     for _ in range(arguments.runs):
         for case in cases:
             results = await measure(clock, case, commands, arguments.seconds)
@@ -227,20 +216,7 @@ async def compare(clock: Any, arguments: argparse.Namespace) -> None:
 async def serve(clock: Any, port: str, master: str) -> None:
     """Be a backend, until it is stopped."""
     app = App(clock=clock)
-    room = app.group("room")
-
-    @app.handler("Room.Echo")
-    async def echo(message: Text) -> Text:
-        return message
-
-    @app.handler("Room.Enter")
-    def enter(session: Session) -> None:
-        room.add(session)
-
-    @app.handler("Room.All")
-    async def tell_all(message: Text) -> None:
-        room.send("on", message)
-
+    add_room(app, "Room.Echo", "Room.Enter", "Room.All")
     await NanoMember(app, f"127.0.0.1:{port}", master=master).join()
     await Deferred()
 

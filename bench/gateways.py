@@ -316,6 +316,15 @@ def machine() -> str:
     )
 
 
+def say_how(arguments: argparse.Namespace, each: str = "measured in each") -> None:
+    """Begin a report: where and how it is measured, and what else the machine does."""
+    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
+    print(
+        f"# {machine()}; {arguments.runs} runs, {arguments.seconds:g} s {each}; load {load}",
+        flush=True,
+    )
+
+
 def write_row(file: Any, columns: Sequence[str], named: Result) -> None:
     """One line of a TSV; what is not known is empty."""
     values = (named.get(column) for column in columns)

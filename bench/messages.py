@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from bench.gateways import FIRST_CORE, ROOT, Failure, machine, run
+from bench.gateways import FIRST_CORE, ROOT, Failure, run, say_how
 from bench.table import Case, Figure, Result, Table
 from fastway.formats import Json, MessagePack, ProtocolBuffers
 
@@ -261,12 +261,7 @@ def compare(arguments: argparse.Namespace) -> None:
     program = build_go(arguments.build)
     made = {case.load: WAYS[case.load]() for case in CASES}
     table = Table(CASES, [*made["line"], *(GO if program else ())], BASE)
-    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
-    print(
-        f"# {machine()}; {arguments.runs} runs, {arguments.seconds:g} s for each figure; "
-        f"load {load}",
-        flush=True,
-    )
+    say_how(arguments, "for each figure")
     for _ in range(arguments.runs):
         for case in CASES:
             for name, way in made[case.load].items():

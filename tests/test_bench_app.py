@@ -60,7 +60,7 @@ class AppBenchTests(SynchronousTestCase):
     def test_calls(self) -> None:
         """A thousand calls at once: figures of both ends, and of the time."""
         for name in ("PARTS", "WARM"):
-            self.patch(bench.calls, name, 1)
+            self.patch(bench.app, name, 1)
         commands = {"native": [*OURS, "native", "--wire", "teleport"]}
         results = bench.calls.measure(commands, bench.calls.CALL, 0.01)
         for figure in bench.calls.FIGURES:

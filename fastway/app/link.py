@@ -185,9 +185,8 @@ class Link(Telling):
                     self.app.close(session, why)
             if asks is not None:
                 asks.end(lambda: SessionEnded(str(why), why.cause))
-            for room in rooms or ():
-                if not room.called:
-                    room.callback(None)
+            if rooms is not None:
+                rooms.fire()
             # A client that was not let in fails with what its server said.
             self._tell_ready(Failure(why.cause if isinstance(why.cause, Refused) else why))
         finally:

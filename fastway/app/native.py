@@ -107,10 +107,7 @@ class NativeLink(Link):
         core, handle, enough = transport.core, transport.handle, self._bounds.enough
         if self._gone or core.waiting(handle) <= enough:
             return None
-        room: Deferred[None] = Deferred()
-        if self._rooms is None:
-            self._rooms = []
-        self._rooms.append(room)
+        room = self._wait_for_room()
         core.tell_taken(handle, core.added(handle) - enough)
         return room
 

@@ -28,7 +28,7 @@ from fastway.app.bounds import State
 from fastway.app.link import Link
 from fastway.app.messages import encode
 from fastway.app.ports import ConnectFactory
-from fastway.app.session import Lane, Session, SessionEnded
+from fastway.app.session import Lane, Rooms, Session, SessionEnded
 from fastway.dialect import BodyFormat, Dialect, Meta
 from fastway.errors import LocalError, RequestsFull, RequestTimeout
 from fastway.logs import escaped, make_logger
@@ -143,7 +143,7 @@ class _Lasting:
         self._size = 0
         self._asking = 0
         """Of what is kept, requests."""
-        self._rooms: list[Deferred[None]] = []
+        self._rooms = Rooms()
         self._connecting: Deferred[Any] | None = None
         self._later: Any = None
         self._over = False
@@ -242,7 +242,7 @@ class _Lasting:
                 log.failure("{route!r} cannot be said", route=one.route)
         if not self._kept:
             self._size = 0
-            self._give_room()
+            self._rooms.fire()
 
     def _ask_now(self, asked: _Asked, link: Link) -> None:
         if asked.done.called:
@@ -281,15 +281,7 @@ class _Lasting:
             return self._link.room()
         if self._size <= self._app.bounds.enough or self._over:
             return None
-        room: Deferred[None] = Deferred()
-        self._rooms.append(room)
-        return room
-
-    def _give_room(self) -> None:
-        rooms, self._rooms = self._rooms, []
-        for room in rooms:
-            if not room.called:
-                room.callback(None)
+        return self._rooms.wait()
 
     def request(
         self,
@@ -375,4 +367,4 @@ class _Lasting:
         for one in kept:
             if isinstance(one, _Asked):
                 one.settle(Failure(SessionEnded(str(why), why.cause)))
-        self._give_room()
+        self._rooms.fire()

@@ -132,6 +132,31 @@ class Carrier(Protocol):
         """As `close`, and say why before, where the dialect can."""
 
 
+class Rooms:
+    """Who waits until less does, in a carrier."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: list[Deferred[None]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def wait(self) -> Deferred[None]:
+        """One more."""
+        room: Deferred[None] = Deferred()
+        self._waiting.append(room)
+        return room
+
+    def fire(self) -> None:
+        """There is room, or nothing will be told any more."""
+        waiting, self._waiting = self._waiting, []
+        for room in waiting:
+            if not room.called:
+                room.callback(None)
+
+
 class _Nothing:
     """What is awaited where there is nothing to wait for."""
 

@@ -20,7 +20,7 @@ from fastway.app.app import App
 from fastway.app.handlers import Answering
 from fastway.app.handling import FAILED
 from fastway.app.messages import BadBody, encode
-from fastway.app.session import Lane, Session
+from fastway.app.session import Lane, Rooms, Session
 from fastway.app.turn import shared
 from fastway.dialect import Dialect, Message, Meta, Refused, Wire
 from fastway.logs import make_logger
@@ -93,7 +93,7 @@ class Telling(Protocol, Answering):
         self._full = False
         self._holds = 0
         self._unanswered = 0
-        self._rooms: list[Deferred[None]] | None = None
+        self._rooms: Rooms | None = None
         self._closing = False
         self._gone = False
 
@@ -203,11 +203,12 @@ class Telling(Protocol, Answering):
     def room(self) -> Deferred[None] | None:
         if not (self._full and self._waiting > self._bounds.enough) or self._gone:
             return None
-        room: Deferred[None] = Deferred()
+        return self._wait_for_room()
+
+    def _wait_for_room(self) -> Deferred[None]:
         if self._rooms is None:
-            self._rooms = []
-        self._rooms.append(room)
-        return room
+            self._rooms = Rooms()
+        return self._rooms.wait()
 
     def pauseProducing(self) -> None:
         self._full = True
@@ -219,9 +220,8 @@ class Telling(Protocol, Answering):
             return
         rooms, self._rooms = self._rooms, None
         self._shared.writes.begin()
-        for room in rooms or ():
-            if not room.called:
-                room.callback(None)
+        if rooms is not None:
+            rooms.fire()
         self._shared.writes.end()
         if self._closing:
             self._leave()

@@ -18,7 +18,7 @@ from fastway.app.app import App
 from fastway.app.asks import Asks
 from fastway.app.handlers import Answering
 from fastway.app.messages import encode
-from fastway.app.session import Lane, Session, SessionEnded
+from fastway.app.session import Lane, Rooms, Session, SessionEnded
 from fastway.cluster.grpc import MAX_MESSAGE, CallFailed, Status
 from fastway.cluster.messages import (
     CLOSE_SESSION,
@@ -119,7 +119,7 @@ class Mirror(Answering):
         self._kept = 0
         self._queued = 0
         self._unanswered = 0
-        self._rooms: list[Deferred[None]] = []
+        self._rooms = Rooms()
         self._asks: Asks | None = None
         self.session: Session = home.app.new_session(self)
 
@@ -225,7 +225,7 @@ class Mirror(Answering):
         if isinstance(result, CallFailed):
             self._not_told(result)
         elif self._rooms and self._told.waiting <= self.home.app.bounds.enough:
-            self._fire_rooms()
+            self._rooms.fire()
 
     def _not_told(self, failure: CallFailed) -> None:
         if self.session.ended is not None:
@@ -249,15 +249,7 @@ class Mirror(Answering):
     def room(self) -> Deferred[None] | None:
         if self._told.waiting <= self.home.app.bounds.enough or self.session.ended is not None:
             return None
-        room: Deferred[None] = Deferred()
-        self._rooms.append(room)
-        return room
-
-    def _fire_rooms(self) -> None:
-        rooms, self._rooms = self._rooms, []
-        for room in rooms:
-            if not room.called:
-                room.callback(None)
+        return self._rooms.wait()
 
     # Answers.
 
@@ -374,4 +366,4 @@ class Mirror(Answering):
             kept.errback(CallFailed(Status.UNKNOWN, f"{NOT_FOUND}: {self.id}"))
         if self._asks is not None:
             self._asks.end(lambda: SessionEnded(str(why), why.cause))
-        self._fire_rooms()
+        self._rooms.fire()
