@@ -32,6 +32,10 @@ MINUTE = 60.0
 REFUSALS = 64
 """Connections that a port of the Python lane refuses in one turn."""
 
+PAUSE = 0.001
+"""Seconds that a port rests at the least: who waited comes in one turn or two, and a tick's worth
+of handshakes at once would keep those who are in waiting."""
+
 ADDRESSES = 1024
 """Addresses of which it is known how often they were refused."""
 
@@ -266,8 +270,8 @@ class Door:
         )
 
     def rests(self) -> bool:
-        """Nobody is to be accepted now: the port rests for a tick or more, and those who come
-        wait in its backlog."""
+        """Nobody is to be accepted now: the port rests for a little, and those who come wait in
+        its backlog."""
         gate = self.gate
         if not (self.tls or (gate.paced and self._counts)):
             return False
@@ -286,7 +290,7 @@ class Door:
         self.listening.stopReading()
         if self._resting is None:
             gate.rests += 1
-            self._resting = gate.service.clock.callLater(max(wait, TICK), self._go_on)
+            self._resting = gate.service.clock.callLater(max(wait, PAUSE), self._go_on)
         return True
 
     def close(self) -> None:
