@@ -37,6 +37,7 @@ from fastway.dialect.pomelo import Pomelo
 
 app = App()
 pomelo = Pomelo(refusals="reply", heartbeat=7)
+pitaya = Pomelo(profile="pitaya")
 number = 3
 
 @app.handshake
@@ -204,6 +205,7 @@ class Mistakes(Files):
             (("morse=:3250",), "no dialect 'morse'"),
             (("pomelo=3250",), "3250"),
             (("pomelo=:3250", "--user", "{"), "--user: it is no JSON"),
+            (("hotpot=:3250", "--user", "1"), "--user: hotpot has no place for it"),
             (("pomelo=ws:127.0.0.1:3250:paht=/",), "paht"),
         ):
             with self.subTest(arguments):
@@ -236,6 +238,39 @@ class Mistakes(Files):
         memory.advance(1)
         told = str(self.failureResultOf(done, FastwayError).value)
         self.assertIn("does 127.0.0.1:3250 speak pomelo, and let this client in?", told)
+
+    def test_user(self) -> None:
+        """Who says who it is speaks the dialect as it was given all the same."""
+        memory: Any = MemoryReactorClock()
+        options = TalkOptions()
+        options.parseOptions(["cli_game:pitaya=127.0.0.1:3250", "--user", '"ann"'])
+        talking = ensureDeferred(tools.Talk(memory, options).run())
+        transport = StringTransport()
+        protocol = memory.tcpClients[0][2].buildProtocol(None)
+        protocol.makeConnection(transport)
+        self.assertIn(b'"user":"ann"', transport.value())
+        link = protocol._wrappedProtocol
+        self.assertEqual(link.wire._settings.pitaya, True)
+        talking.cancel()
+        self.failureResultOf(talking)
+
+    def test_no_message(self) -> None:
+        """What the format cannot say is told, and the next line is typed."""
+
+        class Deaf:
+            def send(self, route: str, message: object) -> None:
+                raise TypeError(f"a message is Message here, not {type(message).__name__}")
+
+        talk = tools.Talk(MemoryReactorClock(), TalkOptions())
+        talk._session = Deaf()
+        told: list[str] = []
+        self.patch(tools, "say", told.append)
+        talk._line(b"!join 1")
+        talk._line(b"!join")
+        self.assertEqual(
+            told,
+            [f"TypeError: a message is Message here, not {one}" for one in ("int", "NoneType")],
+        )
 
     def test_listed(self) -> None:
         """The help of all commands and the completions know them."""
