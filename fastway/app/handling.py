@@ -363,7 +363,8 @@ class Handling:
     def in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
         """What is to be awaited instead: an asyncio task, where handlers run as such."""
         if self.tasks and not isinstance(made, Deferred):
-            return Deferred.fromFuture(asyncio.ensure_future(made))
+            loop = asyncio.get_running_loop()  # raises where none runs, and nothing would ever
+            return Deferred.fromFuture(asyncio.ensure_future(made, loop=loop))
         return made
 
 
