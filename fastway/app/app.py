@@ -33,7 +33,7 @@ from fastway.app.bounds import Bounds, State, Users
 from fastway.app.group import Group
 from fastway.app.handling import F, check_route, name_of
 from fastway.app.hosting import Hosting
-from fastway.app.messages import BadHandler
+from fastway.app.messages import BadHandler, check_call
 from fastway.app.session import Session
 from fastway.app.strand import Strand
 from fastway.dialect import Dialect
@@ -114,6 +114,7 @@ class App(Hosting):
         self.check_open()
 
         def register(call: F) -> F:
+            check_call(call)
             passing = not again and self.state is State.RUNNING
             self._add_timer(_Timer(call, seconds, again, strand or self.strand, passing))
             return call

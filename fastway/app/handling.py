@@ -29,7 +29,7 @@ from fastway.app.handlers import (
     onion,
     ready,
 )
-from fastway.app.messages import BadBody, BadHandler, Sent, Wanted, decode
+from fastway.app.messages import BadBody, BadHandler, Sent, Wanted, check_call, decode
 from fastway.app.session import Session, SessionEnded
 from fastway.app.strand import Job
 from fastway.dialect import Message, Refused
@@ -184,8 +184,12 @@ class Handling:
 
         Those that were given first are outermost. What it returns is the answer. That of an App
         which another includes stands around its own handlers, within that of the other.
+
+        Raises:
+            BadHandler: it cannot be called so.
         """
         self.check_open()
+        check_call(call, "the request", "call_next")
         self._middleware.append(call)
         self._chain = None
         return call
@@ -363,7 +367,12 @@ class Handling:
     def in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
         """What is to be awaited instead: an asyncio task, where handlers run as such."""
         if self.tasks and not isinstance(made, Deferred):
-            loop = asyncio.get_running_loop()  # raises where none runs, and nothing would ever
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:  # it would wait for ever
+                if isinstance(made, CoroutineType):
+                    made.close()
+                raise
             return Deferred.fromFuture(asyncio.ensure_future(made, loop=loop))
         return made
 
