@@ -205,7 +205,7 @@ class Ports(Links):
     def test_of_a_proxy(self) -> None:
         """Sessions have the address that a trusted proxy names, in the header that was chosen;
         of others, and before it is named, that of the connection. So has the log."""
-        cases = (
+        cases: tuple[tuple[str, str, dict[str, str], str | None], ...] = (
             ("10.1.2.3", "", {"X-Forwarded-For": "198.51.100.7, 203.0.113.9"}, "203.0.113.9"),
             ("10.1.2.3", "", {"X-Forwarded-For": "6.6.6.6, 2001:db8::7"}, "[2001:db8::7]"),
             ("10.1.2.3", "forwarded", {"Forwarded": 'for="[2001:db8::9]:7"'}, "[2001:db8::9]"),
@@ -337,8 +337,8 @@ class Strings(SynchronousTestCase):
             reactor, r"ws:3252:trustedProxies=10.0.0.0/8,\:\:1:trustedProxiesHeader=forwarded"
         )
         self.successResultOf(app.listen(endpoint, Words()))
-        made = reactor.tcpServers[1][1]
-        self.assertEqual(made.trusted, Trusted(parse_networks("10.0.0.0/8, ::1"), "forwarded"))
+        factory = reactor.tcpServers[1][1]
+        self.assertEqual(factory.trusted, Trusted(parse_networks("10.0.0.0/8, ::1"), "forwarded"))
 
     def test_wrong(self) -> None:
         """What is wrong with one is said in a line."""
