@@ -1,4 +1,4 @@
-"""What is read and answered in a short way: the same as in the long one, whatever comes.
+"""What is read, answered and run in a short way: the same as in the long one, whatever comes.
 
 Rule: each peer's bytes go to wires with the short way in C, in Python, and without it.
 """
@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from fastway.app import handling
 from fastway.dialect import Body, Dialect, Message, Wire
 from fastway.dialect.hotpot import Hotpot
 from fastway.dialect.in_c import IN_C
@@ -255,3 +256,49 @@ class ShortTests(SynchronousTestCase):
                 events = served(dialect).receive(data, 1.0)
             routes = [getattr(event, "route", "") for event in events[-2:]]
             self.assertEqual(routes, ["room.echo"] * 2)
+
+
+class _Given:
+    """What a coroutine waits for."""
+
+    def __await__(self) -> Any:
+        got = yield self
+        return got
+
+
+class StepTests(SynchronousTestCase):
+    def test_first_step(self) -> None:
+        """Of a coroutine that ends, waits or raises: in C and in Python."""
+        given = _Given()
+
+        async def ends(what: Any) -> Any:
+            return what
+
+        async def waits() -> Any:
+            return await given
+
+        async def fails(error: BaseException) -> None:
+            raise error
+
+        for step in (handling._step, handling.first_step):
+            for what in (None, 1, (1, 2), StopIteration(3), ValueError):
+                self.assertIs(step(ends(what), list), what)
+            waiting = waits()
+            self.assertEqual(step(waiting, lambda what: [what]), [given])
+            with pytest.raises(StopIteration) as ended:
+                waiting.send("got")
+            self.assertEqual(ended.value.value, "got")
+            for error in (ValueError("x"), KeyboardInterrupt(), GeneratorExit()):
+                with pytest.raises(type(error)) as raised:
+                    step(fails(error), list)
+                self.assertIs(raised.value, error)
+            with pytest.raises(RuntimeError):  # else it would seem to be an end
+                step(fails(StopIteration(1)), list)
+            over = ends(1)
+            step(over, list)
+            with pytest.raises(RuntimeError):
+                step(over, list)
+            waiting = waits()
+            with pytest.raises(TypeError):
+                step(waiting, int)  # what it waits for is nothing to make that of
+            waiting.close()
