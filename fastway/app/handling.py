@@ -201,6 +201,11 @@ class Handling:
         return {route: known.wanted for route, known in self._routes.items()}
 
     @property
+    def others(self) -> Wanted | None:
+        """How messages of all other routes are handled; None: they are refused."""
+        return None if self._unknown is None else self._unknown.wanted
+
+    @property
     def sent(self) -> dict[str, Sent]:
         """What `sends` has declared."""
         return self._sent
