@@ -308,6 +308,29 @@ class Handlers(SynchronousTestCase):
         with pytest.raises(BadHandler, match="is neither a Component nor an App"):
             app.include(part)
 
+    def test_bad_hooks(self) -> None:
+        """So are hooks, middleware and timers, which would fail for everybody."""
+        app = App()
+
+        def nothing() -> None: ...
+        def one(session: Any) -> None: ...
+        def two(session: Any, user: Any) -> None: ...
+
+        for register, call, given in (
+            (app.handshake, one, "the session and the user"),
+            (app.middleware, one, "the request and call_next"),
+            (app.opened, nothing, "the session"),
+            (app.closed, two, "the session"),
+            (app.outgoing, two, "the message"),
+            (app.every(1.0), one, "nothing"),
+            (app.after(1.0), one, "nothing"),
+        ):
+            problem = f"{call.__name__} is called with {given}: "
+            with self.subTest(given), pytest.raises(BadHandler, match=problem):
+                register(call)
+        self.assertEqual((app._timers, app.greets, app._opened), ([], None, []))
+        app.closed(print)  # and whoever takes anything
+
     def test_two_apps(self) -> None:
         """Two Apps share nothing."""
         one, other = chat(), chat()

@@ -13,6 +13,7 @@ from contextlib import redirect_stdout
 from typing import Any
 from unittest import mock
 
+from twisted.internet import asyncioreactor
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.protocol import ProcessProtocol
@@ -288,6 +289,22 @@ class Mistakes(Files):
             for word in words:
                 self.assertIn(word, out.getvalue(), arguments)
 
+    def test_asyncio(self) -> None:
+        """Its reactor is installed before a tool asks for one."""
+        done: list[str] = []
+        self.patch(asyncioreactor, "install", lambda: done.append("installed"))
+
+        def run(*_: object) -> int:
+            done.append("runs")
+            return 0
+
+        self.patch(tools, "run_tool", run)
+        for arguments in (["cli_game:app"], ["cli_game:app", "--asyncio"]):
+            options = ServeOptions()
+            options.parseOptions(arguments)
+            tools.serve(options)
+        self.assertEqual(done, ["runs", "installed", "runs"])
+
     def test_no_msgspec(self) -> None:
         """Without the extra an import says what installs it."""
         place = os.path.join(CHECKOUT, "fastway", "app", "__init__.py")
@@ -352,7 +369,7 @@ class Processes(TestCase):
 
     async def test_without_requests(self) -> None:
         """Where a dialect has none, what is typed is said, and messages come back."""
-        listen = ("--listen", "hotpot=127.0.0.1:0", "--log-level=info")
+        listen = ("--listen", "hotpot=127.0.0.1:0", "--log-level=info", "--asyncio")
         server = self.start("serve", "game:app", *listen)
         told = re.compile(rb"(?m)^hotpot listens on (\S+)\n")
         await until("the port", lambda: told.search(server.out) or server.ended.called, PATIENCE)

@@ -21,14 +21,19 @@ from inspect import isawaitable
 from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred, succeed
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IReactorCore,
+    IReactorTime,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
 from twisted.internet.task import deferLater
 
 from fastway.app.bounds import Bounds, State, Users
 from fastway.app.group import Group
 from fastway.app.handling import F, check_route, name_of
 from fastway.app.hosting import Hosting
-from fastway.app.messages import BadHandler
+from fastway.app.messages import BadHandler, check_call
 from fastway.app.session import Session
 from fastway.app.strand import Strand
 from fastway.dialect import Dialect
@@ -109,6 +114,7 @@ class App(Hosting):
         self.check_open()
 
         def register(call: F) -> F:
+            check_call(call)
             passing = not again and self.state is State.RUNNING
             self._add_timer(_Timer(call, seconds, again, strand or self.strand, passing))
             return call
@@ -226,12 +232,18 @@ class App(Hosting):
         """Begin: timers run, components are started. Listening and connecting do so by themselves.
 
         Raises:
+            LocalError: handlers are to be tasks, and the reactor has no loop for them.
             what a component raises.
         """
         if self.state is State.RUNNING:
             return
         if self.state is State.DRAINING:
             raise LocalError("the App is draining; stop it first")
+        if self.tasks and not _has_loop(self.clock):
+            raise LocalError(
+                "App(tasks=True) needs Twisted's asyncio reactor: fastway serve --asyncio, or "
+                "asyncioreactor.install() before all else that is Twisted's"
+            )
         was, self.state = self.state, State.RUNNING
         begun: list[Component] = []
         try:
@@ -471,6 +483,15 @@ def handles(route: str) -> Callable[[F], F]:
         return call
 
     return mark
+
+
+def _has_loop(clock: object) -> bool:
+    """Tasks may run: it is Twisted's asyncio reactor, or a test's clock."""
+    if not IReactorCore.providedBy(clock):
+        return True
+    from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+
+    return isinstance(clock, AsyncioSelectorReactor)
 
 
 async def _all(waits: Iterable[Deferred[Any]]) -> None:

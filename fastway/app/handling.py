@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from inspect import isawaitable
@@ -29,7 +30,7 @@ from fastway.app.handlers import (
     onion,
     ready,
 )
-from fastway.app.messages import BadBody, BadHandler, Sent, Wanted, decode
+from fastway.app.messages import BadBody, BadHandler, Sent, Wanted, check_call, decode
 from fastway.app.session import Session, SessionEnded
 from fastway.app.strand import Job
 from fastway.dialect import Message, Refused
@@ -184,8 +185,12 @@ class Handling:
 
         Those that were given first are outermost. What it returns is the answer. That of an App
         which another includes stands around its own handlers, within that of the other.
+
+        Raises:
+            BadHandler: it cannot be called so.
         """
         self.check_open()
+        check_call(call, "the request", "call_next")
         self._middleware.append(call)
         self._chain = None
         return call
@@ -262,13 +267,11 @@ class Handling:
                 self._running += 1
                 runs = True
                 context = copy_context()
-                try:
-                    waits = context.run(made.send, None)
-                except StopIteration as ended:  # as most do
-                    made = ended.value
-                else:
+                begun = made
+                made = context.run(_step, made, _Waits)
+                if type(made) is _Waits:  # most have ended
                     runs = False
-                    made = _Begun(made, waits, context)
+                    made = _Begun(begun, made.what, context)
                     return self._finish(session, event, request, made, answer)
             elif isawaitable(made):
                 made = self.in_task(made)
@@ -363,13 +366,44 @@ class Handling:
     def in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
         """What is to be awaited instead: an asyncio task, where handlers run as such."""
         if self.tasks and not isinstance(made, Deferred):
-            return Deferred.fromFuture(asyncio.ensure_future(made))
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:  # it would wait for ever
+                if isinstance(made, CoroutineType):
+                    made.close()
+                raise
+            return Deferred.fromFuture(asyncio.ensure_future(made, loop=loop))
         return made
 
 
 async def _invoke(known: Route, request: Request) -> Any:
     made = known.invoke(request.session, request, request.decode(known.wanted.kind))
     return await made if isawaitable(made) else made
+
+
+class _Waits:
+    """What a coroutine waits for after its first step."""
+
+    __slots__ = ("what",)
+
+    def __init__(self, what: Any) -> None:
+        self.what = what
+
+
+def first_step(coroutine: Coroutine[Any, Any, Any], waits: Callable[[Any], Any]) -> Any:
+    """What it returned, or `waits` of what it waits for."""
+    try:
+        what = coroutine.send(None)
+    except StopIteration as ended:
+        return ended.value
+    return waits(what)
+
+
+_step: Callable[..., Any] = first_step
+with suppress(ImportError):  # it may not be built
+    from fastway.relay import _core
+
+    _step = _core.first_step
 
 
 class _Begun:

@@ -403,6 +403,10 @@ class Talk:
 
 
 def serve(options: ServeOptions) -> int:
+    if options["asyncio"]:  # before anything of Twisted's asks for another
+        from twisted.internet import asyncioreactor
+
+        asyncioreactor.install()
     return run_tool(
         options.title, lambda reactor: serve_app(reactor, options), options["log-level"]
     )

@@ -34,7 +34,8 @@ from fastway.dialect import (
     Traits,
     WebSocketRules,
 )
-from fastway.dialect.hotpot_envelopes import ENVELOPES, MAX_NAME, Envelope, Read
+from fastway.dialect.hotpot_envelopes import ENVELOPES, MAX_NAME, Envelope, JsonEnvelope, Read
+from fastway.dialect.in_c import IN_C
 from fastway.errors import RemoteError
 from fastway.formats import Encoded
 
@@ -54,6 +55,9 @@ MAX_HEADS = 1000
 
 PING, PONG = "Ping", "Pong"
 _OWN = frozenset((PING, PONG))
+
+_read_named = IN_C.get("read_named")
+_write_named = IN_C.get("write_named")
 
 # A third of the time that Message(...) takes.
 _message: Callable[[tuple[Any, ...]], Message] = partial(tuple.__new__, Message)
@@ -133,6 +137,7 @@ class Hotpot:
             float(every),
             float(probe),
             refusals == "reply",
+            type(envelope) is JsonEnvelope,
         )
         self._names = Names(envelope, names)
         try:
@@ -180,6 +185,7 @@ class Settings:
         read: The envelope's.
         every, probe: N and X; N is 0 where there is no keepalive.
         replies: Who is refused is told so.
+        json: The envelope is that of JSON.
     """
 
     envelope: Envelope
@@ -188,6 +194,7 @@ class Settings:
     every: float
     probe: float
     replies: bool
+    json: bool
 
 
 class Names:
@@ -259,13 +266,13 @@ class Framing:
 
     def __init__(self, width: int, limit: int) -> None:
         self.width = width
-        self._limit = limit
+        self.limit = limit
 
     def frame(self, payload: bytes) -> bytes:
         """Raises FrameRefused: it is too large. Go would close the connection instead."""
         size = len(payload)
-        if size > self._limit:
-            raise FrameRefused(f"a message of {size} bytes is over {self._limit}")
+        if size > self.limit:
+            raise FrameRefused(f"a message of {size} bytes is over {self.limit}")
         return size.to_bytes(self.width, "big") + payload if self.width else payload
 
 
@@ -338,7 +345,14 @@ class _Wire:
             if len(rest) < self._want:
                 return events
             data, self._rest = bytes(rest), None
-        at, end, limit = 0, len(data), self._settings.limit
+        settings = self._settings
+        at, end, limit = 0, len(data), settings.limit
+        if _read_named is not None and settings.json:
+            form, answered = settings.envelope.format, self._answered
+            at = _read_named(data, limit, self._routes, form, width, answered, events)
+            if at == end:
+                self._seen = now
+                return events
         while True:
             start = at + width
             want = width
@@ -383,7 +397,12 @@ class _Wire:
         self._out.append(self._framing.frame(payload))
 
     def _message(self, head: bytes, body: bytes) -> bytes:
-        return self._framing.frame(self._settings.envelope.wrap(head, body))
+        settings, framing = self._settings, self._framing
+        if _write_named is not None and settings.json:
+            data: bytes | None = _write_named(head, body, framing.width, framing.limit)
+            if data is not None:
+                return data
+        return framing.frame(settings.envelope.wrap(head, body))
 
     def _fail(self, error: RemoteError) -> None:
         self.error = error
