@@ -280,25 +280,26 @@ class StepTests(SynchronousTestCase):
         async def fails(error: BaseException) -> None:
             raise error
 
-        for step in (handling._step, handling.first_step):
+        steps: tuple[Any, ...] = (handling._step, handling.first_step)
+        for step in steps:
             for what in (None, 1, (1, 2), StopIteration(3), ValueError):
-                self.assertIs(step(ends(what), list), what)
+                self.assertIs(step(ends(what), None, list), what)
             waiting = waits()
-            self.assertEqual(step(waiting, lambda what: [what]), [given])
+            self.assertEqual(step(waiting, "c", lambda *all: all), (waiting, given, "c"))
             with pytest.raises(StopIteration) as ended:
                 waiting.send("got")
             self.assertEqual(ended.value.value, "got")
             for error in (ValueError("x"), KeyboardInterrupt(), GeneratorExit()):
                 with pytest.raises(type(error)) as raised:
-                    step(fails(error), list)
+                    step(fails(error), None, list)
                 self.assertIs(raised.value, error)
             with pytest.raises(RuntimeError):  # else it would seem to be an end
-                step(fails(StopIteration(1)), list)
+                step(fails(StopIteration(1)), None, list)
             over = ends(1)
-            step(over, list)
+            step(over, None, list)
             with pytest.raises(RuntimeError):
-                step(over, list)
+                step(over, None, list)
             waiting = waits()
             with pytest.raises(TypeError):
-                step(waiting, int)  # what it waits for is nothing to make that of
+                step(waiting, None, int)  # nothing can be made of it
             waiting.close()

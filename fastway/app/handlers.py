@@ -81,7 +81,8 @@ class Route:
     """A handler, ready to be called.
 
     Attributes:
-        plain: To be called with session and message; None: `invoke` is to be.
+        lone, plain: To be called with the message, or with session and message; both None:
+            `invoke` is to be.
         form: What its last message was written in,
         short: bytes of such a message for which `quick` stands in,
         quick: and decodes it, or raises anything: then `messages.decode` says what is wrong.
@@ -90,6 +91,7 @@ class Route:
     wanted: Wanted
     invoke: Callable[[Session, Any, Any], Any]
     needs_request: bool
+    lone: Callable[[Any], Any] | None = None
     plain: Callable[[Session, Any], Any] | None = None
     form: Any = None
     short: int = -1
@@ -149,5 +151,10 @@ def ready(call: Callable[..., Any]) -> Route:
         values = {"session": session, "request": request, "message": message}
         return call(*[values[one] for one in how.order])
 
-    plain = call if how.order == ("session", "message") else None
-    return Route(how, invokes.get(how.order, by_order), "request" in how.order, plain)
+    return Route(
+        how,
+        invokes.get(how.order, by_order),
+        "request" in how.order,
+        lone=call if how.order == ("message",) else None,
+        plain=call if how.order == ("session", "message") else None,
+    )
