@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from fastway import formats
 from fastway.app import handling
 from fastway.dialect import Body, Dialect, Message, Wire
 from fastway.dialect.hotpot import Hotpot
@@ -243,6 +244,20 @@ class ShortTests(SynchronousTestCase):
             if name in ("read_requests", "read_calls", "read_pulls"):
                 with pytest.raises(OverflowError):
                     call(b"", -1, {}, {}, [])
+
+    @given(
+        st.lists(
+            st.sampled_from([b"null", b"nul", b"[{", b"<", b">", b"&", b"\xc3\xa9", b"x" * 90])
+        ),
+        st.sampled_from([0, 1, 100, 101, 3000, 5990, 6000]),
+        st.booleans(),
+    )
+    def test_looked_at(self, parts: list[bytes], more: int, html: bool) -> None:
+        """What is said of JSON that is written, and of what came."""
+        for fill in (b"x", b"["):
+            data = b"".join(parts) + fill * more
+            self.assertEqual(formats.is_plain_json(data, html), formats.is_plain(data, html))
+            self.assertEqual(formats.is_shallow_json(data), formats.is_shallow(data))
 
     def test_taken(self) -> None:
         """What most say is taken so: the tests above compare something."""

@@ -378,6 +378,26 @@ PyObject *make_frames(PyObject *module, PyObject *kind)
     return found;
 }
 
+/* (data, html) and (data): as frames.h has them. */
+PyObject *is_plain_json(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    struct text data;
+    (void)module;
+    if (!count_is(count, 2) || !get_bytes(args[0], &data))
+        return NULL;
+    return PyBool_FromLong(
+        json_is_plain((const uint8_t *)data.data, (size_t)data.size, args[1] == Py_True));
+}
+
+PyObject *is_shallow_json(PyObject *module, PyObject *bytes)
+{
+    struct text data;
+    (void)module;
+    if (!get_bytes(bytes, &data))
+        return NULL;
+    return PyBool_FromLong(json_is_shallow((const uint8_t *)data.data, (size_t)data.size));
+}
+
 /* (coroutine, context, begun): what the coroutine returned in its first step; else `begun`, of it,
  * what it waits for, and the context. No StopIteration is made for its end, which is half of what a
  * step costs. */
