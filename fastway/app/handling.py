@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from inspect import isawaitable
@@ -200,6 +201,11 @@ class Handling:
         return {route: known.wanted for route, known in self._routes.items()}
 
     @property
+    def others(self) -> Wanted | None:
+        """How messages of all other routes are handled; None: they are refused."""
+        return None if self._unknown is None else self._unknown.wanted
+
+    @property
     def sent(self) -> dict[str, Sent]:
         """What `sends` has declared."""
         return self._sent
@@ -266,13 +272,11 @@ class Handling:
                 self._running += 1
                 runs = True
                 context = copy_context()
-                try:
-                    waits = context.run(made.send, None)
-                except StopIteration as ended:  # as most do
-                    made = ended.value
-                else:
+                begun = made
+                made = context.run(_step, made, _Waits)
+                if type(made) is _Waits:  # most have ended
                     runs = False
-                    made = _Begun(made, waits, context)
+                    made = _Begun(begun, made.what, context)
                     return self._finish(session, event, request, made, answer)
             elif isawaitable(made):
                 made = self.in_task(made)
@@ -380,6 +384,31 @@ class Handling:
 async def _invoke(known: Route, request: Request) -> Any:
     made = known.invoke(request.session, request, request.decode(known.wanted.kind))
     return await made if isawaitable(made) else made
+
+
+class _Waits:
+    """What a coroutine waits for after its first step."""
+
+    __slots__ = ("what",)
+
+    def __init__(self, what: Any) -> None:
+        self.what = what
+
+
+def first_step(coroutine: Coroutine[Any, Any, Any], waits: Callable[[Any], Any]) -> Any:
+    """What it returned, or `waits` of what it waits for."""
+    try:
+        what = coroutine.send(None)
+    except StopIteration as ended:
+        return ended.value
+    return waits(what)
+
+
+_step: Callable[..., Any] = first_step
+with suppress(ImportError):  # it may not be built
+    from fastway.relay import _core
+
+    _step = _core.first_step
 
 
 class _Begun:
