@@ -27,7 +27,7 @@ from fastway.app import App
 from fastway.cli import app as tools
 from fastway.cli.table import ServeOptions, TalkOptions
 from fastway.errors import ConfigError, FastwayError, NotInstalled
-from tests.support import inherited
+from tests.support import forks, inherited
 from tests.support.errors import raised
 from tests.support.files import CHECKOUT, scratch
 from tests.support.processes import PATIENCE, environment
@@ -381,7 +381,7 @@ class Processes(TestCase):
         process: Any = reactor.spawnProcess(
             tool,
             sys.executable,
-            [sys.executable, "-m", "fastway", *arguments],
+            [*forks.python(), "-m", "fastway", *arguments],
             env=environment({}),
             path=self.directory,
         )
