@@ -226,6 +226,7 @@ def _tls(port: PortSettings, factory: GatewayFactory) -> Layer | None:
         absolute(tls.directory),
         tls.where("cert"),
         tls.where("directory"),
+        tls.where("key"),
     )
     store = CertificateStore(port.name, places, contexts)
     reactor = factory.service.clock

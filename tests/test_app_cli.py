@@ -437,8 +437,6 @@ class Sockets(TestCase):
 
 
 class Processes(TestCase):
-    timeout = 60
-
     def setUp(self) -> None:
         self.directory = scratch(self)
         with open(os.path.join(self.directory, "game.py"), "w", encoding="utf-8") as file:

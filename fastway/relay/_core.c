@@ -578,6 +578,14 @@ static int exec_module(PyObject *module)
     return tick == NULL ? -1 : added;
 }
 
+static PyMethodDef module_functions[] = {
+    ONE("frames", make_frames),
+    FAST("first_step", first_step),
+    FAST("is_plain_json", is_plain_json),
+    ONE("is_shallow_json", is_shallow_json),
+    {NULL, NULL, 0, NULL},
+};
+
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, (void *)exec_module},
     {0, NULL},
@@ -588,6 +596,7 @@ static struct PyModuleDef module_definition = {
     .m_name = "_core",
     .m_doc = "The native part of fastway.relay.",
     .m_size = 0,
+    .m_methods = module_functions,
     .m_slots = module_slots,
 };
 
