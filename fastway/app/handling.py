@@ -7,6 +7,7 @@ answered without its text; whatever it is, the strand goes on.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -370,12 +371,17 @@ class Handling:
     def in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
         """What is to be awaited instead: an asyncio task, where handlers run as such."""
         if self.tasks and not isinstance(made, Deferred):
+            loop: asyncio.AbstractEventLoop | None
             try:
                 loop = asyncio.get_running_loop()
-            except RuntimeError:  # it would wait for ever
-                if isinstance(made, CoroutineType):
-                    made.close()
-                raise
+            except RuntimeError:
+                # That of asyncio's reactor, which may be there and not run yet.
+                reactor = sys.modules.get("twisted.internet.reactor")
+                loop = getattr(reactor, "_asyncioEventloop", None)
+                if loop is None:  # it would wait for ever
+                    if isinstance(made, CoroutineType):
+                        made.close()
+                    raise
             return Deferred.fromFuture(asyncio.ensure_future(made, loop=loop))
         return made
 
