@@ -407,7 +407,7 @@ class SeqTests(SynchronousTestCase):
 class SettingsTests(SynchronousTestCase):
     def test_wrong_ones(self) -> None:
         for given in (
-            {"proto": "thrift"},
+            {"proto": "xml"},
             {"mapper": "grpc"},
             {"heartbeat": 2},
             {"heartbeat": 3.5},
