@@ -202,6 +202,11 @@ class Handling:
         return {route: known.wanted for route, known in self._routes.items()}
 
     @property
+    def others(self) -> Wanted | None:
+        """How messages of all other routes are handled; None: they are refused."""
+        return None if self._unknown is None else self._unknown.wanted
+
+    @property
     def sent(self) -> dict[str, Sent]:
         """What `sends` has declared."""
         return self._sent
@@ -244,13 +249,13 @@ class Handling:
                 )
                 answer.refuse(event, Refused(NOT_FOUND, "not found"))
                 return None
-        runs = False
+        request: Any = None
+        self._running += 1
         try:
             if self._middleware or known.within:
                 request = Request(session, event)
                 made: Any = self._through(request)
             else:
-                request = Request(session, event) if known.needs_request else None  # type: ignore
                 form, body = event.format, event.body
                 if form is known.form and len(body) <= known.short:  # most are: no call for them
                     try:
@@ -259,33 +264,32 @@ class Handling:
                         message = decode(body, form, known.wanted.kind)
                 else:
                     message = known.decode(body, form)
-                call = known.plain
-                if call is None:
-                    made = known.invoke(session, request, message)
+                if known.lone is not None:
+                    made = known.lone(message)
+                elif known.plain is not None:
+                    made = known.plain(session, message)
                 else:
-                    made = call(session, message)
+                    if known.needs_request:
+                        request = Request(session, event)
+                    made = known.invoke(session, request, message)
             if type(made) is CoroutineType and not self.tasks:
-                self._running += 1
-                runs = True
                 context = copy_context()
-                begun = made
-                made = context.run(_step, made, _Waits)
-                if type(made) is _Waits:  # most have ended
-                    runs = False
-                    made = _Begun(begun, made.what, context)
-                    return self._finish(session, event, request, made, answer)
-            elif isawaitable(made):
-                made = self.in_task(made)
+                made = context.run(_step, made, context, _Begun)
+                waits = type(made) is _Begun  # most have ended
+            else:
+                waits = isawaitable(made)
+                if waits:
+                    made = self.in_task(made)
+            if waits:
                 self._running += 1
                 return self._finish(session, event, request, made, answer)
-            answer.reply(event, made, request.answer_meta if request else ())
+            answer.reply(event, made, () if request is None else request.answer_meta)
         except BaseException as error:  # whatever it is, the strand must go on
             self._failed(session, event, error, answer)
         finally:
-            if runs:
-                self._running -= 1
-                if self._idle and not self._running:
-                    self._now_idle()
+            self._running -= 1
+            if self._idle and not self._running:
+                self._now_idle()
         return None
 
     async def _finish(
@@ -383,31 +387,6 @@ async def _invoke(known: Route, request: Request) -> Any:
     return await made if isawaitable(made) else made
 
 
-class _Waits:
-    """What a coroutine waits for after its first step."""
-
-    __slots__ = ("what",)
-
-    def __init__(self, what: Any) -> None:
-        self.what = what
-
-
-def first_step(coroutine: Coroutine[Any, Any, Any], waits: Callable[[Any], Any]) -> Any:
-    """What it returned, or `waits` of what it waits for."""
-    try:
-        what = coroutine.send(None)
-    except StopIteration as ended:
-        return ended.value
-    return waits(what)
-
-
-_step: Callable[..., Any] = first_step
-with suppress(ImportError):  # it may not be built
-    from fastway.relay import _core
-
-    _step = _core.first_step
-
-
 class _Begun:
     """The rest of a coroutine whose first step was made, by hand: that is a tenth of the cost."""
 
@@ -442,6 +421,24 @@ def has_loop(reactor: object) -> bool:
     from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 
     return isinstance(reactor, AsyncioSelectorReactor)
+
+
+def first_step(
+    coroutine: Coroutine[Any, Any, Any], context: Context, begun: Callable[..., Any]
+) -> Any:
+    """What it returned; or `begun`, of it, what it waits for, and `context`."""
+    try:
+        waits = coroutine.send(None)
+    except StopIteration as ended:
+        return ended.value
+    return begun(coroutine, waits, context)
+
+
+_step: Callable[..., Any] = first_step
+with suppress(ImportError):  # it may not be built
+    from fastway.relay import _core
+
+    _step = _core.first_step
 
 
 def check_route(route: object) -> None:
