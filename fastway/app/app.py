@@ -32,7 +32,7 @@ from twisted.internet.task import deferLater
 
 from fastway.app.bounds import Bounds, State, Users
 from fastway.app.group import Group
-from fastway.app.handling import F, check_route, name_of
+from fastway.app.handling import F, check_route, has_loop, name_of
 from fastway.app.hosting import Hosting
 from fastway.app.messages import BadHandler, check_call
 from fastway.app.session import Session
@@ -240,7 +240,7 @@ class App(Hosting):
             return
         if self.state is State.DRAINING:
             raise LocalError("the App is draining; stop it first")
-        if self.tasks and not _has_loop(self.clock):
+        if self.tasks and IReactorCore.providedBy(self.clock) and not has_loop(self.clock):
             raise LocalError(
                 "App(tasks=True) needs Twisted's asyncio reactor: fastway serve --asyncio, or "
                 "asyncioreactor.install() before all else that is Twisted's"
@@ -487,15 +487,6 @@ def handles(route: str) -> Callable[[F], F]:
         return call
 
     return mark
-
-
-def _has_loop(clock: object) -> bool:
-    """Tasks may run: it is Twisted's asyncio reactor, or a test's clock."""
-    if not IReactorCore.providedBy(clock):
-        return True
-    from twisted.internet.asyncioreactor import AsyncioSelectorReactor
-
-    return isinstance(clock, AsyncioSelectorReactor)
 
 
 async def _all(waits: Iterable[Deferred[Any]]) -> None:
