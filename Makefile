@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 CORE := $(CURDIR)/fastway/relay
 CORE_FILES := $(filter-out $(CORE)/_%,$(wildcard $(CORE)/*.c))
 CORE_TESTS := test_pool test_relay test_queues test_turns test_ends test_websocket test_tls \
-	test_direct test_rates test_multicast test_each test_shake
+	test_direct test_rates test_multicast test_each test_shake test_frames
 SANITIZE := -std=c11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
 	-fno-omit-frame-pointer -Wall -Wextra -Werror -I$(CORE)
 RACES := -std=gnu11 -g -O1 -fsanitize=thread -Wall -Wextra -Werror -I$(CORE)

@@ -16,6 +16,7 @@ from fastway.dialect import Body, BodyFormat, Message, Meta, Refused
 from fastway.formats import MAX_DEPTH
 
 Handler: TypeAlias = "Callable[[Request], Awaitable[Any]]"
+Middleware: TypeAlias = "Callable[[Request, Handler], Awaitable[Any]]"
 
 
 class Request:
@@ -81,6 +82,8 @@ class Route:
     """A handler, ready to be called.
 
     Attributes:
+        within: Middleware that stands around it alone, the outermost first: that of the App with
+            which it was included.
         plain: To be called with session and message; None: `invoke` is to be.
         form: What its last message was written in,
         short: bytes of such a message for which `quick` stands in,
@@ -90,6 +93,7 @@ class Route:
     wanted: Wanted
     invoke: Callable[[Session, Any, Any], Any]
     needs_request: bool
+    within: tuple[Middleware, ...] = ()
     plain: Callable[[Session, Any], Any] | None = None
     form: Any = None
     short: int = -1
@@ -127,9 +131,7 @@ class Answering:
         to answer it first; off again: it is about to be answered."""
 
 
-async def onion(
-    call: Callable[[Request, Handler], Awaitable[Any]], inner: Handler, request: Request
-) -> Any:
+async def onion(call: Middleware, inner: Handler, request: Request) -> Any:
     made = call(request, inner)
     return await made if isawaitable(made) else made
 
@@ -150,4 +152,4 @@ def ready(call: Callable[..., Any]) -> Route:
         return call(*[values[one] for one in how.order])
 
     plain = call if how.order == ("session", "message") else None
-    return Route(how, invokes.get(how.order, by_order), "request" in how.order, plain)
+    return Route(how, invokes.get(how.order, by_order), "request" in how.order, plain=plain)

@@ -13,20 +13,30 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from fastway.address import host_of
 from fastway.app.app import App
+from fastway.app.bounds import State
 from fastway.app.link import Link, Ready
 from fastway.dialect import Dialect, WebSocketRules
 from fastway.errors import LocalError, NoWebSocket, WebSocketClosed
+from fastway.logs import make_logger
+from fastway.networks import peer_of
+from fastway.proxy import HeaderReader, HeaderRefused
 from fastway.verify import names_nobody
 from fastway.websocket.client import ClientMachine, WebSocket
+from fastway.websocket.forwarded import ADDRESS_HEADERS, Trusted, forwarded_for
 from fastway.websocket.frames import MAX_FRAME
 from fastway.websocket.machine import Machine
-from fastway.websocket.request import Policy
+from fastway.websocket.request import Policy, Request
 from fastway.websocket.server import ServerMachine
 from fastway.websocket.whole import ClientWholeFrames, WholeFrames
 
+log = make_logger("fastway.app")
+
 CODES = {"bad_frame": 1002, "failed": 1011, "full": 1013, "silent": 4408}
 """Why a connection is lost -> what its Close says (RFC 6455, section 7.4.1); others say 1008."""
+
+_STOPS = (State.DRAINING, State.STOPPED)
 
 
 class NoWebSocketDialect(LocalError):
@@ -48,6 +58,53 @@ def rules_of(dialect: Dialect) -> WebSocketRules:
     return rules
 
 
+class _Sender:
+    """Who a connection is from, where proxies are believed.
+
+    Attributes:
+        peer: Who sends its request, as lists of networks know it.
+        header: Reads the PROXY header that comes first; None: there is none, or it has come.
+        client: Whom a proxy named; empty: nobody, yet.
+    """
+
+    __slots__ = ("client", "header", "peer", "trusted")
+
+    def __init__(self, trusted: Trusted, peer: str) -> None:
+        self.trusted = trusted
+        self.peer = peer
+        self.header = HeaderReader() if peer in trusted.senders else None
+        self.client = ""
+
+    def read(self, data: bytes) -> bytes:
+        """Take bytes from the connection's begin on: those behind a PROXY header.
+
+        Raises:
+            HeaderRefused: there is none.
+        """
+        if self.header is None:
+            return data
+        found = self.header.feed(data)
+        if found is None:
+            return b""
+        self.header = None
+        header, data = found
+        if header.source:  # else the proxy speaks for itself
+            self.client = header.source
+            self.peer = host_of(header.source)
+        return data
+
+    def asked(self, request: Request) -> None:
+        """Raises HandshakeRefused: what a proxy says can be read in two ways."""
+        trusted = self.trusted
+        found = forwarded_for(request, self.peer, trusted.proxies, trusted.header)
+        self.client = found or self.client
+
+    @property
+    def names_nobody(self) -> bool:
+        """An HTTP proxy is believed, and has named nobody."""
+        return self.peer in self.trusted.proxies and host_of(self.client) in ("", self.peer)
+
+
 @implementer(IHandshakeListener)
 class WebSocketLink(Link):
     """One connection.
@@ -55,9 +112,10 @@ class WebSocketLink(Link):
     Args:
         machine: Its WebSocket, whose frames are whole ones.
         is_client: This side asks.
+        sender: Learns who it is from; None: from the peer itself.
     """
 
-    __slots__ = ("_code", "_frames", "_is_client", "_machine")
+    __slots__ = ("_client", "_code", "_frames", "_is_client", "_machine", "_sender")
 
     def __init__(
         self,
@@ -68,6 +126,7 @@ class WebSocketLink(Link):
         *,
         is_client: bool = False,
         ready: Ready | None = None,
+        sender: _Sender | None = None,
     ) -> None:
         make = dialect.client if is_client else dialect.server
         super().__init__(app, dialect, make(whole=rules_of(dialect).whole), ready)
@@ -75,6 +134,17 @@ class WebSocketLink(Link):
         self._frames = frames
         self._is_client = is_client
         self._code = 1000, ""
+        self._client = ""
+        self._sender = sender
+
+    @property
+    def address(self) -> str:
+        """As any link's; once it is up that of the client whom a trusted proxy has named."""
+        return self._client or super().address
+
+    def _is_from(self, client: str) -> None:
+        """A proxy has named the client."""
+        self._client = client
 
     def connectionMade(self) -> None:
         self._met()
@@ -95,8 +165,14 @@ class WebSocketLink(Link):
         if self._gone:
             return
         was_up = machine.up
+        if self._sender is not None:
+            data = self._learn(self._sender, data)
+            if self._gone or self._closing:
+                return
         machine.receive(data)
         if not was_up:
+            if self._sender is not None:
+                self._learned(self._sender)
             self._answer_frames()
             if machine.up:
                 self._begin()
@@ -107,6 +183,32 @@ class WebSocketLink(Link):
                 self._answer_frames(not self._full)
         if machine.ended is not None and not self._gone:
             self._over(machine.ended)  # whose Close goes out behind all else
+
+    def _learn(self, sender: _Sender, data: bytes) -> bytes:
+        """The bytes behind what a proxy sends first."""
+        try:
+            return sender.read(data)
+        except HeaderRefused as error:
+            self.lose("bad_proxy", f"no PROXY header of a proxy of proxyFrom: {error}")
+            return b""
+
+    def _learned(self, sender: _Sender) -> None:
+        """More is known of who it is from."""
+        if sender.client:
+            self._is_from(sender.client)
+        if not self._machine.up:
+            return
+        self._sender = None
+        if sender.names_nobody:
+            self.app.quiet.warn(
+                log,
+                "proxies that name nobody",
+                sender.peer,
+                "{via} is one of trustedProxies, and names no client in {header}: sessions have "
+                "its own address. It must write that header (trustedProxiesHeader)",
+                via=self.address,
+                header=ADDRESS_HEADERS[sender.trusted.header],
+            )
 
     def resumeProducing(self) -> None:
         super().resumeProducing()
@@ -153,7 +255,10 @@ class WebSocketLink(Link):
 
     def _leave(self) -> None:
         if self._machine.up:
-            said = self._machine.close(*self._code)
+            code, text = self._code
+            if code == 1000 and not self._is_client and self.app.state in _STOPS:
+                code = 1001  # the server goes away
+            said = self._machine.close(code, text)
             if said:
                 cast(Any, self.transport).write(said)
         super()._leave()
@@ -164,23 +269,45 @@ class WebSocketFactory(Factory):
 
     Args:
         policy: What a request must ask for.
+        trusted: The proxies that are believed whom a request is from; None: none is.
     """
 
     noisy = False
     link: type[WebSocketLink] = WebSocketLink
 
-    def __init__(self, app: App, dialect: Dialect, policy: Policy) -> None:
+    def __init__(
+        self, app: App, dialect: Dialect, policy: Policy, trusted: Trusted | None = None
+    ) -> None:
         self.app = app
         self.dialect = dialect
         self.policy = policy
+        self.trusted = trusted or Trusted()
         self._rules = rules_of(dialect)
 
-    def buildProtocol(self, addr: IAddress | None) -> WebSocketLink:
+    def buildProtocol(self, addr: IAddress | None) -> WebSocketLink | None:
+        if self._refuses(addr):
+            return None
         rules, dialect = self._rules, self.dialect
         limit = dialect.max_frame if rules.whole else MAX_FRAME
         frames = WholeFrames(limit, rules.takes, rules.text, rules.whole)
-        machine = ServerMachine(self.policy, frames=frames)
-        return self.link(self.app, dialect, machine, frames)
+        sender = None
+        if self.trusted.proxies or self.trusted.senders:
+            sender = _Sender(self.trusted, peer_of(addr))
+        asked = None if sender is None else sender.asked
+        machine = ServerMachine(self.policy, asked=asked, frames=frames)
+        return self.link(self.app, dialect, machine, frames, sender=sender)
+
+    def _refuses(self, addr: IAddress | None) -> bool:
+        """Somebody who is no proxy came, and only these may."""
+        trusted = self.trusted
+        peer = peer_of(addr)
+        if not trusted.senders or trusted.direct or peer in trusted.senders:
+            return False
+        self.app.counts.lost["bad_proxy"] += 1
+        self.app.quiet.info(
+            log, "lost (bad_proxy)", peer, "{peer} lost: proxyFrom does not name it", peer=peer
+        )
+        return True
 
 
 def client_link(

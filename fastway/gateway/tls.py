@@ -196,6 +196,21 @@ class Handshakes:
         self.failed[reason] += 1
 
 
+_causes: dict[str, str] = {}
+
+
+def _cause(error: SSL.Error) -> str:
+    """As `cause_of`, which takes longer than all else of a handshake that fails at once; here
+    nothing but OpenSSL's words is known."""
+    said = repr(error.args)
+    text = _causes.get(said)
+    if text is None:
+        text = cause_of(error)
+        if len(_causes) < MAX_FAILURES:
+            _causes[said] = text
+    return text
+
+
 class Shaken(NamedTuple):
     """What a step of a handshake came to.
 
@@ -295,7 +310,7 @@ class TlsHandshake:
         if shaken.error is not None:
             self._over = True
             self._handshakes.fails(shaken.error)
-            raise TlsFailed(cause_of(shaken.error), shaken.answer)
+            raise TlsFailed(_cause(shaken.error), shaken.answer)
         if not shaken.done:
             return shaken.answer
         self._over = True

@@ -45,4 +45,8 @@ PyObject *core_counts(PyObject *self, PyObject *number);
 PyObject *core_totals(PyObject *self, PyObject *unused);
 PyObject *core_pool(PyObject *self, PyObject *unused);
 
+/* Functions of the module: frames of dialects by their names, and a coroutine's first step. */
+PyObject *make_frames(PyObject *module, PyObject *kind);
+PyObject *first_step(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
 #endif

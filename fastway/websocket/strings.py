@@ -4,6 +4,7 @@ r"""Endpoint strings, so that any program that takes one reaches a gateway by We
     clientFromString(reactor, r"wss:game.example:path=/game?token\=x:trustRoots=ca.pem")
     serverFromString(reactor, "ws:3251:path=/nano:interface=127.0.0.1")
     serverFromString(reactor, "wss:3251:certKey=cert.pem:privateKey=key.pem:origins=*")
+    serverFromString(reactor, "ws:3251:trustedProxies=127.0.0.1:trustedProxiesHeader=forwarded")
 
 Rule: host and port first, the port may be left out; the others are named, in camelCase, as
 Twisted's own. Only what parsing needs is imported until then.
@@ -22,10 +23,13 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 if TYPE_CHECKING:
+    from fastway.websocket.forwarded import Trusted
     from fastway.websocket.url import UrlEndpoint
 
 _NAMED = ("path", "origin", "header")
 _TLS = ("trustRoots", "certificate", "privateKey")
+_TRUSTED = ("trustedProxies", "trustedProxiesHeader", "proxyFrom", "proxyOthers")
+_OTHERS = ("refuse", "direct")
 
 
 def _parse(
@@ -101,6 +105,7 @@ class _ServerParser:
         from fastway.websocket.listen import MessageEndpoint
         from fastway.websocket.request import Policy, origin_of
 
+        trusted = self._trusted(kwargs)
         given = {name: str(value) for name, value in kwargs.items()}
         path, origins = given.pop("path", ""), given.pop("origins", "same")
         if path and not path.startswith("/"):
@@ -113,12 +118,48 @@ class _ServerParser:
                 )
         named = [f"{name}={quoteStringArgument(value)}" for name, value in given.items()]
         parts = [self.below, *(quoteStringArgument(str(arg)) for arg in args), *named]
-        return MessageEndpoint(serverFromString(reactor, ":".join(parts)), Policy(path, allowed))
+        below = serverFromString(reactor, ":".join(parts))
+        return MessageEndpoint(below, Policy(path, allowed), trusted)
+
+    def _trusted(self, kwargs: dict[str, object]) -> Trusted:
+        """Whom it believes, as the gateway's options say it; taken out of the arguments.
+
+        Raises:
+            ValueError: an argument is none.
+        """
+        from fastway.config.values import parse_networks
+        from fastway.websocket.forwarded import ADDRESS_HEADERS, Trusted
+
+        given = {name: str(kwargs.pop(name)) for name in _TRUSTED if name in kwargs}
+        lists = {}
+        try:
+            for name in ("trustedProxies", "proxyFrom"):
+                lists[name] = parse_networks(given.get(name, ""))
+        except ValueError as error:
+            raise ValueError(f"{self.prefix} endpoint: {name}: {error}") from None
+        choices = {"trustedProxiesHeader": tuple(ADDRESS_HEADERS), "proxyOthers": _OTHERS}
+        problem = ""
+        for (name, words), needs in zip(choices.items(), lists, strict=True):
+            if name in given and given[name] not in words:
+                problem = f"{name}={given[name]} is none; give {' or '.join(words)}"
+            elif name in given and not lists[needs]:
+                problem = f"{name} is of no use without {needs}; give that too"
+        if lists["proxyFrom"] and self.below != "tcp":
+            problem = "a PROXY header comes before TLS; let the proxy end that, and give ws:"
+        if problem:
+            raise ValueError(f"{self.prefix} endpoint: {problem}")
+        return Trusted(
+            lists["trustedProxies"],
+            given.get("trustedProxiesHeader", "x-forwarded-for"),
+            lists["proxyFrom"],
+            given.get("proxyOthers") == "direct",
+        )
 
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)
 class ServerParser(_ServerParser):
-    """`ws:PORT`: WebSockets over TCP; arguments are those of `tcp:`, and `path`, `origins`."""
+    """`ws:PORT`: WebSockets over TCP; arguments are those of `tcp:`, and `path`, `origins`,
+    `trustedProxies`, `trustedProxiesHeader`, `proxyFrom`, `proxyOthers`."""
 
     prefix = "ws"
     below = "tcp"
@@ -126,7 +167,8 @@ class ServerParser(_ServerParser):
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)
 class SecureServerParser(_ServerParser):
-    """`wss:PORT`: WebSockets over TLS; arguments are those of `ssl:`, and `path`, `origins`."""
+    """`wss:PORT`: WebSockets over TLS; arguments are those of `ssl:`, and of `ws:` all but the
+    last two, for a PROXY header would come before TLS."""
 
     prefix = "wss"
     below = "ssl"
