@@ -268,7 +268,9 @@ def parse_address(option: str, text: str) -> Address:
 def host_of(name: str) -> str:
     """What stands before the port of such a name; all of it where there is none."""
     host, colon, _ = name.rpartition(":")
-    return host.strip("[]") if colon else name
+    if not colon or name.endswith("]"):
+        return name.strip("[]")
+    return host.strip("[]")
 
 
 def address_name(address: IAddress) -> str:

@@ -13,6 +13,7 @@ from contextlib import redirect_stdout
 from typing import Any
 from unittest import mock
 
+from twisted.internet import asyncioreactor
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.protocol import ProcessProtocol
@@ -37,6 +38,7 @@ from fastway.dialect.pomelo import Pomelo
 
 app = App()
 pomelo = Pomelo(refusals="reply", heartbeat=7)
+pitaya = Pomelo(profile="pitaya")
 number = 3
 
 @app.handshake
@@ -204,6 +206,7 @@ class Mistakes(Files):
             (("morse=:3250",), "no dialect 'morse'"),
             (("pomelo=3250",), "3250"),
             (("pomelo=:3250", "--user", "{"), "--user: it is no JSON"),
+            (("hotpot=:3250", "--user", "1"), "--user: hotpot has no place for it"),
             (("pomelo=ws:127.0.0.1:3250:paht=/",), "paht"),
         ):
             with self.subTest(arguments):
@@ -237,6 +240,39 @@ class Mistakes(Files):
         told = str(self.failureResultOf(done, FastwayError).value)
         self.assertIn("does 127.0.0.1:3250 speak pomelo, and let this client in?", told)
 
+    def test_user(self) -> None:
+        """Who says who it is speaks the dialect as it was given all the same."""
+        memory: Any = MemoryReactorClock()
+        options = TalkOptions()
+        options.parseOptions(["cli_game:pitaya=127.0.0.1:3250", "--user", '"ann"'])
+        talking = ensureDeferred(tools.Talk(memory, options).run())
+        transport = StringTransport()
+        protocol = memory.tcpClients[0][2].buildProtocol(None)
+        protocol.makeConnection(transport)
+        self.assertIn(b'"user":"ann"', transport.value())
+        link = protocol._wrappedProtocol
+        self.assertEqual(link.wire._settings.pitaya, True)
+        talking.cancel()
+        self.failureResultOf(talking)
+
+    def test_no_message(self) -> None:
+        """What the format cannot say is told, and the next line is typed."""
+
+        class Deaf:
+            def send(self, route: str, message: object) -> None:
+                raise TypeError(f"a message is Message here, not {type(message).__name__}")
+
+        talk = tools.Talk(MemoryReactorClock(), TalkOptions())
+        talk._session = Deaf()
+        told: list[str] = []
+        self.patch(tools, "say", told.append)
+        talk._line(b"!join 1")
+        talk._line(b"!join")
+        self.assertEqual(
+            told,
+            [f"TypeError: a message is Message here, not {one}" for one in ("int", "NoneType")],
+        )
+
     def test_listed(self) -> None:
         """The help of all commands and the completions know them."""
         for arguments, words in (
@@ -252,6 +288,22 @@ class Mistakes(Files):
                 self.assertEqual(main(arguments), 0)
             for word in words:
                 self.assertIn(word, out.getvalue(), arguments)
+
+    def test_asyncio(self) -> None:
+        """Its reactor is installed before a tool asks for one."""
+        done: list[str] = []
+        self.patch(asyncioreactor, "install", lambda: done.append("installed"))
+
+        def run(*_: object) -> int:
+            done.append("runs")
+            return 0
+
+        self.patch(tools, "run_tool", run)
+        for arguments in (["cli_game:app"], ["cli_game:app", "--asyncio"]):
+            options = ServeOptions()
+            options.parseOptions(arguments)
+            tools.serve(options)
+        self.assertEqual(done, ["runs", "installed", "runs"])
 
     def test_no_msgspec(self) -> None:
         """Without the extra an import says what installs it."""
@@ -317,7 +369,7 @@ class Processes(TestCase):
 
     async def test_without_requests(self) -> None:
         """Where a dialect has none, what is typed is said, and messages come back."""
-        listen = ("--listen", "hotpot=127.0.0.1:0", "--log-level=info")
+        listen = ("--listen", "hotpot=127.0.0.1:0", "--log-level=info", "--asyncio")
         server = self.start("serve", "game:app", *listen)
         told = re.compile(rb"(?m)^hotpot listens on (\S+)\n")
         await until("the port", lambda: told.search(server.out) or server.ended.called, PATIENCE)

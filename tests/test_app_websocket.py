@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory
@@ -25,9 +26,12 @@ from wsproto.events import (
 from fastway.app import App, Session
 from fastway.app.ports import LinkFactory
 from fastway.app.websocket import NoWebSocketDialect
+from fastway.config.values import parse_networks
+from fastway.websocket.forwarded import Trusted
 from fastway.websocket.listen import MessageEndpoint, NoMessages
 from fastway.websocket.request import Policy
 from tests.support.app_links import Links, NativeLinks
+from tests.support.logs import LogLines
 from tests.support.words import Words
 
 
@@ -38,11 +42,12 @@ class Peer:
         heard: What came, as events of wsproto's.
     """
 
-    def __init__(self, far: Any, path: str = "/game", origin: str = "") -> None:
+    def __init__(self, far: Any, path: str = "/game", origin: str = "", **more: str) -> None:
         self.far = far
         self.ws = WSConnection(ConnectionType.CLIENT)
         self.heard: list[Any] = []
         headers = [(b"Origin", origin.encode())] if origin else []
+        headers += [(name.encode(), value.encode()) for name, value in more.items()]
         self.say(Request(host="game.example", target=path, extra_headers=headers))
 
     def say(self, event: Any) -> None:
@@ -164,6 +169,7 @@ class Ports(Links):
             (lambda peer: next(iter(self.app.sessions.values())).close(), 1000),
             (lambda peer: peer.say(BytesMessage(b"x" * 1001)), 1002),
             (lambda peer: peer.far.say(b"\xff\xff"), 1002),
+            (lambda peer: peer.far.say(b"\x81\x81" + bytes(4) + b"\xff"), 1007),
         ):
             peer = self.connect()
             act(peer)
@@ -172,6 +178,17 @@ class Ports(Links):
             assert isinstance(event, CloseConnection)
             self.assertEqual((event.code, peer.gone), (code, True))
             self.assertEqual(self.app.sessions, {})
+
+    def test_goes_away(self) -> None:
+        """An App that stops says so: 1001, which a client may answer by coming back elsewhere."""
+        self.app.start()
+        peers = [self.connect() for _ in range(2)]
+        self.app.drain()
+        for peer in peers:
+            peer.listen()
+            event = peer.heard[-1]
+            assert isinstance(event, CloseConnection)
+            self.assertEqual((event.code, peer.gone), (1001, True))
 
     def test_control_frames(self) -> None:
         """A Ping is answered; a Close is answered, and is the session's end, in order."""
@@ -184,6 +201,49 @@ class Ports(Links):
         assert session.ended is not None
         self.assertIsNone(session.ended.cause)
         self.assertEqual(self.app.counts.lost, {})
+
+    def test_of_a_proxy(self) -> None:
+        """Sessions have the address that a trusted proxy names, in the header that was chosen;
+        of others, and before it is named, that of the connection. So has the log."""
+        cases: tuple[tuple[str, str, dict[str, str], str | None], ...] = (
+            ("10.1.2.3", "", {"X-Forwarded-For": "198.51.100.7, 203.0.113.9"}, "203.0.113.9"),
+            ("10.1.2.3", "", {"X-Forwarded-For": "6.6.6.6, 2001:db8::7"}, "[2001:db8::7]"),
+            ("10.1.2.3", "forwarded", {"Forwarded": 'for="[2001:db8::9]:7"'}, "[2001:db8::9]"),
+            ("10.1.2.3", "forwarded", {"X-Forwarded-For": "203.0.113.9"}, None),
+            ("10.1.2.3", "", {}, None),
+            ("192.0.2.1", "", {"X-Forwarded-For": "203.0.113.9"}, None),
+        )
+        for peer, header, headers, client in cases:
+            self.app_with()
+            factory = super().factory(Words())
+            trusted = Trusted(parse_networks("10.0.0.0/8"), header or "x-forwarded-for")
+            port = factory.over_websocket(Policy("/game", (), ""), trusted)
+            far = self.reach(port.buildProtocol(IPv4Address("TCP", peer, 5)))
+            own = far.link.address
+            with LogLines() as log:
+                met = Peer(far, **headers)
+            names_nobody = client is None and peer != "192.0.2.1"
+            self.assertEqual(
+                [f"{own} is one of" in one for one in log.lines], [True] * names_nobody
+            )
+            met.say(TextMessage('hi "ann"\n'))
+            [session] = self.app.sessions.values()
+            self.assertEqual(session.peer, client or own, headers)
+            with LogLines() as log:
+                met.far.say(b"\xff\xff")
+            [line] = log.lines
+            self.assertTrue(line.startswith(f"{client or own} lost: WebSocket: "), line)
+            self.assertEqual(session.peer, client or own)
+
+    def test_of_a_proxy_in_two_ways(self) -> None:
+        """A Forwarded header that can be read in two ways is answered by 400."""
+        trusted = Trusted(parse_networks("10.0.0.0/8"), "forwarded")
+        port = super().factory(Words()).over_websocket(Policy("/game", (), ""), trusted)
+        far = self.reach(port.buildProtocol(IPv4Address("TCP", "10.0.0.1", 5)))
+        event = Peer(far, Forwarded='for="203.0.113.9').heard[0]
+        assert isinstance(event, RejectConnection)
+        self.assertEqual((event.status_code, far.connected), (400, False))
+        self.assertEqual(self.app.counts.lost, {"no_websocket": 1})
 
     def test_says_nothing(self) -> None:
         """Who never asks, or never greets, is lost in time."""
@@ -272,11 +332,21 @@ class Strings(SynchronousTestCase):
         self.assertEqual((port, interface), (3251, "127.0.0.1"))
         policy = factory.policy
         self.assertEqual(policy, Policy("/nano", ("https://a.example", "same"), ""))
+        self.assertEqual(factory.trusted, Trusted())
+        endpoint = serverFromString(
+            reactor, r"ws:3252:trustedProxies=10.0.0.0/8,\:\:1:trustedProxiesHeader=forwarded"
+        )
+        self.successResultOf(app.listen(endpoint, Words()))
+        factory = reactor.tcpServers[1][1]
+        self.assertEqual(factory.trusted, Trusted(parse_networks("10.0.0.0/8, ::1"), "forwarded"))
 
     def test_wrong(self) -> None:
         """What is wrong with one is said in a line."""
         reactor = MemoryReactorClock()
         for text, problem in (
+            ("ws:3251:trustedProxies=10.0.0.1/8", "trustedProxies: '10.0.0.1/8' is no network"),
+            ("ws:3251:trustedProxies=unix:trustedProxiesHeader=via", "via is none; give x-forw"),
+            ("ws:3251:trustedProxiesHeader=forwarded", "without trustedProxies; give that too"),
             ("ws:3251:path=nano", "does not begin with /"),
             (r"ws:3251:origins=a.example", "origins=a.example is none"),
         ):

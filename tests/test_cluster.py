@@ -120,7 +120,9 @@ class Parts(SynchronousTestCase):
         wrong: list[tuple[str, dict[str, Any], str]] = [
             (":34570", {}, "others cannot reach ':34570'"),
             ("0.0.0.0:34570", {}, "give advertise=host:port"),
-            ("127.0.0.1:3", {"advertise": "me"}, "others cannot reach 'me'"),
+            (":0", {}, "others cannot reach ':0'; give advertise=host:port"),
+            ("127.0.0.1:3", {"advertise": "me"}, "others cannot reach 'me'; give host:port"),
+            ("127.0.0.1:3", {"advertise": "10.0.0.1:0"}, "0 is a free port for listen alone"),
             ("127.0.0.1:3", {"master": "nowhere"}, "master: nobody can reach 'nowhere'"),
             ("127.0.0.1:3", {"heartbeat": 0}, "heartbeat: 0 s"),
             ("127.0.0.1:3", {"refusals": "loud"}, "silent or reply"),

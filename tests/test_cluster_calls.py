@@ -8,6 +8,7 @@ from unittest import mock
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.events import ConnectionTerminated as Gone
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -20,6 +21,7 @@ from hyperframe.frame import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.testing import StringTransport
@@ -505,17 +507,13 @@ class Hostile(Ends):
 
     def test_floods(self) -> None:
         """Frames that say nothing are borne for a while; then the connection is lost."""
-
-        def reset(stream: int) -> list[Frame]:
-            headers = HeadersFrame(stream, b"\x83\x86\x84", flags=["END_HEADERS"])
-            return [headers, RstStreamFrame(stream, 8)]
-
         floods: dict[str, list[Any]] = {
             "pings": [PingFrame(0, b"12345678")] * 3000,
             "settings": [SettingsFrame(0)] * 3000,
             "empty": [DataFrame(1, b"")] * 3000,
             "crumbs": [DataFrame(1, b"ab")] * 3000,
-            "resets": [one for stream in range(3, 9003, 2) for one in reset(stream)],
+            "resets of one": [RstStreamFrame(1, 8)] * 3000,
+            "answers to no ping": [PingFrame(0, b"12345678", flags=["ACK"])] * 3000,
         }
         for name, frames in floods.items():
             self.h2 = H2Connection(H2Configuration(True))
@@ -527,6 +525,69 @@ class Hostile(Ends):
             self.assertTrue(self.is_lost(), name)
             self.served.connectionLost()
             self.assertEqual(self.server.unfinished, 0)
+
+    def _broken_off(self, streams: range) -> list[Frame]:
+        """Calls that are broken off before their bodies came, as gRPC's clients do it too."""
+        return [
+            one
+            for stream in streams
+            for one in (
+                HeadersFrame(stream, b"\x83\x86\x84", flags=["END_HEADERS"]),
+                RstStreamFrame(stream, 8),
+            )
+        ]
+
+    def test_broken_off(self) -> None:
+        """Many calls that are broken off at once are no reason to lose who did it: the connection
+        is not read for a while, and then it is."""
+        self.send()
+        self.send(*self._broken_off(range(1, 1801, 2)))
+        self.assertEqual(self.wire.producerState, "producing")
+        self.send(*self._broken_off(range(1801, 6001, 2)))
+        self.assertFalse(self.is_lost())
+        self.assertEqual(self.wire.producerState, "paused")
+        for _ in range(18):
+            self.clock.advance(0.1)
+        self.assertEqual(self.wire.producerState, "paused")
+        for _ in range(5):
+            self.clock.advance(0.1)
+        self.assertEqual(self.wire.producerState, "producing")
+        for start in range(6001, 26001, 1000):
+            self.send(*self._broken_off(range(start, start + 1000, 2)))
+            for _ in range(5):
+                self.clock.advance(0.1)
+            self.assertEqual(self.wire.producerState, "producing")
+        self.h2.highest_outbound_stream_id = 26001
+        stream = self.begin()
+        self.h2.send_data(stream, frame(b"hi"), True)
+        self.wire.clear()
+        self.send()
+        self.assertEqual(self.answers()[stream]["grpc-status"], "0")
+
+    def test_gone_while_unread(self) -> None:
+        """Who is not read, and goes, is not waited for."""
+        self.send()
+        self.send(*self._broken_off(range(1, 6001, 2)))
+        self.assertEqual(self.wire.producerState, "paused")
+        self.served.connectionLost()
+        for _ in range(40):
+            self.clock.advance(0.1)
+        self.assertEqual(self.wire.producerState, "paused")
+        self.assertFalse(self.served.turn.wheel)
+
+    def test_broken_off_late(self) -> None:
+        """A call may be broken off when its answer is on the way."""
+        for _ in range(300):
+            stream = self.begin()
+            self.h2.send_data(stream, frame(b"hi"), True)
+            self.send()
+            self.answers()
+        self.send(RstStreamFrame(1, 8), RstStreamFrame(stream, 8))
+        self.assertFalse(self.is_lost())
+        stream = self.begin()
+        self.h2.send_data(stream, frame(b"hi"), True)
+        self.send()
+        self.assertEqual(self.answers()[stream]["grpc-status"], "0")
 
     def test_chatter(self) -> None:
         """gRPC's Go peers ping at nearly each answer, and give windows: they are borne."""
@@ -587,6 +648,57 @@ class Hostile(Ends):
                 other.connectionLost()
                 self.assertIsNotNone(self.meet())
                 self.server.forget(next(iter(self.server.connections - {self.served})))
+
+    def test_idle_makes_room(self) -> None:
+        """Where there is no room, who has not called for longest goes, after a minute; who calls
+        stays, and so does who waits for an answer."""
+        self.patch(server, "MAX_HOST", 3)
+        self.patch(server, "CALL_TIME", 1000.0)
+        met: dict[str, tuple[Served, StringTransport, H2Connection]] = {}
+        for name in ("idle", "calls", "waits"):
+            if name != "idle":
+                self.h2 = H2Connection(H2Configuration(True))
+                self.h2.initiate_connection()
+                self.served = self.meet()
+            met[name] = self.served, self.wire, self.h2
+            path = ECHO if name == "calls" else b"/test.Test/Hold"
+            if name != "idle":
+                stream = self.begin([(":path", path.decode()), *HEADERS[:2], *HEADERS[3:]])
+                self.h2.send_data(stream, frame(b"hi"), True)
+            self.send()
+        self.clock.advance(0)
+        for _ in range(130):
+            self.clock.advance(0.5)
+        self.served, self.wire, self.h2 = met["calls"]
+        stream = self.begin()
+        self.h2.send_data(stream, frame(b"hi"), True)
+        self.send()
+        new = self.meet()
+        self.assertIn(new, self.server.connections)
+        self.assertIsNone(self.server.buildProtocol(None))
+        left = {name for name, (served, *_) in met.items() if served in self.server.connections}
+        self.assertEqual(left, {"calls", "waits"})
+        _, wire, h2 = met["idle"]
+        self.assertTrue(wire.disconnecting)
+        said: Any = h2.receive_data(wire.value())[-1]
+        self.assertEqual((type(said), said.error_code, said.last_stream_id), (Gone, 0, 0))
+        met["idle"][0].connectionLost()
+        self.held[0].callback(b"")
+        self.assertEqual(len(self.server.connections), 3)
+
+    def test_room_for_others(self) -> None:
+        """A node that is full of one host's idle connections has room for another's."""
+        self.patch(server, "MAX_CONNECTIONS", 3)
+        self.patch(server, "CALL_TIME", 1000.0)
+        for _ in range(2):
+            self.meet()
+        for _ in range(130):
+            self.clock.advance(0.5)
+        there = IPv4Address("TCP", "10.0.0.7", 1)
+        self.assertIsNotNone(self.server.buildProtocol(there))
+        self.assertEqual(len(self.server.connections), 3)
+        self.assertIsNotNone(self.server.buildProtocol(there))
+        self.assertIsNone(self.server.buildProtocol(there))
 
     @settings(deadline=None, max_examples=60)
     @given(st.data())

@@ -59,7 +59,10 @@ class Sockets(TestCase):
         endpoint = serverFromString(reactor, "tcp:0:interface=127.0.0.1")
         await self.node(NanoMember, back, endpoint, master=name).join()
         gate = self.node(NanoGate, master=name)
+        self.assertEqual(gate.address, "")
         await gate.join()
+        port = int(gate.address.removeprefix("127.0.0.1:"))  # others are told where it listens
+        self.assertEqual((port > 0, list(master.members)[-1]), (True, gate.address))
         port = await gate.app.listen(FREE, Pomelo())
         client = App()
         self.apps.append(client)

@@ -115,6 +115,58 @@ class WholeTests(SynchronousTestCase):
         frames.receive(peer.send(BytesMessage(b"end")))
         self.assertEqual(frames.take(), [b"end"])
 
+    @settings(max_examples=150, deadline=None)
+    @given(
+        st.lists(
+            st.tuples(
+                st.booleans(),
+                st.text("a\u00e9\u20ac\U0001f600", max_size=6).map(str.encode)
+                | st.sampled_from((b"\xff", b"a\xc3", b"\xe2\x82", b"\xed\xa0\x80", b"\xc0\x80")),
+                st.lists(st.integers(0, 30), max_size=3),
+            ),
+            max_size=5,
+        ),
+        st.lists(st.integers(0, 500), max_size=8),
+        st.booleans(),
+    )
+    def test_utf8(
+        self, messages: list[tuple[bool, bytes, list[int]]], at: list[int], whole: bool
+    ) -> None:
+        """Text that is none is refused with 1007, wherever it is cut; what came before it is
+        told, and nothing behind it. Binary messages may be anything."""
+        wire, wanted, fails = b"", [], False
+        for text, payload, inside in messages:
+            parts = cuts(payload, inside) or [b""]
+            for number, part in enumerate(parts):
+                first = (0 if number else 1 if text else 2) | (0x80 * (number == len(parts) - 1))
+                wire += bytes((first, 0x80 | len(part))) + bytes(4) + part
+                wire += bytes((0x89, 0x80)) + bytes(4)
+            fails = fails or (text and payload.decode("utf-8", "replace").encode() != payload)
+            if not fails:
+                wanted.append(payload)
+        frames = WholeFrames(1000, whole=whole)
+        got = []
+        for piece in cuts(wire, at):
+            frames.receive(piece)
+            got += frames.take()
+        if whole:
+            self.assertEqual(got, wanted)
+        else:
+            self.assertTrue(b"".join(got).startswith(b"".join(wanted)))
+        self.assertEqual(frames.error is not None, fails)
+        if frames.error is not None:
+            self.assertIs(frames.error.reason, Reason.NOT_UTF8)
+
+    def test_refused_as_soon_as_it_shows(self) -> None:
+        """Text that cannot become any is not waited for."""
+        frames = ClientWholeFrames(1000), WholeFrames(1000)
+        head = b"\x01\x02", b"\x01\x82" + bytes(4)
+        for side, begin in zip(frames, head, strict=True):
+            side.receive(begin + b"\xe2\x82")
+            self.assertIsNone(side.error)
+            side.receive((b"\x00\x01" if begin == head[0] else b"\x00\x81" + bytes(4)) + b"x")
+            self.assertIsNotNone(side.error)
+
     @settings(max_examples=100, deadline=None)
     @given(st.binary(max_size=200))
     def test_any_bytes(self, data: bytes) -> None:

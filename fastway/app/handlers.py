@@ -17,6 +17,7 @@ from fastway.dialect import Body, BodyFormat, Message, Meta, Refused
 from fastway.formats import MAX_DEPTH, is_shallow_json
 
 Handler: TypeAlias = "Callable[[Request], Awaitable[Any]]"
+Middleware: TypeAlias = "Callable[[Request, Handler], Awaitable[Any]]"
 
 
 class Request:
@@ -82,6 +83,8 @@ class Route:
     """A handler, ready to be called.
 
     Attributes:
+        within: Middleware that stands around it alone, the outermost first: that of the App with
+            which it was included.
         lone, plain: To be called with the message, or with session and message; both None:
             `invoke` is to be.
         form: What its last message was written in,
@@ -92,6 +95,7 @@ class Route:
     wanted: Wanted
     invoke: Callable[[Session, Any, Any], Any]
     needs_request: bool
+    within: tuple[Middleware, ...] = ()
     lone: Callable[[Any], Any] | None = None
     plain: Callable[[Session, Any], Any] | None = None
     form: Any = None
@@ -133,9 +137,7 @@ class Answering:
         to answer it first; off again: it is about to be answered."""
 
 
-async def onion(
-    call: Callable[[Request, Handler], Awaitable[Any]], inner: Handler, request: Request
-) -> Any:
+async def onion(call: Middleware, inner: Handler, request: Request) -> Any:
     made = call(request, inner)
     return await made if isawaitable(made) else made
 

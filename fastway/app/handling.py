@@ -21,8 +21,16 @@ from twisted.python.failure import Failure
 
 from fastway.address import host_of
 from fastway.app.bounds import Counts
-from fastway.app.handlers import Answering, Handler, Request, Route, onion, ready
-from fastway.app.messages import BadBody, BadHandler, Sent, Wanted, decode
+from fastway.app.handlers import (
+    Answering,
+    Handler,
+    Middleware,
+    Request,
+    Route,
+    onion,
+    ready,
+)
+from fastway.app.messages import BadBody, BadHandler, Sent, Wanted, check_call, decode
 from fastway.app.session import Session, SessionEnded
 from fastway.app.strand import Job
 from fastway.dialect import Message, Refused
@@ -51,19 +59,21 @@ class Handling:
         elsewhere: Whom messages without a handler are offered: takes the session, the message and
             who answers it, gives a job for the session's strand, or None: it is nobody's. A
             cluster's gate.
+        is_included: Another App has taken what this one has.
     """
 
     def __init__(self, tasks: bool, clock: IReactorTime | None) -> None:
         self.tasks = tasks
         self.counts = Counts()
         self.elsewhere: Elsewhere | None = None
+        self.is_included = False
         self._clock = clock
         self._quiet: Throttle | None = None
         self._routes: dict[str, Route] = {}
         self._unknown: Route | None = None
         self._sent: dict[str, Sent] = {}
         self._refusals: dict[str, dict[int, str]] = {}
-        self._middleware: list[Callable[[Request, Handler], Awaitable[Any]]] = []
+        self._middleware: list[Middleware] = []
         self._chain: Handler | None = None
         self._running = 0
         self._idle: list[Deferred[None]] = []
@@ -116,10 +126,23 @@ class Handling:
         Raises:
             BadHandler: as there.
         """
+        self._add_route(route, ready(call))
+
+    def _add_route(self, route: str, known: Route) -> None:
         check_route(route)
+        self.check_open()
         if route in self._routes:
             raise BadHandler(f"{route} has a handler already")
-        self._routes[route] = ready(call)
+        self._routes[route] = known
+
+    def check_open(self) -> None:
+        """See that what is registered here is seen.
+
+        Raises:
+            BadHandler: it would not be.
+        """
+        if self.is_included:
+            raise BadHandler("this App is included in another already: give it all it has before")
 
     def sends(self, route: str, kind: Any, *, answer: Any = None, text: str = "") -> None:
         """Declare what peers are told by themselves of a route, for `fastway describe`.
@@ -136,6 +159,7 @@ class Handling:
             BadHandler: it is declared otherwise already.
         """
         check_route(route)
+        self.check_open()
         sent = Sent(kind, answer, text)
         if self._sent.setdefault(route, sent) != sent:
             raise BadHandler(f"{route} is declared already, and otherwise")
@@ -146,19 +170,27 @@ class Handling:
         Without a route it is any handler that may, and the handshake. What the framework refuses
         by itself (400, 404, 500) needs no word.
         """
+        self.check_open()
         for route in routes or ("",):
             self._refusals.setdefault(route, {})[code] = text
 
     def unknown(self, call: F) -> F:
         """Decorates what handles messages of all other routes; it is told by a `Request`."""
+        self.check_open()
         self._unknown = ready(call)
         return call
 
     def middleware(self, call: F) -> F:
         """Decorates what stands around all handlers: `async def (request, call_next)`.
 
-        Those that were given first are outermost. What it returns is the answer.
+        Those that were given first are outermost. What it returns is the answer. That of an App
+        which another includes stands around its own handlers, within that of the other.
+
+        Raises:
+            BadHandler: it cannot be called so.
         """
+        self.check_open()
+        check_call(call, "the request", "call_next")
         self._middleware.append(call)
         self._chain = None
         return call
@@ -214,7 +246,7 @@ class Handling:
         request: Any = None
         self._running += 1
         try:
-            if self._middleware:
+            if self._middleware or known.within:
                 request = Request(session, event)
                 made: Any = self._through(request)
             else:
@@ -290,8 +322,10 @@ class Handling:
     async def _innermost(self, request: Request) -> Any:
         known = self._routes.get(request.route) or self._unknown
         assert known is not None
-        made = known.invoke(request.session, request, request.decode(known.wanted.kind))
-        return await made if isawaitable(made) else made
+        inner: Handler = partial(_invoke, known)
+        for call in reversed(known.within):
+            inner = partial(onion, call, inner)
+        return await inner(request)
 
     def _failed(
         self, session: Session, event: Message, error: BaseException, answer: Answering
@@ -331,8 +365,19 @@ class Handling:
     def in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
         """What is to be awaited instead: an asyncio task, where handlers run as such."""
         if self.tasks and not isinstance(made, Deferred):
-            return Deferred.fromFuture(asyncio.ensure_future(made))
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:  # it would wait for ever
+                if isinstance(made, CoroutineType):
+                    made.close()
+                raise
+            return Deferred.fromFuture(asyncio.ensure_future(made, loop=loop))
         return made
+
+
+async def _invoke(known: Route, request: Request) -> Any:
+    made = known.invoke(request.session, request, request.decode(known.wanted.kind))
+    return await made if isawaitable(made) else made
 
 
 class _Begun:

@@ -120,14 +120,17 @@ class NativeWebSocketLink(NativeLink, WebSocketLink):
     dataReceived = WebSocketLink.dataReceived  # NativeLink's are of what is no frame
     _answer = WebSocketLink._answer
 
+    def _is_from(self, client: str) -> None:
+        self._address = client
+
 
 class NativeFactory(LinkFactory):
     """Links of one native port."""
 
     link = NativeLink
 
-    def over_websocket(self, policy: Any) -> Factory:
-        factory = WebSocketFactory(self.app, self.dialect, policy)
+    def over_websocket(self, policy: Any, trusted: Any = None) -> Factory:
+        factory = WebSocketFactory(self.app, self.dialect, policy, trusted)
         factory.link = NativeWebSocketLink
         return factory
 

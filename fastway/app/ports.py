@@ -74,11 +74,11 @@ class LinkFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Link:
         return self.link(self.app, self.dialect, self.dialect.server())
 
-    def over_websocket(self, policy: Any) -> Factory:
+    def over_websocket(self, policy: Any, trusted: Any = None) -> Factory:
         """The factory of a port of WebSockets (`fastway.websocket.listen`)."""
         from fastway.app.websocket import WebSocketFactory
 
-        return WebSocketFactory(self.app, self.dialect, policy)
+        return WebSocketFactory(self.app, self.dialect, policy, trusted)
 
 
 def _never_ready(_: object, seconds: float) -> Failure:
@@ -119,7 +119,7 @@ class ConnectFactory(Factory):
             done.addTimeout(self.timeout, self.app.clock, _never_ready)
         return done
 
-    def over_websocket(self, policy: Any) -> Factory:
+    def over_websocket(self, policy: Any, trusted: Any = None) -> Factory:
         raise LocalError("a client does not listen")
 
     def by_websocket(self, wanted: Any, host: str) -> Factory:

@@ -14,19 +14,27 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fastway.app.app import App
+from fastway.app.bounds import State
 from fastway.app.link import Link, Ready
 from fastway.dialect import Dialect, WebSocketRules
 from fastway.errors import LocalError, NoWebSocket, WebSocketClosed
+from fastway.logs import make_logger
+from fastway.networks import peer_of
 from fastway.verify import names_nobody
 from fastway.websocket.client import ClientMachine, WebSocket
+from fastway.websocket.forwarded import ADDRESS_HEADERS, Trusted, forwarded_for
 from fastway.websocket.frames import MAX_FRAME
 from fastway.websocket.machine import Machine
-from fastway.websocket.request import Policy
+from fastway.websocket.request import Policy, Request
 from fastway.websocket.server import ServerMachine
 from fastway.websocket.whole import ClientWholeFrames, WholeFrames
 
+log = make_logger("fastway.app")
+
 CODES = {"bad_frame": 1002, "failed": 1011, "full": 1013, "silent": 4408}
 """Why a connection is lost -> what its Close says (RFC 6455, section 7.4.1); others say 1008."""
+
+_STOPS = (State.DRAINING, State.STOPPED)
 
 
 class NoWebSocketDialect(LocalError):
@@ -48,6 +56,27 @@ def rules_of(dialect: Dialect) -> WebSocketRules:
     return rules
 
 
+class _Sender:
+    """Whom a request of a trusted proxy is from.
+
+    Attributes:
+        peer: The proxy, as lists of networks know it.
+        client: Whom it named; None: nobody.
+    """
+
+    __slots__ = ("client", "peer", "trusted")
+
+    def __init__(self, trusted: Trusted, peer: str) -> None:
+        self.trusted = trusted
+        self.peer = peer
+        self.client: str | None = None
+
+    def __call__(self, request: Request) -> None:
+        """Raises HandshakeRefused: what a proxy says can be read in two ways."""
+        trusted = self.trusted
+        self.client = forwarded_for(request, self.peer, trusted.proxies, trusted.header)
+
+
 @implementer(IHandshakeListener)
 class WebSocketLink(Link):
     """One connection.
@@ -55,9 +84,10 @@ class WebSocketLink(Link):
     Args:
         machine: Its WebSocket, whose frames are whole ones.
         is_client: This side asks.
+        sender: Learns whom its request is from; None: from the peer itself.
     """
 
-    __slots__ = ("_code", "_frames", "_is_client", "_machine")
+    __slots__ = ("_client", "_code", "_frames", "_is_client", "_machine", "_sender")
 
     def __init__(
         self,
@@ -68,6 +98,7 @@ class WebSocketLink(Link):
         *,
         is_client: bool = False,
         ready: Ready | None = None,
+        sender: _Sender | None = None,
     ) -> None:
         make = dialect.client if is_client else dialect.server
         super().__init__(app, dialect, make(whole=rules_of(dialect).whole), ready)
@@ -75,6 +106,17 @@ class WebSocketLink(Link):
         self._frames = frames
         self._is_client = is_client
         self._code = 1000, ""
+        self._client = ""
+        self._sender = sender
+
+    @property
+    def address(self) -> str:
+        """As any link's; once it is up that of the client whom a trusted proxy has named."""
+        return self._client or super().address
+
+    def _is_from(self, client: str) -> None:
+        """A proxy has named the client."""
+        self._client = client
 
     def connectionMade(self) -> None:
         self._met()
@@ -97,6 +139,8 @@ class WebSocketLink(Link):
         was_up = machine.up
         machine.receive(data)
         if not was_up:
+            if machine.up and self._sender is not None:
+                self._learn(self._sender)
             self._answer_frames()
             if machine.up:
                 self._begin()
@@ -107,6 +151,22 @@ class WebSocketLink(Link):
                 self._answer_frames(not self._full)
         if machine.ended is not None and not self._gone:
             self._over(machine.ended)  # whose Close goes out behind all else
+
+    def _learn(self, sender: _Sender) -> None:
+        """Whom the request is from."""
+        self._sender = None
+        if sender.client is not None:
+            self._is_from(sender.client)
+        else:
+            self.app.quiet.warn(
+                log,
+                "proxies that name nobody",
+                sender.peer,
+                "{via} is one of trustedProxies, and names no client in {header}: sessions have "
+                "its own address. It must write that header (trustedProxiesHeader)",
+                via=self.address,
+                header=ADDRESS_HEADERS[sender.trusted.header],
+            )
 
     def resumeProducing(self) -> None:
         super().resumeProducing()
@@ -153,7 +213,10 @@ class WebSocketLink(Link):
 
     def _leave(self) -> None:
         if self._machine.up:
-            said = self._machine.close(*self._code)
+            code, text = self._code
+            if code == 1000 and not self._is_client and self.app.state in _STOPS:
+                code = 1001  # the server goes away
+            said = self._machine.close(code, text)
             if said:
                 cast(Any, self.transport).write(said)
         super()._leave()
@@ -164,23 +227,31 @@ class WebSocketFactory(Factory):
 
     Args:
         policy: What a request must ask for.
+        trusted: The proxies that are believed whom a request is from; None: none is.
     """
 
     noisy = False
     link: type[WebSocketLink] = WebSocketLink
 
-    def __init__(self, app: App, dialect: Dialect, policy: Policy) -> None:
+    def __init__(
+        self, app: App, dialect: Dialect, policy: Policy, trusted: Trusted | None = None
+    ) -> None:
         self.app = app
         self.dialect = dialect
         self.policy = policy
+        self.trusted = trusted or Trusted()
         self._rules = rules_of(dialect)
 
     def buildProtocol(self, addr: IAddress | None) -> WebSocketLink:
         rules, dialect = self._rules, self.dialect
         limit = dialect.max_frame if rules.whole else MAX_FRAME
         frames = WholeFrames(limit, rules.takes, rules.text, rules.whole)
-        machine = ServerMachine(self.policy, frames=frames)
-        return self.link(self.app, dialect, machine, frames)
+        sender = None
+        peer = peer_of(addr)
+        if peer in self.trusted.proxies:
+            sender = _Sender(self.trusted, peer)
+        machine = ServerMachine(self.policy, asked=sender, frames=frames)
+        return self.link(self.app, dialect, machine, frames, sender=sender)
 
 
 def client_link(

@@ -286,11 +286,12 @@ class Talk:
         dialect, address = dialect_at("PEER", options.operands[0])
         if options["user"]:
             try:
-                dialect = type(dialect)(user=json.loads(options["user"]))
+                user = json.loads(options["user"])
             except ValueError as error:
                 raise ConfigError("--user", f"it is no JSON: {error}") from None
-            except TypeError:
-                raise ConfigError("--user", f"{dialect.name} has no place for it") from None
+            if not hasattr(dialect, "with_user"):
+                raise ConfigError("--user", f"{dialect.name} has no place for it")
+            dialect = dialect.with_user(user)
         app = App(clock=self._reactor)
 
         @app.unknown
@@ -350,7 +351,7 @@ class Talk:
                 asked.addBoth(self._answered, route)
             else:
                 self._session.send(route, message)
-        except FastwayError as error:
+        except Exception as error:  # also what the format says to what is no message of its
             say(cause_of(error))
         self._rest()
 
@@ -402,6 +403,10 @@ class Talk:
 
 
 def serve(options: ServeOptions) -> int:
+    if options["asyncio"]:  # before anything of Twisted's asks for another
+        from twisted.internet import asyncioreactor
+
+        asyncioreactor.install()
     return run_tool(
         options.title, lambda reactor: serve_app(reactor, options), options["log-level"]
     )

@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fastway.causes import cause_of, string_problem
+from fastway.cli.interrupts import stops
 from fastway.cli.table import ClientOptions, EchoOptions, PingOptions
 from fastway.endpoint import (
     EndpointConfig,
@@ -461,6 +462,7 @@ def run_tool(title: str, tool: Callable[[Any], Coroutine[Any, Any, int]], level:
         running.cancel()
         return running  # a tool may have something to finish
 
+    stops(reactor)
     reactor.callWhenRunning(start)
     reactor.addSystemEventTrigger("before", "shutdown", stop)
     reactor.run()

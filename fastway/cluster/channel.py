@@ -152,7 +152,7 @@ class _Calls(Http2):
         return self.calls.get(event.stream_id)
 
     def _response_came(self, event: ResponseReceived) -> None:
-        self.pay(-1)
+        self.earn(2)
         call = self._of(event)
         if call is None:
             return
@@ -183,6 +183,7 @@ class _Calls(Http2):
             self._ended(call, CallFailed(Status.INTERNAL, "it ended without a status"))
 
     def _trailers_came(self, event: TrailersReceived) -> None:
+        self.earn(1)
         call = self._of(event)
         if call is None:
             return

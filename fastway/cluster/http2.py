@@ -19,21 +19,18 @@ from h2.events import (
     ConnectionTerminated,
     DataReceived,
     Event,
-    PingReceived,
-    PriorityUpdated,
     RemoteSettingsChanged,
     RequestReceived,
     ResponseReceived,
     StreamReset,
     TrailersReceived,
-    UnknownFrameReceived,
     WindowUpdated,
 )
 from h2.exceptions import ProtocolError
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes
 from hpack import Decoder, Encoder
-from hyperframe.frame import GoAwayFrame
+from hyperframe.frame import Frame, GoAwayFrame
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
@@ -58,7 +55,7 @@ MAX_FRAME = 16 * 1024
 PATIENCE = 2000
 """Frames that say nothing, which a peer may send at once,"""
 PATIENCE_RATE = 1000.0
-"""and in each second;"""
+"""and in each second; one more for each that begins or ends a call, or has much of its body;"""
 EARNED = 4
 """and for each thing that it is told: gRPC's Go peers answer data with windows and pings."""
 
@@ -143,7 +140,20 @@ class _Says(Encoder):
 
 
 class _Frames(FrameBuffer):
-    """What is no whole frame yet; h2 looks at a frame's length when all of it is there."""
+    """What is no whole frame yet; h2 looks at a frame's length when all of it is there.
+
+    Attributes:
+        count: Frames that came.
+    """
+
+    def __init__(self, server: bool) -> None:
+        super().__init__(server)
+        self.count = 0
+
+    def __next__(self) -> Frame:
+        frame = super().__next__()
+        self.count += 1
+        return frame
 
     @property
     def is_too_long(self) -> bool:
@@ -236,9 +246,6 @@ class Http2(TwistedProtocol):
             WindowUpdated: self._window_came,
             RemoteSettingsChanged: self._settings_came,
             ConnectionTerminated: self._goodbye_came,
-            PingReceived: self._nothing_came,
-            PriorityUpdated: self._nothing_came,
-            UnknownFrameReceived: self._nothing_came,
         }
 
     # The connection.
@@ -259,8 +266,10 @@ class Http2(TwistedProtocol):
             return
         turn = self.turn
         now = turn.wheel.seconds()
-        self.pay((self.heard - now) * PATIENCE_RATE)
+        patience = min(self._patience + (now - self.heard) * PATIENCE_RATE, PATIENCE)
         self.heard = now
+        frames = self.h2.frames
+        before = frames.count
         writes = turn.writes
         writes.begin()
         try:
@@ -269,6 +278,7 @@ class Http2(TwistedProtocol):
             except Exception as error:  # h2's own, and what of hpack's and hyperframe's slips by
                 self.lose("bad_frame", f"{type(error).__name__}: {str(error)[:200]}", told=True)
                 return
+            self._patience = patience + before - frames.count
             takes = self._takes
             for event in events:
                 take = takes.get(type(event))
@@ -277,7 +287,9 @@ class Http2(TwistedProtocol):
                     if self._closing:
                         return
             self.touch()
-            if self.h2.frames.is_too_long:
+            if self._patience < 0:
+                self.lose("flood", "too many frames that say nothing")
+            if frames.is_too_long:
                 self.lose("bad_frame", f"a frame of more than {MAX_FRAME} bytes")
         finally:
             writes.end()
@@ -385,7 +397,7 @@ class Http2(TwistedProtocol):
             self._bodies[stream_id] = _Body(memoryview(data), trailers)
             self._pump()
             return
-        self.pay(-EARNED)
+        self.earn(EARNED)
         h2.send_data(stream_id, data, trailers is None)
         if trailers is not None:
             h2.send_headers(stream_id, trailers, True)
@@ -416,7 +428,7 @@ class Http2(TwistedProtocol):
             part, data = data[:room], data[room:]
             last = not data
             h2.send_data(stream_id, bytes(part), last and body.trailers is None)
-            self.pay(-EARNED)
+            self.earn(EARNED)
             if last:
                 if body.trailers is not None:
                     h2.send_headers(stream_id, body.trailers, True)
@@ -440,27 +452,19 @@ class Http2(TwistedProtocol):
 
     # What came.
 
-    def pay(self, price: float) -> None:
-        """A peer said something that says nothing; below 0: it said something, or was told so."""
-        self._patience = min(self._patience - price, PATIENCE)
-        if self._patience < 0:
-            self.lose("flood", "too many frames that say nothing")
-
-    def _nothing_came(self, event: Event) -> None:
-        self.pay(1)
+    def earn(self, frames: int) -> None:
+        """A peer said something, or was told so: it may have sent so many frames for that."""
+        self._patience += frames
 
     def _settings_came(self, event: RemoteSettingsChanged) -> None:
-        self.pay(1)
         self._pump()
         self.went_on()
 
     def _window_came(self, event: WindowUpdated) -> None:
-        self.pay(1)
         self._pump()
 
     def _reset_came(self, event: StreamReset) -> None:
         self._bodies.pop(event.stream_id, None)
-        self.pay(2)
 
     def _request_came(self, event: RequestReceived) -> None:
         """Of servers."""
@@ -473,7 +477,8 @@ class Http2(TwistedProtocol):
 
     def _data_came(self, event: DataReceived) -> None:
         self.heard_data(event)
-        self.pay(-1 if event.stream_ended is not None or len(event.data) >= LITTLE else 1)
+        if event.stream_ended is not None or len(event.data) >= LITTLE:
+            self.earn(2)
 
     def _goodbye_came(self, event: ConnectionTerminated) -> None:
         """The peer begins nothing more."""

@@ -109,8 +109,9 @@ class NanoMember(Roads):
         if isinstance(listen, str):
             where = parse_address("listen", listen)
             if advertise is None and where.host is not None:
-                address = _routable("listen", f"{_bracketed(where.host)}:{where.port or 1}")
-                self.address = address if where.port else ""
+                address = f"{_bracketed(where.host)}:{where.port or 1}"
+                _routable("listen", address, listen)
+                self.address = address if where.port else ""  # others are told the real one
         self._master = "" if not master else _routable("master", master)
         self._label = label
         self._heartbeat = float(heartbeat)
@@ -507,16 +508,22 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _routable(option: str, address: str) -> str:
+def _routable(option: str, address: str, said: str = "") -> str:
     """An address that others can use.
+
+    Args:
+        said: What the operator has written, if not that.
 
     Raises:
         ConfigError: it is none.
     """
-    if not is_routable(address):
-        if option == "master":
-            raise ConfigError(option, f"nobody can reach {address!r}; give the master's host:port")
-        raise ConfigError(
-            option, f"others cannot reach {address!r}; give advertise=host:port, as they see it"
-        )
-    return address
+    if is_routable(address):
+        return address
+    said = said or address
+    if option == "master":
+        raise ConfigError(option, f"nobody can reach {said!r}; give the master's host:port")
+    give = "advertise=host:port" if option == "listen" else "host:port"
+    give += ", as they see it"
+    if option == "advertise" and said.endswith(":0"):
+        give += "; 0 is a free port for listen alone"
+    raise ConfigError(option, f"others cannot reach {said!r}; give {give}")

@@ -7,9 +7,8 @@ in number and in time.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from h2.errors import ErrorCodes
 from h2.events import (
@@ -26,6 +25,8 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 
+from fastway.app.bounds import Bounds
+from fastway.app.rate import Rate
 from fastway.cluster.grpc import (
     CONTENT,
     HEAD,
@@ -50,7 +51,12 @@ MAX_CONNECTIONS = 1000
 """Connections to one node; a Go peer makes ten;"""
 
 MAX_HOST = 500
-"""and from one host."""
+"""and from one host;"""
+IDLE = 60.0
+"""and seconds without a call after which one has to go, where there is no room for another."""
+
+BROKEN_OFF = 1000
+"""Calls that a peer may break off at once, and in each second: what is over waits, unread."""
 
 MAX_UNFINISHED = 8 * MAX_MESSAGE
 """Bytes of calls of one connection that are not whole yet,"""
@@ -82,6 +88,7 @@ class Served(Http2):
     Attributes:
         knows: What methods remember of it.
         host: Where it comes from.
+        called: When it called last, or came, in the wheel's time.
     """
 
     client_side = False
@@ -95,6 +102,10 @@ class Served(Http2):
         self._coming: dict[int, _Coming] = {}
         self._unfinished = 0
         self._deadline: float | None = None
+        self.called = turn.wheel.seconds()
+        self._answering = 0
+        self._broken_off = Rate(Bounds(messages=BROKEN_OFF))
+        self._unread_until: float | None = None
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -111,8 +122,18 @@ class Served(Http2):
         self._deadline = None
         super()._settings_came(event)
 
+    @property
+    def is_idle(self) -> bool:
+        """No call is under way."""
+        return not (self._coming or self._answering or self._bodies)
+
+    def make_room(self) -> None:
+        """Go, as another one comes: what is called meanwhile is called elsewhere."""
+        self.h2.close_connection(last_stream_id=self.h2.highest_inbound_stream_id)
+        self.lose("idle", f"another takes its place: no call in {IDLE:g} s", told=True)
+
     def _request_came(self, event: RequestReceived) -> None:
-        self.pay(-1)
+        self.earn(2)
         stream_id = event.stream_id
         verb = path = content = b""
         for name, value in event.headers:
@@ -176,6 +197,7 @@ class Served(Http2):
 
     def _trailers_came(self, event: TrailersReceived) -> None:
         """gRPC's clients have none; it is the end of the call all the same."""
+        self.earn(1)
         coming = self._coming.pop(event.stream_id, None)
         if coming is not None:
             self._hold(-len(coming.data))
@@ -186,6 +208,13 @@ class Served(Http2):
         coming = self._coming.pop(event.stream_id, None)
         if coming is not None:
             self._hold(-len(coming.data))
+        now = self.turn.wheel.seconds()
+        late = self._broken_off.message(now)
+        if late > 0:
+            if self._unread_until is None:
+                cast(Any, self.transport).pauseProducing()
+            self._unread_until = now + late
+            self.turn.wheel.watch(self, self._unread_until)
 
     def _goodbye_came(self, event: ConnectionTerminated) -> None:
         """It calls no more, and closes when it is answered."""
@@ -198,6 +227,7 @@ class Served(Http2):
 
     def _whole(self, stream_id: int, coming: _Coming) -> None:
         """A call is there: have it done."""
+        self._server.called(self)
         try:
             message = unframe(coming.data)
             made = coming.method(message, self)
@@ -209,10 +239,11 @@ class Served(Http2):
             if isinstance(made, bytes):
                 self._answer(stream_id, made)
             else:
+                self._answering += 1
                 made.addCallbacks(
                     lambda result: self._answer(stream_id, result),
                     lambda failure: self._failed(stream_id, failure),
-                )
+                ).addCallback(lambda _: self._answered())
 
     def _answer(self, stream_id: int, message: bytes) -> None:
         if self.gone or self._closing:
@@ -223,6 +254,9 @@ class Served(Http2):
         except ProtocolError:
             return  # it does not wait for it any more
         self.touch()
+
+    def _answered(self) -> None:
+        self._answering -= 1
 
     def _failed(self, stream_id: int, failure: Failure) -> None:
         error = failure.value
@@ -238,7 +272,7 @@ class Served(Http2):
     def _fail(self, stream_id: int, status: int, text: str) -> None:
         if self.gone or self._closing:
             return
-        self.pay(-EARNED)
+        self.earn(EARNED)
         try:
             self.h2.send_headers(stream_id, [*_STATUS_ONLY, *failure_trailers(status, text)], True)
         except ProtocolError:
@@ -252,6 +286,11 @@ class Served(Http2):
         if self._deadline is not None and now >= self._deadline:
             self.lose("handshake_timeout", "it did not begin in time")
             return None
+        if self._unread_until is not None:
+            if now < self._unread_until:
+                return self._unread_until
+            self._unread_until = None
+            cast(Any, self.transport).resumeProducing()
         while self._coming:
             stream_id, coming = next(iter(self._coming.items()))
             if coming.due > now:
@@ -275,13 +314,14 @@ class Server(Factory):
     def __init__(self, methods: Mapping[bytes, Method], turn: Turn) -> None:
         self.methods = dict(methods)
         self.connections: set[Served] = set()
-        self._hosts: Counter[str] = Counter()
+        self._hosts: dict[str, dict[Served, None]] = {}
+        """Host -> its connections, that which has not called for longest first."""
         self.unfinished = 0
         self._turn = turn
 
     def buildProtocol(self, addr: IAddress | None) -> Served | None:
         host = getattr(addr, "host", "")
-        if len(self.connections) >= MAX_CONNECTIONS or self._hosts[host] >= MAX_HOST:
+        if not self._has_room(host):
             self._turn.quiet.warn(
                 log,
                 "connections refused",
@@ -292,15 +332,45 @@ class Server(Factory):
             return None
         served = Served(self, self._turn, host)
         self.connections.add(served)
-        self._hosts[host] += 1
+        self._hosts.setdefault(host, {})[served] = None
         return served
+
+    def _has_room(self, host: str) -> bool:
+        """Whether there is room for one more of a host: if need be, one that is idle goes, of the
+        same host or of that which has most."""
+        its_own = self._hosts.get(host, {})
+        if len(its_own) >= MAX_HOST:
+            return self._make_room(its_own)
+        if len(self.connections) >= MAX_CONNECTIONS:
+            return self._make_room(max(self._hosts.values(), key=len))
+        return True
+
+    def _make_room(self, of_host: dict[Served, None]) -> bool:
+        long_ago = self._turn.wheel.seconds() - IDLE
+        for served in of_host:
+            if served.called > long_ago:
+                break
+            if served.is_idle:
+                self.forget(served)
+                served.make_room()
+                return True
+        return False
+
+    def called(self, served: Served) -> None:
+        """It is the last that has called."""
+        served.called = self._turn.wheel.seconds()
+        its_own = self._hosts.get(served.host, {})
+        if served in its_own:  # it may have been forgotten
+            del its_own[served]
+            its_own[served] = None
 
     def forget(self, served: Served) -> None:
         """It is gone."""
         if served in self.connections:
             self.connections.discard(served)
-            self._hosts[served.host] -= 1
-            if not self._hosts[served.host]:
+            its_own = self._hosts[served.host]
+            del its_own[served]
+            if not its_own:
                 del self._hosts[served.host]
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ vectors that any other implementation of the frames has to pass too.
 """
 
 from fastway.websocket.client import ClientMachine, Url, WebSocket
-from fastway.websocket.forwarded import ADDRESS_HEADERS, forwarded_for
+from fastway.websocket.forwarded import ADDRESS_HEADERS, Trusted, forwarded_for
 from fastway.websocket.frames import MAX_FRAME, BadFrame, ClientFrames, Frames
 from fastway.websocket.machine import Machine
 from fastway.websocket.request import (
@@ -37,6 +37,7 @@ __all__ = [
     "RequestReader",
     "ServerHandshake",
     "ServerMachine",
+    "Trusted",
     "Url",
     "WebSocket",
     "accept",

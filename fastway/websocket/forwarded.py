@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import dataclass
 
 from fastway.networks import Networks
 from fastway.websocket.request import HandshakeRefused, Request
@@ -22,6 +23,19 @@ _PAIR = re.compile(
 _BLANK = re.compile(r"[ \t]*")
 _ESCAPED = re.compile(r"\\(.)")
 _NODE = re.compile(r"(\d+\.\d+\.\d+\.\d+|\[[0-9A-Fa-f:.]+\])(?::(?:\d{1,5}|_[0-9A-Za-z._-]+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """Whom a port believes whom a request is from.
+
+    Attributes:
+        proxies: These peers.
+        header: Where they say so: one of `ADDRESS_HEADERS`.
+    """
+
+    proxies: Networks = Networks()
+    header: str = "x-forwarded-for"
 
 
 def forwarded_for(

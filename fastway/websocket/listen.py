@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from zope.interface import implementer
 
 from fastway.errors import LocalError
+from fastway.websocket.forwarded import Trusted
 from fastway.websocket.request import Policy
 
 
@@ -23,7 +24,7 @@ from fastway.websocket.request import Policy
 class TakesMessages(Protocol):
     """A factory of protocols that speak WebSocket themselves."""
 
-    def over_websocket(self, policy: Policy) -> IProtocolFactory:
+    def over_websocket(self, policy: Policy, trusted: Trusted) -> IProtocolFactory:
         """The factory of a port of WebSockets."""
 
 
@@ -44,18 +45,22 @@ class MessageEndpoint:
     Args:
         endpoint: What is below: TCP, TLS, a unix socket.
         policy: What a request must ask for; a dialect agrees to subprotocols of its own.
+        trusted: The HTTP proxies that are believed whom a request is from.
     """
 
-    def __init__(self, endpoint: IStreamServerEndpoint, policy: Policy) -> None:
+    def __init__(
+        self, endpoint: IStreamServerEndpoint, policy: Policy, trusted: Trusted | None = None
+    ) -> None:
         self._endpoint = endpoint
         self._policy = replace(policy, subprotocol="")
+        self._trusted = trusted or Trusted()
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """As any; fails with NoMessages."""
         if not isinstance(factory, TakesMessages):
             return fail(NoMessages(factory))
         try:
-            made: Any = factory.over_websocket(self._policy)
+            made: Any = factory.over_websocket(self._policy, self._trusted)
         except LocalError:
             return fail()
         return self._endpoint.listen(made)

@@ -4,6 +4,7 @@ r"""Endpoint strings, so that any program that takes one reaches a gateway by We
     clientFromString(reactor, r"wss:game.example:path=/game?token\=x:trustRoots=ca.pem")
     serverFromString(reactor, "ws:3251:path=/nano:interface=127.0.0.1")
     serverFromString(reactor, "wss:3251:certKey=cert.pem:privateKey=key.pem:origins=*")
+    serverFromString(reactor, "ws:3251:trustedProxies=127.0.0.1:trustedProxiesHeader=forwarded")
 
 Rule: host and port first, the port may be left out; the others are named, in camelCase, as
 Twisted's own. Only what parsing needs is imported until then.
@@ -22,6 +23,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 if TYPE_CHECKING:
+    from fastway.websocket.forwarded import Trusted
     from fastway.websocket.url import UrlEndpoint
 
 _NAMED = ("path", "origin", "header")
@@ -101,6 +103,7 @@ class _ServerParser:
         from fastway.websocket.listen import MessageEndpoint
         from fastway.websocket.request import Policy, origin_of
 
+        trusted = self._trusted(kwargs)
         given = {name: str(value) for name, value in kwargs.items()}
         path, origins = given.pop("path", ""), given.pop("origins", "same")
         if path and not path.startswith("/"):
@@ -113,12 +116,37 @@ class _ServerParser:
                 )
         named = [f"{name}={quoteStringArgument(value)}" for name, value in given.items()]
         parts = [self.below, *(quoteStringArgument(str(arg)) for arg in args), *named]
-        return MessageEndpoint(serverFromString(reactor, ":".join(parts)), Policy(path, allowed))
+        below = serverFromString(reactor, ":".join(parts))
+        return MessageEndpoint(below, Policy(path, allowed), trusted)
+
+    def _trusted(self, kwargs: dict[str, object]) -> Trusted:
+        """Whom it believes, as the gateway's options say it; taken out of the arguments.
+
+        Raises:
+            ValueError: an argument is none.
+        """
+        from fastway.config.values import parse_networks
+        from fastway.websocket.forwarded import ADDRESS_HEADERS, Trusted
+
+        proxies, header = kwargs.pop("trustedProxies", ""), kwargs.pop("trustedProxiesHeader", "")
+        problem = ""
+        try:
+            networks = parse_networks(str(proxies))
+        except ValueError as error:
+            problem = f"trustedProxies: {error}"
+        if header and header not in ADDRESS_HEADERS:
+            problem = f"trustedProxiesHeader={header} is none; give {' or '.join(ADDRESS_HEADERS)}"
+        elif header and not proxies:
+            problem = "no proxy is believed without trustedProxies; give that too"
+        if problem:
+            raise ValueError(f"{self.prefix} endpoint: {problem}")
+        return Trusted(networks, str(header)) if header else Trusted(networks)
 
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)
 class ServerParser(_ServerParser):
-    """`ws:PORT`: WebSockets over TCP; arguments are those of `tcp:`, and `path`, `origins`."""
+    """`ws:PORT`: WebSockets over TCP; arguments are those of `tcp:`, and `path`, `origins`,
+    `trustedProxies`, `trustedProxiesHeader`."""
 
     prefix = "ws"
     below = "tcp"
@@ -126,7 +154,7 @@ class ServerParser(_ServerParser):
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)
 class SecureServerParser(_ServerParser):
-    """`wss:PORT`: WebSockets over TLS; arguments are those of `ssl:`, and `path`, `origins`."""
+    """`wss:PORT`: WebSockets over TLS; arguments are those of `ssl:`, and the same."""
 
     prefix = "wss"
     below = "ssl"
