@@ -137,7 +137,7 @@ class Hotpot:
             float(every),
             float(probe),
             refusals == "reply",
-            type(envelope) is JsonEnvelope,
+            envelope.format if type(envelope) is JsonEnvelope else None,
         )
         self._names = Names(envelope, names)
         try:
@@ -185,7 +185,7 @@ class Settings:
         read: The envelope's.
         every, probe: N and X; N is 0 where there is no keepalive.
         replies: Who is refused is told so.
-        json: The envelope is that of JSON.
+        json: How data is written if the envelope is that of JSON; else None.
     """
 
     envelope: Envelope
@@ -194,7 +194,7 @@ class Settings:
     every: float
     probe: float
     replies: bool
-    json: bool
+    json: BodyFormat | None
 
 
 class Names:
@@ -345,14 +345,21 @@ class _Wire:
             if len(rest) < self._want:
                 return events
             data, self._rest = bytes(rest), None
-        settings = self._settings
-        at, end, limit = 0, len(data), settings.limit
-        if _read_named is not None and settings.json:
-            form, answered = settings.envelope.format, self._answered
-            at = _read_named(data, limit, self._routes, form, width, answered, events)
-            if at == end:
+        settings, at = self._settings, 0
+        if settings.json is not None and _read_named is not None:
+            at = _read_named(
+                data,
+                settings.limit,
+                self._routes,
+                settings.json,
+                width,
+                self._answered,
+                events,
+            )
+            if at == len(data):
                 self._seen = now
                 return events
+        end, limit = len(data), settings.limit
         while True:
             start = at + width
             want = width
@@ -398,7 +405,7 @@ class _Wire:
 
     def _message(self, head: bytes, body: bytes) -> bytes:
         settings, framing = self._settings, self._framing
-        if _write_named is not None and settings.json:
+        if settings.json is not None and _write_named is not None:
             data: bytes | None = _write_named(head, body, framing.width, framing.limit)
             if data is not None:
                 return data

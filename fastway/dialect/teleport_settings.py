@@ -24,6 +24,7 @@ class Settings:
     """What the wires of one port, or of one client, have in common; `Teleport` says what each is.
 
     Attributes:
+        raw: Frames are those of `Raw`.
         codecs: Ids of formats.
         codec: That of what is begun here.
         pipe: Filters of that, the outermost first.
@@ -34,6 +35,7 @@ class Settings:
     """
 
     framing: Framing
+    raw: bool
     codecs: Mapping[int, BodyFormat]
     codec: int
     filters: Mapping[int, Filter]
