@@ -128,6 +128,7 @@ class Teleport:
             Settings(
                 framing=framing,
                 raw=type(framing) is Raw,
+                bare=type(framing) is Raw and secure is None,
                 codecs=codec_ids,
                 codec=ord(codec),
                 filters={ord(letter): one for letter, one in known.items()},

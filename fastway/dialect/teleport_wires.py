@@ -386,16 +386,16 @@ class TeleportWire:
 
     def reply(self, token: Any, body: bytes, meta: Meta = (), kind: type = bytes) -> bytes:
         seq, codec, filters, seals = token
+        settings = self._settings
+        if settings.bare and codec and type(body) is bytes and not (meta or filters):
+            data: bytes | None = _write_answer(seq, codec, body, settings.limit)
+            if data is not None:
+                return data
         if type(body) is not bytes:
             codec = codec_of(body, codec)
         if body and not codec:
             raise Refused(500, f"unsupported codec id: {codec}")
-        settings = self._settings
         secure = settings.secure
-        if settings.raw and not (meta or filters or secure):
-            data: bytes | None = _write_answer(seq, codec, body, settings.limit)
-            if data is not None:
-                return data
         if secure is not None and (seals or secure.marks(meta)):
             body = secure.seal(body, codec)
             if not secure.marks(meta):
