@@ -205,10 +205,12 @@ class Names:
 
     Attributes:
         routes: Names of the wire -> routes, where they differ.
+        kinds: Types of messages -> heads; as many as MAX_HEADS.
     """
 
     def __init__(self, envelope: Envelope, given: Mapping[str, str]) -> None:
         self.routes: dict[str, str] = {}
+        self.kinds: dict[type, bytes] = {}
         self._envelope = envelope
         self._given = given
         self._heads: dict[str, bytes] = {}
@@ -248,6 +250,16 @@ class Names:
             head = self._envelope.head(self.name(route))
             if len(self._heads) < MAX_HEADS:
                 self._heads[route] = head
+        return head
+
+    def head_of_kind(self, kind: type, name: str) -> bytes:
+        """That of a type's name; of a type that has none, of the name of what it answers. Raises
+        NotInDialect as `name`."""
+        if kind.__module__ == "builtins" or kind in (Body, Encoded):
+            return self.head_of(name)
+        head = self.head(kind.__name__)
+        if len(self.kinds) < MAX_HEADS:
+            self.kinds[kind] = head
         return head
 
     def head_of(self, name: str) -> bytes:
@@ -441,9 +453,7 @@ class _Wire:
         if meta:
             raise NotInDialect("hotpot has no place for meta")
         names = self._names
-        unnamed = kind.__module__ == "builtins" or kind in (Body, Encoded)
-        head = names.head_of(token) if unnamed else names.head(kind.__name__)
-        return self._message(head, body)
+        return self._message(names.kinds.get(kind) or names.head_of_kind(kind, token), body)
 
     def refuse(self, token: Any, refused: Refused) -> bytes:
         settings = self._settings
