@@ -249,7 +249,7 @@ class RestTests(GateTestCase):
             self.door.tls = False
 
     def test_crowd(self) -> None:
-        """With TLS nobody takes the place of one who came a moment ago, or who waits for this side:
+        """With TLS nobody takes the place of one who came a moment ago, or waits for this side:
         the port rests until somebody is through or has to go."""
         self.allow(tls_rate=0.0, dry_run=True)
         web = WebSocketFactory(self.service)
