@@ -287,6 +287,26 @@ class Mistakes(Files):
             [f"TypeError: a message is Message here, not {one}" for one in ("int", "NoneType")],
         )
 
+    def test_terminal(self) -> None:
+        """What a server says is one line each, without a word to the terminal; answers that are
+        no JSON are shown too."""
+        talk = tools.Talk(MemoryReactorClock(), TalkOptions())
+        out = StringTransport()
+        talk._lines.makeConnection(out)
+        talk._print("< on\x1b[31m", "\x1b]0;owned\x07\nend\x9b \ud800 ü")
+        for answer in ({"ü": "\x7f"}, b"\x1b\xfe\n", {1, 2}):
+            talk._asked = 1
+            talk._answered(answer, "ask")
+        self.assertEqual(
+            out.value().decode().splitlines(),
+            [
+                r"< on\x1b[31m \x1b]0;owned\x07\nend\x9b \ud800 ü",
+                r'= ask {"ü": "\x7f"}',
+                r"= ask \x1b\xfe\n",
+                "= ask {1, 2}",
+            ],
+        )
+
     def test_listed(self) -> None:
         """The help of all commands and the completions know them."""
         for arguments, words in (
