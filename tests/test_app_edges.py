@@ -807,6 +807,22 @@ class Lives(Links):
         inner.user("ann").send("on", 1)
         self.assertEqual(ann.heard, [("on", "changed")] * 2)
 
+    def test_included_sight(self) -> None:
+        """A part, and a part of a part, sees sessions, counts and the clock of the whole."""
+        inmost, inner, outer = App(), App(), App(clock=Clock())
+
+        @inmost.handler("who")
+        def who() -> list[int]:
+            return [len(inmost.sessions), inmost.counts.opened]
+
+        inner.include(inmost, "b")
+        outer.include(inner, "a")
+        Player(outer)
+        self.assertEqual(Player(outer).request("a.b.who"), [2, 2])
+        self.assertIs(inmost.clock, outer.clock)
+        inmost.start()  # as its `connect` does
+        self.assertEqual((outer.state, inmost.state), (State.RUNNING, State.NEW))
+
     def test_overridden_handler(self) -> None:
         """Who overrides a handler of a component keeps its route."""
 
