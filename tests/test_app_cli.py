@@ -23,10 +23,13 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from fastway.__main__ import main
-from fastway.app import App
+from fastway.app import App, Request
+from fastway.app.testing import Player
 from fastway.cli import app as tools
 from fastway.cli.table import ServeOptions, TalkOptions
+from fastway.dialect.pomelo import PomeloJson
 from fastway.errors import ConfigError, FastwayError, NotInstalled
+from fastway.formats import MessagePack
 from tests.support import inherited
 from tests.support.errors import raised
 from tests.support.files import CHECKOUT, scratch
@@ -306,6 +309,23 @@ class Mistakes(Files):
                 "= ask {1, 2}",
             ],
         )
+
+    def test_bodies(self) -> None:
+        """Text is shown as it came, MessagePack in JSON, and what is neither spelt out."""
+        app = App(clock=Clock())
+        told: list[str] = []
+
+        @app.unknown
+        def heard(request: Request) -> None:
+            told.append(tools._told_message(request))
+
+        for form, bodies in (
+            (PomeloJson(), (b'{"a": 1}', b"\xff[1]")),
+            (MessagePack(Any), (b"\x81\xa1a\xc3", b"\xc1\xfe")),
+        ):
+            for body in bodies:
+                Player(app, format=form).send("on", body)
+        self.assertEqual(told, ['{"a": 1}', r"\xff[1]", '{"a": true}', r"\xc1\xfe"])
 
     def test_listed(self) -> None:
         """The help of all commands and the completions know them."""

@@ -32,7 +32,7 @@ from fastway.app.session import SessionEnded
 from fastway.causes import cause_of, one_line
 from fastway.cli.table import DescribeOptions, ServeOptions, TalkOptions
 from fastway.cli.tools import QUIET, Lines, ToolError, gateway_endpoint, run_tool, say
-from fastway.dialect import NotInDialect
+from fastway.dialect import NotInDialect, Refused
 from fastway.errors import ConfigError, FastwayError, LocalError
 from fastway.logs import escaped
 
@@ -274,6 +274,18 @@ def _told_answer(result: Any) -> str:
         return result.decode("utf-8", "backslashreplace") if type(result) is bytes else str(result)
 
 
+def _told_message(request: Request) -> str:
+    """A message as it came where that is text; else as an answer is told."""
+    try:
+        return request.body.decode()
+    except UnicodeDecodeError:
+        pass
+    try:
+        return _told_answer(request.decode())
+    except Refused:  # it is no message of the port's format
+        return request.body.decode("utf-8", "backslashreplace")
+
+
 class Talk:
     """`fastway talk` between standard input and one session."""
 
@@ -304,7 +316,7 @@ class Talk:
 
         @app.unknown
         def heard(request: Request) -> None:
-            self._print(f"< {request.route}", request.body.decode("utf-8", "backslashreplace"))
+            self._print(f"< {request.route}", _told_message(request))
 
         endpoint = gateway_endpoint(self._reactor, "PEER", address)
         try:
