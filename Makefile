@@ -8,9 +8,10 @@ BIN := $(VENV)/bin
 CORE := $(CURDIR)/fastway/relay
 CORE_FILES := $(filter-out $(CORE)/_%,$(wildcard $(CORE)/*.c))
 CORE_TESTS := test_pool test_relay test_queues test_turns test_ends test_websocket test_tls \
-	test_direct test_rates test_multicast test_each test_shake
+	test_direct test_rates test_multicast test_each test_shake test_frames
 SANITIZE := -std=c11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
 	-fno-omit-frame-pointer -Wall -Wextra -Werror -I$(CORE)
+RACES := -std=gnu11 -g -O1 -fsanitize=thread -Wall -Wextra -Werror -I$(CORE)
 RELAY_TEST := $(CURDIR)/tests/relay
 
 JS := clients/js
@@ -49,7 +50,8 @@ check: $(BIN)/.tests $(if $(shell command -v npm),$(TYPES)/node_modules/.install
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # The native core alone, under ASan and UBSan: its tests, then a few seconds of random days. Its
-# system calls are the tests' (calls.h).
+# system calls are the tests' (calls.h). What has a thread runs under TSan too, where there is one
+# and the system has not put memory where it cannot be (more than 28 random bits, GCC before 14).
 relay-check:
 	@mkdir -p build/relay
 	cd build/relay && $(CC) $(SANITIZE) -DCORE -include $(RELAY_TEST)/calls.h -c $(CORE_FILES)
@@ -57,6 +59,11 @@ relay-check:
 		$(CC) $(SANITIZE) -D_GNU_SOURCE -o build/$$test $(RELAY_TEST)/$$test.c \
 			$(RELAY_TEST)/bed.c $(RELAY_TEST)/sums.c build/relay/*.o && build/$$test || exit 1; \
 	done
+	@if ! echo 'int main(void) { return 0; }' | $(CC) $(RACES) -xc - -o build/races 2>/dev/null; \
+	then echo "races are not looked for: there is no ThreadSanitizer"; exit 0; fi; \
+	$(CC) $(RACES) -o build/races $(RELAY_TEST)/test_shake.c $(CORE)/shake.c || exit 1; \
+	build/races >build/races.txt 2>&1 && echo "test_shake: no races" && exit 0; \
+	cat build/races.txt; grep -q "unexpected memory mapping" build/races.txt
 	$(CC) $(SANITIZE) -D_GNU_SOURCE -DSTANDALONE -o build/relay-fuzz $(RELAY_TEST)/fuzz.c \
 		$(RELAY_TEST)/sums.c build/relay/*.o
 	build/relay-fuzz 3 1795291833 plain # days that once found a link which was never read again

@@ -308,6 +308,29 @@ class Handlers(SynchronousTestCase):
         with pytest.raises(BadHandler, match="is neither a Component nor an App"):
             app.include(part)
 
+    def test_bad_hooks(self) -> None:
+        """So are hooks, middleware and timers, which would fail for everybody."""
+        app = App()
+
+        def nothing() -> None: ...
+        def one(session: Any) -> None: ...
+        def two(session: Any, user: Any) -> None: ...
+
+        for register, call, given in (
+            (app.handshake, one, "the session and the user"),
+            (app.middleware, one, "the request and call_next"),
+            (app.opened, nothing, "the session"),
+            (app.closed, two, "the session"),
+            (app.outgoing, two, "the message"),
+            (app.every(1.0), one, "nothing"),
+            (app.after(1.0), one, "nothing"),
+        ):
+            problem = f"{call.__name__} is called with {given}: "
+            with self.subTest(given), pytest.raises(BadHandler, match=problem):
+                register(call)
+        self.assertEqual((app._timers, app.greets, app._opened), ([], None, []))
+        app.closed(print)  # and whoever takes anything
+
     def test_two_apps(self) -> None:
         """Two Apps share nothing."""
         one, other = chat(), chat()
@@ -356,6 +379,101 @@ class Handlers(SynchronousTestCase):
         self.assertEqual(ann.request("deep.room.join", Join("ann"))["members"], ["ann"])
         with pytest.raises(BadHandler):
             outer.include(inner, "deep")
+
+    def test_include_middleware(self) -> None:
+        """That of a part stands around its own handlers alone, within that of who has it."""
+        seen: list[str] = []
+
+        def noting(name: str) -> App:
+            app = App(clock=Clock())
+
+            @app.middleware
+            async def around(request: Request, call_next: Any) -> Any:
+                seen.append(f"{name} {request.route}")
+                return await call_next(request)
+
+            app.route("do", lambda: name)
+            return app
+
+        inmost, inner, outer = noting("inmost"), noting("inner"), App(clock=Clock())
+        inner.include(inmost, "b")
+        outer.include(inner, "a")
+        outer.route("plain", lambda: "plain")
+        ann = Player(outer)
+        self.assertEqual([ann.request(one) for one in ("plain", "a.do")], ["plain", "inner"])
+        self.assertEqual(seen, ["inner a.do"])
+        seen.clear()
+
+        @outer.middleware
+        async def around(request: Request, call_next: Any) -> Any:
+            seen.append("outer")
+            return await call_next(request)
+
+        self.assertEqual(ann.request("a.b.do"), "inmost")
+        self.assertEqual(seen, ["outer", "inner a.b.do", "inmost a.b.do"])
+
+    def test_include_hooks(self) -> None:
+        """A part's handshake lets in, its handler of other routes is that of all; where there are
+        two of them it is said, as it is when a part is given more than was taken."""
+        part, app = App(clock=Clock()), App(clock=Clock())
+
+        @part.handshake
+        def login(session: Session, user: str) -> str:
+            if user != "ann":
+                raise Refused(401, "who are you?")
+            return f"hello, {user}"
+
+        @part.middleware
+        async def around(request: Request, call_next: Any) -> Any:
+            return ["within", await call_next(request)]
+
+        @part.unknown
+        def others(request: Request) -> str:
+            return request.route
+
+        app.include(part)
+        ann = Player(app, "ann")
+        self.assertEqual((ann.welcome, ann.request("what")), ("hello, ann", ["within", "what"]))
+        with pytest.raises(Refused):
+            Player(app, "eve")
+
+        def handshake(other: App) -> None:
+            other.handshake(login)
+
+        def unknown(other: App) -> None:
+            other.unknown(lambda: None)
+
+        for give, prefix, problem in (
+            (handshake, "", "both Apps have a handshake"),
+            (unknown, "", "handles all other routes"),
+        ):
+            other = App()
+            give(other)
+            with pytest.raises(BadHandler, match=problem):
+                app.include(other, prefix)
+        fresh, other = App(), App()
+        unknown(other)
+        with pytest.raises(BadHandler, match="handles all other routes"):
+            fresh.include(other, "deep")
+        with pytest.raises(BadHandler, match="itself"):
+            app.include(app)
+        for register in (
+            lambda: part.route("late", lambda: None),
+            lambda: part.unknown(lambda: None),
+            lambda: part.middleware(around),
+            lambda: part.handshake(login),
+            lambda: part.opened(lambda session: None),
+            lambda: part.closed(lambda session: None),
+            lambda: part.outgoing(lambda out: None),
+            lambda: part.every(1.0),
+            lambda: part.sends("late", str),
+            lambda: part.refusal(1, "late"),
+            lambda: part.include(App()),
+            lambda: App().include(part),
+        ):
+            with pytest.raises(BadHandler, match="included in another"):
+                register()
+        self.assertEqual(list(app.routes), [])
 
 
 class Middleware(SynchronousTestCase):

@@ -15,7 +15,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -888,6 +888,23 @@ class Tasks(SynchronousTestCase):
             self.assertEqual(ann.heard, [("on", "ann")])
 
         self.run_in_loop(main)
+
+    def test_no_loop(self) -> None:
+        """Another reactor has no loop for tasks: the App does not start. Where none runs beside a
+        test's clock a handler fails, and does not wait for ever."""
+        app = App(clock=cast(Any, MemoryReactorClock()), tasks=True)
+        problem = self.failureResultOf(app.listen("127.0.0.1:0", Words()), LocalError).value
+        self.assertIn("needs Twisted's asyncio reactor: fastway serve --asyncio", str(problem))
+        self.assertEqual(app.state, State.NEW)
+        app = App(clock=Clock(), tasks=True)
+
+        @app.handler("sleep")
+        async def sleeps() -> None:
+            await asyncio.sleep(0)
+
+        refused = self.failureResultOf(Player(app).ask("sleep"), Refused).value
+        self.assertEqual(refused.code, 500)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_cancelled(self) -> None:
         """A task that is cancelled is a fault as any; its context is its own."""

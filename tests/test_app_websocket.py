@@ -180,6 +180,17 @@ class Ports(Links):
             self.assertEqual((event.code, peer.gone), (code, True))
             self.assertEqual(self.app.sessions, {})
 
+    def test_goes_away(self) -> None:
+        """An App that stops says so: 1001, which a client may answer by coming back elsewhere."""
+        self.app.start()
+        peers = [self.connect() for _ in range(2)]
+        self.app.drain()
+        for peer in peers:
+            peer.listen()
+            event = peer.heard[-1]
+            assert isinstance(event, CloseConnection)
+            self.assertEqual((event.code, peer.gone), (1001, True))
+
     def test_control_frames(self) -> None:
         """A Ping is answered; a Close is answered, and is the session's end, in order."""
         peer = self.connect()

@@ -16,8 +16,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 import fastway
-from fastway.__main__ import main, overview
+from fastway.__main__ import main
 from fastway.cli import completion
+from fastway.cli.console import overview
 from fastway.cli.table import BY_COMMAND, COMMANDS, SERVER_ADDR
 from fastway.config.table import OPTIONS
 from tests.support.errors import raised
@@ -339,6 +340,98 @@ class DemoTests(ConsoleTestCase):
                 line = self.says("demo", *ports, f"--page-addr={address}", status=1)
                 self.assertTrue(line.startswith("fastway demo: --page-addr: "), line)
                 self.assertIn(problem, line)
+
+
+class InterruptTests(ConsoleTestCase):
+    """Ctrl-C before the reactor runs."""
+
+    BEFORE = """
+import runpy, signal, sys
+_, when, way, *arguments = sys.argv
+
+class Finder:
+    def find_spec(name, *_):
+        if name == when:
+            signal.raise_signal(signal.SIGINT)
+
+sys.argv = ["fastway", *arguments]
+sys.meta_path.insert(0, Finder)
+if way == "-m":
+    runpy.run_module("fastway", run_name="__main__", alter_sys=True)
+else:
+    from fastway.__main__ import main
+    sys.exit(main())
+"""
+
+    def test_while_it_loads(self) -> None:
+        """It is one line and status 1, whatever is being imported, and both ways to start it."""
+        for when, way, *arguments in (
+            ("fastway.cli.interrupts", "-m", "run"),
+            ("fastway.cli.table", "-m", "status", "--pid=1"),
+            ("fastway.config.settings", "script", "--help"),
+            ("twisted.internet.defer", "script", "serve", "chat:app"),
+            ("fastway.service", "-m", "check"),
+            ("fastway.router", "script"),
+        ):
+            done = subprocess.run(
+                [sys.executable, "-c", self.BEFORE, when, way, *arguments],
+                cwd=self.directory,
+                env=environment({}),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+            command = [one for one in arguments[:1] if one[0] != "-"]
+            self.assertEqual(done.stderr, f"{' '.join(['fastway', *command])}: interrupted\n")
+            self.assertEqual((done.returncode, done.stdout), (1, ""))
+
+    def test_not_to_be_swallowed(self) -> None:
+        """Also where an import passes over all exceptions, as Python itself does in callbacks."""
+        module = os.path.join(self.directory, "deaf.py")
+        with open(module, "w") as file:
+            file.write("import signal\ntry:\n    signal.raise_signal(signal.SIGINT)\n")
+            file.write("except BaseException:\n    pass\n")
+        done = self.run_command("describe", "deaf:app")
+        self.assertEqual(done.stderr, "fastway describe: interrupted\n")
+        self.assertEqual(done.returncode, 1)
+
+    def test_while_a_gateway_starts(self) -> None:
+        """It stops as soon as it runs: nothing of its start can lose that."""
+        deaf = """
+import gc, signal, sys
+from fastway.__main__ import main
+
+def collected(phase, _):
+    if len(gc.callbacks) > 1:
+        gc.callbacks.remove(collected)
+        signal.raise_signal(signal.SIGINT)
+
+gc.callbacks.append(collected)
+sys.exit(main())
+"""
+        arguments = [f"--{side}-addr=127.0.0.1:0" for side in ("client", "server")]
+        done = subprocess.run(
+            [sys.executable, "-c", deaf, *arguments, "--log-level=warn"],
+            cwd=self.directory,
+            env=environment({}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+
+    def test_in_process(self) -> None:
+        """What calls `main` has its own handler of SIGINT back, and keeps one of another kind."""
+        before = signal.getsignal(signal.SIGINT)
+        self.addCleanup(signal.signal, signal.SIGINT, before)
+        for handler in (signal.default_int_handler, signal.SIG_IGN):
+            signal.signal(signal.SIGINT, handler)
+            self.says("version")
+            self.assertIs(signal.getsignal(signal.SIGINT), handler)
 
 
 class CompletionTests(ConsoleTestCase):

@@ -34,6 +34,17 @@ class AuthTests(SynchronousTestCase):
         self.assertTrue(near.ready and far.ready)
         self.assertEqual(far.request("a", b"")[0], 2)
 
+    def test_with_user(self) -> None:
+        """A client of the same settings; who was copied says nothing, as before."""
+        mute = Teleport(proto="pb", auth=True)
+        said = mute.with_user("tok")
+        near, far = mute.server(), said.client()
+        near.begin(0.0)
+        far.begin(0.0)
+        (asked,) = far.data_to_send()
+        self.assertEqual(near.receive(asked, 0.0), [Hello("tok", b"tok")])
+        self.assertEqual((said.traits, mute._clients[0].user), (mute.traits, None))
+
     def test_refused(self) -> None:
         near, far = Teleport(auth=True).server(), Teleport(user=lambda: "tok").client()
         near.begin(0.0)

@@ -417,8 +417,6 @@ class PortTests(TlsTestCase):
     async def test_only_new_keys(self) -> None:
         """A peer that changes its keys again and again is lost, also where data is between; one
         that does it now and then is not."""
-        if not self.relay:
-            return
         service = self.start(*self.tls())
         where = "127.0.0.1", self.port(service)
 
@@ -443,6 +441,8 @@ class PortTests(TlsTestCase):
 
         with LogLines() as logged:
             self.assertNotEqual(await deferToThread(come, 20), LEFT)
+            await until("its end", lambda: not service.router_service.connected)
+            service.router_service.quiet.flush()  # of this address there were lines
             await deferToThread(come, 100)
             await until("it is lost", lambda: any("without data" in line for line in logged.lines))
         (line,) = [line for line in logged.lines if "without data" in line]

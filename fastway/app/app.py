@@ -15,7 +15,7 @@ as often as a log can bear, and answered without its text.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from inspect import isawaitable
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import (
     IProtocolFactory,
+    IReactorCore,
     IReactorTime,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
@@ -33,7 +34,7 @@ from fastway.app.bounds import Bounds, State, Users
 from fastway.app.group import Group
 from fastway.app.handling import F, check_route, name_of
 from fastway.app.hosting import Hosting
-from fastway.app.messages import BadHandler
+from fastway.app.messages import BadHandler, check_call
 from fastway.app.session import Session
 from fastway.app.strand import Strand
 from fastway.dialect import Dialect
@@ -111,8 +112,10 @@ class App(Hosting):
     def _timer(self, seconds: float, again: bool, strand: Strand | None) -> Callable[[F], F]:
         if not seconds > 0:
             raise BadHandler(f"{seconds} s: give a time that is longer than none")
+        self.check_open()
 
         def register(call: F) -> F:
+            check_call(call)
             passing = not again and self.state is State.RUNNING
             self._add_timer(_Timer(call, seconds, again, strand or self.strand, passing))
             return call
@@ -134,14 +137,19 @@ class App(Hosting):
             self._outer.cancel(call)
 
     def include(self, part: App | Component, prefix: str = "") -> None:
-        """Take in the handlers of a Component, or the routes, hooks and timers of another App.
+        """Take in the handlers of a Component, or all that another App has.
+
+        Of an App that is its routes with the middleware around them, its hooks, timers, groups
+        and components. What is registered with it later would be seen by nobody, and is refused.
 
         Args:
             prefix: What stands before its routes, with a dot between.
 
         Raises:
-            BadHandler: a route has a handler already.
+            BadHandler: a route has a handler already; both have a handshake, or a handler of all
+                other routes, which with a prefix there cannot be.
         """
+        self.check_open()
         if isinstance(part, Component):
             name = prefix or part.name
             for route, call in part.handlers():
@@ -153,8 +161,15 @@ class App(Hosting):
             return
         if not isinstance(part, App):
             raise BadHandler(f"{part!r} is neither a Component nor an App; give one, made")
+        part.check_open()
+        self._check_part(part, prefix)
+        around = tuple(part._middleware)
         for route, known in part._routes.items():
-            self.route(f"{prefix}.{route}" if prefix else route, known.wanted.call)
+            guarded = replace(known, within=(*around, *known.within))
+            self._add_route(f"{prefix}.{route}" if prefix else route, guarded)
+        if part._unknown is not None:
+            self._unknown = replace(part._unknown, within=(*around, *part._unknown.within))
+        self._handshake = self._handshake or part._handshake
         for route, sent in part._sent.items():
             self.sends(route, sent.kind, answer=sent.answer, text=sent.text)
         for route, refusals in part._refusals.items():
@@ -162,12 +177,10 @@ class App(Hosting):
                 name = f"{prefix}.{inner}" if prefix else inner
                 for code, text in refusals.items():
                     self.refusal(code, text, name)
-        part._outer, part._prefix = self, prefix
+        part._outer, part._prefix, part.is_included = self, prefix, True
         for name, group in part._groups.items():
             group.app = self
             self._groups.setdefault(f"{prefix}.{name}" if prefix else name, group)
-        for call in part._middleware:
-            self.middleware(call)
         self._opened += part._opened
         self._closed += part._closed
         self._outgoing += part._outgoing
@@ -175,6 +188,18 @@ class App(Hosting):
             self._add_timer(timer)
         for component in part._components:
             self._add_component(component)
+
+    def _check_part(self, part: App, prefix: str) -> None:
+        """See that nothing of another App would be lost. Raises BadHandler, as `include`."""
+        if part is self:
+            raise BadHandler("an App cannot include itself")
+        if part._handshake is not None and self._handshake is not None:
+            raise BadHandler("both Apps have a handshake: one of them lets in for both")
+        if part._unknown is not None and (prefix or self._unknown is not None):
+            raise BadHandler(
+                "the App that is included handles all other routes, which is for the one that "
+                "includes it: register that there"
+            )
 
     def _add_component(self, component: Component) -> None:
         self._components.append(component)
@@ -208,12 +233,18 @@ class App(Hosting):
         """Begin: timers run, components are started. Listening and connecting do so by themselves.
 
         Raises:
+            LocalError: handlers are to be tasks, and the reactor has no loop for them.
             what a component raises.
         """
         if self.state is State.RUNNING:
             return
         if self.state is State.DRAINING:
             raise LocalError("the App is draining; stop it first")
+        if self.tasks and not _has_loop(self.clock):
+            raise LocalError(
+                "App(tasks=True) needs Twisted's asyncio reactor: fastway serve --asyncio, or "
+                "asyncioreactor.install() before all else that is Twisted's"
+            )
         was, self.state = self.state, State.RUNNING
         begun: list[Component] = []
         try:
@@ -456,6 +487,15 @@ def handles(route: str) -> Callable[[F], F]:
         return call
 
     return mark
+
+
+def _has_loop(clock: object) -> bool:
+    """Tasks may run: it is Twisted's asyncio reactor, or a test's clock."""
+    if not IReactorCore.providedBy(clock):
+        return True
+    from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+
+    return isinstance(clock, AsyncioSelectorReactor)
 
 
 async def _all(waits: Iterable[Deferred[Any]]) -> None:

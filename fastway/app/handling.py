@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from inspect import isawaitable
@@ -20,8 +21,16 @@ from twisted.python.failure import Failure
 
 from fastway.address import host_of
 from fastway.app.bounds import Counts
-from fastway.app.handlers import Answering, Handler, Request, Route, onion, ready
-from fastway.app.messages import BadBody, BadHandler, Sent, Wanted, decode
+from fastway.app.handlers import (
+    Answering,
+    Handler,
+    Middleware,
+    Request,
+    Route,
+    onion,
+    ready,
+)
+from fastway.app.messages import BadBody, BadHandler, Sent, Wanted, check_call, decode
 from fastway.app.session import Session, SessionEnded
 from fastway.app.strand import Job
 from fastway.dialect import Message, Refused
@@ -50,19 +59,21 @@ class Handling:
         elsewhere: Whom messages without a handler are offered: takes the session, the message and
             who answers it, gives a job for the session's strand, or None: it is nobody's. A
             cluster's gate.
+        is_included: Another App has taken what this one has.
     """
 
     def __init__(self, tasks: bool, clock: IReactorTime | None) -> None:
         self.tasks = tasks
         self.counts = Counts()
         self.elsewhere: Elsewhere | None = None
+        self.is_included = False
         self._clock = clock
         self._quiet: Throttle | None = None
         self._routes: dict[str, Route] = {}
         self._unknown: Route | None = None
         self._sent: dict[str, Sent] = {}
         self._refusals: dict[str, dict[int, str]] = {}
-        self._middleware: list[Callable[[Request, Handler], Awaitable[Any]]] = []
+        self._middleware: list[Middleware] = []
         self._chain: Handler | None = None
         self._running = 0
         self._idle: list[Deferred[None]] = []
@@ -115,10 +126,23 @@ class Handling:
         Raises:
             BadHandler: as there.
         """
+        self._add_route(route, ready(call))
+
+    def _add_route(self, route: str, known: Route) -> None:
         check_route(route)
+        self.check_open()
         if route in self._routes:
             raise BadHandler(f"{route} has a handler already")
-        self._routes[route] = ready(call)
+        self._routes[route] = known
+
+    def check_open(self) -> None:
+        """See that what is registered here is seen.
+
+        Raises:
+            BadHandler: it would not be.
+        """
+        if self.is_included:
+            raise BadHandler("this App is included in another already: give it all it has before")
 
     def sends(self, route: str, kind: Any, *, answer: Any = None, text: str = "") -> None:
         """Declare what peers are told by themselves of a route, for `fastway describe`.
@@ -135,6 +159,7 @@ class Handling:
             BadHandler: it is declared otherwise already.
         """
         check_route(route)
+        self.check_open()
         sent = Sent(kind, answer, text)
         if self._sent.setdefault(route, sent) != sent:
             raise BadHandler(f"{route} is declared already, and otherwise")
@@ -145,19 +170,27 @@ class Handling:
         Without a route it is any handler that may, and the handshake. What the framework refuses
         by itself (400, 404, 500) needs no word.
         """
+        self.check_open()
         for route in routes or ("",):
             self._refusals.setdefault(route, {})[code] = text
 
     def unknown(self, call: F) -> F:
         """Decorates what handles messages of all other routes; it is told by a `Request`."""
+        self.check_open()
         self._unknown = ready(call)
         return call
 
     def middleware(self, call: F) -> F:
         """Decorates what stands around all handlers: `async def (request, call_next)`.
 
-        Those that were given first are outermost. What it returns is the answer.
+        Those that were given first are outermost. What it returns is the answer. That of an App
+        which another includes stands around its own handlers, within that of the other.
+
+        Raises:
+            BadHandler: it cannot be called so.
         """
+        self.check_open()
+        check_call(call, "the request", "call_next")
         self._middleware.append(call)
         self._chain = None
         return call
@@ -215,13 +248,13 @@ class Handling:
                 )
                 answer.refuse(event, Refused(NOT_FOUND, "not found"))
                 return None
-        runs = False
+        request: Any = None
+        self._running += 1
         try:
-            if self._middleware:
+            if self._middleware or known.within:
                 request = Request(session, event)
                 made: Any = self._through(request)
             else:
-                request = Request(session, event) if known.needs_request else None  # type: ignore
                 form, body = event.format, event.body
                 if form is known.form and len(body) <= known.short:  # most are: no call for them
                     try:
@@ -230,35 +263,32 @@ class Handling:
                         message = decode(body, form, known.wanted.kind)
                 else:
                     message = known.decode(body, form)
-                call = known.plain
-                if call is None:
+                if known.lone is not None:
+                    made = known.lone(message)
+                elif known.plain is not None:
+                    made = known.plain(session, message)
+                else:
+                    if known.needs_request:
+                        request = Request(session, event)
                     made = known.invoke(session, request, message)
-                else:
-                    made = call(session, message)
             if type(made) is CoroutineType and not self.tasks:
-                self._running += 1
-                runs = True
                 context = copy_context()
-                try:
-                    waits = context.run(made.send, None)
-                except StopIteration as ended:  # as most do
-                    made = ended.value
-                else:
-                    runs = False
-                    made = _Begun(made, waits, context)
-                    return self._finish(session, event, request, made, answer)
-            elif isawaitable(made):
-                made = self.in_task(made)
+                made = context.run(_step, made, context, _Begun)
+                waits = type(made) is _Begun  # most have ended
+            else:
+                waits = isawaitable(made)
+                if waits:
+                    made = self.in_task(made)
+            if waits:
                 self._running += 1
                 return self._finish(session, event, request, made, answer)
-            answer.reply(event, made, request.answer_meta if request else ())
+            answer.reply(event, made, () if request is None else request.answer_meta)
         except BaseException as error:  # whatever it is, the strand must go on
             self._failed(session, event, error, answer)
         finally:
-            if runs:
-                self._running -= 1
-                if self._idle and not self._running:
-                    self._now_idle()
+            self._running -= 1
+            if self._idle and not self._running:
+                self._now_idle()
         return None
 
     async def _finish(
@@ -297,8 +327,10 @@ class Handling:
     async def _innermost(self, request: Request) -> Any:
         known = self._routes.get(request.route) or self._unknown
         assert known is not None
-        made = known.invoke(request.session, request, request.decode(known.wanted.kind))
-        return await made if isawaitable(made) else made
+        inner: Handler = partial(_invoke, known)
+        for call in reversed(known.within):
+            inner = partial(onion, call, inner)
+        return await inner(request)
 
     def _failed(
         self, session: Session, event: Message, error: BaseException, answer: Answering
@@ -338,8 +370,19 @@ class Handling:
     def in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
         """What is to be awaited instead: an asyncio task, where handlers run as such."""
         if self.tasks and not isinstance(made, Deferred):
-            return Deferred.fromFuture(asyncio.ensure_future(made))
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:  # it would wait for ever
+                if isinstance(made, CoroutineType):
+                    made.close()
+                raise
+            return Deferred.fromFuture(asyncio.ensure_future(made, loop=loop))
         return made
+
+
+async def _invoke(known: Route, request: Request) -> Any:
+    made = known.invoke(request.session, request, request.decode(known.wanted.kind))
+    return await made if isawaitable(made) else made
 
 
 class _Begun:
@@ -367,6 +410,24 @@ class _Begun:
                 waits = run(coroutine.send, got) if error is None else run(coroutine.throw, error)
             except StopIteration as ended:
                 return ended.value
+
+
+def first_step(
+    coroutine: Coroutine[Any, Any, Any], context: Context, begun: Callable[..., Any]
+) -> Any:
+    """What it returned; or `begun`, of it, what it waits for, and `context`."""
+    try:
+        waits = coroutine.send(None)
+    except StopIteration as ended:
+        return ended.value
+    return begun(coroutine, waits, context)
+
+
+_step: Callable[..., Any] = first_step
+with suppress(ImportError):  # it may not be built
+    from fastway.relay import _core
+
+    _step = _core.first_step
 
 
 def check_route(route: object) -> None:

@@ -19,7 +19,7 @@ from fastway.app.bounds import Bounds, State, Users
 from fastway.app.group import Group
 from fastway.app.handlers import Outgoing
 from fastway.app.handling import F, Handling, name_of
-from fastway.app.messages import Wanted, convert, greeting
+from fastway.app.messages import Wanted, check_call, convert, greeting
 from fastway.app.session import Carrier, Session, SessionEnded
 from fastway.app.strand import OwnStrand, Strand
 from fastway.dialect import Hello, Meta, Refused
@@ -63,18 +63,24 @@ class Hosting(Handling):
 
         Where that is annotated with a type, it is one, or its peer is refused as a bad message.
         What it returns is told to the peer, where its dialect has a place. A Refused, or any other
-        exception, ends the connection as the dialect has it.
+        exception, ends the connection as the dialect has it. A second one takes its place.
         """
+        self.check_open()
+        check_call(call, "the session", "the user")
         self._handshake = greeting(call)
         return call
 
     def opened(self, call: F) -> F:
         """Decorates what is called with each new session, before its first message."""
+        self.check_open()
+        check_call(call, "the session")
         self._opened.append(call)
         return call
 
     def closed(self, call: F) -> F:
         """Decorates what is called with each session that has ended, behind its last message."""
+        self.check_open()
+        check_call(call, "the session")
         self._closed.append(call)
         return call
 
@@ -84,6 +90,8 @@ class Hosting(Handling):
         It may change it; a Refused that it raises keeps it from being sent. Groups then encode for
         each member.
         """
+        self.check_open()
+        check_call(call, "the message")
         self._outgoing.append(call)
         return call
 

@@ -61,7 +61,8 @@ def opening(
         reactor = NativeReactor(relay_of(app, app.clock))
 
     def listens(port: Any) -> Any:
-        log.info(
+        tell = log.warn if problem and problem == relay.stale() else log.info
+        tell(
             "{dialect} port listens on {at}, {how}",
             dialect=dialect.name,
             at=address_name(port.getHost()),

@@ -158,6 +158,24 @@ def greeting(call: Callable[..., Any]) -> Wanted:
     return Wanted(call, ("session", "message"), kind, answer_kind(hints))
 
 
+def check_call(call: Callable[..., Any], *values: str) -> None:
+    """See that a hook can be called with these values.
+
+    Raises:
+        BadHandler: it cannot.
+    """
+    try:
+        signature = inspect.signature(call)
+    except (TypeError, ValueError):
+        return  # one of Python's own, which does not say
+    try:
+        signature.bind(*values)
+    except TypeError as error:
+        name = getattr(call, "__qualname__", repr(call))
+        given = " and ".join(values) or "nothing"
+        raise BadHandler(f"{name} is called with {given}: {error}") from None
+
+
 def convert(message: Any, kind: Any) -> Any:
     """Plain values as a type. Raises BadBody: they are none of it."""
     try:

@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from fastway.address import host_of
 from fastway.app.app import App
+from fastway.app.bounds import State
 from fastway.app.link import Link, Ready
 from fastway.dialect import Dialect, WebSocketRules
 from fastway.errors import LocalError, NoWebSocket, WebSocketClosed
@@ -34,6 +35,8 @@ log = make_logger("fastway.app")
 
 CODES = {"bad_frame": 1002, "failed": 1011, "full": 1013, "silent": 4408}
 """Why a connection is lost -> what its Close says (RFC 6455, section 7.4.1); others say 1008."""
+
+_STOPS = (State.DRAINING, State.STOPPED)
 
 
 class NoWebSocketDialect(LocalError):
@@ -252,7 +255,10 @@ class WebSocketLink(Link):
 
     def _leave(self) -> None:
         if self._machine.up:
-            said = self._machine.close(*self._code)
+            code, text = self._code
+            if code == 1000 and not self._is_client and self.app.state in _STOPS:
+                code = 1001  # the server goes away
+            said = self._machine.close(code, text)
             if said:
                 cast(Any, self.transport).write(said)
         super()._leave()

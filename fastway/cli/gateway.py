@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import fastway
 from fastway.address import parse_address
+from fastway.cli.interrupts import stops
 from fastway.cli.table import CLIENT_ADDR, CheckOptions, DemoOptions, RunOptions
 from fastway.config import Settings
 from fastway.config.settings import DirectPortSettings, WebSocketPortSettings
@@ -79,6 +80,7 @@ def run_gateway(
         check(service)
     service.check()
     logs.begin(None if settings.log.file else logs.console(settings.log.format))
+    stops(reactor)
     own_process(reactor)
     service.privilegedStartService()
     service.startService()

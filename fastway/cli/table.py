@@ -288,6 +288,7 @@ class ServeOptions(TableOptions):
             "duration",
             "how long handlers that run may take at the end",
         ),
+        flag("asyncio", "run on Twisted's asyncio reactor, as App(tasks=True) needs", ""),
         choice(
             "log-level",
             "warn",

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from fastway.dialect import (
     BadFrame,
@@ -34,7 +34,8 @@ from fastway.dialect import (
     Traits,
     WebSocketRules,
 )
-from fastway.dialect.hotpot_envelopes import ENVELOPES, MAX_NAME, Envelope, Read
+from fastway.dialect.hotpot_envelopes import ENVELOPES, MAX_NAME, Envelope, JsonEnvelope, Read
+from fastway.dialect.in_c import IN_C
 from fastway.errors import RemoteError
 from fastway.formats import Encoded
 
@@ -55,6 +56,9 @@ MAX_HEADS = 1000
 PING, PONG = "Ping", "Pong"
 _OWN = frozenset((PING, PONG))
 
+_read_named = IN_C.get("read_named")
+_write_named = IN_C.get("write_named")
+
 # A third of the time that Message(...) takes.
 _message: Callable[[tuple[Any, ...]], Message] = partial(tuple.__new__, Message)
 
@@ -68,7 +72,8 @@ class Hotpot:
         format: What messages stand in, and bodies are written in: "json", "protobuf" or
             "msgpack"; hotpot's names "proto" and "msgpack#js" are the latter two. The Go server
             has no default.
-        length_bytes: Of the length before a message over TCP: 2 or 4, in network byte order.
+        length_bytes: Of the length before a message over TCP: 2 or 4.
+        byte_order: Of that length: "big" as hotpot's, or "little" for servers that changed it.
         max_message: Bytes of a message that is taken, and over TCP of one that is sent. Go's
             server sends more over WebSocket: a client of one may have to take more.
         text: Whether messages over WebSocket are text; those of the other kind are not taken.
@@ -94,6 +99,7 @@ class Hotpot:
         *,
         format: str = "json",
         length_bytes: int = 2,
+        byte_order: Literal["big", "little"] = "big",
         max_message: int = MAX_MESSAGE,
         text: bool = False,
         keepalive: tuple[float, float] | None = (5.0, 12.0),
@@ -104,6 +110,8 @@ class Hotpot:
             raise ValueError(f"format is one of {', '.join(ENVELOPES)}, not {format!r}")
         if length_bytes not in (2, 4):
             raise ValueError(f"length_bytes is 2 or 4, not {length_bytes!r}")
+        if byte_order not in ("big", "little"):
+            raise ValueError(f"byte_order is big or little, not {byte_order!r}")
         most = min(MAX_LIMIT, (1 << 8 * length_bytes) - 1)
         if not MIN_LIMIT <= max_message <= most:
             raise ValueError(
@@ -133,6 +141,7 @@ class Hotpot:
             float(every),
             float(probe),
             refusals == "reply",
+            type(envelope) is JsonEnvelope and byte_order == "big",
         )
         self._names = Names(envelope, names)
         try:
@@ -143,7 +152,10 @@ class Hotpot:
         kind = "text" if text else "binary"
         self.websocket = WebSocketRules(text=text, takes=frozenset({kind}))
         self._format = format
-        self._framings = Framing(0, 1 << 62), Framing(length_bytes, max_message)
+        self._framings = (
+            Framing(0, 1 << 62, byte_order),
+            Framing(length_bytes, max_message, byte_order),
+        )
 
     @property
     def max_frame(self) -> int:
@@ -151,7 +163,10 @@ class Hotpot:
 
     @property
     def traits(self) -> Traits:
-        settings = {"format": self._format, "length_bytes": self._framings[1].width}
+        framing = self._framings[1]
+        settings: dict[str, Any] = {"format": self._format, "length_bytes": framing.width}
+        if framing.order != "big":
+            settings["byte_order"] = framing.order
         return Traits(settings=settings, asks=frozenset(), by_type=True)
 
     def server(self, *, whole: bool = False) -> HotpotServer:
@@ -180,6 +195,7 @@ class Settings:
         read: The envelope's.
         every, probe: N and X; N is 0 where there is no keepalive.
         replies: Who is refused is told so.
+        json: The envelope is that of JSON, and lengths are in hotpot's order: C knows that.
     """
 
     envelope: Envelope
@@ -188,6 +204,7 @@ class Settings:
     every: float
     probe: float
     replies: bool
+    json: bool
 
 
 class Names:
@@ -255,18 +272,20 @@ class Framing:
     Args:
         width: Bytes of the length before it; 0: the transport keeps messages apart.
         limit: Bytes of a payload that is sent.
+        order: Of the bytes of the length.
     """
 
-    def __init__(self, width: int, limit: int) -> None:
+    def __init__(self, width: int, limit: int, order: Literal["big", "little"]) -> None:
         self.width = width
-        self._limit = limit
+        self.order = order
+        self.limit = limit
 
     def frame(self, payload: bytes) -> bytes:
         """Raises FrameRefused: it is too large. Go would close the connection instead."""
         size = len(payload)
-        if size > self._limit:
-            raise FrameRefused(f"a message of {size} bytes is over {self._limit}")
-        return size.to_bytes(self.width, "big") + payload if self.width else payload
+        if size > self.limit:
+            raise FrameRefused(f"a message of {size} bytes is over {self.limit}")
+        return size.to_bytes(self.width, self.order) + payload if self.width else payload
 
 
 class _Wire:
@@ -338,13 +357,20 @@ class _Wire:
             if len(rest) < self._want:
                 return events
             data, self._rest = bytes(rest), None
-        at, end, limit = 0, len(data), self._settings.limit
+        settings, order = self._settings, self._framing.order
+        at, end, limit = 0, len(data), settings.limit
+        if _read_named is not None and settings.json:
+            form, answered = settings.envelope.format, self._answered
+            at = _read_named(data, limit, self._routes, form, width, answered, events)
+            if at == end:
+                self._seen = now
+                return events
         while True:
             start = at + width
             want = width
             if start > end:
                 break
-            size = int.from_bytes(data[at:start], "big")
+            size = int.from_bytes(data[at:start], order)
             if not 0 < size <= limit:
                 self._fail(BadFrame(f"a message of {size} bytes: it is 1 to {limit}"))
                 return events
@@ -383,7 +409,12 @@ class _Wire:
         self._out.append(self._framing.frame(payload))
 
     def _message(self, head: bytes, body: bytes) -> bytes:
-        return self._framing.frame(self._settings.envelope.wrap(head, body))
+        settings, framing = self._settings, self._framing
+        if _write_named is not None and settings.json:
+            data: bytes | None = _write_named(head, body, framing.width, framing.limit)
+            if data is not None:
+                return data
+        return framing.frame(settings.envelope.wrap(head, body))
 
     def _fail(self, error: RemoteError) -> None:
         self.error = error

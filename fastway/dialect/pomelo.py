@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from fastway import __version__
@@ -115,6 +117,12 @@ class Pomelo:
             self._settings.welcome_packet(None)
         except FrameRefused as error:
             raise ValueError(f"dictionary: {error}, and it goes with the handshake") from None
+
+    def with_user(self, user: Any) -> Pomelo:
+        """The same dialect, of a client that says this of itself."""
+        other = copy(self)
+        other._settings = replace(self._settings, user=user)
+        return other
 
     @property
     def max_frame(self) -> int:

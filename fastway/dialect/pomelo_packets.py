@@ -188,7 +188,6 @@ def read_message(
 
 def read_requests(
     data: bytes,
-    end: int,
     limit: int,
     names: Mapping[bytes, str],
     form: BodyFormat,
@@ -200,7 +199,7 @@ def read_requests(
     Returns:
         Where that is: there is more to be said about it.
     """
-    at = 0
+    at, end = 0, len(data)
     while end - at >= LEAST:
         word, flag, mid, length = _request_at(data, at)
         size = word - _DATA

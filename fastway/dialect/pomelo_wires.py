@@ -26,6 +26,7 @@ from fastway.dialect import (
     Ready,
     Refused,
 )
+from fastway.dialect.in_c import IN_C
 from fastway.dialect.pomelo_json import (
     FAILED,
     OLD_CLIENT,
@@ -89,6 +90,9 @@ MAX_EARLY = 100
 
 PATIENCE = 2.5
 """Silence of a client that ends it, at a tick of the server; in intervals."""
+
+_read_requests = IN_C.get("read_requests", read_requests)
+_response_packet = IN_C.get("response_packet", response_packet)
 
 _BEAT = packet(HEARTBEAT)
 _ACK = packet(ACK)
@@ -192,7 +196,10 @@ class _Wire:
         at, end, limit = 0, len(data), settings.limit
         self._inflated_bytes = 0
         if self._asks and self._open:
-            at = read_requests(data, end, limit, routes.names, settings.format, events)
+            at = _read_requests(data, limit, routes.names, settings.format, events)
+            if at == end and at:
+                self._seen = now
+                return events
         try:
             while True:
                 if end - at < HEAD:
@@ -358,7 +365,8 @@ class PomeloServer(_Wire):
         settings = self._settings
         if settings.compress or not body:
             return self._packet(response_head(token), body)
-        return response_packet(token, body, settings.limit)
+        limit = settings.limit
+        return _response_packet(token, body, limit) or response_packet(token, body, limit)
 
     def refuse(self, token: Any, refused: Refused) -> bytes:
         settings = self._settings

@@ -13,6 +13,8 @@ Rule: settings, and what is wrong with them; what is done with them is the wires
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fastway.dialect import BodyFormat, FrameRefused, NotInDialect, Traits, WebSocketRules
@@ -129,7 +131,6 @@ class Teleport:
         self.concurrent = concurrent
         self._limit = max_frame
         self._proto, self._streams = proto, proto == "raw"
-        self._auth, self._user = auth, user
         self._names = Names(mapper, names, ignore_case)
         made = [
             Settings(
@@ -152,6 +153,12 @@ class Teleport:
         ]
         half = len(made) // 2
         self._servers, self._clients = made[:half], made[half:]
+
+    def with_user(self, user: Any) -> Teleport:
+        """The same dialect, of a client that says this of itself."""
+        other = copy(self)
+        other._clients = [replace(one, auth=True, user=user) for one in self._clients]
+        return other
 
     @property
     def websocket(self) -> WebSocketRules | None:

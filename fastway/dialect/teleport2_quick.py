@@ -16,6 +16,7 @@ from struct import Struct
 from typing import Any
 
 from fastway.dialect import BodyFormat, Event, FrameRefused, Message
+from fastway.dialect.in_c import IN_C
 from fastway.dialect.teleport_codecs import TeleportJson
 from fastway.formats import MAX_DEPTH
 
@@ -24,6 +25,8 @@ _PULL = 1
 JSON = ord("j")
 HEAD = 4
 
+_read_pulls = IN_C.get("read_pulls")
+_write_reply = IN_C.get("write_reply")
 _pack = Struct(">I").pack
 _size_at = Struct(">I").unpack_from
 
@@ -62,6 +65,8 @@ class Quick:
             Where that is.
         """
         at, end, limit = 0, len(data), self._limit
+        if _read_pulls is not None:
+            at = _read_pulls(data, limit, self._routes, self._formats, events)
         while end - at > 2 * HEAD:
             width = _size_at(data, at)[0]
             place = at + HEAD + width
@@ -100,6 +105,10 @@ class Quick:
                 return None
             said = {"type": 2, "uri": uri, "status_code": OK, "status": "OK"}
             tail = self._tails[uri] = b"," + TeleportJson().encode(said)[1:]
+        if _write_reply is not None:
+            data: bytes | None = _write_reply(seq, tail, codec, body, self._limit)
+            if data is not None:
+                return data
         header = b'j{"seq":%d%b' % (seq, tail) if seq else b"j{%b" % tail[1:]
         size = 2 * HEAD + len(header) + 1 + len(body)
         if size > self._limit:

@@ -29,6 +29,7 @@ from fastway.dialect import (
     Ready,
     Refused,
 )
+from fastway.dialect.in_c import IN_C
 from fastway.dialect.teleport_codecs import codec_of
 from fastway.dialect.teleport_fields import (
     MAX_SEQ,
@@ -60,6 +61,9 @@ MAX_RATE = 24 * 3600
 
 PATIENCE = 2
 """Silence that ends a session whose peer sent heartbeats, in its intervals."""
+
+_read_calls = IN_C.get("read_calls", read_calls)
+_write_answer = IN_C.get("write_answer", write_answer)
 
 _PLAIN = ord("s")
 _DIGITS = re.compile("[0-9]{1,9}")
@@ -166,7 +170,10 @@ class TeleportWire:
                 held, self._held = self._held, []
                 for piece in held:
                     self._piece(piece, now, events)
-            self._piece(data, now, events)
+            if self._rest is None:
+                self._frames(data, now, events)
+            else:
+                self._piece(data, now, events)
         except RemoteError as error:
             self._fail(error)
         return events
@@ -193,7 +200,7 @@ class TeleportWire:
         framing, limit = settings.framing, settings.limit
         at, end, want = 0, len(data), HEAD
         if type(framing) is Raw and self._open:
-            at = read_calls(data, limit, settings.names.fields, settings.codecs, events)
+            at = _read_calls(data, limit, settings.names.fields, settings.codecs, events)
             if at:
                 self._seen = now
         while at < end and self._hello is None:
@@ -380,7 +387,8 @@ class TeleportWire:
         settings = self._settings
         secure = settings.secure
         if not (meta or filters or secure) and type(settings.framing) is Raw:
-            return write_answer(seq, codec, body, settings.limit)
+            limit = settings.limit
+            return _write_answer(seq, codec, body, limit) or write_answer(seq, codec, body, limit)
         if secure is not None and (seals or secure.marks(meta)):
             body = secure.seal(body, codec)
             if not secure.marks(meta):

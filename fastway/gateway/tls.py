@@ -40,6 +40,7 @@ from fastway.causes import cause_of
 from fastway.certificates import MAX_PAIRS, CertificateStore, Expiry, Loaded, read_certificates
 from fastway.errors import ConfigError, Reason, TlsFailed
 from fastway.gateway.preface import SECURE_TIMEOUT, Done
+from fastway.relay import openssl
 from fastway.watched import Stamp, stamp_of
 
 PROTOCOLS = (b"fastway/1",)
@@ -53,6 +54,13 @@ MAX_DEPTH = 4
 
 MORSEL = 4096
 """Bytes of a handshake that OpenSSL is given at a time: its buffers never shrink."""
+
+MOST_BARREN = 32
+"""Records without data (new keys) that a peer may send at once, and one more each second: each
+costs 8 µs, and its sender nothing. The core has the same bound."""
+
+BARREN_SIGNS = (SSL.SSL_CB_ACCEPT_EXIT, SSL.SSL_CB_WRITE_ALERT)
+"""What OpenSSL says of one that it is done with: new keys, a handshake that it will not have."""
 
 MAX_FAILURES = 32
 """Reasons of failed handshakes that are counted apart."""
@@ -188,6 +196,21 @@ class Handshakes:
         self.failed[reason] += 1
 
 
+_causes: dict[str, str] = {}
+
+
+def _cause(error: SSL.Error) -> str:
+    """As `cause_of`, which takes longer than all else of a handshake that fails at once; here
+    nothing but OpenSSL's words is known."""
+    said = repr(error.args)
+    text = _causes.get(said)
+    if text is None:
+        text = cause_of(error)
+        if len(_causes) < MAX_FAILURES:
+            _causes[said] = text
+    return text
+
+
 class Shaken(NamedTuple):
     """What a step of a handshake came to.
 
@@ -287,7 +310,7 @@ class TlsHandshake:
         if shaken.error is not None:
             self._over = True
             self._handshakes.fails(shaken.error)
-            raise TlsFailed(cause_of(shaken.error), shaken.answer)
+            raise TlsFailed(_cause(shaken.error), shaken.answer)
         if not shaken.done:
             return shaken.answer
         self._over = True
@@ -429,9 +452,13 @@ class Shown:
 
 
 class CountedTls(BufferingTLSTransport):
-    """Twisted's TLS, whose handshakes count."""
+    """Twisted's TLS, whose handshakes count, as records without data do then."""
 
     factory: TlsFactory
+
+    _barren = 0.0
+    """Records without data, less one for each second, as of `_since`."""
+    _since = 0.0
 
     def makeConnection(self, transport: Any) -> None:
         self.factory.handshakes.begins()
@@ -442,6 +469,18 @@ class CountedTls(BufferingTLSTransport):
         super()._checkHandshakeStatus()
         if self._handshakeDone and not before:
             self.factory.handshakes.is_over(self._tlsConnection)
+            self._tlsConnection.set_info_callback(self._informed)
+
+    def _informed(self, connection: SSL.Connection, where: int, _: int) -> None:
+        """Called by OpenSSL, in the midst of reading; never for data."""
+        if where not in BARREN_SIGNS:
+            return
+        now = self.factory.seconds()
+        self._barren = max(0.0, self._barren - (now - self._since)) + 1
+        self._since = now
+        if self._barren > MOST_BARREN and self._reason is None:
+            self._reason = Failure(openssl.error_of([openssl.BARREN]))
+            connection.set_shutdown(SSL.RECEIVED_SHUTDOWN)  # it reads no further, and fails
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if not self._handshakeDone and self.connected:
@@ -477,6 +516,7 @@ class TlsFactory(TLSMemoryBIOFactory):
         self.contexts = contexts
         self.store = store
         self.handshakes = Handshakes()
+        self.seconds = clock.seconds
         super().__init__(cast(Any, Shown(store)), False, wrapped, clock)
 
     def counts(self) -> TlsFigures:

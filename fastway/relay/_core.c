@@ -8,6 +8,10 @@
 #include <limits.h>
 #include <string.h>
 
+#ifndef RELAY_SOURCES
+#define RELAY_SOURCES "" /* setup.py says of which sources this is: sources.py */
+#endif
+
 /* Arguments. */
 
 bool count_is(Py_ssize_t got, Py_ssize_t wanted)
@@ -560,6 +564,8 @@ static int exec_module(PyObject *module)
     for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
         if (PyModule_AddIntConstant(module, constants[i].name, constants[i].value) < 0)
             return -1;
+    if (PyModule_AddStringConstant(module, "SOURCES", RELAY_SOURCES) < 0)
+        return -1;
     PyObject *type = add_shaker(module) < 0 ? NULL : PyType_FromSpec(&core_spec);
     if (type == NULL)
         return -1;
@@ -572,6 +578,14 @@ static int exec_module(PyObject *module)
     return tick == NULL ? -1 : added;
 }
 
+static PyMethodDef module_functions[] = {
+    ONE("frames", make_frames),
+    FAST("first_step", first_step),
+    FAST("is_plain_json", is_plain_json),
+    ONE("is_shallow_json", is_shallow_json),
+    {NULL, NULL, 0, NULL},
+};
+
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, (void *)exec_module},
     {0, NULL},
@@ -582,6 +596,7 @@ static struct PyModuleDef module_definition = {
     .m_name = "_core",
     .m_doc = "The native part of fastway.relay.",
     .m_size = 0,
+    .m_methods = module_functions,
     .m_slots = module_slots,
 };
 

@@ -1,6 +1,7 @@
 """What _core.c gives: a relay, of which a link is a handle, a number (relay.h), and a thread for
 TLS handshakes (shake.h)."""
 
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 PACKETS: int
@@ -26,12 +27,26 @@ TICK: float
 WANTS: int
 DONE: int
 FAILED: int
+SOURCES: str
+"""Of which it was built (sources.py)."""
 CHOICE: int
 """The address of a function for SSL_set_cert_cb."""
 
 Event = tuple[int, Any, Any]
 """kind, owner, payload; the payload of PACKETS is [(conn_id, bytes, count)], of BYTES bytes, of
 all others a number, see relay.h."""
+
+def frames(kind: type[tuple[Any, ...]], /) -> dict[str, Callable[..., Any]]:
+    """What `fastway.dialect` has in C of frames, by its names there; messages are of that type."""
+
+def is_plain_json(data: bytes, html: bool, /) -> bool: ...
+def is_shallow_json(data: bytes, /) -> bool:
+    """Both as `fastway.formats` has them."""
+
+def first_step(
+    coroutine: Coroutine[Any, Any, Any], context: Any, begun: Callable[..., Any], /
+) -> Any:
+    """As `fastway.app.handling` has it."""
 
 class Core:
     def __new__(

@@ -354,7 +354,10 @@ static void open_rest(struct relay *relay, struct link *link, const uint8_t *dat
 {
     size_t most = (size_t)link->port->read_size, at = 0;
     size_t got = open_some(relay, link->tls, relay->scratch, TLS_RECORD);
-    while (keep(relay, link, relay->scratch, got) && at < size) {
+    while (keep(relay, link, relay->scratch, got)) {
+        link->bytes_in += got;
+        if (at == size)
+            break;
         size_t piece = size - at < most ? size - at : most;
         got = open_all(relay, link, data + at, piece, relay->scratch);
         at += piece;

@@ -3,6 +3,7 @@
 #include "toy.h"
 
 #include <poll.h>
+#include <sched.h>
 
 #include "shake.h"
 
@@ -122,6 +123,49 @@ static void test_drop_and_stop(void)
     shaker_free(shaker);
 }
 
+/* Given, dropped and taken while the thread is at work: each comes back once, and nobody else's. */
+static void test_hurry(void)
+{
+    struct shaker *shaker = shaker_new(&toy_library);
+    struct toy *toys[COUNT];
+    struct shake *shake;
+    bool away[COUNT] = {false};
+    int out = 0;
+    uint32_t dice = 7;
+    size_t size = toy_seal(sealed, 'h', "hello", 5);
+    for (int i = 0; i < COUNT; i++)
+        toys[i] = toy_new();
+    for (int step = 0; step < 3000 || out > 0; step++) {
+        dice = dice * 1664525 + 1013904223;
+        int which = (int)(dice >> 16) % COUNT;
+        if (dice >> 31)
+            sched_yield();
+        if (!away[which] && step < 3000) {
+            CHECK(give(shaker, toys[which], sealed, size));
+            away[which] = true;
+            out++;
+        } else if (away[which] && (shake = shaker_drop(shaker, toys[which])) != NULL) {
+            CHECK(shake->owner == toys[which] && shake->used == 0);
+            shake_free(shake);
+            away[which] = false;
+            out--;
+        }
+        shake = out > COUNT / 2 ? wait_for(shaker) : shaker_take(shaker);
+        for (; shake != NULL; shake = shaker_take(shaker)) {
+            for (which = 0; toys[which] != shake->owner; which++)
+                CHECK(which < COUNT - 1);
+            CHECK(away[which] && shake->end == SHAKE_DONE && shake->used == size);
+            shake_free(shake);
+            away[which] = false;
+            out--;
+        }
+    }
+    for (int i = 0; i < COUNT; i++)
+        toy_free(toys[i]);
+    shaker_stop(shaker);
+    shaker_free(shaker);
+}
+
 /* Elsewhere than on the thread a handshake stops where its certificate is chosen. */
 static int chosen;
 
@@ -152,6 +196,7 @@ int main(void)
     test_order();
     test_ends();
     test_drop_and_stop();
+    test_hurry();
     test_choice();
     puts("test_shake: ok");
     return 0;

@@ -414,6 +414,23 @@ static void test_broken(void)
     }
 }
 
+/* The same where all of it came in the breath of the handshake, and counts. */
+static void test_broken_at_once(void)
+{
+    begin_secure(&plain_port);
+    add_secure(1, true);
+    accept_link(0);
+    size_t size = make(plain, 1, 1000, 'x'), out = toy_seal(sealed, 'd', plain, size);
+    toy_put(&toys[0]->into, sealed, out + toy_seal(sealed + out, 'x', plain, 9));
+    CHECK(secure(0, NULL, 0));
+    relay_pair(relay, 1, ends[0].handle, ends[1].handle);
+    relay_start(relay, ends[0].handle, NULL, 0, RELAY_PLAIN, now);
+    UNTIL(told(0, RELAY_GONE));
+    CHECK(last[last_count - 1].detail == EPROTO && error_of(0) == TOY_ERROR);
+    CHECK(counts(1).bytes_out == size && counts(0).bytes_in == size);
+    end_secure();
+}
+
 /* Much for a peer that does not read: it is bounded and counted as without TLS, and arrives. */
 static void test_blocked(void)
 {
@@ -639,6 +656,7 @@ int main(void)
     test_end_of_peer();
     test_cut_off();
     test_broken();
+    test_broken_at_once();
     test_blocked();
     test_blocked_by_the_last();
     test_goodbye();
