@@ -14,6 +14,7 @@ import math
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import accumulate
@@ -96,11 +97,38 @@ def _name(kind: object) -> str:
     return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
+MAX_SHALLOW = len('"0":0,') * MAX_NUMBER_KEYS
+"""Bytes of JSON in which there is no room for more keys than one map may have."""
+
+
+def is_shallow(data: bytes) -> bool:
+    """JSON in which there is nothing to be bounded; False: it is to be looked at."""
+    size = len(data)
+    return size <= MAX_DEPTH or (
+        size <= MAX_SHALLOW and data.count(b"[") + data.count(b"{") <= MAX_DEPTH
+    )
+
+
+def is_plain(data: bytes, html: bool) -> bool:
+    """The same that is ASCII without null; and without < > &, if `html`."""
+    return (
+        is_shallow(data)
+        and data.find(b"null") < 0  # `in` costs twice as much
+        and data.isascii()
+        and not (html and (b"<" in data or b">" in data or b"&" in data))
+    )
+
+
+is_shallow_json: Callable[[bytes], bool] = is_shallow
+is_plain_json: Callable[[bytes, bool], bool] = is_plain
+with suppress(ImportError):  # it may not be built
+    from fastway.relay import _core
+
+    is_shallow_json, is_plain_json = _core.is_shallow_json, _core.is_plain_json
+
+
 class _Typed(Generic[M]):
     """What `Json` and `MessagePack` have in common: a type, or none."""
-
-    _short = -1
-    """Bytes of a message in which there is nothing to be bounded."""
 
     def __init__(self, message_type: Any = None) -> None:
         self._type = message_type
@@ -120,22 +148,19 @@ class _Typed(Generic[M]):
                 raise TypeError(f"{own}() makes no {_name(into)}; {own}(Any) makes what is asked")
             return self._plain(data)
         wanted = self._type if into is None else into
-        if len(data) > self._short:
+        if not self._is_small(data):
             self._bound(data, _shape(wanted))
         try:
             return self._decoder(wanted)(data)
         except RecursionError:  # in what the type has no place for
             raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
 
-    def quick(self, into: Any) -> Callable[[bytes], Any] | None:
-        """Decodes messages of at most MAX_DEPTH bytes as `decode` does, or raises anything, and
-        then that is to say; None: there is nothing quicker than that."""
-        if self._type is None or self._short < 0 or type(self).decode is not _Typed.decode:
-            return None
-        return self._decoder(into)
-
     def _plain(self, data: bytes) -> Any:
         raise NotImplementedError
+
+    def _is_small(self, data: bytes) -> bool:
+        """There is nothing to be bounded."""
+        return False
 
     def _bound(self, data: bytes, shape: _Shape) -> None:
         raise NotImplementedError
@@ -159,8 +184,6 @@ class Json(_Typed[M]):
             collide: keys are text, bytes, numbers, or enumerations.
     """
 
-    _short = MAX_DEPTH
-
     @overload
     def __init__(self: Json[Any]) -> None: ...
     @overload
@@ -177,11 +200,26 @@ class Json(_Typed[M]):
         if self._type is None:
             return _write_json(message)
         data: bytes = self._write(message)
-        if data.find(b"null") >= 0:  # msgspec writes it for NaN too; `in` costs twice as much
-            _write_json(self._msgspec.to_builtins(message, str_keys=True, enc_hook=_nothing))
-        if len(data) > self._short:
-            self._bound(data, _shape(self._type))
+        if not is_plain_json(data, False):
+            self._look(message, data)
         return data
+
+    def _look(self, message: Any, data: bytes) -> None:
+        """Raises ValueError: what was written of a message is not to be sent."""
+        if b"null" in data:  # msgspec writes it for NaN too
+            _write_json(self._msgspec.to_builtins(message, str_keys=True, enc_hook=_nothing))
+        if not is_shallow_json(data):
+            self._bound(data, _shape(self._type))
+
+    def quick(self, into: Any) -> Callable[[bytes], Any] | None:
+        """Decodes what `is_shallow_json` says of as `decode` does, or raises anything, and then
+        that is to say; None: there is nothing quicker than that."""
+        if self._type is None or type(self).decode is not _Typed.decode:
+            return None
+        return self._decoder(into)
+
+    def _is_small(self, data: bytes) -> bool:
+        return is_shallow_json(data)
 
     def _plain(self, data: bytes) -> Any:
         _check_depth(data)
@@ -193,7 +231,7 @@ class Json(_Typed[M]):
 
     def _bound(self, data: bytes, shape: _Shape) -> None:
         _check_depth(data)
-        if shape.number_keys and len(data) > len('"0":0,') * MAX_NUMBER_KEYS:
+        if shape.number_keys and len(data) > MAX_SHALLOW:
             _count_json(data.decode("utf-8"))
 
     def _decoder(self, wanted: Any) -> Callable[[bytes], Any]:

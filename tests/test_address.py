@@ -313,8 +313,6 @@ async def greeting(endpoint: Any) -> bytes:
 
 
 class ListenTests(TestCase):
-    timeout = 30
-
     async def listen(
         self, text: str, name: bytes = b"hello", reuse_port: bool = False
     ) -> IListeningPort:

@@ -78,8 +78,6 @@ class Challenging(Plain):
 class SocketCase(TestCase):
     """Servers on 127.0.0.1 that a client of TLS does not get on with."""
 
-    timeout = 60
-
     def setUp(self) -> None:
         self.directory = scratch(self)
         self.trust = os.path.join(self.directory, "trust")

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from fastway import formats
 from fastway.app import handling
 from fastway.dialect import Body, Dialect, Message, Wire
 from fastway.dialect.hotpot import Hotpot
@@ -161,14 +162,13 @@ class ShortTests(SynchronousTestCase):
     @given(CASES)
     def test_pomelo(self, case: Any) -> None:
         dialect = Pomelo()
-        long = without("pomelo_wires", _read_requests=nothing)
+        long = without("pomelo_wires", _read_requests=nothing, _response_packet=no_answer)
         self.same(dialect, self.pieces(dialect, case), long)
 
     @given(CASES, st.booleans())
     def test_teleport(self, case: Any, pong: bool) -> None:
         dialect = Teleport(pong=pong)
-        # Its long way is that of frames of a class that is not Raw.
-        long = without("teleport_wires", Raw=type("None", (), {}))
+        long = without("teleport_wires", _read_calls=nothing, _write_answer=no_answer)
         self.same(dialect, self.pieces(dialect, case), long)
 
     @given(CASES)
@@ -244,6 +244,20 @@ class ShortTests(SynchronousTestCase):
                 with pytest.raises(OverflowError):
                     call(b"", -1, {}, {}, [])
 
+    @given(
+        st.lists(
+            st.sampled_from([b"null", b"nul", b"[{", b"<", b">", b"&", b"\xc3\xa9", b"x" * 90])
+        ),
+        st.sampled_from([0, 1, 100, 101, 3000, 5990, 6000]),
+        st.booleans(),
+    )
+    def test_looked_at(self, parts: list[bytes], more: int, html: bool) -> None:
+        """What is said of JSON that is written, and of what came."""
+        for fill in (b"x", b"["):
+            data = b"".join(parts) + fill * more
+            self.assertEqual(formats.is_plain_json(data, html), formats.is_plain(data, html))
+            self.assertEqual(formats.is_shallow_json(data), formats.is_shallow(data))
+
     def test_taken(self) -> None:
         """What most say is taken so: the tests above compare something."""
         for path, dialect in (
@@ -280,25 +294,26 @@ class StepTests(SynchronousTestCase):
         async def fails(error: BaseException) -> None:
             raise error
 
-        for step in (handling._step, handling.first_step):
+        steps: tuple[Any, ...] = (handling._step, handling.first_step)
+        for step in steps:
             for what in (None, 1, (1, 2), StopIteration(3), ValueError):
-                self.assertIs(step(ends(what), list), what)
+                self.assertIs(step(ends(what), None, list), what)
             waiting = waits()
-            self.assertEqual(step(waiting, lambda what: [what]), [given])
+            self.assertEqual(step(waiting, "c", lambda *all: all), (waiting, given, "c"))
             with pytest.raises(StopIteration) as ended:
                 waiting.send("got")
             self.assertEqual(ended.value.value, "got")
             for error in (ValueError("x"), KeyboardInterrupt(), GeneratorExit()):
                 with pytest.raises(type(error)) as raised:
-                    step(fails(error), list)
+                    step(fails(error), None, list)
                 self.assertIs(raised.value, error)
             with pytest.raises(RuntimeError):  # else it would seem to be an end
-                step(fails(StopIteration(1)), list)
+                step(fails(StopIteration(1)), None, list)
             over = ends(1)
-            step(over, list)
+            step(over, None, list)
             with pytest.raises(RuntimeError):
-                step(over, list)
+                step(over, None, list)
             waiting = waits()
             with pytest.raises(TypeError):
-                step(waiting, int)  # what it waits for is nothing to make that of
+                step(waiting, None, int)  # nothing can be made of it
             waiting.close()

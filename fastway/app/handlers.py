@@ -6,6 +6,7 @@ Rule: what can be settled when a handler is registered is settled then (`ready`)
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, TypeAlias
@@ -13,7 +14,7 @@ from typing import Any, TypeAlias
 from fastway.app.messages import Wanted, decode, wanted
 from fastway.app.session import Session
 from fastway.dialect import Body, BodyFormat, Message, Meta, Refused
-from fastway.formats import MAX_DEPTH
+from fastway.formats import MAX_DEPTH, is_shallow_json
 
 Handler: TypeAlias = "Callable[[Request], Awaitable[Any]]"
 Middleware: TypeAlias = "Callable[[Request, Handler], Awaitable[Any]]"
@@ -84,9 +85,10 @@ class Route:
     Attributes:
         within: Middleware that stands around it alone, the outermost first: that of the App with
             which it was included.
-        plain: To be called with session and message; None: `invoke` is to be.
+        lone, plain: To be called with the message, or with session and message; both None:
+            `invoke` is to be.
         form: What its last message was written in,
-        short: bytes of such a message for which `quick` stands in,
+        short: bytes of such a message for which `quick` stands in, as for more that are shallow,
         quick: and decodes it, or raises anything: then `messages.decode` says what is wrong.
     """
 
@@ -94,6 +96,7 @@ class Route:
     invoke: Callable[[Session, Any, Any], Any]
     needs_request: bool
     within: tuple[Middleware, ...] = ()
+    lone: Callable[[Any], Any] | None = None
     plain: Callable[[Session, Any], Any] | None = None
     form: Any = None
     short: int = -1
@@ -112,6 +115,9 @@ class Route:
             self.form = form
             self.short = -1 if quick is None else MAX_DEPTH
             self.quick = quick or bytes
+        if self.short > 0 and is_shallow_json(body):
+            with suppress(Exception):
+                return self.quick(body)
         return decode(body, form, kind)
 
 
@@ -151,5 +157,10 @@ def ready(call: Callable[..., Any]) -> Route:
         values = {"session": session, "request": request, "message": message}
         return call(*[values[one] for one in how.order])
 
-    plain = call if how.order == ("session", "message") else None
-    return Route(how, invokes.get(how.order, by_order), "request" in how.order, plain=plain)
+    return Route(
+        how,
+        invokes.get(how.order, by_order),
+        "request" in how.order,
+        lone=call if how.order == ("message",) else None,
+        plain=call if how.order == ("session", "message") else None,
+    )

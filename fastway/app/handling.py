@@ -7,6 +7,7 @@ answered without its text; whatever it is, the strand goes on.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -16,7 +17,7 @@ from types import CoroutineType
 from typing import Any, TypeAlias, TypeVar, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorCore, IReactorTime
 from twisted.python.failure import Failure
 
 from fastway.address import host_of
@@ -248,13 +249,13 @@ class Handling:
                 )
                 answer.refuse(event, Refused(NOT_FOUND, "not found"))
                 return None
-        runs = False
+        request: Any = None
+        self._running += 1
         try:
             if self._middleware or known.within:
                 request = Request(session, event)
                 made: Any = self._through(request)
             else:
-                request = Request(session, event) if known.needs_request else None  # type: ignore
                 form, body = event.format, event.body
                 if form is known.form and len(body) <= known.short:  # most are: no call for them
                     try:
@@ -263,33 +264,32 @@ class Handling:
                         message = decode(body, form, known.wanted.kind)
                 else:
                     message = known.decode(body, form)
-                call = known.plain
-                if call is None:
-                    made = known.invoke(session, request, message)
+                if known.lone is not None:
+                    made = known.lone(message)
+                elif known.plain is not None:
+                    made = known.plain(session, message)
                 else:
-                    made = call(session, message)
+                    if known.needs_request:
+                        request = Request(session, event)
+                    made = known.invoke(session, request, message)
             if type(made) is CoroutineType and not self.tasks:
-                self._running += 1
-                runs = True
                 context = copy_context()
-                begun = made
-                made = context.run(_step, made, _Waits)
-                if type(made) is _Waits:  # most have ended
-                    runs = False
-                    made = _Begun(begun, made.what, context)
-                    return self._finish(session, event, request, made, answer)
-            elif isawaitable(made):
-                made = self.in_task(made)
+                made = context.run(_step, made, context, _Begun)
+                waits = type(made) is _Begun  # most have ended
+            else:
+                waits = isawaitable(made)
+                if waits:
+                    made = self.in_task(made)
+            if waits:
                 self._running += 1
                 return self._finish(session, event, request, made, answer)
-            answer.reply(event, made, request.answer_meta if request else ())
+            answer.reply(event, made, () if request is None else request.answer_meta)
         except BaseException as error:  # whatever it is, the strand must go on
             self._failed(session, event, error, answer)
         finally:
-            if runs:
-                self._running -= 1
-                if self._idle and not self._running:
-                    self._now_idle()
+            self._running -= 1
+            if self._idle and not self._running:
+                self._now_idle()
         return None
 
     async def _finish(
@@ -371,44 +371,20 @@ class Handling:
     def in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
         """What is to be awaited instead: an asyncio task, where handlers run as such."""
         if self.tasks and not isinstance(made, Deferred):
-            try:
-                loop = asyncio.get_running_loop()
-            except RuntimeError:  # it would wait for ever
-                if isinstance(made, CoroutineType):
-                    made.close()
-                raise
-            return Deferred.fromFuture(asyncio.ensure_future(made, loop=loop))
+            if not has_loop(sys.modules.get("twisted.internet.reactor")):
+                try:
+                    asyncio.get_running_loop()
+                except RuntimeError:  # it would wait for ever
+                    if isinstance(made, CoroutineType):
+                        made.close()
+                    raise
+            return Deferred.fromFuture(asyncio.ensure_future(made))
         return made
 
 
 async def _invoke(known: Route, request: Request) -> Any:
     made = known.invoke(request.session, request, request.decode(known.wanted.kind))
     return await made if isawaitable(made) else made
-
-
-class _Waits:
-    """What a coroutine waits for after its first step."""
-
-    __slots__ = ("what",)
-
-    def __init__(self, what: Any) -> None:
-        self.what = what
-
-
-def first_step(coroutine: Coroutine[Any, Any, Any], waits: Callable[[Any], Any]) -> Any:
-    """What it returned, or `waits` of what it waits for."""
-    try:
-        what = coroutine.send(None)
-    except StopIteration as ended:
-        return ended.value
-    return waits(what)
-
-
-_step: Callable[..., Any] = first_step
-with suppress(ImportError):  # it may not be built
-    from fastway.relay import _core
-
-    _step = _core.first_step
 
 
 class _Begun:
@@ -436,6 +412,33 @@ class _Begun:
                 waits = run(coroutine.send, got) if error is None else run(coroutine.throw, error)
             except StopIteration as ended:
                 return ended.value
+
+
+def has_loop(reactor: object) -> bool:
+    """It is Twisted's asyncio reactor, which has one of asyncio's, running or about to."""
+    if not IReactorCore.providedBy(reactor):
+        return False
+    from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+
+    return isinstance(reactor, AsyncioSelectorReactor)
+
+
+def first_step(
+    coroutine: Coroutine[Any, Any, Any], context: Context, begun: Callable[..., Any]
+) -> Any:
+    """What it returned; or `begun`, of it, what it waits for, and `context`."""
+    try:
+        waits = coroutine.send(None)
+    except StopIteration as ended:
+        return ended.value
+    return begun(coroutine, waits, context)
+
+
+_step: Callable[..., Any] = first_step
+with suppress(ImportError):  # it may not be built
+    from fastway.relay import _core
+
+    _step = _core.first_step
 
 
 def check_route(route: object) -> None:

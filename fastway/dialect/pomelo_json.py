@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from fastway.dialect import BadFrame, NotLetIn, Refused
 from fastway.dialect.go_json import GoJson
-from fastway.formats import MAX_DEPTH
+from fastway.formats import is_plain_json
 
 MAX_BEAT = 24 * 3600.0
 """The longest interval of heartbeats, in seconds, whatever a server says."""
@@ -34,8 +34,9 @@ class PomeloJson(GoJson):
 
     def encode(self, message: Any) -> bytes:
         data: bytes = self._write(message)
-        if len(data) > MAX_DEPTH or data.find(b"null") >= 0:
-            data = super().encode(message)  # which has a closer look
+        if is_plain_json(data, False):
+            return data
+        self._look(message, data)
         return data if data.isascii() else _NOT_ASCII.sub(_escape, data.decode()).encode()
 
     def decode(self, data: bytes, into: Any = None) -> Any:

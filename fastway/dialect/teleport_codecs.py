@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from fastway.dialect import Body, BodyFormat, FrameRefused, Refused
 from fastway.dialect.go_json import GoJson
 from fastway.dialect.teleport_fields import unquoted
-from fastway.formats import MAX_DEPTH, Text
+from fastway.formats import Text, is_plain_json
 
 MAX_FIELDS = 1000
 """Fields of a form that are taken."""
@@ -39,8 +39,9 @@ class TeleportJson(GoJson):
         if message is None:
             return b""
         data: bytes = self._write(message)
-        if len(data) > MAX_DEPTH or data.find(b"null") >= 0:
-            data = super().encode(message)  # which has a closer look
+        if is_plain_json(data, True):
+            return data
+        self._look(message, data)
         if _LESS in data or _MORE in data or _AND in data or not data.isascii():
             for plain, escape in _ESCAPES:  # only strings have these
                 data = data.replace(plain, escape)

@@ -581,6 +581,8 @@ static int exec_module(PyObject *module)
 static PyMethodDef module_functions[] = {
     ONE("frames", make_frames),
     FAST("first_step", first_step),
+    FAST("is_plain_json", is_plain_json),
+    ONE("is_shallow_json", is_shallow_json),
     {NULL, NULL, 0, NULL},
 };
 

@@ -39,8 +39,14 @@ all others a number, see relay.h."""
 def frames(kind: type[tuple[Any, ...]], /) -> dict[str, Callable[..., Any]]:
     """What `fastway.dialect` has in C of frames, by its names there; messages are of that type."""
 
-def first_step(coroutine: Coroutine[Any, Any, Any], waits: Callable[[Any], Any], /) -> Any:
-    """What it returned, or `waits` of what it waits for."""
+def is_plain_json(data: bytes, html: bool, /) -> bool: ...
+def is_shallow_json(data: bytes, /) -> bool:
+    """Both as `fastway.formats` has them."""
+
+def first_step(
+    coroutine: Coroutine[Any, Any, Any], context: Any, begun: Callable[..., Any], /
+) -> Any:
+    """As `fastway.app.handling` has it."""
 
 class Core:
     def __new__(

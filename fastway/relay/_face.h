@@ -45,8 +45,11 @@ PyObject *core_counts(PyObject *self, PyObject *number);
 PyObject *core_totals(PyObject *self, PyObject *unused);
 PyObject *core_pool(PyObject *self, PyObject *unused);
 
-/* Functions of the module: frames of dialects by their names, and a coroutine's first step. */
+/* Functions of the module: frames of dialects by their names, a look at JSON, and a coroutine's
+ * first step. */
 PyObject *make_frames(PyObject *module, PyObject *kind);
+PyObject *is_plain_json(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *is_shallow_json(PyObject *module, PyObject *bytes);
 PyObject *first_step(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 #endif

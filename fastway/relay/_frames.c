@@ -378,18 +378,39 @@ PyObject *make_frames(PyObject *module, PyObject *kind)
     return found;
 }
 
-/* The first step of a coroutine. What it returned if it has ended; else what it waits for, in the
- * hands of `waits`. No StopIteration is made for it, which is half of what a step costs. */
+/* (data, html) and (data): as frames.h has them. */
+PyObject *is_plain_json(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    struct text data;
+    (void)module;
+    if (!count_is(count, 2) || !get_bytes(args[0], &data))
+        return NULL;
+    return PyBool_FromLong(
+        json_is_plain((const uint8_t *)data.data, (size_t)data.size, args[1] == Py_True));
+}
+
+PyObject *is_shallow_json(PyObject *module, PyObject *bytes)
+{
+    struct text data;
+    (void)module;
+    if (!get_bytes(bytes, &data))
+        return NULL;
+    return PyBool_FromLong(json_is_shallow((const uint8_t *)data.data, (size_t)data.size));
+}
+
+/* (coroutine, context, begun): what the coroutine returned in its first step; else `begun`, of it,
+ * what it waits for, and the context. No StopIteration is made for its end, which is half of what a
+ * step costs. */
 PyObject *first_step(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     PyObject *given;
     (void)module;
-    if (!count_is(count, 2))
+    if (!count_is(count, 3))
         return NULL;
     PySendResult how = PyIter_Send(args[0], Py_None, &given);
     if (how != PYGEN_NEXT)
         return how == PYGEN_RETURN ? given : NULL;
-    PyObject *waiting = PyObject_CallFunctionObjArgs(args[1], given, NULL);
+    PyObject *begun = PyObject_CallFunctionObjArgs(args[2], args[0], given, args[1], NULL);
     Py_DECREF(given);
-    return waiting;
+    return begun;
 }

@@ -1,4 +1,5 @@
 /* Frames of the dialects, cut where they are as most are. (frames.h) */
+#define _GNU_SOURCE
 #include "frames.h"
 
 #include <string.h>
@@ -315,4 +316,63 @@ bool frame_hotpot(const uint8_t *data, size_t left, uint64_t limit, unsigned wid
     if (is(frame->body, frame->body_size, "null"))
         frame->body_size = 0;
     return frame->name_size > 0 && frame->name_size <= 255;
+}
+
+/* JSON of an application: eight bytes at a time. */
+
+#define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
+
+static uint64_t load(const uint8_t *data)
+{
+    uint64_t word;
+    memcpy(&word, data, sizeof word);
+    return word;
+}
+
+/* The high bit of each byte that is 0. */
+static uint64_t zeros(uint64_t word)
+{
+    return ~(((word & EACH(0x7f)) + EACH(0x7f)) | word | EACH(0x7f));
+}
+
+/* One bracket is the other but for a bit. */
+static size_t count_brackets(const uint8_t *data, size_t size)
+{
+    size_t count = 0, at = 0;
+    for (; size - at >= sizeof(uint64_t); at += sizeof(uint64_t))
+        count += (size_t)__builtin_popcountll(zeros((load(data + at) | EACH(0x20)) ^ EACH('{')));
+    for (; at < size; at++)
+        count += (data[at] | 0x20) == '{';
+    return count;
+}
+
+bool json_is_shallow(const uint8_t *data, size_t size)
+{
+    return size <= JSON_MOST && (size <= JSON_LEVELS || count_brackets(data, size) <= JSON_LEVELS);
+}
+
+static bool is_odd(uint8_t byte, bool html)
+{
+    return byte >= 0x80 || (html && (byte == '<' || byte == '>' || byte == '&'));
+}
+
+bool json_is_plain(const uint8_t *data, size_t size, bool html)
+{
+    uint64_t odd = 0, nulls = 0, most = html ? UINT64_MAX : 0;
+    size_t at = 0;
+    if (!json_is_shallow(data, size))
+        return false;
+    for (; size - at > sizeof(uint64_t); at += sizeof(uint64_t)) {
+        uint64_t word = load(data + at);
+        odd |= word | (most & (zeros((word | EACH(2)) ^ EACH('>')) | zeros(word ^ EACH('&'))));
+        nulls |= zeros((word ^ EACH('n')) | (load(data + at + 1) ^ EACH('u')));
+    }
+    if (odd & EACH(0x80))
+        return false;
+    for (; at < size; at++) {
+        if (is_odd(data[at], html))
+            return false;
+        nulls |= data[at] == 'n';
+    }
+    return nulls == 0 || memmem(data, size, "null", 4) == NULL;
 }

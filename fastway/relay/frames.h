@@ -32,4 +32,12 @@ bool frame_teleport2(const uint8_t *data, size_t left, uint64_t limit, struct fr
 bool frame_hotpot(const uint8_t *data, size_t left, uint64_t limit, unsigned width,
                   struct frame *frame);
 
+/* JSON in which there is nothing to be bounded (fastway.formats): no more brackets than levels that
+ * it may have, and no room for more keys than a map may have. */
+enum { JSON_LEVELS = 100, JSON_MOST = 6000 };
+bool json_is_shallow(const uint8_t *data, size_t size);
+
+/* The same that is ASCII, without null; and without < > & if they are asked for. */
+bool json_is_plain(const uint8_t *data, size_t size, bool html);
+
 #endif

@@ -243,12 +243,58 @@ static void test_changed(void)
     CHECK(taken > 1000);
 }
 
+/* One byte after the other. */
+static bool is_shallow(const uint8_t *data, size_t size)
+{
+    size_t brackets = 0;
+    for (size_t i = 0; i < size; i++)
+        brackets += data[i] == '{' || data[i] == '[';
+    return size <= JSON_LEVELS || (size <= JSON_MOST && brackets <= JSON_LEVELS);
+}
+
+static bool is_plain(const uint8_t *data, size_t size, bool html)
+{
+    for (size_t i = 0; i < size; i++)
+        if (data[i] >= 0x80 || (html && data[i] != 0 && strchr("<>&", data[i]) != NULL)
+            || (size - i >= 4 && memcmp(data + i, "null", 4) == 0))
+            return false;
+    return is_shallow(data, size);
+}
+
+static void test_looked_at(void)
+{
+    static const uint8_t bytes[] = "null\"{[]}:;\x80\xff<>&='%\0ab~\x7f";
+    static const size_t sizes[] = {JSON_LEVELS - 1, JSON_LEVELS, JSON_LEVELS + 1,
+                                   JSON_MOST - 1, JSON_MOST, JSON_MOST + 1};
+    uint32_t plain = 0;
+    srandom(2);
+    for (int day = 0; day < 100000; day++) {
+        size_t size = day % 50 ? (size_t)random() % 40 : sizes[(size_t)random() % 6];
+        uint8_t *data = malloc(size > 0 ? size : 1);
+        CHECK(data != NULL);
+        memset(data, random() % 4 ? 'x' : '[', size);
+        for (int i = (int)random() % 6; i > 0 && size > 0; i--) {
+            size_t at = (size_t)random() % size, from = (size_t)random() % (sizeof bytes - 4);
+            size_t some = (size_t)random() % 5;
+            memcpy(data + at, bytes + from, some < size - at ? some : size - at);
+        }
+        CHECK(json_is_shallow(data, size) == is_shallow(data, size));
+        for (int html = 0; html < 2; html++) {
+            CHECK(json_is_plain(data, size, html) == is_plain(data, size, html));
+            plain += json_is_plain(data, size, html);
+        }
+        free(data);
+    }
+    CHECK(plain > 10000 && plain < 190000);
+}
+
 int main(void)
 {
     test_taken();
     test_refused();
     test_json();
     test_changed();
+    test_looked_at();
     puts("test_frames: ok");
     return 0;
 }
