@@ -269,13 +269,13 @@ class RestTests(GateTestCase):
         second, third = come(), come()
         self.assertTrue(self.door.rests())
         self.assertFalse(self.listening.reading)
-        self.harness.clock.advance(MOMENT + 0.1)
+        self.harness.pass_time(MOMENT)
         self.assertTrue(self.listening.reading)
         first.away = True
         fourth = come()
         self.assertEqual(lost(first, second, third, fourth), [False, True, False, False])
         third.away = fourth.away = True
-        self.harness.clock.advance(MOMENT + 0.1)
+        self.harness.pass_time(MOMENT)
         self.assertTrue(self.door.rests())
         self.end(first)
         self.harness.clock.advance(CROWD_PAUSE)
