@@ -6,6 +6,7 @@ it, and all packets take the Python path.
 
 import os
 import re
+import runpy
 import sys
 from glob import glob
 
@@ -15,16 +16,31 @@ from setuptools.command.build_ext import build_ext
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
+RELAY = os.path.join(HERE, "fastway", "relay")
+DIGEST: str = runpy.run_path(os.path.join(RELAY, "sources.py"))["digest"](RELAY)
+
 relay = Extension(
     "fastway.relay._core",
     sources=sorted(glob("fastway/relay/*.c")),
     depends=sorted(glob("fastway/relay/*.h")),
+    define_macros=[("RELAY_SOURCES", f'"{DIGEST}"')],
     extra_compile_args=["-std=c11", "-O2", "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra"],
     extra_link_args=["-pthread"],
     py_limited_api=True,
     optional=True,
 )
 native = sys.platform == "linux" and os.environ.get("FASTWAY_PURE", "") in ("", "0")
+
+
+class BuildOfTheseSources(build_ext):
+    """The relay is built anew also where only the dates of files say that it need not be."""
+
+    def build_extension(self, ext: Extension) -> None:
+        path = self.get_ext_fullpath(ext.name)
+        if os.path.exists(path):
+            with open(path, "rb") as file:
+                self.force = self.force or DIGEST.encode() not in file.read()
+        super().build_extension(ext)
 
 
 class WheelOfWhatWasBuilt(bdist_wheel):
@@ -60,5 +76,5 @@ setup(
     long_description_content_type="text/markdown",
     ext_modules=[relay] if native else [],
     options={"bdist_wheel": {"py_limited_api": "cp310"}} if native else {},
-    cmdclass={"bdist_wheel": WheelOfWhatWasBuilt},
+    cmdclass={"bdist_wheel": WheelOfWhatWasBuilt, "build_ext": BuildOfTheseSources},
 )

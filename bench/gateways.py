@@ -90,7 +90,10 @@ CASES = [
     ),
 ]
 IDLE_SECONDS = 2.0
-"""How long a gateway is left alone, at least."""
+"""How long a gateway is left alone, at least,"""
+SETTLED = 4.0
+"""and before that: one to which somebody connected, as to see that it is up, puts away for two
+seconds what that took."""
 
 
 @dataclass(frozen=True)
@@ -257,8 +260,8 @@ def measure(
 
 
 def idle(gateway: Running, seconds: float) -> Result:
-    """Leave the gateway alone, when it has been left alone for a moment."""
-    time.sleep(0.5)
+    """Leave the gateway alone, when it has been left alone for a while."""
+    time.sleep(SETTLED)
     began, woke, cpu = time.monotonic(), wake_ups(gateway.pid), cpu_seconds(gateway.pid)
     time.sleep(seconds)
     took = time.monotonic() - began

@@ -26,11 +26,15 @@ from twisted.python.failure import Failure
 from fastway.causes import string_problem
 from fastway.errors import ConfigError, StartError
 from fastway.inherited import PathPort, inherited
+from fastway.strings import LISTENS, MAX_PORT, OFFERS, fault
 
 BACKLOG = 1024
 """Connections that may wait to be accepted: a whole city reconnects at once."""
 
-_PLAIN = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]]*)):(\d+)")
+_PLAIN = re.compile(r"(?:\[([^\]]*)\]|([^:\[\]\\\s]*)):(\d+)")
+_KINDS = ("tcp", "tcp4", "tcp6", "ssl", "tls", "unix", "ws", "wss")
+"""`tcp:9000` is an endpoint string, `game1:9000` a host: these names win."""
+
 _INHERITED = re.compile(r"systemd:([^:=]+)")
 """Twisted's own, `systemd:domain=INET:name=NAME`, leaves the native path."""
 
@@ -87,8 +91,7 @@ class Address:
         elif host is None:
             if self.text.startswith(("unix:", "snet:unix\\:")):
                 return True
-            given = _INTERFACE.findall(self.text)  # of several the last counts
-            host = re.sub(r"\\(.)", r"\1", given[-1]) if given else ""
+            host = next(reversed(self._interfaces()), "")  # of several the last counts
         if host == "localhost":
             return True
         try:
@@ -96,8 +99,11 @@ class Address:
         except ValueError:
             return False
 
-    def check(self, reactor: Any, reuse_port: bool) -> None:
+    def check(self, reactor: Any, reuse_port: bool, messages: bool = False) -> None:
         """See that it can be listened on, as far as that shows without doing so.
+
+        Args:
+            messages: What listens there takes the messages of a WebSocket: it may be `ws:`.
 
         Raises:
             ConfigError: the text is wrong.
@@ -112,7 +118,14 @@ class Address:
             if self.inherited:
                 self._find().close()
             else:
+                if not messages and self.text.startswith(("ws:", "wss:")):
+                    raise ConfigError(
+                        self.option,
+                        f"{self.text!r}: only --client-ws-addr, with host:port, and --listen of "
+                        "fastway serve make a port for WebSockets",
+                    )
                 self._endpoint(reactor)
+                self._look()
         else:
             self.bind(reuse_port).close()
 
@@ -207,10 +220,38 @@ class Address:
             raise StartError(f"{self.option}: {self.text}: {error}") from None
 
     def _endpoint(self, reactor: Any) -> Any:
+        problem = fault(self.text, LISTENS)
+        if problem:
+            raise ConfigError(self.option, f"{self.text!r}: {problem}")
         try:
             return serverFromString(reactor, self.text)
         except Exception as error:  # each endpoint parser raises what it likes
-            raise ConfigError(self.option, string_problem(self.text, error)) from None
+            raise ConfigError(self.option, string_problem(self.text, error, LISTENS)) from None
+
+    def _look(self) -> None:
+        """See that what an endpoint string names is there: an interface, a directory.
+
+        Raises:
+            StartError: it is not.
+        """
+        for interface in filter(None, self._interfaces()):
+            try:
+                socket.getaddrinfo(interface, None)
+            except (OSError, UnicodeError):
+                raise StartError(
+                    f"{self.option}: {self.text}: interface={interface} is no address of this "
+                    "machine; give one, or leave it out for all"
+                ) from None
+        kind, _, path = self.text.partition(":")
+        directory = os.path.dirname(path.partition(":")[0])
+        if kind == "unix" and os.path.isabs(directory) and not os.path.isdir(directory):
+            raise StartError(
+                f"{self.option}: {self.text}: there is no directory {directory}; make it, or give "
+                "another path"
+            )
+
+    def _interfaces(self) -> list[str]:
+        return [one.replace("\\", "") for one in _INTERFACE.findall(self.text)]
 
     def _explain(self, failure: Failure) -> Failure:
         error = failure.value
@@ -220,6 +261,9 @@ class Address:
             return Failure(self._start_error(error))
         if isinstance(error, (StartError, ConfigError)):
             return failure
+        if "lock" in str(error):  # Twisted's: another process listens on that unix socket
+            taken = OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            return Failure(self._start_error(taken))
         return Failure(StartError(f"{self.option}: {self.text}: {error}"))
 
     def _start_error(self, error: OSError) -> StartError:
@@ -227,9 +271,31 @@ class Address:
             errno.EADDRINUSE: "stop what listens there, or choose another port",
             errno.EACCES: "choose a port above 1023, or start as root",
             errno.EADDRNOTAVAIL: "give an address of this machine",
+            errno.ENOENT: "make its directory, or choose another path",
         }.get(error.errno or 0, "choose another address")
-        problem = os.strerror(error.errno) if error.errno else str(error)
+        problem = error.strerror or str(error)
         return StartError(f"{self.option}: cannot listen on {self.text}: {problem}; {mend}")
+
+
+def host_and_port(option: str, text: str) -> tuple[str, int] | None:
+    """What `host:port`, `:port` or `[v6]:port` says; None: it is something else.
+
+    Raises:
+        ConfigError: no host can be that, or no port.
+    """
+    plain = _PLAIN.fullmatch(text)
+    if plain is None:
+        return None
+    host = plain[1] if plain[1] is not None else plain[2]
+    port = int(plain[3])
+    if port > MAX_PORT:
+        raise ConfigError(option, f"{text!r}: a port is at most {MAX_PORT}")
+    if plain[1] is not None:
+        try:
+            ipaddress.IPv6Address(host.partition("%")[0])
+        except ValueError:
+            raise ConfigError(option, f"{text!r}: [{host}] is not an IPv6 address") from None
+    return None if host in _KINDS else (host, port)
 
 
 def parse_address(option: str, text: str) -> Address:
@@ -242,25 +308,13 @@ def parse_address(option: str, text: str) -> Address:
     given = _INHERITED.fullmatch(text)
     if given is not None:
         return Address(option, text, None, 0, given[1])
-    plain = _PLAIN.fullmatch(text)
+    plain = host_and_port(option, text)
     if plain is not None:
-        host = plain[1] if plain[1] is not None else plain[2]
-        port = int(plain[3])
-        if port > 65535:
-            raise ConfigError(option, f"{text!r}: a port is at most 65535")
-        if plain[1] is not None:
-            try:
-                ipaddress.IPv6Address(host.partition("%")[0])
-            except ValueError:
-                raise ConfigError(option, f"{text!r}: [{host}] is not an IPv6 address") from None
-        # `tcp:9000` is an endpoint string, `game1:9000` a host: the names of the former win.
-        if host not in ("tcp", "tcp4", "tcp6", "ssl", "tls", "unix", "ws", "wss"):
-            return Address(option, text, host, port)
+        return Address(option, text, *plain)
     if re.match(r"[a-zA-Z][\w]*:", text) is None:
         raise ConfigError(
             option,
-            f"{text!r} is not an address: give host:port, :port, [v6]:port, systemd:NAME, "
-            "or tcp:..., ssl:...",
+            f"{text!r} is not an address: give {OFFERS}",
         )
     return Address(option, text, None, 0)
 

@@ -226,6 +226,7 @@ def _tls(port: PortSettings, factory: GatewayFactory) -> Layer | None:
         absolute(tls.directory),
         tls.where("cert"),
         tls.where("directory"),
+        tls.where("key"),
     )
     store = CertificateStore(port.name, places, contexts)
     reactor = factory.service.clock
@@ -312,10 +313,7 @@ def _make_native(settings: Settings, service: RouterService, reactor: Any) -> st
         _check_native_ports(settings, service)
     if problem:
         if wanted.mode == "on":
-            raise ConfigError(
-                wanted.where("mode"),
-                f"{problem}; install fastway where a C compiler is, or give auto",
-            )
+            raise ConfigError(wanted.where("mode"), f"{problem}; auto goes without it")
         return f"Python: {problem}"
     from fastway.gateway.native import NativeCore
 

@@ -10,13 +10,14 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, cast
 
 from fastway.errors import FastwayError
+from fastway.strings import DIALS, LISTENS, meaning
 
 MOST_NAMES = 4
 """Names of a certificate that a line gives."""
@@ -131,19 +132,23 @@ def not_installed(error: BaseException, text: str) -> str:
     return f"not all of it is installed{lacks}; {how}"
 
 
-def string_problem(text: str, error: BaseException) -> str:
+def string_problem(text: str, error: BaseException, forms: Mapping[str, str] = DIALS) -> str:
     """Why an endpoint string cannot be used, in one line.
 
     Args:
         error: What its parser raised.
+        forms: How it is written: `fastway.strings.LISTENS` or DIALS.
     """
     if isinstance(error, ImportError) or _left_out(error):
         return f"{text!r}: {not_installed(error, text)}"
     problem = cause_of(error).removeprefix("TLS: ")
     if isinstance(getattr(error, "originalException", error), OSError) or problem == NOT_PEM:
-        return f"{text!r}: {_guilty_file(text) or problem}"
-    problem = re.sub(r"^[\w.]+\(\) ", "", one_line(error)) or type(error).__name__
-    return f"{text!r} is neither host:port nor an endpoint string: {problem}"
+        form = forms.get(text.partition(":")[0], "")
+        lacks = forms is LISTENS and "privateKey" in form and "privateKey" not in text
+        mend = f"; write {form}" if lacks else ""
+        return f"{text!r}: {_guilty_file(text) or problem}{mend}"
+    raised = re.sub(r"^[\w.]+\(\) ", "", one_line(error)) or type(error).__name__
+    return meaning(text, raised, forms)
 
 
 def _guilty_file(text: str) -> str:

@@ -63,12 +63,14 @@ class Pair:
         cert: The path of the certificate, and of those that lead to its authority.
         key: The path of the key; it may be the same file.
         where: The option that gave it.
+        key_where: The option that gave the key, if that is another one.
     """
 
     name: str
     cert: str
     key: str
     where: str
+    key_where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ class Places:
         key: Its key; empty: in the same file.
         directory: A directory with pairs; empty: none.
         cert_option: The option that gave `cert`,
-        directory_option: and `directory`.
+        directory_option: `directory`,
+        key_option: and `key`.
     """
 
     cert: str = ""
@@ -119,6 +122,7 @@ class Places:
     directory: str = ""
     cert_option: str = ""
     directory_option: str = ""
+    key_option: str = ""
 
     def pairs(self) -> list[Pair]:
         """All pairs, the default first.
@@ -129,7 +133,8 @@ class Places:
         found = []
         if self.cert:
             name = os.path.splitext(os.path.basename(self.cert))[0]
-            found.append(Pair(name, self.cert, self.key or self.cert, self.cert_option))
+            key, where = (self.key, self.key_option) if self.key else (self.cert, "")
+            found.append(Pair(name, self.cert, key, self.cert_option, where))
         if self.directory:
             found += self._pairs_within()
         return found
@@ -204,7 +209,7 @@ def load(pair: Pair, now: datetime) -> Loaded:
     chain = read_certificates(pair.cert, where)
     if len(chain) > MAX_CHAIN:
         raise ConfigError(where, f"{pair.cert} has {len(chain)} certificates, over {MAX_CHAIN}")
-    key = _read_key(pair.key, where)
+    key = _read_key(pair)
     own = chain[0]
     try:
         fits = _public(key.public_key()) == _public(own.public_key())
@@ -228,7 +233,8 @@ def load(pair: Pair, now: datetime) -> Loaded:
     return Loaded(tuple(chain), key, hosts)
 
 
-def _read_key(path: str, where: str) -> Any:
+def _read_key(pair: Pair) -> Any:
+    path, where = pair.key, pair.key_where or pair.where
     data = read_bounded(path, MAX_FILE, where)
     try:
         return load_pem_private_key(data, None)
@@ -239,8 +245,8 @@ def _read_key(path: str, where: str) -> Any:
             f"openssl pkey -in {path} -out FILE",
         ) from None
     except Exception:  # several kinds of errors of what is no key
-        problem = f"{path} has no private key in PEM; -tls-key names its file"
-        raise ConfigError(where, problem) from None
+        mend = "-tls-key names its file" if path == pair.cert else "give a file that has"
+        raise ConfigError(where, f"{path} has no private key in PEM; {mend}") from None
 
 
 def _public(key: Any) -> bytes:

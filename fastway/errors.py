@@ -170,7 +170,7 @@ class Reason(Enum):
     HANDSHAKE_REFUSED = "its WebSocket handshake was refused", Cause.PEER, 4400
     BAD_FRAME = "broke the rules of WebSocket frames", Cause.PEER, 1002
     NOT_BINARY = "sent text, where only binary messages may be", Cause.PEER, 1003
-    NOT_UTF8 = "sent a WebSocket Close with a broken text", Cause.PEER, 1007
+    NOT_UTF8 = "sent WebSocket text with broken characters", Cause.PEER, 1007
     BAD_COMMAND = "sent a command that an end must not send", Cause.PEER, 1002
     NOT_OWNER = "wrote to a virtual connection of others", Cause.PEER, 1008
     AUTH_FAILED = "did not prove the server key", Cause.PEER, 4401

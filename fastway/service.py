@@ -124,6 +124,8 @@ class GatewayService(Service):
         self.router_service.drain_is_undone.append(lambda: self.notify.tell(STATUS=RUNS))
         self._drain_signalled = False
         self.commands.source.drain = self._drain.figures
+        self._reloads = (0, 0)
+        self.commands.source.options = lambda: self._reloads
         self.commands.serve(self)
         self._turns_wanted = 0
         self.metrics = self._make_metrics()
@@ -538,7 +540,10 @@ class GatewayService(Service):
         rows = self.reopen_logs()
         if self.router_service.watchers:
             self.router_service.refresh()
-            rows.append("files of TLS and of identities are read where they changed")
+            rows.append(
+                "files of TLS and of identities are read where they changed; the log says what "
+                "came of it"
+            )
         told: list[str] = []
         waits: list[str] = []
         problems: list[str] = []
@@ -561,6 +566,9 @@ class GatewayService(Service):
                 for text in texts:
                     say("reload: {row}", row=text)
         self._tell_ready()
+        if told or waits or problems:
+            done, failed = self._reloads
+            self._reloads = (done, failed + 1) if problems else (done + 1, failed)
         if problems:
             raise CommandError("; ".join(problems))
         rows += told + waits

@@ -11,13 +11,17 @@ import importlib.metadata
 
 import pytest
 
+from fastway.relay import stale
+
 
 def pytest_configure() -> None:
-    """Read Twisted's version once.
+    """Read Twisted's version once, and see that the relay is of the sources that are tested.
 
     pytest asks the disk for it at each test, and at each failure: that a test failed which had
     taken all descriptors was lost with the failure of this.
     """
+    if stale():
+        raise pytest.UsageError(stale())  # else what needs it would only be skipped
     version = functools.cache(importlib.metadata.version)
     pytest.MonkeyPatch().setattr(importlib.metadata, "version", version)
     version("twisted")

@@ -36,6 +36,7 @@ from tests.support.files import scratch
 from tests.support.golden import PING, dial, packet
 from tests.support.logs import LogLines, documented_fields
 from tests.support.options import settings
+from tests.support.processes import PATIENCE
 from tests.support.proxied import Bed
 from tests.support.proxy import block
 from tests.support.service import ServiceTestCase
@@ -320,7 +321,7 @@ class NearlyFullSink(FullSink):
 
 def lines_of(path: str, count: int) -> list[str]:
     """The lines of a file that a thread may still be writing to."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while True:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -393,7 +394,7 @@ class FileTests(SynchronousTestCase):
         self.patch(writer, "_sink", full)
         for _ in range(5):
             self.end_one()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while not writer._fault and time.monotonic() < deadline:
             time.sleep(0.002)
         made.reopen()
@@ -418,7 +419,7 @@ class FileTests(SynchronousTestCase):
             self.patch(made._writer, "_bound", 2000)
             before = dropped(ACCESS), dropped()
             self.end_one()
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + PATIENCE
             while not made._writer._fault and time.monotonic() < deadline:
                 time.sleep(0.002)  # threads have no events of ours
             for _ in range(19):

@@ -210,6 +210,54 @@ class CheckTests(SynchronousTestCase):
             self.assertIn(repr(text), error.problem)
             self.assertNotIn("\n", str(error))
 
+    def test_what_to_write(self) -> None:
+        """Whatever is wrong with an endpoint string, the line says how it is written."""
+        tcp, ws = "write tcp:PORT:interface=ADDRESS", "write ws:PORT:path=/PATH:interface=ADDRESS"
+        for text, problem, mend in (
+            ("ws:abc", "'abc' is not a port from 0 to 65535", ws),
+            ("ws:0:nonsense=1", "it takes no nonsense=", ws),
+            ("ws://127.0.0.1:80/", "a URL says where to connect, not where to listen", ws),
+            ("ws:0:backlog=x", "'x' is not a number", ws),
+            ("tcp:", "it has no port", tcp),
+            ("tcp:-1", "'-1' is not a port", tcp),
+            ("tcp:65536:interface=127.0.0.1", "'65536' is not a port", tcp),
+            ("tcp:0:1:2:3", r"a colon within a value is written \:", tcp),
+            ("unix:", "it has no path", "write unix:PATH:mode=660"),
+            ("unix:x:mode=9", "'9' is no mode, such as 660", "write unix:PATH:mode=660"),
+            ("ssl:0", "there is no such file", "write ssl:PORT:privateKey=FILE:certKey=FILE"),
+            ("tls:nowhere", "there is no directory 'nowhere'", "write tls:DIRECTORY:PORT"),
+            (r"snet:tcp\:x", "'x' is not a port", r"write snet:tcp\:PORT"),
+            ("snet:", "there is no kind '' of what is inside", r"write snet:tcp\:PORT"),
+            (r"haproxy:tcp\:0", "there is no kind 'tcp:0' of", "write haproxy:tcp:PORT"),
+            ("systemd:domain=INET:name=x", "systemd gave no such socket", "write systemd:NAME"),
+            ("systemd:", "systemd gave no such socket", "write systemd:NAME"),
+            ("localhost:http", "there is no kind 'localhost', and 'http' is no", "give host:port"),
+        ):
+            address = parse_address("--client-addr", text)
+            error = raised(ConfigError, address.check, reactor, False, messages=True)
+            self.assertIn(problem, str(error))
+            self.assertIn(mend, str(error))
+
+    def test_what_is_not_there(self) -> None:
+        """An interface or a directory that is not there is told before anything listens."""
+        for text, problem in (
+            ("tcp:0:interface=256.1.1.1", "interface=256.1.1.1 is no address of this machine"),
+            (r"ws:0:interface=\:\:zz", "interface=::zz is no address of this machine"),
+            ("unix:/nowhere/x:mode=660", "there is no directory /nowhere; make it"),
+        ):
+            address = parse_address("--client-addr", text)
+            error = raised(StartError, address.check, reactor, False, messages=True)
+            self.assertIn(problem, str(error))
+        for text in (r"snet:tcp\:0\:interface\=\\\:\\\:1", "tcp:0:interface=", "unix:x"):
+            parse_address("--client-addr", text).check(reactor, False)
+
+    def test_websockets(self) -> None:
+        """What takes no messages does not listen on ws:, and the line says what does."""
+        for text in ("ws:0", "wss:0:privateKey=x"):
+            address = parse_address("--client-addr", text)
+            error = raised(ConfigError, address.check, reactor, False)
+            self.assertIn("only --client-ws-addr, with host:port", str(error))
+
     def test_no_reuse_for_endpoints(self) -> None:
         """reuse-port with an endpoint string is refused rather than ignored."""
         address = parse_address("--client-addr", "tcp:9000:interface=127.0.0.1")
@@ -265,8 +313,6 @@ async def greeting(endpoint: Any) -> bytes:
 
 
 class ListenTests(TestCase):
-    timeout = 30
-
     async def listen(
         self, text: str, name: bytes = b"hello", reuse_port: bool = False
     ) -> IListeningPort:
@@ -338,8 +384,9 @@ class ListenTests(TestCase):
 
     async def test_impossible_endpoint(self) -> None:
         """An endpoint string that fails only when it listens is one line with the option."""
-        problem = await self.refused("tcp:99999:interface=127.0.0.1")
-        self.assertIn("--client-addr: tcp:99999", problem)
+        problem = await self.refused("tcp:0:interface=256.1.1.1")
+        self.assertIn("cannot listen on tcp:0:interface=256.1.1.1: ", problem)
+        self.assertNotIn("Unknown error", problem)
         self.assertNotIn("\n", problem)
 
     async def test_reuse_port(self) -> None:

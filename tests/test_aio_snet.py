@@ -177,8 +177,6 @@ class UvloopBodyTests(AioBodyTests):
 class CheckTests(AioSnetCase):
     """The list of checks, over connections that hold."""
 
-    timeout = 60
-
     async def check(self, server: Any, client: Any, encrypt: bool, listening_first: bool) -> None:
         # A close is no word of snet: the listening side waits for the peer to come back.
         config = SnetConfig(encrypt=encrypt, wait_timeout=0.03)

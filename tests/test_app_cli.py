@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 from twisted.internet import asyncioreactor
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import Clock
@@ -23,9 +23,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from fastway.__main__ import main
+from fastway.app import App
 from fastway.cli import app as tools
 from fastway.cli.table import ServeOptions, TalkOptions
 from fastway.errors import ConfigError, FastwayError, NotInstalled
+from tests.support import inherited
 from tests.support.errors import raised
 from tests.support.files import CHECKOUT, scratch
 from tests.support.processes import PATIENCE, environment
@@ -181,6 +183,7 @@ class Mistakes(Files):
             ("pomelo=ws:3250:path=x", "does not begin with /"),
             ("pomelo=ws:3250:origins=game.example", "give same, *, or https://HOST"),
             ("pomelo=fastway:tcp\\:127.0.0.1\\:9020", "id"),
+            ("pomelo=systemd:nope", "systemd:nope: "),
         ):
             with self.subTest(listen):
                 told = self.serve("cli_game:app", "--listen", listen)
@@ -192,11 +195,12 @@ class Mistakes(Files):
     def test_push(self) -> None:
         """A port for pushes without a token would be anybody's."""
         self.patch(os, "environ", {})
-        push = ("cli_game:app", "--listen=pomelo=:3250", "--push-addr=127.0.0.1:0")
-        self.assertIn("--push-token: the token is empty", self.serve(*push))
-        for option in ("--push-addr=x:y", "--metrics-addr=x:y"):
-            told = self.serve(*push[:2], option)
-            self.assertTrue(told.startswith(f"{option[:-4]}: "), told)
+        push = ("cli_game:app", "--listen=pomelo=127.0.0.1:0", "--push-addr=127.0.0.1:0")
+        self.assertIn("--push-token: it is empty", self.serve(*push))
+        self.assertIn("set FASTWAY_PUSH_TOKEN", self.serve(*push))
+        for option in ("--push-addr=x:y", "--metrics-addr=x:y", "--push-addr=ws:0"):
+            told = self.serve(*push[:2], "--push-token=x", option)
+            self.assertTrue(told.startswith(f"{option.partition('=')[0]}: "), told)
 
     def test_talk(self) -> None:
         """A peer that cannot be."""
@@ -208,6 +212,9 @@ class Mistakes(Files):
             (("pomelo=:3250", "--user", "{"), "--user: it is no JSON"),
             (("hotpot=:3250", "--user", "1"), "--user: hotpot has no place for it"),
             (("pomelo=ws:127.0.0.1:3250:paht=/",), "paht"),
+            (("pomelo=127.0.0.1:http",), "'http' is not a port"),
+            (("pomelo=tcp:3250",), "it has no port; write tcp:HOST:PORT"),
+            (("pomelo=systemd:game",), "give host:port, ws://host:port/path, or tcp:..., tls:..."),
         ):
             with self.subTest(arguments):
                 self.assertIn(problem, self.talk(*arguments))
@@ -216,13 +223,20 @@ class Mistakes(Files):
         """A port that somebody has, and a peer that is not there."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             address = f"127.0.0.1:{taken.getsockname()[1]}"
+            free = "127.0.0.1:0"
             memory: Any = RaisingMemoryReactor(None, ConnectionRefusedError())
             memory.callLater = Clock().callLater
             serve, talk = ServeOptions(), TalkOptions()
             serve.parseOptions(["cli_game:app", f"--listen=pomelo={address}"])
             talk.parseOptions(["pomelo=127.0.0.1:3250"])
             told = self.problem(tools.serve_app(memory, serve))
-        self.assertIn(f"cannot listen on {address}: Address already in use", told)
+            for option in ("--push-addr", "--metrics-addr"):
+                more = [f"--listen=pomelo={free}", f"{option}={address}", "--push-token=x"]
+                wanted = ServeOptions()
+                wanted.parseOptions(["cli_game:app", *more])
+                line = self.problem(tools.serve_app(memory, wanted))
+                self.assertTrue(line.startswith(f"{option}: cannot listen on {address}: "), line)
+        self.assertIn(f"--listen: cannot listen on {address}: Address already in use", told)
         told = self.problem(tools.Talk(memory, talk).run())
         self.assertIn("cannot reach 127.0.0.1:3250: ", told)
 
@@ -336,9 +350,27 @@ class Tool(ProcessProtocol):
         return self.out.decode().splitlines()
 
 
-class Processes(TestCase):
+class Sockets(TestCase):
     timeout = 60
 
+    async def test_systemd(self) -> None:
+        """All ports of `fastway serve` can be sockets of systemd's."""
+        inherited.give(self, game=inherited.tcp(self), push=inherited.tcp(self))
+        options = ServeOptions()
+        ports = ["--listen=pomelo=systemd:game", "--push-addr=systemd:push", "--push-token=x"]
+        options.parseOptions(["game:app", *ports])
+        said: list[str] = []
+        self.patch(tools, "say", said.append)
+        self.patch(tools, "app_at", lambda _: App())
+        running = ensureDeferred(tools.serve_app(reactor, options))
+        await until("both ports", lambda: len(said) > 1 or running.called, PATIENCE)
+        running.cancel()
+        await self.assertFailure(running, CancelledError)
+        kinds = [line.partition(" on 127.0.0.1:")[0] for line in said]
+        self.assertEqual(kinds, ["pomelo listens", "pushes are taken"])
+
+
+class Processes(TestCase):
     def setUp(self) -> None:
         self.directory = scratch(self)
         with open(os.path.join(self.directory, "game.py"), "w", encoding="utf-8") as file:

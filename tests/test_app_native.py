@@ -25,7 +25,9 @@ from fastway.app.listen import NoNative
 from fastway.app.ports import LinkFactory
 from fastway.errors import ConfigError, StartError
 from tests.support.app_links import NativeLinks, Turns, Wireless
+from tests.support.files import scratch
 from tests.support.logs import LogLines
+from tests.support.tls import make
 from tests.support.words import Words
 
 
@@ -296,6 +298,25 @@ class Listening(TestCase):
         self.patch(relay, "missing", lambda: "the native relay is not built")
         way = yield self.talk("127.0.0.1:0", None, "tcp:127.0.0.1:{}")
         self.assertIn("not built", way)
+
+    @inlineCallbacks
+    def test_strings(self) -> Any:
+        """Endpoint strings of all that is not plain TCP: an App listens and connects by them."""
+        place = scratch(self)
+        made = make("localhost", ("localhost", "127.0.0.1"))
+        cert, key = os.path.join(place, "cert.pem"), os.path.join(place, "key")
+        made.write(cert, key)
+        tls = f"privateKey={key}:certKey={cert}"
+        for where, client in (
+            (f"ssl:0:interface=127.0.0.1:{tls}", f"tls:localhost:{{}}:trustRoots={place}"),
+            (
+                f"wss:0:interface=127.0.0.1:{tls}:path=/g",
+                f"wss:localhost:{{}}:path=/g:trustRoots={cert}",
+            ),
+            (r"snet:tcp\:0\:interface=127.0.0.1", r"snet:tcp\:127.0.0.1\:{}"),
+        ):
+            way = yield self.talk(where, None, client)
+            self.assertIn("on Twisted's transports: only those of TCP", way)
 
     def test_wrong(self) -> None:
         """What cannot be is said in a line, before anything is opened."""

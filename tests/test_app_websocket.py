@@ -27,6 +27,7 @@ from fastway.app import App, Session
 from fastway.app.ports import LinkFactory
 from fastway.app.websocket import NoWebSocketDialect
 from fastway.config.values import parse_networks
+from fastway.proxy import SIGNATURE
 from fastway.websocket.forwarded import Trusted
 from fastway.websocket.listen import MessageEndpoint, NoMessages
 from fastway.websocket.request import Policy
@@ -235,6 +236,57 @@ class Ports(Links):
             self.assertTrue(line.startswith(f"{client or own} lost: WebSocket: "), line)
             self.assertEqual(session.peer, client or own)
 
+    def test_behind_a_header(self) -> None:
+        """A PROXY header comes before the request, in any cuts; an HTTP proxy behind it may name
+        somebody else. A proxy that speaks for itself is who it is."""
+        first = b"PROXY TCP4 203.0.113.9 192.0.2.1 5678 80\r\n"
+        second = b"PROXY TCP4 192.0.2.77 192.0.2.1 5678 80\r\n"
+        sixth = b"PROXY TCP6 2001:db8::7 ::1 5678 80\r\n"
+        local = SIGNATURE + b"\x20\x00\x00\x00"
+        http = {"X-Forwarded-For": "198.51.100.7"}
+        trusted = Trusted(parse_networks("192.0.2.0/24"), senders=parse_networks("10.0.0.0/8"))
+        for sent, headers, client in (
+            (first, {}, "203.0.113.9:5678"),
+            (first, http, "203.0.113.9:5678"),
+            (second, http, "198.51.100.7"),
+            (second, {}, "192.0.2.77:5678"),
+            (sixth, {}, "[2001:db8::7]:5678"),
+            (local, {}, None),
+            (local, http, None),
+        ):
+            self.app_with()
+            port = super().factory(Words()).over_websocket(Policy("/game", (), ""), trusted)
+            far = self.reach(port.buildProtocol(IPv4Address("TCP", "10.1.1.1", 5)))
+            own = far.link.address
+            for byte in sent:
+                far.say(bytes((byte,)))
+            Peer(far, **headers).say(TextMessage('hi "ann"\n'))
+            [session] = self.app.sessions.values()
+            self.assertEqual(session.peer, client or own, sent)
+            session.abort()
+
+    def test_without_a_header(self) -> None:
+        """A proxy that sends none is lost, and so is who is no proxy, unless he may come."""
+        for direct in (False, True):
+            self.app_with()
+            trusted = Trusted(senders=parse_networks("10.0.0.0/8"), direct=direct)
+            port = super().factory(Words()).over_websocket(Policy("/game", (), ""), trusted)
+            far = self.reach(port.buildProtocol(IPv4Address("TCP", "10.1.1.1", 5)))
+            with LogLines() as log:
+                Peer(far)
+            self.assertEqual((len(log.lines), far.connected), (1, False))
+            self.assertIn("no PROXY header of a proxy of proxyFrom: it begins with", log.lines[0])
+            link = port.buildProtocol(IPv4Address("TCP", "192.0.2.1", 5))
+            self.assertEqual(self.app.counts.lost, {"bad_proxy": 1 if direct else 2})
+            self.assertIs(link is not None, direct)
+            if direct:
+                self.assertIsInstance(Peer(self.reach(link)).heard[0], AcceptConnection)
+        header = b"PROXY TCP4 203.0.113.9 192.0.2.1 5678 80\r\n"
+        link = port.buildProtocol(IPv4Address("TCP", "192.0.2.1", 5))
+        far = self.reach(link)
+        far.say(header + b"\r\n")
+        self.assertTrue(b"".join(far.take()).startswith(b"HTTP/1.1 400 "))
+
     def test_of_a_proxy_in_two_ways(self) -> None:
         """A Forwarded header that can be read in two ways is answered by 400."""
         trusted = Trusted(parse_networks("10.0.0.0/8"), "forwarded")
@@ -339,6 +391,11 @@ class Strings(SynchronousTestCase):
         self.successResultOf(app.listen(endpoint, Words()))
         factory = reactor.tcpServers[1][1]
         self.assertEqual(factory.trusted, Trusted(parse_networks("10.0.0.0/8, ::1"), "forwarded"))
+        endpoint = serverFromString(reactor, "ws:3253:proxyFrom=unix,10.0.0.1:proxyOthers=direct")
+        self.successResultOf(app.listen(endpoint, Words()))
+        factory = reactor.tcpServers[2][1]
+        proxies = parse_networks("unix, 10.0.0.1")
+        self.assertEqual(factory.trusted, Trusted(senders=proxies, direct=True))
 
     def test_wrong(self) -> None:
         """What is wrong with one is said in a line."""
@@ -347,6 +404,10 @@ class Strings(SynchronousTestCase):
             ("ws:3251:trustedProxies=10.0.0.1/8", "trustedProxies: '10.0.0.1/8' is no network"),
             ("ws:3251:trustedProxies=unix:trustedProxiesHeader=via", "via is none; give x-forw"),
             ("ws:3251:trustedProxiesHeader=forwarded", "without trustedProxies; give that too"),
+            ("ws:3251:proxyOthers=direct", "proxyOthers is of no use without proxyFrom"),
+            ("ws:3251:proxyFrom=me", "proxyFrom: 'me' is no network"),
+            ("ws:3251:proxyFrom=unix:proxyOthers=all", "all is none; give refuse or direct"),
+            ("wss:3251:proxyFrom=unix", "a PROXY header comes before TLS"),
             ("ws:3251:path=nano", "does not begin with /"),
             (r"ws:3251:origins=a.example", "origins=a.example is none"),
         ):

@@ -49,6 +49,7 @@ from bench.table import Case, Figure, Table
 from tests.support.benches import DIRECTORY, KEY, QUICK, floor_gateway, programs
 from tests.support.files import scratch
 from tests.support.golden import accept, close, packet
+from tests.support.processes import PATIENCE
 
 FASTWAY_WITH_KEY = Gateway("fastway", [*FASTWAY, "--server-auth-password", KEY])
 
@@ -411,7 +412,7 @@ class AttackTests(SynchronousTestCase):
             time.sleep(lasts)
             ends.say()
             done: dict[str, float] = json.loads(ends.hear())
-            self.assertEqual(ends.process.wait(10), 0)
+            self.assertEqual(ends.process.wait(PATIENCE), 0)
         return done
 
     def test_kinds(self) -> None:
@@ -420,7 +421,7 @@ class AttackTests(SynchronousTestCase):
             for kind in (*self.floods, *self.others):
                 done = self.attack(gateway, kind, 0.2)
                 self.assertGreater(done["done"] + (kind == "crowd -v 1"), 0, kind)
-                self.assertLess(done["seconds"], 5, kind)
+                self.assertLess(done["seconds"], PATIENCE, kind)
 
     def test_unread(self) -> None:
         """Who may read nothing receives nothing from the beginning of the attack on."""

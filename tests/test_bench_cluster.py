@@ -20,8 +20,6 @@ OURS = [sys.executable, "-m", "bench.cluster", "--serve", "{port}", "{master}"]
 
 
 class ClusterBenchTests(TestCase):
-    timeout = 60
-
     def setUp(self) -> None:
         for name, value in (("PARTS", 1), ("WARM", 0.01)):
             self.patch(bench.cluster, name, value)

@@ -26,8 +26,6 @@ OPTIONS = ["--options", "--drain-delay 0.1 --drain-grace 0.1 --drain-spread 0.5"
 
 
 class DrainBenchTests(TestCase):
-    timeout = 90
-
     async def told(self, speaks: str, *more: str) -> Result:
         arguments = parse_arguments([*QUICK, *OPTIONS, *more])
         result = await measure(reactor, speaks, arguments)

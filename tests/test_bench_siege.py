@@ -26,6 +26,7 @@ from bench.gateways import ROOT, Failure, Running, running
 from bench.siege import Siege, sieges
 from tests.support.benches import floor_gateway, programs, with_tls
 from tests.support.files import scratch
+from tests.support.processes import PATIENCE
 
 
 class KnockTests(SynchronousTestCase):
@@ -40,7 +41,7 @@ class KnockTests(SynchronousTestCase):
             time.sleep(lasts)
             ends.say()
             done: dict[str, float] = json.loads(ends.hear())
-            self.assertEqual(ends.process.wait(10), 0)
+            self.assertEqual(ends.process.wait(PATIENCE), 0)
         return done
 
     def knock_all(self, speaks: str, *kinds: str) -> dict[str, dict[str, float]]:

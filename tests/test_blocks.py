@@ -94,7 +94,7 @@ class BlockTests(SynchronousTestCase):
     """The machinery: what is wrong with a page is found."""
 
     def wrong(self, *page: str) -> str:
-        return str(raised(Wrong, Story("\n".join(page), patience=10).run))
+        return str(raised(Wrong, Story("\n".join(page), patience=60).run))
 
     def test_marks(self) -> None:
         """A comment that nobody knows, with a reason of its own, or above no block is refused."""
@@ -184,13 +184,13 @@ $ echo fastway ping: no; exit 1
 fastway ping: ...
 ```
 """
-        Story(page, patience=30).run()
+        Story(page, patience=60).run()
 
     def test_used(self) -> None:
         """A file is used by who imports it, names it, or runs it, or what is in it."""
         file = ["```python", "# a.py", "print(1)", "```"]
         for use in ("python a.py", "python -m a", "ls; cat a.py", "echo a:app"):
-            Story("\n".join([*file, "```sh", use, "```"]), patience=30).run()
+            Story("\n".join([*file, "```sh", use, "```"]), patience=60).run()
         for use in ("ls", "python -m site", "echo aa.py"):
             self.assertIn("no block uses", self.wrong(*file, "```sh", use, "```"))
 

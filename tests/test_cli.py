@@ -464,6 +464,27 @@ class FunctionTests(SynchronousTestCase):
             self.assertIn(f"--gateway: {text!r}", str(error))
             self.assertEqual(len(str(error).splitlines()), 1)
 
+    def test_gateway_to_write(self) -> None:
+        """Whatever is wrong with one, the line says how it is written."""
+        for text, problem, mend in (
+            ("tcp:9010", "it has no port", "write tcp:HOST:PORT"),
+            ("tcp:", "it has no host", "write tcp:HOST:PORT"),
+            ("tcp:a:x", "'x' is not a port from 1 to 65535", "write tcp:HOST:PORT"),
+            ("tcp:a:1:x=1", "it takes no x=", "write tcp:HOST:PORT"),
+            ("tls:host=a", "it has no port", "write tls:HOST:PORT"),
+            ("unix:", "it has no path", "write unix:PATH"),
+            ("ws:", "it has no host", "write ws:HOST:PORT:path=/PATH"),
+            ("ws:a:b", "'b' is not a port", "write ws:HOST:PORT:path=/PATH"),
+            (r"snet:tcp\:a", "it has no port", r"write snet:tcp\:HOST\:PORT"),
+            ("systemd:web", "there is no kind 'systemd'", "give host:port, ws://host:port/path"),
+            ("127.0.0.1", "it has no port", "give host:port"),
+            ("[zz]:1", "[zz] is not an IPv6 address", ""),
+        ):
+            error = raised(ConfigError, tools.gateway_endpoint, reactor, "--gateway", text)
+            self.assertIn(f"{text!r}", str(error))
+            self.assertIn(problem, str(error))
+            self.assertIn(mend, str(error))
+
     def test_options(self) -> None:
         """What is wrong on a command line is one line with the tool's name, and status 1."""
         for name, arguments, word in (

@@ -27,8 +27,6 @@ FREE = "127.0.0.1:0"
 class Sockets(TestCase):
     """Nodes on 127.0.0.1."""
 
-    timeout = 60
-
     def setUp(self) -> None:
         self.nodes: list[NanoMember] = []
         self.apps: list[App] = []

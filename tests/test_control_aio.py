@@ -29,7 +29,7 @@ from tests.support.controlled import CONTROL, inline
 from tests.support.golden import FIRST, KEY, PING, accept, close, connect, dial, packet, refuse
 from tests.support.scripted import CHALLENGE, SERVER_ID
 
-SECONDS = 20.0
+SECONDS = 60.0
 """Within which anything must happen."""
 
 Story = Callable[["ScriptedServer", GatewayConnection], Awaitable[None]]

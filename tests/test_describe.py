@@ -24,6 +24,7 @@ from fastway.__main__ import main
 from fastway.app import App, BadHandler, Body, Refused, Request, Session
 from fastway.app.describe import asyncapi, schema
 from fastway.app.messages import answer_kind
+from fastway.app.proxy import pass_on
 from fastway.app.schemas import NoSchema, draft_07, settle, sort_of
 from fastway.app.testing import NotAsDeclared, Player
 from fastway.dialect import Dialect
@@ -250,6 +251,50 @@ class Documents(SynchronousTestCase):
         self.assertEqual(refusals["receive.@handshake"], [429])
         self.assertEqual(refusals["receive.room.say"], [403, 429])
         self.assertEqual(refusals["send.onJoin"], [])
+
+    def test_others(self) -> None:
+        """Who takes all other routes is one channel, of an address that may be anything; types do
+        not know it, nor does a dialect name it."""
+        app = App()
+        app.refusal(9, "not there", "@unknown")
+        app.route("a.b", lambda: None)
+
+        @app.unknown
+        def others(session: Session, message: Join) -> Joined | None:
+            """Whatever else."""
+
+        for dialect in (None, Pomelo(), Teleport(), Hotpot()):
+            told = asyncapi(app, dialect)
+            self.assertEqual(next(iter(told["channels"])), "@unknown")
+            channel = told["channels"]["@unknown"]
+            self.assertEqual(
+                (channel["address"], list(channel["parameters"])), ("{route}", ["route"])
+            )
+            self.assertEqual(channel["messages"]["message"]["payload"], ref("Join"))
+            operation = told["operations"]["receive.@unknown"]
+            self.assertEqual(
+                (operation["action"], operation["summary"]), ("receive", "Whatever else.")
+            )
+            self.assertEqual(operation["x-refusals"], [{"code": 9, "text": "not there"}])
+            self.assertNotIn("x-left-out", told)
+            types = schema(app, dialect)["properties"]
+            self.assertEqual(len(types["takes"]["properties"]), 1)
+            self.assertNotIn("handshake", types)
+        self.assertNotIn("@unknown", asyncapi(everything())["channels"])
+
+    def test_passed_on(self) -> None:
+        """What is passed on is bytes, either way; who takes a request alone may read anything."""
+        app = App()
+        pass_on(app, lambda request: None)  # type: ignore[arg-type, return-value]
+
+        @app.handler("read")
+        def read(request: Request) -> int:
+            return len(request.decode(str))
+
+        told = asyncapi(app)["channels"]
+        raw = {"contentType": "application/octet-stream", "payload": {}}
+        self.assertEqual(told["@unknown"]["messages"], {"message": raw, "answer": raw})
+        self.assertEqual(told["read"]["messages"]["message"], {"payload": {}})
 
     def test_included(self) -> None:
         """What other Apps and Components declare: routes with their prefix, pushes as they are."""

@@ -146,6 +146,9 @@ class AsyncApiTests(SynchronousTestCase):
             self.assertFalse(self.validator.is_valid(told))
         self.check(App())
         self.check(page_app())
+        app = everything()
+        app.unknown(lambda message: message)
+        self.check(app, Hotpot())
 
     def test_examples(self) -> None:
         """So are those of the examples."""

@@ -63,7 +63,6 @@ class Drained(GatewayService):
 
 
 class DrainCase(ServiceTestCase):
-    timeout = 60
     relay = False
 
     def open(self, *arguments: str) -> Drained:

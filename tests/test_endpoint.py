@@ -121,7 +121,6 @@ class MemoryServerTests(EndpointBody, TestCase):
 class SocketTestCase(TestCase):
     """A test case with a real gateway, at whose end every endpoint is gone."""
 
-    timeout = 30
     relay = False
 
     def listen(self, **config: Any) -> Sockets:

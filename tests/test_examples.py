@@ -253,8 +253,6 @@ class ExampleTests(SynchronousTestCase):
 
 
 class TurnedTests(TestCase):
-    timeout = 30
-
     async def run_turned(self, name: str, call: str) -> list[str]:
         """What a function of an example prints, given the reactor and a clock that runs ahead."""
         self.patch(sys, "path", [str(EXAMPLES), *sys.path])

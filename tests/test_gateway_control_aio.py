@@ -61,7 +61,7 @@ class AioTests(SynchronousTestCase):
             self.assertEqual([await conn.receive() for _ in wanted], wanted)
         await control.kick(visits[-1], "no shouting", 4321)
         error = await clients[-1].when_ended()
-        self.assertIn("no shouting", str(error))
+        self.assertIn("no shouting (4321)", str(error))
         await visits[-1].when_ended()
         self.assertIn("kicked_by_server", str(visits[-1].ended))
         for one in clients:

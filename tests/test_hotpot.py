@@ -375,6 +375,22 @@ class FramingTests(SynchronousTestCase):
                 self.assertIsNone(wire.deadline)
                 self.assertEqual(wire.receive(good, 0.0), [])
 
+    def test_byte_order(self) -> None:
+        """The other order of the length, of both widths, in any cuts; what is in hotpot's is too
+        long there."""
+        for width in (2, 4):
+            dialect = Hotpot(length_bytes=width, byte_order="little")
+            payload = ROWS["H-1"]
+            said = server(dialect).send("Echo", b'{"Message":"hi"}')
+            self.assertEqual(said, len(payload).to_bytes(width, "little") + payload)
+            for pieces in ([said * 3], [bytes([one]) for one in said * 3]):
+                self.assertEqual(len(heard(client(dialect), pieces)), 3)
+            wire = client(dialect)
+            self.assertEqual(wire.receive(ROWS["H-2" if width == 2 else "H-3"], 0.0), [])
+            self.assertIsInstance(wire.error, BadFrame)
+            self.assertEqual(dialect.traits.settings["byte_order"], "little")
+        self.assertNotIn("byte_order", Hotpot().traits.settings)
+
     def test_whole(self) -> None:
         """Over WebSocket nothing limits what is sent, and nothing stands before it."""
         said = server(whole=True).send("Echo", b'"%b"' % (b"x" * 5000))
@@ -460,6 +476,7 @@ class NameTests(SynchronousTestCase):
         for settings, problem in (
             ({"format": "xml"}, "format"),
             ({"length_bytes": 3}, "length_bytes"),
+            ({"byte_order": "network"}, "byte_order"),
             ({"max_message": 65_536}, "max_message"),
             ({"max_message": 63}, "max_message"),
             ({"max_message": 1 << 25, "length_bytes": 4}, "max_message"),

@@ -163,11 +163,13 @@ class TableTests(SynchronousTestCase):
         self.write("a 2")
         looks()
         self.assertEqual(told, [[2]])
+        self.assertEqual((table.rereads, table.failures), (1, 0))
         self.write("nonsense")
         with LogLines() as log:
             looks()
         (line,) = log.lines
         self.assertIn("the old identities stay in use: --server-identities: ", line)
+        self.assertEqual((table.rereads, table.failures), (1, 1))
         self.assertEqual((told, self.allowed(table, "a")), ([[2]], [2]))
         self.write("a 3")
         looks()

@@ -120,8 +120,6 @@ class Greeter(Protocol):
 
 
 class PathTests(TestCase):
-    timeout = 30
-
     async def test_path(self) -> None:
         """A path is listened on, and left as it was: its mode, and that it is there."""
         path = os.path.join(scratch(self), "socket")

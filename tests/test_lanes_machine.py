@@ -38,6 +38,7 @@ from fastway.router import IdConflict, Limits, Side
 from tests.support.core import DETERMINISTIC, cut
 from tests.support.golden import FIRST, KEY, close, command, dial, packet, prove
 from tests.support.sockets import listen_by_relay
+from tests.support.waits import SECONDS
 from tests.support.websocket import closing, frame, request, server_frames
 
 PICKS = st.integers(0, 7)
@@ -287,7 +288,7 @@ class PathsMachine(RuleBasedStateMachine):
 
     def agree(self) -> None:
         """Let the reactor run until both have read all, and compare."""
-        deadline = self.reactor.seconds() + 3
+        deadline = self.reactor.seconds() + SECONDS
         while True:
             for _ in range(3):
                 self.reactor.iterate(0)
@@ -398,7 +399,7 @@ class PathsMachine(RuleBasedStateMachine):
                 else:
                     peer.sock.shutdown(socket.SHUT_WR)
         for path in self.paths:
-            deadline = self.reactor.seconds() + 3
+            deadline = self.reactor.seconds() + SECONDS
             while path.peers[which].link.lost is None and self.reactor.seconds() < deadline:
                 self.reactor.iterate(0)
         self.agree()

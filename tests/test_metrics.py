@@ -372,6 +372,24 @@ class DayTests(SynchronousTestCase):
                 harness.server(5)
             self.check_books(self.read())
 
+    def test_reloads(self) -> None:
+        """What was read anew, and could not be used."""
+        harness = self.harness
+        address = Address("--server-addr", "127.0.0.1:0", "127.0.0.1", 0, "tcp:0")
+        harness.service.ports = [Port("server", address, harness.servers)]
+        harness.servers.identities = cast(Any, SimpleNamespace(rereads=2, failures=1))
+        self.source.options = lambda: (4, 3)
+        samples = self.read()
+        for what, result, count in (
+            ("identities", "done", 2),
+            ("identities", "failed", 1),
+            ("options", "done", 4),
+            ("options", "failed", 3),
+        ):
+            told = "fastway_reloads_total", f"what={what}", f"result={result}"
+            self.assertEqual(samples[told], count)
+        self.assertEqual(total(samples, "fastway_reloads_total"), 10)
+
     def test_no_id(self) -> None:
         """A client for whom there is no id was never there."""
         self.harness.router.client_range = cast(Any, SimpleNamespace(take=lambda _: 0))

@@ -348,7 +348,10 @@ class MetricsTests(ServiceTestCase):
         self.assertEqual({samples[key] for key in told}, {1})
         ends = samples["fastway_tls_certificate_not_after_timestamp_seconds", "name=cert"]
         self.assertGreater(ends, samples["process_start_time_seconds",])
-        self.assertEqual(samples["fastway_reloads_total", "what=certificates", "result=failed"], 0)
+        for what in ("certificates", "options"):
+            for result in ("done", "failed"):
+                key = "fastway_reloads_total", f"what={what}", f"result={result}"
+                self.assertEqual(samples[key], 0)
         self.assertEqual(samples["fastway_snet_cut", "side=server"], 0)
         self.assertEqual(
             samples["fastway_connections_total", "side=client", "transport=direct+tcp"], 1

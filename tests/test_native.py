@@ -29,7 +29,8 @@ from fastway.gateway.lane import End
 from fastway.gateway.native import NativeCore, NativeLane
 from fastway.ops.snapshot import Source, finish
 from fastway.ops.status import status_rows
-from fastway.relay import PoolConfig, missing
+from fastway.relay import PoolConfig, _core, missing, stale
+from fastway.relay.sources import digest
 from tests.support.errors import raised
 from tests.support.files import scratch
 from tests.support.golden import PING, close, dial, packet
@@ -636,6 +637,20 @@ class StartTests(ServiceTestCase):
         self.assertIn("not built", error.problem)
         self.assertNotIn("\n", str(error))
 
+    def test_stale(self) -> None:
+        """One of other sources is as good as none: `auto` says what to do, `on` is refused."""
+        self.addCleanup(stale.cache_clear)
+        self.patch(_core, "SOURCES", "others")
+        stale.cache_clear()
+        (line,) = self.lines()
+        self.assertTrue(line.endswith("its sources here; pip install -e . builds it anew"), line)
+        error = raised(ConfigError, self.make, "--relay=on")
+        self.assertIn("--relay: the native relay is older than its sources", str(error))
+        self.assertIn("pip install -e . builds it anew; auto goes without it", str(error))
+
+    if missing():
+        test_stale.skip = missing()  # type: ignore[attr-defined]
+
     async def test_restart(self) -> None:
         """A gateway that is stopped and started again listens again."""
         service = self.start()
@@ -646,6 +661,24 @@ class StartTests(ServiceTestCase):
 
 
 class MissingTests(SynchronousTestCase):
+    def test_sources(self) -> None:
+        """Sources are told from others by their names and what is in them, and by nothing else."""
+        directory = scratch(self)
+        self.assertEqual(digest(directory), "")
+        self.assertEqual(digest(os.path.join(directory, "nowhere")), "")
+
+        def written(**texts: str) -> str:
+            for name, text in texts.items():
+                with open(os.path.join(directory, name.replace("_", ".")), "w") as file:
+                    file.write(text)
+            return digest(directory)
+
+        first = written(a_c="int a;")
+        self.assertTrue(first)
+        self.assertEqual(written(notes_txt="to do"), first)
+        others = {written(a_c="int b;"), written(b_h=""), written(c_h="")}
+        self.assertEqual(len(others | {first}), 4)
+
     def test_elsewhere(self) -> None:
         """On other systems than Linux there is no native relay."""
         self.patch(sys, "platform", "darwin")

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from typing import Any, cast
+from unittest import mock
 
 from twisted.logger import (
     FileLogObserver,
@@ -39,7 +40,7 @@ from fastway.ops.logs import BOUND, DescriptorSink, LineWriter, LogFileOutput, L
 from tests.support.errors import raised
 from tests.support.files import CHECKOUT, scratch
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class MemorySink:
@@ -416,7 +417,7 @@ class WriterTests(LogTestCase):
         began = time.monotonic()
         for _ in range(3000):
             writer.write(line)
-        self.assertLess(time.monotonic() - began, 2)
+        self.assertLess(time.monotonic() - began, PATIENCE)
         self.assertTrue(os.get_blocking(writing))
         dropped = writer.dropped
         self.assertGreater(dropped, 1500)
@@ -500,9 +501,10 @@ class WriterTests(LogTestCase):
         reader, writing = os.pipe()
         writer = self.make(DescriptorSink(writing, owned=True))
         writer.write("x" * 200_000)
-        began = time.monotonic()
-        self.assertFalse(writer.close(0.1))
-        self.assertLess(time.monotonic() - began, 1)
+        thread: Any = writer._thread
+        with mock.patch.object(thread, "join", wraps=thread.join) as join:
+            self.assertFalse(writer.close(0.1))
+        join.assert_called_once_with(0.1)
         os.close(reader)  # the thread gets EPIPE, and ends
 
     def test_close_on_a_full_disk(self) -> None:
@@ -714,7 +716,7 @@ class TwistdLogTests(LogTestCase):
             self.log.info("x" * 1000)
         taken.give_back(0.1)
         self.log.info("goodbye")
-        self.assertLess(time.monotonic() - began, 2)
+        self.assertLess(time.monotonic() - began, PATIENCE)
         self.assertEqual(self.observers(), [])
         os.close(reader)
         self.addCleanup(stream.close)

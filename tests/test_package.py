@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import glob
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from importlib.util import find_spec
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from fastway.relay.sources import digest
 from tests.support.files import CHECKOUT, scratch
 
 IN_CHECKOUT = os.path.exists(os.path.join(CHECKOUT, "setup.cfg"))
@@ -134,6 +136,11 @@ class PackageTests(SynchronousTestCase):
                 for file in files
             }
         )
+        for path in glob.glob(os.path.join(lib, "fastway/relay/_core*.so")):
+            with open(path, "rb") as relay:
+                self.assertIn(
+                    digest(os.path.join(self.tree, "fastway/relay")).encode(), relay.read()
+                )
         self.run_python("setup.py", "-q", "egg_info", "--egg-base", "..")
         path = os.path.join(self.directory, "fastway.egg-info", "entry_points.txt")
         with open(path, encoding="utf-8") as file:

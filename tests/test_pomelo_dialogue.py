@@ -544,7 +544,7 @@ class AnyBytesTests(SynchronousTestCase):
 
     def test_linear(self) -> None:
         """Many packets in a read, and one packet in many reads."""
-        started = time.monotonic()
+        started = time.process_time()
         wire = server()
         self.assertEqual(wire.receive(BEAT * 250_000, 0.0), [])
         long = packet(DATA, b"\x02\x01a" + b"x" * 65533)
@@ -555,7 +555,7 @@ class AnyBytesTests(SynchronousTestCase):
         for _ in range(20_000):
             held.receive(b"\0" * 10, 0.0)
         self.assertIsNone(held.error)
-        self.assertLess(time.monotonic() - started, 5)
+        self.assertLess(time.process_time() - started, 5)
 
 
 def _plain(event: Event) -> Any:

@@ -35,9 +35,7 @@ from tests.support.errors import raised
 from tests.support.gateways import GatewayTestCase
 from tests.support.golden import KEY
 from tests.support.logs import LogLines
-from tests.support.waits import later, reactor, until
-
-SECONDS = 8.0
+from tests.support.waits import later, until
 
 
 def soon(attempts: int) -> float:
@@ -76,7 +74,7 @@ class PoolTestCase(GatewayTestCase):
 
     async def deserted(self, sockets: LocalGateway) -> None:
         """Everybody has left that gateway."""
-        await until("no link", lambda: not sockets.service.connected, SECONDS)
+        await until("no link", lambda: not sockets.service.connected)
 
     async def both(self) -> GatewayPool:
         """A pool that is logged in to both gateways."""
@@ -119,7 +117,7 @@ class GatewayPoolTests(PoolTestCase):
         pool.startService()
         await pool.when_up(2)
         conns = [await (await self.client(one)).dial(1) for one in (self.a, self.b, self.a)]
-        await until("the close", lambda: any(conn.ended for conn in conns), SECONDS)
+        await until("the close", lambda: any(conn.ended for conn in conns))
         self.assertEqual(sum(conn.ended is not None for conn in conns), 1)
 
     async def test_dial(self) -> None:
@@ -166,7 +164,7 @@ class GatewayPoolTests(PoolTestCase):
         del gateways["a"]
         pool.set_gateways(gateways)
         self.assertEqual((pool.gateways, list(pool.up)), (["b"], ["b"]))
-        await until("its leaving", lambda: not self.a.service.router.servers, SECONDS)
+        await until("its leaving", lambda: not self.a.service.router.servers)
         self.assertIn(1, self.b.service.router.servers)
 
     async def test_add_and_remove(self) -> None:
@@ -210,7 +208,7 @@ class GatewayPoolTests(PoolTestCase):
                 ended.append(error)
 
         talks = [ensureDeferred(talk(number)) for number in range(2)]
-        await until("traffic", lambda: all(len(one) > 20 for one in got), SECONDS)
+        await until("traffic", lambda: all(len(one) > 20 for one in got))
         down = pool.when_changed()
         await self.a.stop()
         self.assertEqual(list(await down), ["b"])
@@ -218,14 +216,12 @@ class GatewayPoolTests(PoolTestCase):
         self.assertEqual([type(error) for error in ended], [ConnectionEnded])
         await self.fails(GatewayDown, pool.dial("a", 1))
         fresh = self.again(self.a)
-        started = reactor.seconds()
         await pool.when_up(2)
-        self.assertLess(reactor.seconds() - started, 2.0)
         conn = await (await self.client(fresh)).dial(1)
         conn.send(b"hello again")
         self.assertEqual(await conn.receive(), b"hello again")
         seen = len(got[1])
-        await until("traffic over b", lambda: len(got[1]) > seen + 20, SECONDS)
+        await until("traffic over b", lambda: len(got[1]) > seen + 20)
         stop = True
         await talks[1]
         for numbers in got:
@@ -268,7 +264,6 @@ class GatewayPoolTests(PoolTestCase):
             await until(
                 "three warnings",
                 lambda: sum("gateway a: " in line for line in log.lines) >= 3,
-                SECONDS,
             )
             cast(Any, self.a.service.ports[1].factory).key = b"wrong"
             await pool.when_up()
@@ -303,7 +298,7 @@ class GatewayPoolTests(PoolTestCase):
             await self.fails(FastwayError, cast(Any, one))
         async for _ in pool:
             raise AssertionError("a stopped pool accepts nothing")
-        await until("their leaving", lambda: not self.a.service.router.servers, SECONDS)
+        await until("their leaving", lambda: not self.a.service.router.servers)
         pool.startService()
         await pool.when_up(2)
         await (await self.client(self.b)).dial(1)
@@ -407,7 +402,7 @@ class GatewayClientTests(PoolTestCase):
         await here.stop()
         await self.fails(ConnectionEnded, conn.receive())
         self.assertIsInstance(await first.when_ended(), EndpointEnded)
-        await until("the other gateway", lambda: there.service.router.clients, SECONDS)
+        await until("the other gateway", lambda: there.service.router.clients)
         second = await client.when_up()
         self.assertIsNot(second, first)
         conn = await client.dial(1, timeout=5)
@@ -432,7 +427,7 @@ class GatewayClientTests(PoolTestCase):
         endpoint = await client.when_up()
         await client.stopService()
         self.assertIsInstance(endpoint.ended, EndpointEnded)
-        await until("its leaving", lambda: not self.a.service.router.clients, SECONDS)
+        await until("its leaving", lambda: not self.a.service.router.clients)
         client.startService()
         self.assertIsInstance(await client.when_up(), GatewayConnection)
         await client.stopService()

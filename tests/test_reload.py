@@ -18,6 +18,7 @@ from fastway.gateway.weblayer import WebLayer
 from fastway.networks import Networks
 from fastway.ops.notify import Notify
 from fastway.ops.reload import LIVE, changes
+from fastway.ops.snapshot import finish
 from fastway.service import GatewayService
 from tests.support.errors import raised
 from tests.support.logs import LogLines
@@ -96,6 +97,10 @@ class ReloadCase(ServiceTestCase):
 
 
 class ReloadTests(ReloadCase):
+    def counted(self, service: GatewayService) -> tuple[int, int]:
+        """How often the options were read anew and used, and how often not."""
+        return finish(service.commands.source.snapshot(brief=True)).reloads["options"]
+
     async def test_limits(self) -> None:
         """Limits are used, and so is all that goes by them; a row says each."""
         service = self.open("limit-rate = 5")
@@ -221,8 +226,10 @@ class ReloadTests(ReloadCase):
             self.assertEqual(service.router_service.gate.values.rate, 5.0)
         os.remove(path)
         self.assertIn("cannot read", str(raised(CommandError, service.reload)))
+        self.assertEqual(self.counted(service), (0, 3 * 4 + 1))
         self.write("limit-rate = 7")
         self.assertEqual(service.reload(), ["limit-rate: 7, was 5"])
+        self.assertEqual(self.counted(service), (1, 3 * 4 + 1))
 
     async def test_restart(self) -> None:
         """What waits for a restart is one line, each time, and is not used."""
@@ -294,6 +301,7 @@ class ReloadTests(ReloadCase):
         """Without files there is nothing to read."""
         service = self.start()
         self.assertIn("there is nothing to read anew", service.reload()[0])
+        self.assertEqual(finish(service.commands.source.snapshot()).reloads, {"options": (0, 0)})
 
     async def test_again(self) -> None:
         """What is in use stays after a stop and a start."""

@@ -24,6 +24,7 @@ from fastway import __version__
 from fastway.address import Address
 from fastway.errors import ConfigError, LocalError, StartError
 from fastway.gateway import GatewayFactory, Port, ServerFactory
+from fastway.gateway import link as link_module
 from fastway.gateway.bounds import ACCEPTS
 from fastway.ops import logs
 from fastway.ops.pidfile import PidFile
@@ -35,7 +36,7 @@ from tests.support.golden import accept, close, connect, dial, packet, prove
 from tests.support.logs import LogLines, check_json
 from tests.support.options import LOOPBACK, settings
 from tests.support.service import ServiceTestCase
-from tests.support.waits import until
+from tests.support.waits import SECONDS, until
 
 reactor = cast(Any, _reactor)
 
@@ -192,11 +193,12 @@ class LifeTests(ServiceTestCase):
         client = await reach(self, ports[0])
         server = await log_in(self, ports[1])
         await self.logged_in(service)
+        self.patch(link_module, "LINGER", 2 * SECONDS)
         before = reactor.seconds()
         await service.stopService()
         await client.ended
         await server.ended
-        self.assertLess(reactor.seconds() - before, 4)
+        self.assertLess(reactor.seconds() - before, SECONDS)
         self.assertTrue(all(map(is_free, ports)))
         self.assertEqual(service.ports, {})
         self.assertEqual(service.router_service.connected, set())
@@ -325,6 +327,7 @@ class SignalTests(ServiceTestCase):
 
     async def test_hurry(self) -> None:
         """A second signal during the stop aborts what lingers; one before it does so too."""
+        self.patch(link_module, "LINGER", 2 * SECONDS)
         for early in (False, True):
             service = self.start()
             client = await reach(self, number(service, "client"))
@@ -340,7 +343,7 @@ class SignalTests(ServiceTestCase):
                 service.hurry()
                 service.hurry()
             await stopping
-            self.assertLess(reactor.seconds() - began, 1)
+            self.assertLess(reactor.seconds() - began, SECONDS)
             client.transport.resumeProducing()  # type: ignore[attr-defined]
             await client.ended
             service.hurry()

@@ -372,8 +372,6 @@ class GatewayTests(SynchronousTestCase):
 
 
 class LiveTestCase(TestCase):
-    timeout = 30
-
     def gateway(self, *arguments: str) -> GatewayService:
         """A gateway on free ports of this machine, for the length of the test."""
         told = settings(

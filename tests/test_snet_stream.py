@@ -51,8 +51,6 @@ from tests.support.waits import reactor, until
 class TransportTests(TestCase):
     """The list of checks, over connections that hold."""
 
-    timeout = 60
-
     async def check(
         self, server: Any, client: Callable[[Any], Any], encrypt: bool, listening_first: bool
     ) -> None:

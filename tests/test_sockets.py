@@ -21,7 +21,7 @@ from twisted.trial.unittest import SkipTest
 
 from fastway.errors import Reason
 from fastway.gateway import GatewayLink, PortConfig
-from fastway.gateway.bounds import LINGER
+from fastway.gateway import link as link_module
 from tests.support.golden import (
     FIRST,
     MAX_PACKET,
@@ -35,7 +35,7 @@ from tests.support.paths import on_both_paths
 from tests.support.rows import ACCEPTED, CONNECTED, HELLO
 from tests.support.sockets import Peer, Sockets, SocketTestCase
 from tests.support.tls import make_certificate
-from tests.support.waits import reactor, until
+from tests.support.waits import SECONDS, reactor, until
 
 
 class MemoryTests(SocketTestCase):
@@ -194,10 +194,11 @@ class TlsTests(SocketTestCase):
         server.wire.pauseProducing()
         client.send(b"".join(packet(conn_id, bytes(200_000)) for _ in range(60)))
         await until("the hold", lambda: client.link.counts().held)
+        self.patch(link_module, "LINGER", 2 * SECONDS)
         began = reactor.seconds()
         sockets.service.router.lose(client.link, Reason.KICKED)
         await until("the end", lambda: client.ended)
-        self.assertLess(reactor.seconds() - began, LINGER / 2)
+        self.assertLess(reactor.seconds() - began, SECONDS)
 
     async def test_lost_links_are_let_go(self) -> None:
         """Nothing keeps a lost link alive, not even a cycle."""

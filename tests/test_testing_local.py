@@ -25,6 +25,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from fastway.endpoint import Endpoint, connect_client, connect_server
 from fastway.errors import ConfigError, GatewayDied, LoginFailed, StartError
+from fastway.gateway import link as link_module
 from fastway.router import Side
 from fastway.testing import LocalGateway, LocalGatewayProcess, beside
 from tests.support.errors import failure_of, raised
@@ -34,7 +35,7 @@ from tests.support.golden import PING
 from tests.support.paths import on_both_paths
 from tests.support.processes import PATIENCE, environment
 from tests.support.sockets import Peer
-from tests.support.waits import later, reactor, until
+from tests.support.waits import SECONDS, later, reactor, until
 
 
 async def echo_once(client: Endpoint, server: Endpoint) -> None:
@@ -64,7 +65,6 @@ def open_sockets() -> Counter[str]:
 class LocalTests(TestCase):
     """In this process, on both data paths."""
 
-    timeout = 60
     relay = False
 
     def make(self, **options: Any) -> LocalGateway:
@@ -138,9 +138,10 @@ class LocalTests(TestCase):
         gateway = await self.make().start()
         with socket.create_connection(("127.0.0.1", gateway.client_port)):
             await until("its link", lambda: gateway.service.connected)
+            self.patch(link_module, "LINGER", 2 * SECONDS)
             began = reactor.seconds()
             await gateway.stop()
-            self.assertLess(reactor.seconds() - began, 4.5)
+            self.assertLess(reactor.seconds() - began, SECONDS)
             self.assertFalse(gateway.service.connected)
 
     async def test_again(self) -> None:
@@ -176,8 +177,6 @@ class LocalTests(TestCase):
 
 
 class LocalSnetTests(TestCase):
-    timeout = 60
-
     async def test_snet(self) -> None:
         """With snet the client's way speaks it, as an object and as a string, encrypted too."""
         for options in ({}, {"client_snet_encrypt": True, "client_snet_buffer": "64K"}):
@@ -401,8 +400,6 @@ class ProcessTests(SynchronousTestCase):
 
 
 class ProcessEndpointTests(TestCase):
-    timeout = 60
-
     async def test_library(self) -> None:
         """The endpoint library talks to it as to any other gateway."""
         gateway = LocalGatewayProcess(key=b"k")

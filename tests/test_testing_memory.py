@@ -60,8 +60,6 @@ SERVER_ID = 1
 
 
 class TransportTests(TestCase):
-    timeout = 60
-
     async def test_transports(self) -> None:
         """They do what Twisted's TCP transports do, both ends."""
         network = Network(reactor)

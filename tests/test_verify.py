@@ -33,8 +33,6 @@ class Heard(Protocol):
 
 
 class VerifyTests(TestCase):
-    timeout = 30
-
     def serve(self, made: Made) -> str:
         """The endpoint string of a server that shows a certificate, which is trusted."""
         self.heard = bytearray()

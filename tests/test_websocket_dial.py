@@ -385,8 +385,6 @@ class TalkTests(ClockCase):
 class TransportTests(TestCase):
     """Over sockets it does what Twisted's transports do."""
 
-    timeout = 60
-
     async def check(self, tls: bool, dialling_first: bool) -> None:
         self.patch(stream_module, "LINGER", 1.0)
         made = make("localhost", ["localhost"])
@@ -423,8 +421,6 @@ class TransportTests(TestCase):
 
 class HostileTests(TestCase):
     """Servers that are none, and those that lie."""
-
-    timeout = 30
 
     def listen(self, *scripts: Protocol) -> UrlEndpoint:
         port = reactor.listenTCP(0, OneOf(*scripts), interface="127.0.0.1")
@@ -509,8 +505,6 @@ class HostileTests(TestCase):
 
 class StringTests(TestCase):
     """Endpoint strings, and TLS by them."""
-
-    timeout = 30
 
     def parse(self, text: str) -> Any:
         return clientFromString(reactor, text)

@@ -464,8 +464,6 @@ class TapeRider(asyncio.Protocol):
 class AioTransportTests(SocketCase):
     """The list of checks of transports, on asyncio."""
 
-    timeout = 60
-
     async def check(self, tls: bool, dialling_first: bool) -> None:
         made = make("localhost", ["localhost"])
         context: Any = ssl.create_default_context(cadata=made.pem.decode()) if tls else False

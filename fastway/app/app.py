@@ -23,6 +23,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import (
     IReactorCore,
+    IProtocolFactory,
     IReactorTime,
     IStreamClientEndpoint,
     IStreamServerEndpoint,
@@ -31,7 +32,7 @@ from twisted.internet.task import deferLater
 
 from fastway.app.bounds import Bounds, State, Users
 from fastway.app.group import Group
-from fastway.app.handling import F, check_route, name_of
+from fastway.app.handling import F, check_route, has_loop, name_of
 from fastway.app.hosting import Hosting
 from fastway.app.messages import BadHandler, check_call
 from fastway.app.session import Session
@@ -239,7 +240,7 @@ class App(Hosting):
             return
         if self.state is State.DRAINING:
             raise LocalError("the App is draining; stop it first")
-        if self.tasks and not _has_loop(self.clock):
+        if self.tasks and IReactorCore.providedBy(self.clock) and not has_loop(self.clock):
             raise LocalError(
                 "App(tasks=True) needs Twisted's asyncio reactor: fastway serve --asyncio, or "
                 "asyncioreactor.install() before all else that is Twisted's"
@@ -266,6 +267,7 @@ class App(Hosting):
         dialect: Dialect,
         *,
         native: bool | None = None,
+        site: IProtocolFactory | None = None,
     ) -> Deferred[Any]:
         """Take connections at an endpoint, in a dialect.
 
@@ -274,6 +276,8 @@ class App(Hosting):
                 `tcp:3250`, `ws:3251:path=/game` or `ssl:...`.
             native: Whether the C relay carries its connections, which costs half as much: it can
                 where text says TCP or `ws:`. None: where it can; True: else fail.
+            site: Of a port of WebSockets: a web server (`twisted.web.server.Site`) that has all
+                requests for something else. Such a port is not native.
 
         Returns:
             The port; `stop` closes it too. Fails as the endpoint does, with a ConfigError or
@@ -283,7 +287,7 @@ class App(Hosting):
         from fastway.app.listen import opening
 
         try:
-            open_port = opening(self, endpoint, dialect, native)
+            open_port = opening(self, endpoint, dialect, native, site)
         except FastwayError:
             return fail()
         try:
@@ -483,15 +487,6 @@ def handles(route: str) -> Callable[[F], F]:
         return call
 
     return mark
-
-
-def _has_loop(clock: object) -> bool:
-    """Tasks may run: it is Twisted's asyncio reactor, or a test's clock."""
-    if not IReactorCore.providedBy(clock):
-        return True
-    from twisted.internet.asyncioreactor import AsyncioSelectorReactor
-
-    return isinstance(clock, AsyncioSelectorReactor)
 
 
 async def _all(waits: Iterable[Deferred[Any]]) -> None:

@@ -28,6 +28,9 @@ ASYNCAPI = "3.0.0"
 HANDSHAKE = "@handshake"
 """Stands for a route in a description: what peers say of themselves."""
 
+OTHERS = "@unknown"
+"""Stands for all routes without a handler of their own, where `App.unknown` has one for them."""
+
 _CONTENTS: Sequence[tuple[type, str]] = (
     (Json, "application/json"),
     (MessagePack, "application/vnd.msgpack"),
@@ -44,7 +47,7 @@ class _Talk:
     """One thing that is said, in one direction.
 
     Attributes:
-        name: What the wire calls it; None: that is no route's.
+        name: What the wire calls it; None: that is no one route's.
         taken: By the application; False: it says so by itself.
         answer: None: nothing is answered.
         answer_name: What the wire calls that, where it is a message of its own.
@@ -99,6 +102,9 @@ def asyncapi(
     channels = document["channels"]
     for talk in told.talks:
         channel = channels.setdefault(talk.route, {"address": talk.name, "messages": {}})
+        if talk.route == OTHERS:
+            about = "Any that is the address of no other channel here."
+            channel.update(address="{route}", parameters={"route": {"description": about}})
         if talk.code is not None:
             channel["x-code"] = talk.code
         said = "message" if talk.taken else "sent"
@@ -126,7 +132,8 @@ def schema(app: App, dialect: Dialect | None = None) -> dict[str, Any]:
     Its definitions are the types. The schema itself is that of an object which nobody sends: its
     `takes` and `sends` have a property for each route, with those of its `message` and `answer`,
     so that what a generator makes of it knows the routes too. `handshake`, if there is one, is as
-    a route.
+    a route. That any other route is taken (`App.unknown`) is not said: a type that has any
+    property would let through those that are misspelt.
 
     Args, Raises: as `asyncapi`.
     """
@@ -134,6 +141,8 @@ def schema(app: App, dialect: Dialect | None = None) -> dict[str, Any]:
     ways: dict[str, dict[str, Any]] = {"takes": {}, "sends": {}}
     whole: dict[str, Any] = {}
     for talk in told.talks:
+        if talk.route == OTHERS:
+            continue
         answer = {"type": "null"} if talk.answer is None else _plain(talk.answer)
         both = {"message": _plain(talk.message), "answer": answer}
         about = {"description": talk.summary} if talk.summary else {}
@@ -200,8 +209,9 @@ class _Told:
                 check_kind(form, sort.kind)
         if talk.answer is not None and not talk.taken and "client" not in traits.asks:
             raise NotInDialect(f"a server cannot ask its clients in {dialect.name}")
-        talk.name = dialect.wire_name(talk.route)
-        talk.code = traits.codes.get(talk.name)
+        if talk.route != OTHERS:
+            talk.name = dialect.wire_name(talk.route)
+            talk.code = traits.codes.get(talk.name)
         talk.says_no = talk.taken and traits.refused is not None
         if traits.by_type and talk.answer is not None:
             talk.answer_name = type_name(talk.answer.kind)
@@ -213,18 +223,22 @@ def _talks(app: App) -> Iterator[_Talk]:
     handled = dict(app.routes)
     if app.greets is not None:
         handled[HANDSHAKE] = app.greets
+    if app.others is not None:
+        handled[OTHERS] = app.others
     for route, how in sorted(handled.items()):
         call = getattr(how.call, "__qualname__", repr(how.call))
         summary, text = _words(how.call)
+        reads = how.kind is None and "request" in how.order  # it may, by `request.decode`
+        kind = Any if reads else how.kind
         yield _Talk(
             route,
             True,
-            sort_of(f"{route}: {call} takes what has no schema", how.kind),
+            sort_of(f"{route}: {call} takes what has no schema", kind),
             _answer(f"{route}: {call} answers what has no schema", how.answer),
             summary,
             text,
             {**common, **app.refusals.get(route, {})},
-            None if route == HANDSHAKE else route,
+            None if route in (HANDSHAKE, OTHERS) else route,
         )
     for route, sent in sorted(app.sent.items()):
         message = sort_of(f"{route}: what is sent has no schema", sent.kind)

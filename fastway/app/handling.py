@@ -7,6 +7,7 @@ answered without its text; whatever it is, the strand goes on.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -16,7 +17,7 @@ from types import CoroutineType
 from typing import Any, TypeAlias, TypeVar, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorCore, IReactorTime
 from twisted.python.failure import Failure
 
 from fastway.address import host_of
@@ -201,6 +202,11 @@ class Handling:
         return {route: known.wanted for route, known in self._routes.items()}
 
     @property
+    def others(self) -> Wanted | None:
+        """How messages of all other routes are handled; None: they are refused."""
+        return None if self._unknown is None else self._unknown.wanted
+
+    @property
     def sent(self) -> dict[str, Sent]:
         """What `sends` has declared."""
         return self._sent
@@ -365,13 +371,14 @@ class Handling:
     def in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
         """What is to be awaited instead: an asyncio task, where handlers run as such."""
         if self.tasks and not isinstance(made, Deferred):
-            try:
-                loop = asyncio.get_running_loop()
-            except RuntimeError:  # it would wait for ever
-                if isinstance(made, CoroutineType):
-                    made.close()
-                raise
-            return Deferred.fromFuture(asyncio.ensure_future(made, loop=loop))
+            if not has_loop(sys.modules.get("twisted.internet.reactor")):
+                try:
+                    asyncio.get_running_loop()
+                except RuntimeError:  # it would wait for ever
+                    if isinstance(made, CoroutineType):
+                        made.close()
+                    raise
+            return Deferred.fromFuture(asyncio.ensure_future(made))
         return made
 
 
@@ -405,6 +412,15 @@ class _Begun:
                 waits = run(coroutine.send, got) if error is None else run(coroutine.throw, error)
             except StopIteration as ended:
                 return ended.value
+
+
+def has_loop(reactor: object) -> bool:
+    """It is Twisted's asyncio reactor, which has one of asyncio's, running or about to."""
+    if not IReactorCore.providedBy(reactor):
+        return False
+    from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+
+    return isinstance(reactor, AsyncioSelectorReactor)
 
 
 def first_step(

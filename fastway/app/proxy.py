@@ -51,6 +51,7 @@ def pass_on(
     """
 
     async def forward(request: Request, body: Body) -> Body | None:
+        """Hand it on to another peer, and the answer back."""
         beside = () if meta is None else meta(request)
         try:
             found = to(request)

@@ -26,6 +26,8 @@ RAW = "application/octet-stream"
 PROTOBUF = "application/protobuf"
 THRIFT = "application/vnd.apache.thrift.binary"
 
+_RAW_OR_NONE = (bytes | None, Body | None, Encoded | None)
+
 _ONE = ("additionalItems", "additionalProperties", "contains", "not", "propertyNames")
 _LISTS = ("allOf", "anyOf", "oneOf")
 _MAPS = ("$defs", "definitions", "patternProperties", "properties")
@@ -83,7 +85,7 @@ def sort_of(where: str, kind: Any) -> Sort:
         return Sort(kind, schema={"type": "null"})
     if kind is Any or kind is object:
         return Sort(kind)
-    if kind in (bytes, Body, Encoded):
+    if kind in (bytes, Body, Encoded) or kind in _RAW_OR_NONE:
         return Sort(kind, content=RAW)
     proto = _proto(kind)
     if proto is not None:

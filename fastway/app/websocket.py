@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from fastway.address import host_of
 from fastway.app.app import App
 from fastway.app.bounds import State
 from fastway.app.link import Link, Ready
@@ -20,6 +21,7 @@ from fastway.dialect import Dialect, WebSocketRules
 from fastway.errors import LocalError, NoWebSocket, WebSocketClosed
 from fastway.logs import make_logger
 from fastway.networks import peer_of
+from fastway.proxy import HeaderReader, HeaderRefused
 from fastway.verify import names_nobody
 from fastway.websocket.client import ClientMachine, WebSocket
 from fastway.websocket.forwarded import ADDRESS_HEADERS, Trusted, forwarded_for
@@ -57,24 +59,50 @@ def rules_of(dialect: Dialect) -> WebSocketRules:
 
 
 class _Sender:
-    """Whom a request of a trusted proxy is from.
+    """Who a connection is from, where proxies are believed.
 
     Attributes:
-        peer: The proxy, as lists of networks know it.
-        client: Whom it named; None: nobody.
+        peer: Who sends its request, as lists of networks know it.
+        header: Reads the PROXY header that comes first; None: there is none, or it has come.
+        client: Whom a proxy named; empty: nobody, yet.
     """
 
-    __slots__ = ("client", "peer", "trusted")
+    __slots__ = ("client", "header", "peer", "trusted")
 
     def __init__(self, trusted: Trusted, peer: str) -> None:
         self.trusted = trusted
         self.peer = peer
-        self.client: str | None = None
+        self.header = HeaderReader() if peer in trusted.senders else None
+        self.client = ""
 
-    def __call__(self, request: Request) -> None:
+    def read(self, data: bytes) -> bytes:
+        """Take bytes from the connection's begin on: those behind a PROXY header.
+
+        Raises:
+            HeaderRefused: there is none.
+        """
+        if self.header is None:
+            return data
+        found = self.header.feed(data)
+        if found is None:
+            return b""
+        self.header = None
+        header, data = found
+        if header.source:  # else the proxy speaks for itself
+            self.client = header.source
+            self.peer = host_of(header.source)
+        return data
+
+    def asked(self, request: Request) -> None:
         """Raises HandshakeRefused: what a proxy says can be read in two ways."""
         trusted = self.trusted
-        self.client = forwarded_for(request, self.peer, trusted.proxies, trusted.header)
+        found = forwarded_for(request, self.peer, trusted.proxies, trusted.header)
+        self.client = found or self.client
+
+    @property
+    def names_nobody(self) -> bool:
+        """An HTTP proxy is believed, and has named nobody."""
+        return self.peer in self.trusted.proxies and host_of(self.client) in ("", self.peer)
 
 
 @implementer(IHandshakeListener)
@@ -84,7 +112,7 @@ class WebSocketLink(Link):
     Args:
         machine: Its WebSocket, whose frames are whole ones.
         is_client: This side asks.
-        sender: Learns whom its request is from; None: from the peer itself.
+        sender: Learns who it is from; None: from the peer itself.
     """
 
     __slots__ = ("_client", "_code", "_frames", "_is_client", "_machine", "_sender")
@@ -137,10 +165,14 @@ class WebSocketLink(Link):
         if self._gone:
             return
         was_up = machine.up
+        if self._sender is not None:
+            data = self._learn(self._sender, data)
+            if self._gone or self._closing:
+                return
         machine.receive(data)
         if not was_up:
-            if machine.up and self._sender is not None:
-                self._learn(self._sender)
+            if self._sender is not None:
+                self._learned(self._sender)
             self._answer_frames()
             if machine.up:
                 self._begin()
@@ -152,12 +184,22 @@ class WebSocketLink(Link):
         if machine.ended is not None and not self._gone:
             self._over(machine.ended)  # whose Close goes out behind all else
 
-    def _learn(self, sender: _Sender) -> None:
-        """Whom the request is from."""
-        self._sender = None
-        if sender.client is not None:
+    def _learn(self, sender: _Sender, data: bytes) -> bytes:
+        """The bytes behind what a proxy sends first."""
+        try:
+            return sender.read(data)
+        except HeaderRefused as error:
+            self.lose("bad_proxy", f"no PROXY header of a proxy of proxyFrom: {error}")
+            return b""
+
+    def _learned(self, sender: _Sender) -> None:
+        """More is known of who it is from."""
+        if sender.client:
             self._is_from(sender.client)
-        else:
+        if not self._machine.up:
+            return
+        self._sender = None
+        if sender.names_nobody:
             self.app.quiet.warn(
                 log,
                 "proxies that name nobody",
@@ -242,16 +284,30 @@ class WebSocketFactory(Factory):
         self.trusted = trusted or Trusted()
         self._rules = rules_of(dialect)
 
-    def buildProtocol(self, addr: IAddress | None) -> WebSocketLink:
+    def buildProtocol(self, addr: IAddress | None) -> WebSocketLink | None:
+        if self._refuses(addr):
+            return None
         rules, dialect = self._rules, self.dialect
         limit = dialect.max_frame if rules.whole else MAX_FRAME
         frames = WholeFrames(limit, rules.takes, rules.text, rules.whole)
         sender = None
-        peer = peer_of(addr)
-        if peer in self.trusted.proxies:
-            sender = _Sender(self.trusted, peer)
-        machine = ServerMachine(self.policy, asked=sender, frames=frames)
+        if self.trusted.proxies or self.trusted.senders:
+            sender = _Sender(self.trusted, peer_of(addr))
+        asked = None if sender is None else sender.asked
+        machine = ServerMachine(self.policy, asked=asked, frames=frames)
         return self.link(self.app, dialect, machine, frames, sender=sender)
+
+    def _refuses(self, addr: IAddress | None) -> bool:
+        """Somebody who is no proxy came, and only these may."""
+        trusted = self.trusted
+        peer = peer_of(addr)
+        if not trusted.senders or trusted.direct or peer in trusted.senders:
+            return False
+        self.app.counts.lost["bad_proxy"] += 1
+        self.app.quiet.info(
+            log, "lost (bad_proxy)", peer, "{peer} lost: proxyFrom does not name it", peer=peer
+        )
+        return True
 
 
 def client_link(

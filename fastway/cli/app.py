@@ -16,23 +16,22 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import clientFromString, serverFromString
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
+from twisted.internet.interfaces import IListeningPort
 from twisted.internet.stdio import StandardIO
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from fastway.address import address_name, parse_address
+from fastway.address import Address, address_name, parse_address
 from fastway.app.app import App
 from fastway.app.handlers import Request
 from fastway.app.http import push_site
 from fastway.app.metrics import metrics_site
 from fastway.app.session import SessionEnded
-from fastway.causes import cause_of, one_line, string_problem
+from fastway.causes import cause_of, one_line
 from fastway.cli.table import DescribeOptions, ServeOptions, TalkOptions
-from fastway.cli.tools import QUIET, Lines, ToolError, run_tool, say
+from fastway.cli.tools import QUIET, Lines, ToolError, gateway_endpoint, run_tool, say
 from fastway.dialect import NotInDialect
 from fastway.errors import ConfigError, FastwayError, LocalError
 
@@ -164,23 +163,6 @@ def _of_theirs(option: str, place: str) -> Any:
     return made
 
 
-def server_endpoint(reactor: Any, option: str, text: str) -> Any:
-    """Where to listen: `host:port`, `:port`, or an endpoint string.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    if text.partition(":")[0] not in ("ws", "wss", "snet", "fastway", "systemd"):
-        address = parse_address(option, text)
-        if address.host is not None:
-            host = address.host.replace(":", r"\:")
-            text = f"tcp:{address.port}" + (f":interface={host}" if host else "")
-    try:
-        return serverFromString(reactor, text)
-    except Exception as error:  # each endpoint parser raises what it likes
-        raise ConfigError(option, string_problem(text, error)) from None
-
-
 async def serve_app(reactor: Any, options: ServeOptions) -> int:
     """`fastway serve`: until a signal ends it."""
     app = app_at(options.operands)
@@ -189,18 +171,19 @@ async def serve_app(reactor: Any, options: ServeOptions) -> int:
     if not (listens or node):
         raise ConfigError("--listen", "give it, such as --listen pomelo=:3250")
     wanted = [dialect_at("--listen", text) for text in listens]
-    push = _push_endpoint(reactor, options, app)
-    metrics = options["metrics-addr"]
-    metrics_endpoint = metrics and server_endpoint(reactor, "--metrics-addr", metrics)
+    sites = _sites(options, app)
+    # What is wrong is said before any of them listens.
     for _, address in wanted:
-        server_endpoint(reactor, "--listen", address)  # what is wrong is said before any listens
+        parse_address("--listen", address).check(reactor, False, messages=True)
+    for where, _, _ in sites:
+        where.check(reactor, False)
     if app.is_clockless:
         app.use_clock(reactor)
     try:
         if node is not None:
             await _listening(node.join(), options["cluster"])
             say(f"{node.address} is in the cluster")
-        await _open_ports(options, app, wanted, push, metrics_endpoint)
+        beside = await _open_ports(reactor, app, wanted, sites)
     except BaseException:
         if node is not None:
             await node.leave()
@@ -210,24 +193,52 @@ async def serve_app(reactor: Any, options: ServeOptions) -> int:
         await ended
     finally:
         await app.drain(options["drain"])
+        for port in beside:
+            await maybeDeferred(port.stopListening)
         if node is not None:
             await node.leave()
     return 0
 
 
 async def _open_ports(
-    options: ServeOptions, app: App, wanted: list[tuple[Any, str]], push: Any, metrics: Any
-) -> None:
+    reactor: Any,
+    app: App,
+    wanted: list[tuple[Any, str]],
+    sites: list[tuple[Address, Any, str]],
+) -> list[IListeningPort]:
+    """Open them all; returns those that are not the application's own."""
     for dialect, address in wanted:
         port = await _listening(app.listen(address, dialect), address)
         say(f"{dialect.name} listens on {address_name(port.getHost())}")
-    if push is not None:
-        endpoint, site = push
-        port = await _listening(endpoint.listen(site), options["push-addr"])
-        say(f"pushes are taken on {address_name(port.getHost())}")
+    opened = []
+    for where, site, words in sites:
+        port = await _listening(where.listen(reactor, site, False), where.text)
+        say(f"{words} on {address_name(port.getHost())}")
+        opened.append(port)
+    return opened
+
+
+def _sites(options: ServeOptions, app: App) -> list[tuple[Address, Any, str]]:
+    """What is served by HTTP: where, what, and how that is said.
+
+    Raises:
+        ConfigError: it cannot be.
+    """
+    sites: list[tuple[Address, Any, str]] = []
+    push, metrics = options["push-addr"], options["metrics-addr"]
+    if push:
+        token = options["push-token"] or os.environ.get("FASTWAY_PUSH_TOKEN", "")
+        if not token:
+            raise ConfigError(
+                "--push-token",
+                "it is empty, so anybody could push; set FASTWAY_PUSH_TOKEN, or give it",
+            )
+        where = parse_address("--push-addr", push)
+        sites.append((where, push_site(app, token), "pushes are taken"))
     if metrics:
-        port = await _listening(metrics.listen(metrics_site(app)), options["metrics-addr"])
-        say(f"metrics are told on {address_name(port.getHost())}")
+        where = parse_address("--metrics-addr", metrics)
+        sites.append((where, metrics_site(app), "metrics are told"))
+    return sites
 
 
 def _node(place: str, app: App) -> Any:
@@ -252,18 +263,6 @@ async def _listening(listening: Deferred[Any], address: str) -> IListeningPort:
     except Exception as error:  # what the endpoint likes to fail with
         problem = cause_of(error)
     raise ToolError(f"cannot listen on {address}: {problem}")
-
-
-def _push_endpoint(reactor: Any, options: ServeOptions, app: Any) -> tuple[Any, Any] | None:
-    address = options["push-addr"]
-    if not address:
-        return None
-    endpoint = server_endpoint(reactor, "--push-addr", address)
-    try:
-        token = options["push-token"] or os.environ.get("FASTWAY_PUSH_TOKEN", "")
-        return endpoint, push_site(app, token)
-    except ValueError as error:
-        raise ConfigError("--push-token", str(error)) from None
 
 
 class Talk:
@@ -298,7 +297,7 @@ class Talk:
         def heard(request: Request) -> None:
             self._print(f"< {request.route}", request.body)
 
-        endpoint = self._endpoint(address)
+        endpoint = gateway_endpoint(self._reactor, "PEER", address)
         try:
             session = await app.connect(endpoint, dialect, options["timeout"])
         except SessionEnded as error:
@@ -320,17 +319,6 @@ class Talk:
         if problem:
             raise ToolError(problem)
         return 0
-
-    def _endpoint(self, text: str) -> IStreamClientEndpoint:
-        if text.partition(":")[0] not in ("ws", "wss", "snet", "fastway"):
-            address = parse_address("PEER", text)
-            if address.host is not None:
-                host = (address.host or "127.0.0.1").replace(":", r"\:")
-                text = f"tcp:{host}:{address.port}"
-        try:
-            return cast(IStreamClientEndpoint, clientFromString(self._reactor, text))
-        except Exception as error:  # each endpoint parser raises what it likes
-            raise ConfigError("PEER", string_problem(text, error)) from None
 
     def _line(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").strip()

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
-from twisted.internet.endpoints import clientFromString
+from twisted.internet.endpoints import clientFromString, quoteStringArgument
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IPushProducer,
@@ -27,6 +27,7 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from fastway.address import host_and_port
 from fastway.causes import cause_of, string_problem
 from fastway.cli.interrupts import stops
 from fastway.cli.table import ClientOptions, EchoOptions, PingOptions
@@ -47,6 +48,7 @@ from fastway.errors import (
     LocalError,
     NoWebSocket,
 )
+from fastway.strings import DIALS, fault
 from fastway.websocket.client import is_url
 
 QUIET = 1.0
@@ -150,12 +152,14 @@ def gateway_endpoint(reactor: Any, option: str, text: str) -> IStreamClientEndpo
             raise ConfigError(option, str(error)) from None
         except Exception as error:  # TLS is not all there
             raise ConfigError(option, string_problem(text, error)) from None
-    host, colon, port = text.rpartition(":")
-    if colon and port.isdecimal() and int(port) <= 65535 and (":" not in host or host[:1] == "["):
-        host = (host.strip("[]") or "127.0.0.1").replace(":", r"\:")
-        endpoint = f"tcp:{host}:{port}"
-    else:
-        endpoint = text
+    plain = host_and_port(option, text)
+    endpoint = text
+    if plain is not None:
+        host, port = plain
+        endpoint = f"tcp:{quoteStringArgument(host or '127.0.0.1')}:{port}"
+    problem = fault(endpoint, DIALS)
+    if problem:
+        raise ConfigError(option, f"{text!r}: {problem}")
     try:
         return cast(IStreamClientEndpoint, clientFromString(reactor, endpoint))
     except Exception as error:  # each endpoint parser raises what it likes

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from fastway.dialect import (
     BadFrame,
@@ -72,7 +72,8 @@ class Hotpot:
         format: What messages stand in, and bodies are written in: "json", "protobuf" or
             "msgpack"; hotpot's names "proto" and "msgpack#js" are the latter two. The Go server
             has no default.
-        length_bytes: Of the length before a message over TCP: 2 or 4, in network byte order.
+        length_bytes: Of the length before a message over TCP: 2 or 4.
+        byte_order: Of that length: "big" as hotpot's, or "little" for servers that changed it.
         max_message: Bytes of a message that is taken, and over TCP of one that is sent. Go's
             server sends more over WebSocket: a client of one may have to take more.
         text: Whether messages over WebSocket are text; those of the other kind are not taken.
@@ -98,6 +99,7 @@ class Hotpot:
         *,
         format: str = "json",
         length_bytes: int = 2,
+        byte_order: Literal["big", "little"] = "big",
         max_message: int = MAX_MESSAGE,
         text: bool = False,
         keepalive: tuple[float, float] | None = (5.0, 12.0),
@@ -108,6 +110,8 @@ class Hotpot:
             raise ValueError(f"format is one of {', '.join(ENVELOPES)}, not {format!r}")
         if length_bytes not in (2, 4):
             raise ValueError(f"length_bytes is 2 or 4, not {length_bytes!r}")
+        if byte_order not in ("big", "little"):
+            raise ValueError(f"byte_order is big or little, not {byte_order!r}")
         most = min(MAX_LIMIT, (1 << 8 * length_bytes) - 1)
         if not MIN_LIMIT <= max_message <= most:
             raise ValueError(
@@ -137,7 +141,7 @@ class Hotpot:
             float(every),
             float(probe),
             refusals == "reply",
-            envelope.format if type(envelope) is JsonEnvelope else None,
+            envelope.format if type(envelope) is JsonEnvelope and byte_order == "big" else None,
         )
         self._names = Names(envelope, names)
         try:
@@ -148,7 +152,10 @@ class Hotpot:
         kind = "text" if text else "binary"
         self.websocket = WebSocketRules(text=text, takes=frozenset({kind}))
         self._format = format
-        self._framings = Framing(0, 1 << 62), Framing(length_bytes, max_message)
+        self._framings = (
+            Framing(0, 1 << 62, byte_order),
+            Framing(length_bytes, max_message, byte_order),
+        )
 
     @property
     def max_frame(self) -> int:
@@ -156,7 +163,10 @@ class Hotpot:
 
     @property
     def traits(self) -> Traits:
-        settings = {"format": self._format, "length_bytes": self._framings[1].width}
+        framing = self._framings[1]
+        settings: dict[str, Any] = {"format": self._format, "length_bytes": framing.width}
+        if framing.order != "big":
+            settings["byte_order"] = framing.order
         return Traits(settings=settings, asks=frozenset(), by_type=True)
 
     def server(self, *, whole: bool = False) -> HotpotServer:
@@ -185,7 +195,8 @@ class Settings:
         read: The envelope's.
         every, probe: N and X; N is 0 where there is no keepalive.
         replies: Who is refused is told so.
-        json: How data is written if the envelope is that of JSON; else None.
+        json: How data is written if the envelope is that of JSON, and lengths are in hotpot's
+            order: C knows that. None: it is another, or they are not.
     """
 
     envelope: Envelope
@@ -274,10 +285,12 @@ class Framing:
     Args:
         width: Bytes of the length before it; 0: the transport keeps messages apart.
         limit: Bytes of a payload that is sent.
+        order: Of the bytes of the length.
     """
 
-    def __init__(self, width: int, limit: int) -> None:
+    def __init__(self, width: int, limit: int, order: Literal["big", "little"]) -> None:
         self.width = width
+        self.order = order
         self.limit = limit
 
     def frame(self, payload: bytes) -> bytes:
@@ -285,7 +298,7 @@ class Framing:
         size = len(payload)
         if size > self.limit:
             raise FrameRefused(f"a message of {size} bytes is over {self.limit}")
-        return size.to_bytes(self.width, "big") + payload if self.width else payload
+        return size.to_bytes(self.width, self.order) + payload if self.width else payload
 
 
 class _Wire:
@@ -371,13 +384,13 @@ class _Wire:
             if at == len(data):
                 self._seen = now
                 return events
-        end, limit = len(data), settings.limit
+        end, limit, order = len(data), settings.limit, self._framing.order
         while True:
             start = at + width
             want = width
             if start > end:
                 break
-            size = int.from_bytes(data[at:start], "big")
+            size = int.from_bytes(data[at:start], order)
             if not 0 < size <= limit:
                 self._fail(BadFrame(f"a message of {size} bytes: it is 1 to {limit}"))
                 return events

@@ -102,6 +102,8 @@ class Identities:
 
     Attributes:
         changed: Called when another table came into use.
+        rereads: Times that one did.
+        failures: Times that one could not.
 
     Raises:
         ConfigError: it cannot be used.
@@ -111,6 +113,8 @@ class Identities:
         self.path = path
         self.option = option
         self.changed = lambda: None
+        self.rereads = 0
+        self.failures = 0
         self._stamp = stamp_of(path)
         self._table = self._read()
 
@@ -142,9 +146,11 @@ class Identities:
         try:
             self._table = self._read()
         except ConfigError as error:
+            self.failures += 1
             log.error("the old identities stay in use: {problem}", problem=str(error))
             return
         self._stamp = stamp
+        self.rereads += 1
         log.info("{count} identities of servers are in use", count=len(self._table))
         self.changed()
         yield

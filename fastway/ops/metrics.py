@@ -111,13 +111,15 @@ def _certificates(shot: Snapshot) -> Samples:
 
 
 def _reloads(shot: Snapshot) -> Samples:
-    layers = list(_layers(shot, "tls"))
-    if not layers:
-        return ()
-    return (
-        (("certificates", "done"), sum(layer.figures.rereads for layer in layers)),
-        (("certificates", "failed"), sum(layer.figures.failures for layer in layers)),
-    )
+    told = dict(shot.reloads)
+    if layers := [layer.figures for layer in _layers(shot, "tls")]:
+        told["certificates"] = (
+            sum(figures.rereads for figures in layers),
+            sum(figures.failures for figures in layers),
+        )
+    for what, (done, failed) in told.items():
+        yield (what, "done"), done
+        yield (what, "failed"), failed
 
 
 def _dials(shot: Snapshot) -> Samples:
@@ -277,7 +279,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "fastway_reloads_total",
         "counter",
-        "Times that renewed certificates were taken into use, or could not be.",
+        "Times that what was read anew came into use, or could not: changed certificates and "
+        "identities, and the options with the admin token.",
         ("what", "result"),
         _reloads,
     ),

@@ -250,6 +250,8 @@ class Snapshot:
         process: What it takes of the system.
         turns: How long turns of the reactor take, in seconds; None: nobody measures that.
         needs_server: Without a game server nobody should be sent here.
+        reloads: Times that something was read anew and used, and that it could not be: options and
+            identities. Those of certificates are figures of `layers`.
         drain: How far a drain is; None: there is none.
     """
 
@@ -277,6 +279,7 @@ class Snapshot:
     process: ProcessTotals
     turns: Distribution | None
     needs_server: bool
+    reloads: Mapping[str, tuple[int, int]]
     drain: DrainFigures | None = None
 
 
@@ -334,6 +337,8 @@ class Source:
         memory: Tells the resident memory in bytes.
         turns: Tells how long turns of the reactor take.
         needs_server: Without a game server nobody should be sent here.
+        options: Tells how often the options were read anew and used, and how often not; None: they
+            never are.
         drain: Tells how far a drain is.
     """
 
@@ -341,6 +346,7 @@ class Source:
     memory: Callable[[], int] = lambda: 0
     turns: Callable[[], Distribution | None] = lambda: None
     needs_server: bool = False
+    options: Callable[[], tuple[int, int] | None] = lambda: None
     drain: Callable[[], DrainFigures | None] = lambda: None
 
     def snapshot(self, brief: bool = False) -> Slices[Snapshot]:
@@ -416,6 +422,7 @@ class Source:
             ),
             turns=self.turns(),
             needs_server=self.needs_server,
+            reloads=self._reloads(),
             drain=self.drain(),
         )
 
@@ -504,6 +511,15 @@ class Source:
             lost=dict(stats.lost),
             strangers=dict(stats.strangers),
         )
+
+    def _reloads(self) -> dict[str, tuple[int, int]]:
+        options = self.options()
+        told = {} if options is None else {"options": options}
+        for port in self.service.ports:
+            identities = getattr(port.factory, "identities", None)
+            if identities is not None:
+                told["identities"] = identities.rereads, identities.failures
+        return told
 
     def _answers(self) -> dict[tuple[Side, Refusal | None], int]:
         stats = self.service.router.stats

@@ -7,9 +7,13 @@ a lane of the gateway's links. All decisions stay with the one Router.
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
+
+from fastway.relay.sources import digest
 
 POOL_TYPES = ("atom", "chan", "sync")
 """As the core numbers them."""
@@ -62,5 +66,19 @@ def missing() -> str:
     try:
         from fastway.relay import _core  # noqa: F401
     except ImportError:
-        return "the native relay is not built"
-    return ""
+        return "the native relay is not built; install fastway where a C compiler is"
+    return stale()
+
+
+@cache
+def stale() -> str:
+    """Why a core that is there is none for this Python: it was built before the sources of a
+    checkout changed. Empty: it is of these, or there are none, as where fastway is installed."""
+    try:
+        from fastway.relay import _core
+    except ImportError:
+        return ""
+    wanted = digest(os.path.dirname(__file__))
+    if not wanted or wanted == getattr(_core, "SOURCES", ""):
+        return ""
+    return "the native relay is older than its sources here; pip install -e . builds it anew"

@@ -8,6 +8,10 @@
 #include <limits.h>
 #include <string.h>
 
+#ifndef RELAY_SOURCES
+#define RELAY_SOURCES "" /* setup.py says of which sources this is: sources.py */
+#endif
+
 /* Arguments. */
 
 bool count_is(Py_ssize_t got, Py_ssize_t wanted)
@@ -560,6 +564,8 @@ static int exec_module(PyObject *module)
     for (size_t i = 0; i < sizeof constants / sizeof *constants; i++)
         if (PyModule_AddIntConstant(module, constants[i].name, constants[i].value) < 0)
             return -1;
+    if (PyModule_AddStringConstant(module, "SOURCES", RELAY_SOURCES) < 0)
+        return -1;
     PyObject *type = add_shaker(module) < 0 ? NULL : PyType_FromSpec(&core_spec);
     if (type == NULL)
         return -1;

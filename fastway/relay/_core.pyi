@@ -27,6 +27,8 @@ TICK: float
 WANTS: int
 DONE: int
 FAILED: int
+SOURCES: str
+"""Of which it was built (sources.py)."""
 CHOICE: int
 """The address of a function for SSL_set_cert_cb."""
 

@@ -27,15 +27,19 @@ _NODE = re.compile(r"(\d+\.\d+\.\d+\.\d+|\[[0-9A-Fa-f:.]+\])(?::(?:\d{1,5}|_[0-9
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """Whom a port believes whom a request is from.
+    """Whom a port believes whom a connection, or its request, is from.
 
     Attributes:
-        proxies: These peers.
+        proxies: These peers, of requests.
         header: Where they say so: one of `ADDRESS_HEADERS`.
+        senders: Peers whose connections begin with a PROXY header;
+        direct: others may come without one, where there are some; else nobody else may come.
     """
 
     proxies: Networks = Networks()
     header: str = "x-forwarded-for"
+    senders: Networks = Networks()
+    direct: bool = False
 
 
 def forwarded_for(

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _NAMED = ("path", "origin", "header")
 _TLS = ("trustRoots", "certificate", "privateKey")
+_TRUSTED = ("trustedProxies", "trustedProxiesHeader", "proxyFrom", "proxyOthers")
+_OTHERS = ("refuse", "direct")
 
 
 def _parse(
@@ -128,25 +130,36 @@ class _ServerParser:
         from fastway.config.values import parse_networks
         from fastway.websocket.forwarded import ADDRESS_HEADERS, Trusted
 
-        proxies, header = kwargs.pop("trustedProxies", ""), kwargs.pop("trustedProxiesHeader", "")
-        problem = ""
+        given = {name: str(kwargs.pop(name)) for name in _TRUSTED if name in kwargs}
+        lists = {}
         try:
-            networks = parse_networks(str(proxies))
+            for name in ("trustedProxies", "proxyFrom"):
+                lists[name] = parse_networks(given.get(name, ""))
         except ValueError as error:
-            problem = f"trustedProxies: {error}"
-        if header and header not in ADDRESS_HEADERS:
-            problem = f"trustedProxiesHeader={header} is none; give {' or '.join(ADDRESS_HEADERS)}"
-        elif header and not proxies:
-            problem = "no proxy is believed without trustedProxies; give that too"
+            raise ValueError(f"{self.prefix} endpoint: {name}: {error}") from None
+        choices = {"trustedProxiesHeader": tuple(ADDRESS_HEADERS), "proxyOthers": _OTHERS}
+        problem = ""
+        for (name, words), needs in zip(choices.items(), lists, strict=True):
+            if name in given and given[name] not in words:
+                problem = f"{name}={given[name]} is none; give {' or '.join(words)}"
+            elif name in given and not lists[needs]:
+                problem = f"{name} is of no use without {needs}; give that too"
+        if lists["proxyFrom"] and self.below != "tcp":
+            problem = "a PROXY header comes before TLS; let the proxy end that, and give ws:"
         if problem:
             raise ValueError(f"{self.prefix} endpoint: {problem}")
-        return Trusted(networks, str(header)) if header else Trusted(networks)
+        return Trusted(
+            lists["trustedProxies"],
+            given.get("trustedProxiesHeader", "x-forwarded-for"),
+            lists["proxyFrom"],
+            given.get("proxyOthers") == "direct",
+        )
 
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)
 class ServerParser(_ServerParser):
     """`ws:PORT`: WebSockets over TCP; arguments are those of `tcp:`, and `path`, `origins`,
-    `trustedProxies`, `trustedProxiesHeader`."""
+    `trustedProxies`, `trustedProxiesHeader`, `proxyFrom`, `proxyOthers`."""
 
     prefix = "ws"
     below = "tcp"
@@ -154,7 +167,8 @@ class ServerParser(_ServerParser):
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)
 class SecureServerParser(_ServerParser):
-    """`wss:PORT`: WebSockets over TLS; arguments are those of `ssl:`, and the same."""
+    """`wss:PORT`: WebSockets over TLS; arguments are those of `ssl:`, and of `ws:` all but the
+    last two, for a PROXY header would come before TLS."""
 
     prefix = "wss"
     below = "ssl"

@@ -43,8 +43,6 @@ def new_uvloop() -> asyncio.AbstractEventLoop:
 class AioCase(TestCase):
     """A test case with a loop that leaves nothing behind."""
 
-    timeout = 30
-
     def setUp(self) -> None:
         self.turns = Turns(self.make_loop())
         self.addCleanup(self._close_loop)

@@ -20,8 +20,6 @@ CROWD = LEAST + 4
 class ControlChecks(TestCase):
     """Give it `open`."""
 
-    timeout = 60
-
     async def open(self, group_members: int = 1000) -> Bed:
         """A server that is greeted, and its gateway."""
         raise NotImplementedError

@@ -53,8 +53,6 @@ def in_order(peer: Peer) -> bool:
 class DirectCase(GatewayTestCase):
     """A gateway with two direct ports, to server 1 and to server 2."""
 
-    timeout = 60
-
     async def open(self, **options: Any) -> LocalGateway:
         options.setdefault("direct", "web=127.0.0.1:0->1, other=127.0.0.1:0->2")
         options.setdefault("relay", "on" if self.relay else "off")

@@ -224,8 +224,6 @@ else:
 class EndpointBody(Body):
     """What an endpoint promises wherever it runs, and whichever side it is."""
 
-    timeout = 30
-
     async def open(self, **config: Any) -> World:
         raise NotImplementedError
 

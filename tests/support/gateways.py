@@ -42,7 +42,6 @@ class OneOf(Factory):
 class GatewayTestCase(TestCase):
     """Tests with gateways and endpoints in this process, which are gone at the end of each."""
 
-    timeout = 30
     relay = False
 
     def gateway(self, key: bytes = KEY) -> LocalGateway:

@@ -115,7 +115,6 @@ class ReportFactory(GatewayFactory):
 class LaneChecks(TestCase):
     """The checks. A subclass says how a port is opened."""
 
-    timeout = 30
     peer = Peer
 
     def open_port(self, service: RouterService, factory: GatewayFactory) -> Any:

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from tests.support.files import CHECKOUT
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds for what takes well under one on an idle machine."""
 
 

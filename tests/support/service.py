@@ -18,8 +18,6 @@ from tests.support.waits import reactor
 
 
 class ServiceTestCase(TestCase):
-    timeout = 30
-
     def setUp(self) -> None:
         self.patch(logs.threshold, "level", LogLevel.info)
         self.patch(logs.addresses, "kept", "full")

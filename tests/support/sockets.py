@@ -228,7 +228,6 @@ class Sockets:
 class SocketTestCase(TestCase):
     """A test case with both ports open."""
 
-    timeout = 30
     relay = False
 
     def listen(self, **config: Any) -> Sockets:

@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 
 reactor = cast(Any, _reactor)
 
-SECONDS = 20.0
+SECONDS = 60.0
 """Within which anything must happen; it takes milliseconds on an idle machine."""
 
 TURNS = 20
