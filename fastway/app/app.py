@@ -22,8 +22,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import (
-    IReactorCore,
     IProtocolFactory,
+    IReactorCore,
     IReactorTime,
     IStreamClientEndpoint,
     IStreamServerEndpoint,

@@ -196,7 +196,7 @@ class Settings:
         every, probe: N and X; N is 0 where there is no keepalive.
         replies: Who is refused is told so.
         json: How data is written if the envelope is that of JSON, and lengths are in hotpot's
-            order: C knows that. None: it is another, or they are not.
+            order: C knows that; else None.
     """
 
     envelope: Envelope
@@ -370,7 +370,7 @@ class _Wire:
             if len(rest) < self._want:
                 return events
             data, self._rest = bytes(rest), None
-        settings, at = self._settings, 0
+        settings, order, at = self._settings, self._framing.order, 0
         if settings.json is not None and _read_named is not None:
             at = _read_named(
                 data,
@@ -384,7 +384,7 @@ class _Wire:
             if at == len(data):
                 self._seen = now
                 return events
-        end, limit, order = len(data), settings.limit, self._framing.order
+        end, limit = len(data), settings.limit
         while True:
             start = at + width
             want = width
