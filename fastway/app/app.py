@@ -22,6 +22,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import (
+    IProtocolFactory,
     IReactorCore,
     IReactorTime,
     IStreamClientEndpoint,
@@ -31,7 +32,7 @@ from twisted.internet.task import deferLater
 
 from fastway.app.bounds import Bounds, State, Users
 from fastway.app.group import Group
-from fastway.app.handling import F, check_route, name_of
+from fastway.app.handling import F, check_route, has_loop, name_of
 from fastway.app.hosting import Hosting
 from fastway.app.messages import BadHandler, check_call
 from fastway.app.session import Session
@@ -93,6 +94,7 @@ class App(Hosting):
         self._groups: dict[str, Group] = {}
         self._timers: list[_Timer] = []
         self._outer: App | None = None
+        self._parts: list[App] = []
         self._prefix = ""
         self._components: list[Component] = []
         self._listening: list[Any] = []
@@ -177,6 +179,8 @@ class App(Hosting):
                 for code, text in refusals.items():
                     self.refusal(code, text, name)
         part._outer, part._prefix, part.is_included = self, prefix, True
+        self._parts.append(part)
+        self._share()
         for name, group in part._groups.items():
             group.app = self
             self._groups.setdefault(f"{prefix}.{name}" if prefix else name, group)
@@ -187,6 +191,12 @@ class App(Hosting):
             self._add_timer(timer)
         for component in part._components:
             self._add_component(component)
+
+    def _share(self) -> None:
+        """Parts see the sessions and the counts of the whole."""
+        for part in self._parts:
+            part.sessions, part.counts = self.sessions, self.counts
+            part._share()
 
     def _check_part(self, part: App, prefix: str) -> None:
         """See that nothing of another App would be lost. Raises BadHandler, as `include`."""
@@ -216,6 +226,11 @@ class App(Hosting):
         return found
 
     @property
+    def clock(self) -> Any:
+        """The reactor, or a test's clock. An included App has that of its App."""
+        return super().clock if self._outer is None else self._outer.clock
+
+    @property
     def groups(self) -> dict[str, Group]:
         """Those that have been asked for by name."""
         return self._groups
@@ -235,11 +250,14 @@ class App(Hosting):
             LocalError: handlers are to be tasks, and the reactor has no loop for them.
             what a component raises.
         """
+        if self._outer is not None:
+            self._outer.start()  # which has its timers and its components
+            return
         if self.state is State.RUNNING:
             return
         if self.state is State.DRAINING:
             raise LocalError("the App is draining; stop it first")
-        if self.tasks and not _has_loop(self.clock):
+        if self.tasks and IReactorCore.providedBy(self.clock) and not has_loop(self.clock):
             raise LocalError(
                 "App(tasks=True) needs Twisted's asyncio reactor: fastway serve --asyncio, or "
                 "asyncioreactor.install() before all else that is Twisted's"
@@ -266,6 +284,7 @@ class App(Hosting):
         dialect: Dialect,
         *,
         native: bool | None = None,
+        site: IProtocolFactory | None = None,
     ) -> Deferred[Any]:
         """Take connections at an endpoint, in a dialect.
 
@@ -274,6 +293,8 @@ class App(Hosting):
                 `tcp:3250`, `ws:3251:path=/game` or `ssl:...`.
             native: Whether the C relay carries its connections, which costs half as much: it can
                 where text says TCP or `ws:`. None: where it can; True: else fail.
+            site: Of a port of WebSockets: a web server (`twisted.web.server.Site`) that has all
+                requests for something else. Such a port is not native.
 
         Returns:
             The port; `stop` closes it too. Fails as the endpoint does, with a ConfigError or
@@ -283,7 +304,7 @@ class App(Hosting):
         from fastway.app.listen import opening
 
         try:
-            open_port = opening(self, endpoint, dialect, native)
+            open_port = opening(self, endpoint, dialect, native, site)
         except FastwayError:
             return fail()
         try:
@@ -483,15 +504,6 @@ def handles(route: str) -> Callable[[F], F]:
         return call
 
     return mark
-
-
-def _has_loop(clock: object) -> bool:
-    """Tasks may run: it is Twisted's asyncio reactor, or a test's clock."""
-    if not IReactorCore.providedBy(clock):
-        return True
-    from twisted.internet.asyncioreactor import AsyncioSelectorReactor
-
-    return isinstance(clock, AsyncioSelectorReactor)
 
 
 async def _all(waits: Iterable[Deferred[Any]]) -> None:

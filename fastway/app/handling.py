@@ -17,7 +17,7 @@ from types import CoroutineType
 from typing import Any, TypeAlias, TypeVar, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorCore, IReactorTime
 from twisted.python.failure import Failure
 
 from fastway.address import host_of
@@ -371,17 +371,15 @@ class Handling:
     def in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
         """What is to be awaited instead: an asyncio task, where handlers run as such."""
         if self.tasks and not isinstance(made, Deferred):
-            loop: asyncio.AbstractEventLoop | None
+            reactor: Any = sys.modules.get("twisted.internet.reactor")
             try:
                 loop = asyncio.get_running_loop()
             except RuntimeError:
-                # That of asyncio's reactor, which may be there and not run yet.
-                reactor = sys.modules.get("twisted.internet.reactor")
-                loop = getattr(reactor, "_asyncioEventloop", None)
-                if loop is None:  # it would wait for ever
+                if not has_loop(reactor):  # it would wait for ever
                     if isinstance(made, CoroutineType):
                         made.close()
                     raise
+                loop = reactor._asyncioEventloop  # it takes tasks before it runs
             return Deferred.fromFuture(asyncio.ensure_future(made, loop=loop))
         return made
 
@@ -416,6 +414,15 @@ class _Begun:
                 waits = run(coroutine.send, got) if error is None else run(coroutine.throw, error)
             except StopIteration as ended:
                 return ended.value
+
+
+def has_loop(reactor: object) -> bool:
+    """It is Twisted's asyncio reactor, which has one of asyncio's, running or about to."""
+    if not IReactorCore.providedBy(reactor):
+        return False
+    from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+
+    return isinstance(reactor, AsyncioSelectorReactor)
 
 
 def first_step(
