@@ -10,12 +10,14 @@ import gc
 import importlib.metadata
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fastway.relay import stale
 
 
 def pytest_configure() -> None:
-    """Read Twisted's version once, and see that the relay is of the sources that are tested.
+    """Read Twisted's version once, let Hypothesis draw the same in every run, and see that the
+    relay is of the sources that are tested.
 
     pytest asks the disk for it at each test, and at each failure: that a test failed which had
     taken all descriptors was lost with the failure of this.
@@ -25,6 +27,12 @@ def pytest_configure() -> None:
     version = functools.cache(importlib.metadata.version)
     pytest.MonkeyPatch().setattr(importlib.metadata, "version", version)
     version("twisted")
+    # The same examples in every run, however slow the machine is; as tests.support.core has it.
+    slow = [HealthCheck.too_slow]
+    settings.register_profile(
+        "steady", derandomize=True, deadline=None, database=None, suppress_health_check=slow
+    )
+    settings.load_profile("steady")
 
 
 @pytest.hookimpl(trylast=True)
