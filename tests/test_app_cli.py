@@ -30,7 +30,7 @@ from fastway.cli.table import ServeOptions, TalkOptions
 from fastway.dialect.pomelo import PomeloJson
 from fastway.errors import ConfigError, FastwayError, NotInstalled
 from fastway.formats import MessagePack
-from tests.support import inherited
+from tests.support import forks, inherited
 from tests.support.errors import raised
 from tests.support.files import CHECKOUT, scratch
 from tests.support.processes import PATIENCE, environment
@@ -487,7 +487,7 @@ class Processes(TestCase):
         process: Any = reactor.spawnProcess(
             tool,
             sys.executable,
-            [sys.executable, "-m", "fastway", *arguments],
+            [*forks.python(), "-m", "fastway", *arguments],
             env=environment({}),
             path=self.directory,
         )
