@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, cast
+from unittest import mock
 from weakref import ref
 
 import pytest
@@ -921,6 +923,23 @@ class Tasks(SynchronousTestCase):
         refused = self.failureResultOf(Player(app).ask("sleep"), Refused).value
         self.assertEqual(refused.code, 500)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_before_the_loop(self) -> None:
+        """A task of a reactor that has its loop, and does not run yet, waits for it."""
+        loop = asyncio.new_event_loop()
+        self.addCleanup(loop.close)
+        app = App(clock=Clock(), tasks=True)
+
+        @app.handler("sleep")
+        async def sleeps() -> str:
+            await asyncio.sleep(0)
+            return "awake"
+
+        reactor = mock.Mock(_asyncioEventloop=loop)  # as asyncio's has it
+        with mock.patch.dict(sys.modules, {"twisted.internet.reactor": reactor}):
+            asked = Player(app).ask("sleep")
+        self.assertNoResult(asked)
+        self.assertEqual(loop.run_until_complete(asked.asFuture(loop)), "awake")
 
     def test_cancelled(self) -> None:
         """A task that is cancelled is a fault as any; its context is its own."""

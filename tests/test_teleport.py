@@ -42,7 +42,7 @@ PROTOS = ("raw", "json", "pb")
 
 
 def proto_of(name: str) -> str:
-    return {"J": "json", "P": "pb"}.get(name[0], "raw")
+    return {"J": "json", "P": "pb", "T": "thrift"}.get(name[0], "raw")
 
 
 def singly(data: bytes) -> list[bytes]:
@@ -55,7 +55,7 @@ class VectorTests(SynchronousTestCase):
     def test_frames(self) -> None:
         """Each is read, and written in the same bytes, but for those of gzip."""
         streams = [name for name in BYTES if name[0] != "W"]
-        self.assertEqual(len(streams), 24)
+        self.assertEqual(len(streams), 25)
         for name in streams:
             frame = read(BYTES[name], proto_of(name))
             if b"g" not in frame.filters:
@@ -407,7 +407,7 @@ class SeqTests(SynchronousTestCase):
 class SettingsTests(SynchronousTestCase):
     def test_wrong_ones(self) -> None:
         for given in (
-            {"proto": "xml"},
+            {"proto": "avro"},
             {"mapper": "grpc"},
             {"heartbeat": 2},
             {"heartbeat": 3.5},

@@ -22,6 +22,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import (
+    IProtocolFactory,
     IReactorCore,
     IReactorTime,
     IStreamClientEndpoint,
@@ -283,6 +284,7 @@ class App(Hosting):
         dialect: Dialect,
         *,
         native: bool | None = None,
+        site: IProtocolFactory | None = None,
     ) -> Deferred[Any]:
         """Take connections at an endpoint, in a dialect.
 
@@ -291,6 +293,8 @@ class App(Hosting):
                 `tcp:3250`, `ws:3251:path=/game` or `ssl:...`.
             native: Whether the C relay carries its connections, which costs half as much: it can
                 where text says TCP or `ws:`. None: where it can; True: else fail.
+            site: Of a port of WebSockets: a web server (`twisted.web.server.Site`) that has all
+                requests for something else. Such a port is not native.
 
         Returns:
             The port; `stop` closes it too. Fails as the endpoint does, with a ConfigError or
@@ -300,7 +304,7 @@ class App(Hosting):
         from fastway.app.listen import opening
 
         try:
-            open_port = opening(self, endpoint, dialect, native)
+            open_port = opening(self, endpoint, dialect, native, site)
         except FastwayError:
             return fail()
         try:

@@ -9,15 +9,20 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFDSet, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IProtocolFactory,
+    IReactorFDSet,
+    IStreamServerEndpoint,
+)
 
 from fastway import relay
 from fastway.address import Address, address_name, parse_address
 from fastway.app.app import App
 from fastway.app.ports import LinkFactory
 from fastway.dialect import Dialect
-from fastway.errors import LocalError
+from fastway.errors import ConfigError, LocalError
 from fastway.logs import make_logger
+from fastway.websocket.listen import MessageEndpoint
 
 log = make_logger("fastway.app")
 
@@ -27,21 +32,27 @@ class NoNative(LocalError):
 
 
 def opening(
-    app: App, where: IStreamServerEndpoint | str, dialect: Dialect, native: bool | None
+    app: App,
+    where: IStreamServerEndpoint | str,
+    dialect: Dialect,
+    native: bool | None,
+    site: IProtocolFactory | None = None,
 ) -> Callable[[], Deferred[Any]]:
     """What opens a port (`App.listen`).
 
     Raises:
-        ConfigError: the text is no address.
+        ConfigError: the text is no address, or a site is to be where no WebSockets are.
         NoNative: it has to be, and cannot.
         BadHandler: two routes have one name in that dialect.
     """
     address = parse_address("listen", where) if isinstance(where, str) else None
-    problem = "it was not asked for" if native is False else _problem(app, address)
+    if site is not None and not _takes_websockets(where):
+        raise ConfigError("site", "it goes with ports of WebSockets alone: ws: and wss:")
+    problem = "it was not asked for" if native is False else _problem(app, address, site)
     if problem and native:
         raise NoNative(problem)
     if problem:
-        factory = LinkFactory(app, dialect)
+        factory = LinkFactory(app, dialect, site)
         reactor = app.clock
     else:
         from fastway.app.native import NativeFactory, NativeReactor, relay_of
@@ -69,8 +80,16 @@ def opening(
     return open_port
 
 
-def _problem(app: App, address: Address | None) -> str:
+def _takes_websockets(where: IStreamServerEndpoint | str) -> bool:
+    if isinstance(where, str):
+        return where.strip().startswith(("ws:", "wss:"))
+    return isinstance(where, MessageEndpoint)
+
+
+def _problem(app: App, address: Address | None, site: IProtocolFactory | None) -> str:
     """Why a port there cannot be native; empty: it can."""
+    if site is not None:
+        return "it has a site"
     if address is None:
         return "an endpoint was given, not text"
     if not (address.is_tcp or address.text.startswith(("tcp:", "ws:"))):

@@ -18,7 +18,7 @@ from fastway.app.link import Link
 from fastway.app.messages import BadHandler, check_kind
 from fastway.app.session import Session
 from fastway.dialect import Dialect
-from fastway.errors import LocalError, RequestTimeout
+from fastway.errors import ConfigError, LocalError, RequestTimeout
 from fastway.logs import make_logger
 
 log = make_logger("fastway.app")
@@ -60,6 +60,9 @@ def check_names(app: App, dialect: Dialect) -> None:
 class LinkFactory(Factory):
     """Links of one port.
 
+    Args:
+        site: Of a port of WebSockets: who has all other requests; None: they are refused.
+
     Raises:
         BadHandler: two routes have one name in that dialect.
     """
@@ -67,9 +70,10 @@ class LinkFactory(Factory):
     noisy = False
     link: type[Link] = Link
 
-    def __init__(self, app: App, dialect: Dialect) -> None:
+    def __init__(self, app: App, dialect: Dialect, site: Any = None) -> None:
         self.app = app
         self.dialect = dialect
+        self.site = site
         check_names(app, dialect)
         traits = getattr(dialect, "traits", None)
         if app.greets is not None and traits is not None and traits.handshake is None:
@@ -86,7 +90,16 @@ class LinkFactory(Factory):
         """The factory of a port of WebSockets (`fastway.websocket.listen`)."""
         from fastway.app.websocket import WebSocketFactory
 
-        return WebSocketFactory(self.app, self.dialect, policy, trusted)
+        sockets = WebSocketFactory(self.app, self.dialect, policy, trusted)
+        if self.site is None:
+            return sockets
+        from fastway.app.site import SiteFactory
+
+        if sockets.trusted.senders:
+            raise ConfigError(
+                "site", "it reads no PROXY header; take trustedProxies, not proxyFrom"
+            )
+        return SiteFactory(self.app, sockets, self.site)
 
 
 def _never_ready(_: object, seconds: float) -> Failure:

@@ -32,8 +32,8 @@ from fastway.app.session import SessionEnded
 from fastway.causes import cause_of, one_line
 from fastway.cli.table import DescribeOptions, ServeOptions, TalkOptions
 from fastway.cli.tools import QUIET, Lines, ToolError, gateway_endpoint, run_tool, say
-from fastway.dialect import NotInDialect, Refused
-from fastway.errors import ConfigError, FastwayError, LocalError
+from fastway.dialect import NotInDialect, Refused, Traits
+from fastway.errors import ConfigError, FastwayError, LocalError, RequestTimeout
 from fastway.logs import escaped
 
 DIALECTS = {
@@ -298,6 +298,10 @@ class Talk:
         self._asked = 0
         self._over = False
         self._quiet: Any = None
+        self._doubt = ""
+        """What may be wrong while nothing that the peer said was of its dialect; "" then."""
+        self._waits = False
+        """Something was typed that may be answered."""
 
     async def run(self) -> int:
         options = self._options
@@ -312,23 +316,26 @@ class Talk:
             if not hasattr(dialect, "with_user"):
                 raise ConfigError("--user", f"{dialect.name} has no place for it")
             dialect = dialect.with_user(user)
+        self._doubt = f"; does {address} speak {dialect.name}, and let this client in?"
         app = App(clock=self._reactor)
 
         @app.unknown
         def heard(request: Request) -> None:
+            self._doubt = ""
             self._print(f"< {request.route}", _told_message(request))
 
         endpoint = gateway_endpoint(self._reactor, "PEER", address)
         try:
             session = await app.connect(endpoint, dialect, options["timeout"])
-        except SessionEnded as error:
-            asked = f"does {address} speak {dialect.name}, and let this client in?"
-            raise ToolError(f"{error}; {asked}") from None
+        except (SessionEnded, RequestTimeout) as error:
+            raise ToolError(f"{error}{self._doubt}") from None
         except (FastwayError, CancelledError):
             raise
         except Exception as error:  # what the endpoint likes to fail with
             raise ToolError(f"cannot reach {address}: {cause_of(error)}") from None
         self._session = session
+        if getattr(dialect, "traits", Traits()).handshake is not None:
+            self._doubt = ""
         say(f"connected to {address}; ROUTE JSON asks, !ROUTE JSON only says")
         session.when_ended().addCallback(self._closed)
         StandardIO(self._lines, reactor=self._reactor)
@@ -346,6 +353,7 @@ class Talk:
         if not text:
             return
         asks = not text.startswith("!")
+        self._waits = self._waits or asks
         route, _, body = text.removeprefix("!").partition(" ")
         try:
             message = json.loads(body) if body.strip() else None
@@ -375,9 +383,12 @@ class Talk:
         if result is _SAID:
             pass
         elif isinstance(result, Failure):
+            if result.check(Refused):
+                self._doubt = ""
             problem = result.getErrorMessage().removeprefix(f"{route}: ")
             say(f"! {route}: {problem}")
         else:
+            self._doubt = ""
             self._print(f"= {route}", _told_answer(result))
         self._rest()
 
@@ -390,8 +401,11 @@ class Talk:
 
     def _closed(self, _: object) -> None:
         if not self._done.called:
+            problem = f"{self._session.ended}{self._doubt}"
             orderly = self._over and self._asked == 0
-            self._done.callback("" if orderly else str(self._session.ended))
+            if orderly and self._waits and self._doubt:
+                say(problem)
+            self._done.callback("" if orderly else problem)
 
     def _input_over(self, problem: str) -> None:
         self._over = True
@@ -409,6 +423,8 @@ class Talk:
 
     def _silence(self, _: object) -> None:
         if not self._done.called:
+            if self._waits and self._doubt:
+                say(f"nothing came back{self._doubt}")
             self._done.callback("")
 
 

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fastway.dialect import BodyFormat, FrameRefused, NotInDialect, Traits, WebSocketRules
 from fastway.dialect.teleport_codecs import CODECS, TeleportJson, by_id
 from fastway.dialect.teleport_filters import FILTERS, MAX_FILTERS, Filter
-from fastway.dialect.teleport_frames import FRAMINGS, Framing
+from fastway.dialect.teleport_frames import FRAMINGS, Framing, Raw
 from fastway.dialect.teleport_http import TYPES, HttpFrames, check_filters
 from fastway.dialect.teleport_names import Names, check_names
 from fastway.dialect.teleport_settings import Settings
-from fastway.dialect.teleport_thrift_frames import ThriftFrames
+from fastway.dialect.teleport_theader import ThriftFrames
 from fastway.dialect.teleport_wires import MAX_RATE, TeleportWire
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Teleport:
     """What one port, or one client, speaks.
 
     Args:
-        proto: How frames are written: "raw" as Go's default, "json", "pb", "http" or "thrift".
+        proto: How frames are written: "raw" as Go's default, "json", "pb", "http" or
+            "thrift".
         codec: The letter of how bodies are written that are begun here: "j" JSON, "s" plain text,
             "f" forms, "p" Protocol Buffers, or one of `codecs`.
         codecs: More of these, by their letters; they may stand in for those.
@@ -100,7 +101,7 @@ class Teleport:
         max_frame: int = MAX_FRAME,
     ) -> None:
         if proto not in PROTOS:
-            raise ValueError(f"proto is raw, json, pb, http or thrift, not {proto!r}")
+            raise ValueError(f"proto is {', '.join(PROTOS)}, not {proto!r}")
         if mapper not in ("http", "rpc"):
             raise ValueError(f"mapper is http or rpc, not {mapper!r}")
         if heartbeat and not (heartbeat == int(heartbeat) and MIN_BEAT <= heartbeat <= MAX_RATE):
@@ -124,7 +125,7 @@ class Teleport:
         if proto == "http":
             _check_http(formats, mapper, pipe, known, heartbeat, heartbeat_call)
         if proto == "thrift" and (auth or user is not None):
-            raise ValueError("proto thrift has no place for who one is: neither auth nor user")
+            raise ValueError("proto thrift has no AUTH: nobody can say who he is, first of all")
         names = dict(names or {})
         check_names(names, ignore_case)
         self.concurrent = concurrent
@@ -134,6 +135,8 @@ class Teleport:
         made = [
             Settings(
                 framing=framing,
+                raw=type(framing) is Raw,
+                bare=type(framing) is Raw and secure is None,
                 codecs=codec_ids,
                 codec=ord(codec),
                 filters={ord(letter): one for letter, one in known.items()},
@@ -154,13 +157,7 @@ class Teleport:
         self._servers, self._clients = made[:half], made[half:]
 
     def with_user(self, user: Any) -> Teleport:
-        """The same dialect, of a client that says this of itself.
-
-        Raises:
-            NotInDialect: it has no place for that.
-        """
-        if self._proto == "thrift":
-            raise NotInDialect("proto thrift has no place for who one is")
+        """The same dialect, of a client that says this of itself."""
         other = copy(self)
         other._clients = [replace(one, auth=True, user=user) for one in self._clients]
         return other
@@ -168,8 +165,9 @@ class Teleport:
     @property
     def websocket(self) -> WebSocketRules | None:
         # Raw frames have a size, so messages need not keep them apart; nor does Go look at that.
-        whole = self._proto != "raw"
-        return WebSocketRules(whole=whole) if len(PROTOS[self._proto]) > 1 else None
+        if self._proto in ("http", "thrift"):
+            return None
+        return WebSocketRules(whole=self._proto != "raw")
 
     @property
     def max_frame(self) -> int:

@@ -370,7 +370,7 @@ class JsonMessages(_Message):
 # Protocol Buffers.
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
     value &= 0xFFFF_FFFF_FFFF_FFFF
     out = bytearray()
     while value > 0x7F:
@@ -387,11 +387,11 @@ def write_field(number: int, value: int | bytes) -> bytes:
     if not value:
         return b""
     if isinstance(value, int):
-        return bytes((number << 3,)) + _varint(value)
-    return bytes((number << 3 | 2,)) + _varint(len(value)) + value
+        return bytes((number << 3,)) + varint(value)
+    return bytes((number << 3 | 2,)) + varint(len(value)) + value
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         one = data[at]
@@ -410,14 +410,14 @@ def read_fields(data: bytes) -> dict[int, int | bytes]:
     at, end = 0, len(data)
     try:
         while at < end:
-            tag, at = _read_varint(data, at)
+            tag, at = read_varint(data, at)
             number, kind = tag >> 3, tag & 7
             if kind == 0:
-                value, at = _read_varint(data, at)
+                value, at = read_varint(data, at)
                 if number < 16:
                     said[number] = value
             elif kind == 2:
-                size, at = _read_varint(data, at)
+                size, at = read_varint(data, at)
                 start, at = at, at + size
                 if number < 16 and at <= end:
                     said[number] = data[start:at]

@@ -14,9 +14,9 @@ from twisted.internet.task import Clock
 
 from fastway.app import App
 from fastway.dialect import Dialect, Event, Hello, Ready
-from fastway.dialect.teleport import Teleport
+from fastway.dialect.teleport import PROTOS, Teleport
 from fastway.dialect.teleport_filters import FILTERS
-from fastway.dialect.teleport_frames import FRAMINGS, Frame
+from fastway.dialect.teleport_frames import Frame
 from fastway.dialect.teleport_wires import TeleportWire
 from tests.support import app_memory
 
@@ -30,12 +30,12 @@ LIMIT = 1 << 20
 
 def read(data: bytes, proto: str = "raw", *, message: bool = False) -> Frame:
     """One frame."""
-    return FRAMINGS[proto][message].read(data, KNOWN, LIMIT)
+    return PROTOS[proto][message].read(data, KNOWN, LIMIT)
 
 
 def written(frame: Frame, proto: str = "raw", *, message: bool = False) -> bytes:
     """Its bytes."""
-    return FRAMINGS[proto][message].write(frame, KNOWN, LIMIT)
+    return PROTOS[proto][message].write(frame, KNOWN, LIMIT)
 
 
 def server(dialect: Teleport | None = None, *, now: float = 0.0) -> TeleportWire:
