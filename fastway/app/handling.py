@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from inspect import isawaitable
@@ -36,6 +35,7 @@ from fastway.app.session import Session, SessionEnded
 from fastway.app.strand import Job
 from fastway.dialect import Message, Refused
 from fastway.logs import Throttle, escaped, make_logger
+from fastway.relay import missing
 
 log = make_logger("fastway.app")
 
@@ -437,7 +437,7 @@ def first_step(
 
 
 _step: Callable[..., Any] = first_step
-with suppress(ImportError):  # it may not be built
+if not missing():
     from fastway.relay import _core
 
     _step = _core.first_step

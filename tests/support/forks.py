@@ -142,8 +142,8 @@ def serve(listening: socket.socket) -> Sequence[str] | None:
                 if not pid:
                     # Not their numbers alone: these objects would close others of the program's.
                     selector.close()
-                    for one in (listening, client, *(fork.client for fork in forks)):
-                        one.close()
+                    for link in (listening, client, *(fork.client for fork in forks)):
+                        link.close()
                     return become(streams, *marshal.loads(row))
                 for stream in streams:
                     os.close(stream)
