@@ -14,6 +14,7 @@ from weakref import ref
 
 import pytest
 from twisted.internet.address import IPv4Address
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
@@ -809,6 +810,22 @@ class Lives(Links):
         inner.user("ann").send("on", 1)
         self.assertEqual(ann.heard, [("on", "changed")] * 2)
 
+    def test_included_sight(self) -> None:
+        """A part, and a part of a part, sees sessions, counts and the clock of the whole."""
+        inmost, inner, outer = App(), App(), App(clock=Clock())
+
+        @inmost.handler("who")
+        def who() -> list[int]:
+            return [len(inmost.sessions), inmost.counts.opened]
+
+        inner.include(inmost, "b")
+        outer.include(inner, "a")
+        Player(outer)
+        self.assertEqual(Player(outer).request("a.b.who"), [2, 2])
+        self.assertIs(inmost.clock, outer.clock)
+        inmost.start()  # as its `connect` does
+        self.assertEqual((outer.state, inmost.state), (State.RUNNING, State.NEW))
+
     def test_overridden_handler(self) -> None:
         """Who overrides a handler of a component keeps its route."""
 
@@ -919,7 +936,8 @@ class Tasks(SynchronousTestCase):
             await asyncio.sleep(0)
             return "awake"
 
-        reactor = mock.Mock(_asyncioEventloop=loop)  # as asyncio's has it
+        reactor = AsyncioSelectorReactor.__new__(AsyncioSelectorReactor)  # it has no descriptors
+        reactor._asyncioEventloop = loop
         with mock.patch.dict(sys.modules, {"twisted.internet.reactor": reactor}):
             asked = Player(app).ask("sleep")
         self.assertNoResult(asked)

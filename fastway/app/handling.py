@@ -371,14 +371,16 @@ class Handling:
     def in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
         """What is to be awaited instead: an asyncio task, where handlers run as such."""
         if self.tasks and not isinstance(made, Deferred):
-            if not has_loop(sys.modules.get("twisted.internet.reactor")):
-                try:
-                    asyncio.get_running_loop()
-                except RuntimeError:  # it would wait for ever
+            reactor: Any = sys.modules.get("twisted.internet.reactor")
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                if not has_loop(reactor):  # it would wait for ever
                     if isinstance(made, CoroutineType):
                         made.close()
                     raise
-            return Deferred.fromFuture(asyncio.ensure_future(made))
+                loop = reactor._asyncioEventloop  # it takes tasks before it runs
+            return Deferred.fromFuture(asyncio.ensure_future(made, loop=loop))
         return made
 
 

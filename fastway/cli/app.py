@@ -34,6 +34,7 @@ from fastway.cli.table import DescribeOptions, ServeOptions, TalkOptions
 from fastway.cli.tools import QUIET, Lines, ToolError, gateway_endpoint, run_tool, say
 from fastway.dialect import NotInDialect, Refused, Traits
 from fastway.errors import ConfigError, FastwayError, LocalError, RequestTimeout
+from fastway.logs import escaped
 
 DIALECTS = {
     "pomelo": "fastway.dialect.pomelo:Pomelo",
@@ -265,6 +266,26 @@ async def _listening(listening: Deferred[Any], address: str) -> IListeningPort:
     raise ToolError(f"cannot listen on {address}: {problem}")
 
 
+def _told_answer(result: Any) -> str:
+    """An answer in JSON, or as it comes where its format has more than that."""
+    try:
+        return json.dumps(result, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return result.decode("utf-8", "backslashreplace") if type(result) is bytes else str(result)
+
+
+def _told_message(request: Request) -> str:
+    """A message as it came where that is text; else as an answer is told."""
+    try:
+        return request.body.decode()
+    except UnicodeDecodeError:
+        pass
+    try:
+        return _told_answer(request.decode())
+    except Refused:  # it is no message of the port's format
+        return request.body.decode("utf-8", "backslashreplace")
+
+
 class Talk:
     """`fastway talk` between standard input and one session."""
 
@@ -301,7 +322,7 @@ class Talk:
         @app.unknown
         def heard(request: Request) -> None:
             self._doubt = ""
-            self._print(f"< {request.route}", request.body)
+            self._print(f"< {request.route}", _told_message(request))
 
         endpoint = gateway_endpoint(self._reactor, "PEER", address)
         try:
@@ -368,12 +389,13 @@ class Talk:
             say(f"! {route}: {problem}")
         else:
             self._doubt = ""
-            self._print(f"= {route}", json.dumps(result, ensure_ascii=False).encode())
+            self._print(f"= {route}", _told_answer(result))
         self._rest()
 
-    def _print(self, what: str, body: bytes) -> None:
+    def _print(self, what: str, text: str) -> None:
+        """One line, in which a terminal finds nothing to obey."""
+        line = f"{escaped(f'{what} {text}')}\n".encode("utf-8", "backslashreplace")
         with suppress(Exception):  # the output has gone, which it says itself
-            line = f"{what} ".encode() + body.replace(b"\n", rb"\n") + b"\n"
             cast(Any, self._lines.transport).write(line)
         self._rest()
 
