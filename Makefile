@@ -14,6 +14,8 @@ SANITIZE := -std=c11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=a
 RACES := -std=gnu11 -g -O1 -fsanitize=thread -Wall -Wextra -Werror -I$(CORE)
 RELAY_TEST := $(CURDIR)/tests/relay
 
+BUILT := setup.cfg setup.py pyproject.toml $(wildcard fastway/relay/*.[ch])
+
 JS := clients/js
 JS_PAGE := fastway/demo_page/client
 TYPES := tests/types
@@ -21,14 +23,16 @@ TYPES := tests/types
 .PHONY: run play test beside lint check relay-check relay-fuzz js-check js-page js-skip docs bench \
 	clean
 
-$(BIN)/.runs: setup.cfg setup.py pyproject.toml $(wildcard fastway/relay/*.[ch])
-	$(PYTHON) -m venv $(VENV)
+$(BIN)/.runs: $(BUILT)
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tls,snet]'
 	@touch $@
 
-$(BIN)/.tests: $(BIN)/.runs
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,lint]'
-	@touch $@
+# What has this has that too, built once.
+$(BIN)/.tests: $(BUILT)
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[tls,snet,test,lint]'
+	@touch $(BIN)/.runs $@
 
 run: $(BIN)/.runs
 	@mkdir -p run
@@ -55,9 +59,11 @@ check: $(BIN)/.tests $(if $(shell command -v npm),$(TYPES)/node_modules/.install
 relay-check:
 	@mkdir -p build/relay
 	cd build/relay && $(CC) $(SANITIZE) -DCORE -include $(RELAY_TEST)/calls.h -c $(CORE_FILES)
+	$(CC) $(SANITIZE) -D_GNU_SOURCE -o build/bed.o -c $(RELAY_TEST)/bed.c
+	$(CC) $(SANITIZE) -D_GNU_SOURCE -o build/sums.o -c $(RELAY_TEST)/sums.c
 	for test in $(CORE_TESTS); do \
 		$(CC) $(SANITIZE) -D_GNU_SOURCE -o build/$$test $(RELAY_TEST)/$$test.c \
-			$(RELAY_TEST)/bed.c $(RELAY_TEST)/sums.c build/relay/*.o && build/$$test || exit 1; \
+			build/bed.o build/sums.o build/relay/*.o && build/$$test || exit 1; \
 	done
 	@if ! echo 'int main(void) { return 0; }' | $(CC) $(RACES) -xc - -o build/races 2>/dev/null; \
 	then echo "races are not looked for: there is no ThreadSanitizer"; exit 0; fi; \
@@ -65,7 +71,7 @@ relay-check:
 	build/races >build/races.txt 2>&1 && echo "test_shake: no races" && exit 0; \
 	cat build/races.txt; grep -q "unexpected memory mapping" build/races.txt
 	$(CC) $(SANITIZE) -D_GNU_SOURCE -DSTANDALONE -o build/relay-fuzz $(RELAY_TEST)/fuzz.c \
-		$(RELAY_TEST)/sums.c build/relay/*.o
+		build/sums.o build/relay/*.o
 	build/relay-fuzz 3 1795291833 plain # days that once found a link which was never read again
 	build/relay-fuzz 12
 

@@ -44,7 +44,7 @@ CONSOLE = [sys.executable, "-m", "fastway"]
 FASTWAY = [*CONSOLE, "--client-addr", "{client}", "--server-addr", "{server}"]
 CORES = os.sched_getaffinity(0) if sys.platform == "linux" else {0}
 FIRST_CORE, LAST_CORE = min(CORES), max(CORES)
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds for a gateway to start, and to stop."""
 
 

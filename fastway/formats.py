@@ -14,11 +14,12 @@ import math
 import re
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import accumulate
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
+
+from fastway.relay import missing
 
 MAX_DEPTH = 100
 """Lists and maps within one another in JSON and MessagePack; as Protocol Buffers have it."""
@@ -121,7 +122,7 @@ def is_plain(data: bytes, html: bool) -> bool:
 
 is_shallow_json: Callable[[bytes], bool] = is_shallow
 is_plain_json: Callable[[bytes, bool], bool] = is_plain
-with suppress(ImportError):  # it may not be built
+if not missing():
     from fastway.relay import _core
 
     is_shallow_json, is_plain_json = _core.is_shallow_json, _core.is_plain_json

@@ -11,12 +11,12 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import time
 from tempfile import TemporaryDirectory
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support import forks
 from tests.support.admin import PAGE, TOKEN, AdminDouble, Played, link
 from tests.support.browser import Browser, Page, chromium
 from tests.support.files import scratch
@@ -296,7 +296,7 @@ class DemoTests(PageTestCase):
         super().setUp()
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "fastway", "demo", "--pid-file=", "--command-file="),
+                *(*forks.python(), "-m", "fastway", "demo", "--pid-file=", "--command-file="),
                 *("--client-addr=127.0.0.1:0", "--server-addr=127.0.0.1:0", "--client-ws-addr="),
                 *(
                     "--admin-addr=127.0.0.1:0",

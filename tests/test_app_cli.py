@@ -30,7 +30,7 @@ from fastway.cli.table import ServeOptions, TalkOptions
 from fastway.dialect.pomelo import PomeloJson
 from fastway.errors import ConfigError, FastwayError, NotInstalled
 from fastway.formats import MessagePack
-from tests.support import inherited
+from tests.support import forks, inherited
 from tests.support.errors import raised
 from tests.support.files import CHECKOUT, scratch
 from tests.support.processes import PATIENCE, environment
@@ -290,43 +290,6 @@ class Mistakes(Files):
             [f"TypeError: a message is Message here, not {one}" for one in ("int", "NoneType")],
         )
 
-    def test_terminal(self) -> None:
-        """What a server says is one line each, without a word to the terminal; answers that are
-        no JSON are shown too."""
-        talk = tools.Talk(MemoryReactorClock(), TalkOptions())
-        out = StringTransport()
-        talk._lines.makeConnection(out)
-        talk._print("< on\x1b[31m", "\x1b]0;owned\x07\nend\x9b \ud800 ü")
-        for answer in ({"ü": "\x7f"}, b"\x1b\xfe\n", {1, 2}):
-            talk._asked = 1
-            talk._answered(answer, "ask")
-        self.assertEqual(
-            out.value().decode().splitlines(),
-            [
-                r"< on\x1b[31m \x1b]0;owned\x07\nend\x9b \ud800 ü",
-                r'= ask {"ü": "\x7f"}',
-                r"= ask \x1b\xfe\n",
-                "= ask {1, 2}",
-            ],
-        )
-
-    def test_bodies(self) -> None:
-        """Text is shown as it came, MessagePack in JSON, and what is neither spelt out."""
-        app = App(clock=Clock())
-        told: list[str] = []
-
-        @app.unknown
-        def heard(request: Request) -> None:
-            told.append(tools._told_message(request))
-
-        for form, bodies in (
-            (PomeloJson(), (b'{"a": 1}', b"\xff[1]")),
-            (MessagePack(Any), (b"\x81\xa1a\xc3", b"\xc1\xfe")),
-        ):
-            for body in bodies:
-                Player(app, format=form).send("on", body)
-        self.assertEqual(told, ['{"a": 1}', r"\xff[1]", '{"a": true}', r"\xc1\xfe"])
-
     def talk_at(self, peer: str, typed: bytes) -> tuple[Any, Any, Any]:
         """`fastway talk` once it is connected and lines were typed: what it comes to, the
         connection, and its clock."""
@@ -392,6 +355,43 @@ class Mistakes(Files):
         memory.pump([1] * 6)
         told = str(self.failureResultOf(done, FastwayError).value)
         self.assertIn("no answer within 5 s; does 127.0.0.1:3250 speak pomelo, and", told)
+
+    def test_terminal(self) -> None:
+        """What a server says is one line each, without a word to the terminal; answers that are
+        no JSON are shown too."""
+        talk = tools.Talk(MemoryReactorClock(), TalkOptions())
+        out = StringTransport()
+        talk._lines.makeConnection(out)
+        talk._print("< on\x1b[31m", "\x1b]0;owned\x07\nend\x9b \ud800 ü")
+        for answer in ({"ü": "\x7f"}, b"\x1b\xfe\n", {1, 2}):
+            talk._asked = 1
+            talk._answered(answer, "ask")
+        self.assertEqual(
+            out.value().decode().splitlines(),
+            [
+                r"< on\x1b[31m \x1b]0;owned\x07\nend\x9b \ud800 ü",
+                r'= ask {"ü": "\x7f"}',
+                r"= ask \x1b\xfe\n",
+                "= ask {1, 2}",
+            ],
+        )
+
+    def test_bodies(self) -> None:
+        """Text is shown as it came, MessagePack in JSON, and what is neither spelt out."""
+        app = App(clock=Clock())
+        told: list[str] = []
+
+        @app.unknown
+        def heard(request: Request) -> None:
+            told.append(tools._told_message(request))
+
+        for form, bodies in (
+            (PomeloJson(), (b'{"a": 1}', b"\xff[1]")),
+            (MessagePack(Any), (b"\x81\xa1a\xc3", b"\xc1\xfe")),
+        ):
+            for body in bodies:
+                Player(app, format=form).send("on", body)
+        self.assertEqual(told, ['{"a": 1}', r"\xff[1]", '{"a": true}', r"\xc1\xfe"])
 
     def test_listed(self) -> None:
         """The help of all commands and the completions know them."""
@@ -487,7 +487,7 @@ class Processes(TestCase):
         process: Any = reactor.spawnProcess(
             tool,
             sys.executable,
-            [sys.executable, "-m", "fastway", *arguments],
+            [*forks.python(), "-m", "fastway", *arguments],
             env=environment({}),
             path=self.directory,
         )

@@ -14,6 +14,7 @@ from weakref import ref
 
 import pytest
 from twisted.internet.address import IPv4Address
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
@@ -935,7 +936,8 @@ class Tasks(SynchronousTestCase):
             await asyncio.sleep(0)
             return "awake"
 
-        reactor = mock.Mock(_asyncioEventloop=loop)  # as asyncio's has it
+        reactor = AsyncioSelectorReactor.__new__(AsyncioSelectorReactor)  # it has no descriptors
+        reactor._asyncioEventloop = loop
         with mock.patch.dict(sys.modules, {"twisted.internet.reactor": reactor}):
             asked = Player(app).ask("sleep")
         self.assertNoResult(asked)

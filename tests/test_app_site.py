@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import ssl
 from typing import Any
 from urllib.request import urlopen
 
@@ -24,6 +27,8 @@ from fastway.dialect.hotpot import Hotpot
 from fastway.errors import ConfigError
 from fastway.web import BoundedSite
 from fastway.websocket.request import MAX_REQUEST
+from tests.support.files import scratch
+from tests.support.tls import make
 from tests.support.waits import reactor, until
 from tests.support.words import Words
 
@@ -57,6 +62,19 @@ def is_up(ws: WSConnection, transport: StringTransport) -> bool:
 def fetch(url: str) -> bytes:
     with urlopen(url, timeout=30) as answer:
         return bytes(answer.read())
+
+
+def browse(port: int, cert: str) -> tuple[str | None, bytes]:
+    """Ask for a WebSocket as a browser does: what was agreed to inside TLS, and the answer."""
+    context = ssl.create_default_context(cafile=cert)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with (
+        socket.create_connection(("127.0.0.1", port), 30) as raw,
+        context.wrap_socket(raw, server_hostname="127.0.0.1") as secure,
+    ):
+        asked = Request(host=f"127.0.0.1:{port}", target="/")
+        secure.sendall(WSConnection(ConnectionType.CLIENT).send(asked))
+        return secure.selected_alpn_protocol(), secure.recv(4096)
 
 
 class Ports(SynchronousTestCase):
@@ -154,6 +172,22 @@ class Sockets(TestCase):
     """On 127.0.0.1, as hotpot's clients have it."""
 
     timeout = 60
+
+    async def test_tls(self) -> None:
+        """Browsers offer HTTP inside TLS, and are taken, by a port with a site and without."""
+        app, place = App(), scratch(self)
+        cert, key = os.path.join(place, "cert.pem"), os.path.join(place, "key")
+        make("localhost", ("127.0.0.1",)).write(cert, key)
+        where = f"wss:0:interface=127.0.0.1:privateKey={key}:certKey={cert}"
+        for site in (None, Site(Resource())):
+            port = await app.listen(where, Hotpot(text=True), site=site)
+            agreed, said = await deferToThread(browse, port.getHost().port, cert)
+            self.assertEqual((agreed, said[:13]), ("http/1.1", b"HTTP/1.1 101 "))
+        await app.stop()
+        assert app.links is not None
+        wheel = app.links.wheel
+        await until("all is closed", lambda: not wheel)
+        wheel.stop()
 
     async def test_hotpot(self) -> None:
         """A broadcast by HTTP reaches who is connected to the same port."""

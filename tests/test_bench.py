@@ -360,7 +360,7 @@ class PairTests(SynchronousTestCase):
             lying(gateway, tenth(lambda _: b"")) as liar,
             self.pair(liar, "-t 0.2") as ends,
         ):
-            time.sleep(0.3)
+            time.sleep(1)  # far more than what is asked for below: the pair may begin late
             figures = self.phase(ends)
             self.assertEqual(figures["count"], 9)
             self.assertGreater(figures["waiting_us"], 100_000)

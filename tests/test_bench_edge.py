@@ -41,7 +41,7 @@ MORE = ["--server-auth-password", KEY, "--max-clients", "40"]
 
 
 class LayerTests(SynchronousTestCase):
-    """Every case of load, over each transport and each lane that is offered."""
+    """Every case of load over each transport, and one on each lane that is offered."""
 
     loads: ClassVar[dict[str, str]] = {
         "echo": "echo -c 5 -v 3 -w 4 -s 100",
@@ -62,9 +62,9 @@ class LayerTests(SynchronousTestCase):
             with contextlib.redirect_stdout(io.StringIO()):
                 gateways = list(lane_gateways(ROOT, speaks, list(LANES), MORE, Path(directory)))
             self.assertIn(f"python-{speaks}", [gateway.name for gateway in gateways])
-            for gateway in gateways:
+            for number, gateway in enumerate(gateways):
                 with running(gateway) as process:
-                    for name, arguments in self.loads.items():
+                    for name, arguments in list(self.loads.items())[: None if number else 1]:
                         result = measure(load, [*arguments.split(), *QUICK], process)
                         self.assertGreater(result["count"], 0, (gateway.name, name))
                     self.run_pair(pair, process)

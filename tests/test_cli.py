@@ -31,6 +31,7 @@ from fastway.endpoint import VirtualConnection
 from fastway.errors import ConfigError
 from fastway.gateway.lane import End
 from fastway.testing import LocalGateway
+from tests.support import forks
 from tests.support.errors import raised
 from tests.support.files import scratch
 from tests.support.gateways import GatewayTestCase
@@ -97,7 +98,7 @@ class ToolTestCase(GatewayTestCase):
         reactor.spawnProcess(
             tool,
             sys.executable,
-            [sys.executable, "-m", "fastway", *arguments],
+            [*forks.python(), "-m", "fastway", *arguments],
             env=environment(settings),
             path=self.directory,
         )

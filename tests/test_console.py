@@ -21,6 +21,7 @@ from fastway.cli import completion
 from fastway.cli.console import overview
 from fastway.cli.table import BY_COMMAND, COMMANDS, SERVER_ADDR
 from fastway.config.table import OPTIONS
+from tests.support import forks
 from tests.support.errors import raised
 from tests.support.files import CHECKOUT, scratch
 from tests.support.options import LOOPBACK, settings
@@ -270,7 +271,7 @@ class DemoTests(ConsoleTestCase):
         for address in ("127.0.0.1:0", ":0"):
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "fastway", "demo", "--pid-file="),
+                    *(*forks.python(), "-m", "fastway", "demo", "--pid-file="),
                     *(f"--client-addr={address}", "--server-addr=127.0.0.1:0"),
                     *("--client-ws-addr=127.0.0.1:0", "--page-addr=127.0.0.1:0"),
                     "--admin-addr=127.0.0.1:0",
@@ -295,7 +296,7 @@ class DemoTests(ConsoleTestCase):
                 self.assertTrue(lines[5].endswith(f" play --gateway {found[1]}\n"), lines)
                 self.assertNotIn("make", lines[5])
                 played = subprocess.run(
-                    [sys.executable, "-m", "fastway", "play", "--gateway", found[1]],
+                    [*forks.python(), "-m", "fastway", "play", "--gateway", found[1]],
                     cwd=self.directory,
                     env=environment({}),
                     input="/who\n/quit\n",

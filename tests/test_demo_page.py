@@ -14,11 +14,11 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support import forks
 from tests.support.browser import PATIENCE, Browser, Page, chromium
 from tests.support.files import CHECKOUT, scratch
 from tests.support.processes import environment, free_ports
@@ -42,7 +42,7 @@ class Demo:
         places = ["" if port is None else f"127.0.0.1:{port}" for port in (web, page)]
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "fastway", "demo", "--pid-file="),
+                *(*forks.python(), "-m", "fastway", "demo", "--pid-file="),
                 *("--client-addr=127.0.0.1:0", "--server-addr=127.0.0.1:0"),
                 *(f"--client-ws-addr={places[0]}", f"--page-addr={places[1]}"),
                 *("--admin-addr=127.0.0.1:0", *more),

@@ -16,6 +16,7 @@ from typing import ClassVar
 from twisted.internet.task import Clock, LoopingCall
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support import forks
 from tests.support.waits import reactor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -172,7 +173,7 @@ class ExampleTests(SynchronousTestCase):
         cls.deadline = time.monotonic() + PATIENCE
         for name in EXPECTED:
             self.running[name] = subprocess.Popen(
-                [sys.executable, str(EXAMPLES / name)],
+                [*forks.python(), str(EXAMPLES / name)],
                 cwd=cls.scratch.name,
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -249,8 +249,8 @@ class RestTests(GateTestCase):
             self.door.tls = False
 
     def test_crowd(self) -> None:
-        """With TLS nobody takes the place of one who came a moment ago, or waits for this side:
-        the port rests until somebody is through or has to go."""
+        """With TLS nobody takes the place of one who came a moment ago, or who waits for this
+        side: the port rests until somebody is through or has to go."""
         self.allow(tls_rate=0.0, dry_run=True)
         web = WebSocketFactory(self.service)
         web.set_limits(LimitValues(handshakes=3))
@@ -269,13 +269,13 @@ class RestTests(GateTestCase):
         second, third = come(), come()
         self.assertTrue(self.door.rests())
         self.assertFalse(self.listening.reading)
-        self.harness.clock.advance(MOMENT)
+        self.harness.pass_time(MOMENT)
         self.assertTrue(self.listening.reading)
         first.away = True
         fourth = come()
         self.assertEqual(lost(first, second, third, fourth), [False, True, False, False])
         third.away = fourth.away = True
-        self.harness.clock.advance(MOMENT)
+        self.harness.pass_time(MOMENT)
         self.assertTrue(self.door.rests())
         self.end(first)
         self.harness.clock.advance(CROWD_PAUSE)

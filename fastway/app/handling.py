@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from inspect import isawaitable
@@ -36,6 +35,7 @@ from fastway.app.session import Session, SessionEnded
 from fastway.app.strand import Job
 from fastway.dialect import Message, Refused
 from fastway.logs import Throttle, escaped, make_logger
+from fastway.relay import missing
 
 log = make_logger("fastway.app")
 
@@ -371,14 +371,16 @@ class Handling:
     def in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
         """What is to be awaited instead: an asyncio task, where handlers run as such."""
         if self.tasks and not isinstance(made, Deferred):
-            if not has_loop(sys.modules.get("twisted.internet.reactor")):
-                try:
-                    asyncio.get_running_loop()
-                except RuntimeError:  # it would wait for ever
+            reactor: Any = sys.modules.get("twisted.internet.reactor")
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                if not has_loop(reactor):  # it would wait for ever
                     if isinstance(made, CoroutineType):
                         made.close()
                     raise
-            return Deferred.fromFuture(asyncio.ensure_future(made))
+                loop = reactor._asyncioEventloop  # it takes tasks before it runs
+            return Deferred.fromFuture(asyncio.ensure_future(made, loop=loop))
         return made
 
 
@@ -435,7 +437,7 @@ def first_step(
 
 
 _step: Callable[..., Any] = first_step
-with suppress(ImportError):  # it may not be built
+if not missing():
     from fastway.relay import _core
 
     _step = _core.first_step

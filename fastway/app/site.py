@@ -11,16 +11,25 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IProtocolFactory
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IProtocol,
+    IProtocolFactory,
+    IProtocolNegotiationFactory,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from fastway.app.app import App
+from fastway.app.websocket import HTTP
 from fastway.websocket.request import MAX_REQUEST
 
 _UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*\bwebsocket\b", re.IGNORECASE)
 
 
+@implementer(IProtocolNegotiationFactory)
 class SiteFactory(Factory):
     """Connections of such a port.
 
@@ -44,6 +53,10 @@ class SiteFactory(Factory):
         for one in list(self.undecided):
             cast(Any, one.transport).abortConnection()
         self.site.doStop()
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """As a port without a site."""
+        return [HTTP]
 
     def buildProtocol(self, addr: IAddress | None) -> _First:
         return _First(self, addr)

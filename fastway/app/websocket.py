@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from twisted.internet.interfaces import IAddress, IHandshakeListener, ISSLTransport
+from twisted.internet.interfaces import (
+    IAddress,
+    IHandshakeListener,
+    IProtocolNegotiationFactory,
+    ISSLTransport,
+)
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -32,6 +37,9 @@ from fastway.websocket.server import ServerMachine
 from fastway.websocket.whole import ClientWholeFrames, WholeFrames
 
 log = make_logger("fastway.app")
+
+HTTP = b"http/1.1"
+"""What a WebSocket begins as, by its name in TLS (ALPN)."""
 
 CODES = {"bad_frame": 1002, "failed": 1011, "full": 1013, "silent": 4408}
 """Why a connection is lost -> what its Close says (RFC 6455, section 7.4.1); others say 1008."""
@@ -264,6 +272,7 @@ class WebSocketLink(Link):
         super()._leave()
 
 
+@implementer(IProtocolNegotiationFactory)
 class WebSocketFactory(Factory):
     """Links of one port.
 
@@ -283,6 +292,11 @@ class WebSocketFactory(Factory):
         self.policy = policy
         self.trusted = trusted or Trusted()
         self._rules = rules_of(dialect)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Inside TLS. Twisted ends a handshake that offers something and finds nothing of it, and
+        browsers offer HTTP."""
+        return [HTTP]
 
     def buildProtocol(self, addr: IAddress | None) -> WebSocketLink | None:
         if self._refuses(addr):

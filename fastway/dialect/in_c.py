@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastway.dialect import Message
+from fastway.relay import missing
 
 
 def _in_c() -> Mapping[str, Callable[..., Any]]:
-    try:
-        from fastway.relay import _core
-    except ImportError:
+    if missing():
         return {}
+    from fastway.relay import _core
+
     return _core.frames(Message)
 
 

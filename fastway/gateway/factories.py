@@ -33,8 +33,9 @@ from fastway.snet.interfaces import IBounded
 
 log = make_logger("fastway.gateway")
 
-MOMENT = 0.5
-"""Seconds that whoever comes for TLS has at the least, before a later one takes his place."""
+MOMENT = 2.0
+"""Seconds that whoever comes for TLS has at the least, before a later one takes his place. With
+limit-tls-rate and limit-handshakes as they are by default he has more."""
 
 LOOKS = 8
 """Of how many it is seen at once whether they may have to go."""

@@ -33,7 +33,6 @@ from __future__ import annotations
 import os
 import queue
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -45,6 +44,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from tests.support import forks
 from tests.support.files import CHECKOUT
 from tests.support.processes import environment, free_ports
 
@@ -66,8 +66,14 @@ PORTS = (
 
 KEY, KEY_SETTING = "secret", "FASTWAY_SERVER_AUTH_PASSWORD"
 
+PYTHON = """
+case "$1 $2" in "-m pytest") ;; -m\\ *|*.py\\ *) exec {forked} "$@";; esac
+exec {python} "$@"
+"""
+"""A `python` that begins quickly where it does not matter to the program."""
+
 DEFAULTS = """
-run="{python} -m fastway" name=$1
+run="{forked} -m fastway" name=$1
 case " $* " in *" --gateway"*|*" --client-addr"*|*" -ClientAddr"*) exec $run "$@";; esac
 case $name in
     client|play|ping) shift; exec $run $name --gateway {clients} "$@";;
@@ -331,13 +337,13 @@ class Story:
         """Commands that are this checkout's, with the defaults of this story's ports."""
         commands = os.path.join(self.directory, ".bin")
         os.mkdir(commands)
-        python = shlex.quote(sys.executable)
+        python, forked = sys.executable, " ".join(forks.python())
         ports = {"clients": "9010", "servers": "9020", "web": "9080", "page": "9081"}
         places = {name: f"127.0.0.1:{self._ports[port]}" for name, port in ports.items()}
         scripts = {
-            "python": f'exec {python} "$@"',
+            "python": PYTHON.format(python=python, forked=forked),
             "twistd": f'exec {python} -c "from twisted.scripts.twistd import run; run()" "$@"',
-            "fastway": DEFAULTS.format(python=python, **places),
+            "fastway": DEFAULTS.format(forked=forked, **places),
         }
         for name, script in scripts.items():
             path = os.path.join(commands, name)
