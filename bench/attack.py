@@ -204,6 +204,7 @@ def measure(
             done = json.loads(attack.hear())
             result["sent_per_second"] = done["done"] / done["seconds"] if done["seconds"] else 0
             result["lost"] = done["lost"]
+            result |= {name: done[name] for name in ("half_in", "all_in") if done.get(name)}
             attack.end_input()
             attack.process.kill()
             watch.pass_time(settle)
@@ -230,11 +231,11 @@ COLUMNS = """
     run gateway group scenario p50_us_quiet p50_us_attack p99_us_quiet p99_us_attack
     longest_us_quiet longest_us_attack longest_us_after waiting_us_attack waiting_us_after
     cpu_quiet cpu_attack noise_quiet noise_attack drops rss_before rss_peak rss_after came
-    sent_per_second lost log_bytes said
+    sent_per_second lost half_in all_in log_bytes said
 """.split()  # noqa: SIM905
 """Of the TSV. `waiting`: how long a message had waited that was still out; `noise`: the part of
-the time for which something else had the gateway's core; `lost`: attackers cut off; `said`: what
-`status` says of them."""
+the time for which something else had the gateway's core; `lost`: attackers cut off; `half_in`,
+`all_in`: seconds until so many of a rush were served; `said`: what `status` says of them."""
 
 
 def middle(results: Sequence[Result], field: str) -> float | None:
@@ -280,6 +281,7 @@ HEAD = [
     "came",
     "sent/s",
     "cut off",
+    "in, s: half → all",
     "log, KB",
 ]
 
@@ -299,6 +301,7 @@ def row(name: str, gateway: str, results: Sequence[Result]) -> list[str]:
         "; ".join(sorted(came)),
         count(results, "sent_per_second"),
         count(results, "lost"),
+        several(results, 1, "half_in", "all_in"),
         several(results, 1e3, "log_bytes"),
     ]
 

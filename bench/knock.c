@@ -19,6 +19,7 @@
  *     renew      in TLS 1.2: handshakes again, as often as the gateway lets them.
  *     keys       in TLS 1.3: new keys all the time, and a request for the gateway's.
  *     crowd      they connect, send a Ping every 5 s, and stay.
+ *     rush       in TLS: they connect, send a Ping when the handshake is over, and stay.
  *
  * CLIENT_ADDR says what the port speaks: [proxy-]ws:127.0.0.1:9080 and the like. PEERS are there at
  * a time, all from SOURCE, an address of 127/8. Who is cut off comes back; RATE connections a second
@@ -26,7 +27,8 @@
  *
  * It says "ready" at once; a line on its input begins the attack, and it says "begun"; the next
  * line, the end of the input or DURATION ends it, and a line of JSON says what was done: `done` are
- * connections, or pieces of a flood; `lost` the connections that the gateway ended.
+ * connections, or pieces of a flood; `lost` the connections that the gateway ended; `half_in` and
+ * `all_in` the seconds until so many of a rush had an answer, 0 if they had not.
  *
  * Law: nothing that is received is checked, `pair` does that.
  */
@@ -47,17 +49,19 @@ enum {
 };
 
 enum kind {
-    SILENCE, SLOW, HALF, GARBAGES, HEAD, CUT, SPOOF, FRAGMENTS, PINGS, DEAF, RENEW, KEYS, CROWD
+    SILENCE, SLOW, HALF, GARBAGES, HEAD, CUT, SPOOF, FRAGMENTS, PINGS, DEAF, RENEW, KEYS, CROWD,
+    RUSH
 };
 
 static const char *const kinds[] = {"silence", "slow",      "half",  "garbage", "head",
                                     "cut",     "spoof",     "fragments", "pings", "deaf",
-                                    "renew",   "keys",      "crowd"};
+                                    "renew",   "keys",      "crowd", "rush"};
 
 struct peer {
     int fd; /* -1: it is not connected */
     bool connecting;
     bool inside;   /* the handshakes that it makes are over */
+    bool in;       /* it had an answer */
     bool blocked;  /* its socket takes no more now */
     uint64_t next; /* when it does something again */
     size_t at;     /* in its head, or its flood */
@@ -81,7 +85,7 @@ static struct bytes head, flood; /* what is said once, and again and again */
 static size_t unit = 1;          /* bytes of the flood that count as one */
 static size_t again;             /* where it goes on when it was said */
 static bool attacking, over;
-static uint64_t now, made, done, sent, received, lost, began;
+static uint64_t now, made, done, sent, received, lost, began, half_in, all_in;
 
 static void say(const char *line)
 {
@@ -220,6 +224,7 @@ static void prepare(void)
             add(&head, text, ws_request(text, sizeof text));
         option.kind == FRAGMENTS ? prepare_fragments() : prepare_pings();
         break;
+    case RUSH:
     case CROWD: add(&flood, ping, unit = encode_command(ping, PING, 0, 0, 0)); break;
 #ifdef WITH_TLS
     case HALF: prepare_hello(); break;
@@ -256,7 +261,7 @@ static bool is_flood(void)
 
 static void look(struct peer *peer, int operation)
 {
-    bool writes = peer->connecting || (is_flood() && (peer->inside || peer->blocked));
+    bool writes = peer->connecting || peer->blocked || (is_flood() && peer->inside);
     struct epoll_event event = {.data.ptr = peer};
 
     event.events = (option.kind == DEAF && peer->inside ? 0 : EPOLLIN) | (writes ? EPOLLOUT : 0);
@@ -333,17 +338,35 @@ static void begin_tls(struct peer *peer)
     peer->blocked = true;
 }
 
+/* One of a rush had an answer. */
+static void let_in(struct peer *peer)
+{
+    int in = 0;
+
+    if (peer->in)
+        return;
+    peer->in = true;
+    for (int i = 0; i < option.peers; i++)
+        in += peers[i].fd >= 0 && peers[i].in;
+    if (!half_in && 2 * in >= option.peers)
+        half_in = now - began;
+    if (!all_in && in == option.peers)
+        all_in = now - began;
+}
+
 static void drive_tls(struct peer *peer)
 {
     char byte[1024];
-    int result = 1, error;
+    int result = 1, got = 1, error;
 
     ERR_clear_error();
     if (!peer->inside) {
         result = SSL_do_handshake(peer->ssl);
         peer->inside = result == 1;
+        if (peer->inside && option.kind == RUSH)
+            result = SSL_write(peer->ssl, flood.data, (int)flood.end) > 0 ? 1 : -1;
     }
-    for (int i = 0; peer->inside && result == 1 && i < LAPS; i++) {
+    for (int i = 0; option.kind != RUSH && peer->inside && result == 1 && i < LAPS; i++) {
         if (option.kind == KEYS)
             result = SSL_key_update(peer->ssl, SSL_KEY_UPDATE_REQUESTED);
         else if (!SSL_renegotiate_pending(peer->ssl))
@@ -352,13 +375,13 @@ static void drive_tls(struct peer *peer)
         if (result == 1)
             result = SSL_do_handshake(peer->ssl);
     }
-    while (peer->inside && SSL_read(peer->ssl, byte, sizeof byte) > 0)
-        received += sizeof byte;
-    error = SSL_get_error(peer->ssl, result);
+    while (peer->inside && (got = SSL_read(peer->ssl, byte, sizeof byte)) > 0) {
+        received += (uint64_t)got;
+        let_in(peer);
+    }
+    error = SSL_get_error(peer->ssl, result == 1 ? got : result);
     peer->blocked = error == SSL_ERROR_WANT_WRITE;
-    if (result != 1 && error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE)
-        lose(peer);
-    else if (SSL_get_shutdown(peer->ssl) & SSL_RECEIVED_SHUTDOWN)
+    if (error != SSL_ERROR_NONE && error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE)
         lose(peer);
     else
         look(peer, EPOLL_CTL_MOD);
@@ -381,18 +404,20 @@ static void connected(struct peer *peer)
         peer->next = now + seconds(1) * (made % 100) / 100; /* not all at once */
     if (option.kind == CROWD)
         peer->next = now;
+    if (option.kind == RUSH)
+        peer->next = UINT64_MAX;
     if (!is_flood())
         done++;
 #ifdef WITH_TLS
-    if (option.kind == RENEW || option.kind == KEYS)
+    if (option.kind == RENEW || option.kind == KEYS || option.kind == RUSH)
         begin_tls(peer);
 #endif
     if (option.kind != SLOW && head.end && !put(peer, head.data, head.end, &peer->at))
         return;
     if (option.kind == CUT)
         shutdown(peer->fd, SHUT_WR);
-    if (option.kind == HEAD || !(layers & WS))
-        peer->inside = true;
+    if (!peer->blocked && (option.kind == HEAD || !(layers & WS)))
+        peer->inside = true; /* in TLS when its handshake is over */
     peer->at = option.kind == SLOW ? peer->at : 0;
     look(peer, EPOLL_CTL_MOD);
 }
@@ -508,7 +533,7 @@ static void parse_options(int argc, char **argv)
     if (ntohl(client_address.sin_addr.s_addr) >> 24 != 127 || option.source >> 24 != 127)
         die("only a gateway on loopback is attacked");
 #ifndef WITH_TLS
-    if (option.kind == HALF || option.kind == RENEW || option.kind == KEYS)
+    if (option.kind == HALF || option.kind == RENEW || option.kind == KEYS || option.kind == RUSH)
         die("this was built without OpenSSL");
 #endif
 }
@@ -518,10 +543,10 @@ int main(int argc, char **argv)
     struct epoll_event told = {.events = EPOLLIN, .data.ptr = &input};
     uint64_t deadline;
 
-    while (argc > 1 && option.kind <= CROWD && strcmp(argv[1], kinds[option.kind]) != 0)
+    while (argc > 1 && option.kind <= RUSH && strcmp(argv[1], kinds[option.kind]) != 0)
         option.kind++;
-    if (argc < 2 || option.kind > CROWD)
-        die("usage: knock silence|slow|...|crowd [options] CLIENT_ADDR SERVER_ADDR");
+    if (argc < 2 || option.kind > RUSH)
+        die("usage: knock silence|slow|...|rush [options] CLIENT_ADDR SERVER_ADDR");
     parse_options(argc - 1, argv + 1);
     if ((rlim_t)option.peers + 16 > raise_descriptors())
         die("%d peers need more descriptors than ulimit -n allows", option.peers);
@@ -545,8 +570,9 @@ int main(int argc, char **argv)
     while (!over && now < deadline)
         turn();
     printf("{\"done\": %llu, \"seconds\": %.3f, \"received\": %llu, \"sent\": %llu, "
-           "\"made\": %llu, \"lost\": %llu}\n",
+           "\"made\": %llu, \"lost\": %llu, \"half_in\": %.3f, \"all_in\": %.3f}\n",
            (unsigned long long)done, (double)(now - began) / 1e9, (unsigned long long)received,
-           (unsigned long long)sent, (unsigned long long)made, (unsigned long long)lost);
+           (unsigned long long)sent, (unsigned long long)made, (unsigned long long)lost,
+           (double)half_in / 1e9, (double)all_in / 1e9);
     return 0;
 }

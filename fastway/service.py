@@ -540,7 +540,10 @@ class GatewayService(Service):
         rows = self.reopen_logs()
         if self.router_service.watchers:
             self.router_service.refresh()
-            rows.append("files of TLS and of identities are read where they changed")
+            rows.append(
+                "files of TLS and of identities are read where they changed; the log says what "
+                "came of it"
+            )
         told: list[str] = []
         waits: list[str] = []
         problems: list[str] = []

@@ -326,6 +326,7 @@ async def echo(conn):
         await conn.send(message)
 
 async def main(client_port, server_port):
+    asyncio.get_running_loop().slow_callback_duration = 60  # of a busy machine it does not tell
     async with connect_server(server_port, 1, "{key}") as server:
         server.serve(echo)
         async with connect_client(client_port, EndpointConfig(message_format=Text())) as client:

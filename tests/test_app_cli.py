@@ -23,10 +23,13 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from fastway.__main__ import main
-from fastway.app import App
+from fastway.app import App, Request
+from fastway.app.testing import Player
 from fastway.cli import app as tools
 from fastway.cli.table import ServeOptions, TalkOptions
+from fastway.dialect.pomelo import PomeloJson
 from fastway.errors import ConfigError, FastwayError, NotInstalled
+from fastway.formats import MessagePack
 from tests.support import inherited
 from tests.support.errors import raised
 from tests.support.files import CHECKOUT, scratch
@@ -287,6 +290,109 @@ class Mistakes(Files):
             [f"TypeError: a message is Message here, not {one}" for one in ("int", "NoneType")],
         )
 
+    def talk_at(self, peer: str, typed: bytes) -> tuple[Any, Any, Any]:
+        """`fastway talk` once it is connected and lines were typed: what it comes to, the
+        connection, and its clock."""
+        memory: Any = MemoryReactorClock()
+
+        def stdio(lines: Any, reactor: Any) -> None:
+            transport: Any = StringTransport()
+            transport.loseConnection = lines.connectionLost
+            lines.makeConnection(transport)
+            lines.dataReceived(typed)
+            lines.readConnectionLost()
+
+        self.said: list[str] = []
+        self.patch(tools, "say", self.said.append)
+        self.patch(tools, "StandardIO", stdio)
+        options = TalkOptions()
+        options.parseOptions([peer, "--timeout=5"])
+        running = ensureDeferred(tools.Talk(memory, options).run())
+        protocol = memory.tcpClients[0][2].buildProtocol(None)
+        protocol.makeConnection(StringTransport())
+        memory.advance(0)
+        return running, protocol, memory
+
+    def test_another_dialect(self) -> None:
+        """Where a dialect begins without a handshake, the first answer shows whether it is that:
+        until then talk asks, as it does where there is one."""
+        for dialect in ("teleport", "teleport2"):
+            asked = f"does 127.0.0.1:3250 speak {dialect}, and let this client in?"
+            done, protocol, memory = self.talk_at(f"{dialect}=127.0.0.1:3250", b"/a/b {}\n")
+            protocol.connectionLost(Failure(ConnectionDone()))
+            memory.advance(1)
+            error = self.failureResultOf(done, FastwayError).value
+            self.assertEqual(str(error), f"the peer closed; {asked}")
+
+            done, protocol, memory = self.talk_at(f"{dialect}=127.0.0.1:3250", b"/a/b {}\n")
+            memory.pump([1] * 8)
+            self.assertEqual(self.successResultOf(done), 0)
+            self.assertEqual(
+                self.said[-2:], ["! /a/b: no answer within 5 s", f"nothing came back; {asked}"]
+            )
+
+    def test_another_dialect_without_requests(self) -> None:
+        """The same where nothing can be asked; but not where nothing is expected."""
+        asked = "does 127.0.0.1:3250 speak hotpot, and let this client in?"
+        done, protocol, memory = self.talk_at("hotpot=127.0.0.1:3250", b"Echo {}\n")
+        protocol.connectionLost(Failure(ConnectionDone()))
+        memory.advance(1)
+        self.assertEqual(self.successResultOf(done), 0)
+        self.assertEqual(self.said[-1], f"the peer closed; {asked}")
+        for typed in (b"", b"!Echo {}\n"):
+            done, protocol, memory = self.talk_at("hotpot=127.0.0.1:3250", typed)
+            memory.pump([1] * 3)
+            self.assertEqual(self.successResultOf(done), 0)
+            self.assertNotIn(asked, " ".join(self.said))
+
+    def test_no_handshake(self) -> None:
+        """A peer that says nothing at all at the handshake may speak another dialect, too."""
+        memory: Any = MemoryReactorClock()
+        options = TalkOptions()
+        options.parseOptions(["pomelo=127.0.0.1:3250", "--timeout=5"])
+        done = ensureDeferred(tools.Talk(memory, options).run())
+        memory.tcpClients[0][2].buildProtocol(None).makeConnection(StringTransport())
+        memory.pump([1] * 6)
+        told = str(self.failureResultOf(done, FastwayError).value)
+        self.assertIn("no answer within 5 s; does 127.0.0.1:3250 speak pomelo, and", told)
+
+    def test_terminal(self) -> None:
+        """What a server says is one line each, without a word to the terminal; answers that are
+        no JSON are shown too."""
+        talk = tools.Talk(MemoryReactorClock(), TalkOptions())
+        out = StringTransport()
+        talk._lines.makeConnection(out)
+        talk._print("< on\x1b[31m", "\x1b]0;owned\x07\nend\x9b \ud800 ü")
+        for answer in ({"ü": "\x7f"}, b"\x1b\xfe\n", {1, 2}):
+            talk._asked = 1
+            talk._answered(answer, "ask")
+        self.assertEqual(
+            out.value().decode().splitlines(),
+            [
+                r"< on\x1b[31m \x1b]0;owned\x07\nend\x9b \ud800 ü",
+                r'= ask {"ü": "\x7f"}',
+                r"= ask \x1b\xfe\n",
+                "= ask {1, 2}",
+            ],
+        )
+
+    def test_bodies(self) -> None:
+        """Text is shown as it came, MessagePack in JSON, and what is neither spelt out."""
+        app = App(clock=Clock())
+        told: list[str] = []
+
+        @app.unknown
+        def heard(request: Request) -> None:
+            told.append(tools._told_message(request))
+
+        for form, bodies in (
+            (PomeloJson(), (b'{"a": 1}', b"\xff[1]")),
+            (MessagePack(Any), (b"\x81\xa1a\xc3", b"\xc1\xfe")),
+        ):
+            for body in bodies:
+                Player(app, format=form).send("on", body)
+        self.assertEqual(told, ['{"a": 1}', r"\xff[1]", '{"a": true}', r"\xc1\xfe"])
+
     def test_listed(self) -> None:
         """The help of all commands and the completions know them."""
         for arguments, words in (
@@ -411,6 +517,7 @@ class Processes(TestCase):
         for line in ('< Echo {"a":1}', '< On {"a":1}', "< Echo 2", "< On 2"):
             self.assertIn(line, talk.lines)
         self.assertIn("! Ping: Ping is Ping in hotpot, which is its own", talk.lines)
+        self.assertNotIn("speak hotpot", talk.out.decode())
         server.process.signalProcess("TERM")  # type: ignore
         self.assertEqual(await server.ended, 0, server.out)
         self.assertIn(b"[fastway.app#info] hotpot port listens on ", server.out)

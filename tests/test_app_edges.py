@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, cast
+from unittest import mock
 from weakref import ref
 
 import pytest
 from twisted.internet.address import IPv4Address
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
@@ -807,6 +810,22 @@ class Lives(Links):
         inner.user("ann").send("on", 1)
         self.assertEqual(ann.heard, [("on", "changed")] * 2)
 
+    def test_included_sight(self) -> None:
+        """A part, and a part of a part, sees sessions, counts and the clock of the whole."""
+        inmost, inner, outer = App(), App(), App(clock=Clock())
+
+        @inmost.handler("who")
+        def who() -> list[int]:
+            return [len(inmost.sessions), inmost.counts.opened]
+
+        inner.include(inmost, "b")
+        outer.include(inner, "a")
+        Player(outer)
+        self.assertEqual(Player(outer).request("a.b.who"), [2, 2])
+        self.assertIs(inmost.clock, outer.clock)
+        inmost.start()  # as its `connect` does
+        self.assertEqual((outer.state, inmost.state), (State.RUNNING, State.NEW))
+
     def test_overridden_handler(self) -> None:
         """Who overrides a handler of a component keeps its route."""
 
@@ -905,6 +924,24 @@ class Tasks(SynchronousTestCase):
         refused = self.failureResultOf(Player(app).ask("sleep"), Refused).value
         self.assertEqual(refused.code, 500)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_before_the_loop(self) -> None:
+        """A task of a reactor that has its loop, and does not run yet, waits for it."""
+        loop = asyncio.new_event_loop()
+        self.addCleanup(loop.close)
+        app = App(clock=Clock(), tasks=True)
+
+        @app.handler("sleep")
+        async def sleeps() -> str:
+            await asyncio.sleep(0)
+            return "awake"
+
+        reactor = AsyncioSelectorReactor.__new__(AsyncioSelectorReactor)  # it has no descriptors
+        reactor._asyncioEventloop = loop
+        with mock.patch.dict(sys.modules, {"twisted.internet.reactor": reactor}):
+            asked = Player(app).ask("sleep")
+        self.assertNoResult(asked)
+        self.assertEqual(loop.run_until_complete(asked.asFuture(loop)), "awake")
 
     def test_cancelled(self) -> None:
         """A task that is cancelled is a fault as any; its context is its own."""

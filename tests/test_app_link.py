@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from fastway.app import (
@@ -28,8 +29,11 @@ from fastway.app.link import Link
 from fastway.app.messages import BadHandler
 from fastway.app.ports import LinkFactory
 from fastway.app.testing import Player
+from fastway.dialect.hotpot import Hotpot
 from fastway.dialect.pomelo import Pomelo, PomeloJson
 from fastway.dialect.pomelo_packets import ACK, DATA, HANDSHAKE, packet
+from fastway.dialect.teleport import Teleport
+from fastway.dialect.teleport2 import Teleport2
 from fastway.errors import RequestsFull, RequestTimeout
 from fastway.formats import Json, ProtocolBuffers, Text
 from tests.support.app_links import Links, NativeLinks
@@ -136,6 +140,30 @@ class Messages(Links):
             with LogLines() as log:
                 LinkFactory(app, Pomelo())
             self.assertEqual(log.lines, [])
+
+    def test_handshake_that_is_not(self) -> None:
+        """Where a dialect has none, nobody is asked: that is said when a port opens, for an App
+        that counts on it."""
+        asks, lets_all = App(clock=Clock()), App(clock=Clock())
+
+        @asks.handshake
+        def login(session: Session, user: Any) -> None: ...
+
+        for app, dialect, warned in (
+            (asks, Hotpot(), True),
+            (asks, Teleport(), True),
+            (asks, Teleport2(), True),
+            (asks, Teleport(auth=True), False),
+            (asks, Pomelo(), False),
+            (asks, Words(), False),
+            (lets_all, Hotpot(), False),
+        ):
+            with LogLines() as log:
+                LinkFactory(app, dialect)
+            self.assertEqual(len(log.lines), warned, dialect.name)
+            if warned:
+                self.assertIn("login is not asked who comes by this", log.lines[0])
+                self.assertIn(f"{dialect.name} port: it has no handshake", log.lines[0])
 
 
 class Handshakes(Links):

@@ -70,10 +70,11 @@ class KnockTests(SynchronousTestCase):
     def test_tls(self) -> None:
         with_tls()
         found = self.knock_all(
-            "tls", "silence", "slow", "half", "garbage", "head", "renew", "keys"
+            "tls", "silence", "slow", "half", "garbage", "head", "renew", "keys", "rush"
         )
         self.assertGreater(found["garbage"]["lost"], 0)
         self.assertGreater(found["half"]["received"], 0)
+        self.assertLessEqual(found["rush"]["half_in"], found["rush"]["seconds"])
 
     def test_tcp(self) -> None:
         """What is for proxies is garbage here; a crowd stays."""

@@ -84,6 +84,9 @@ class HelpTests(ConsoleTestCase):
             self.assertTrue(text.startswith(f"Usage: fastway {command.name}"), text)
             for option in command.options.table:
                 self.assertIn(f"--{option.name}", text)
+            self.assertNotIn("\n:\n", text)  # options under no heading
+            if any(name in ("MODULE:APP", "PEER", "[FILE]") for name in command.operands.split()):
+                self.assertRegex(text, rf"\b{command.operands.strip('[]').rpartition(':')[2]} is ")
 
     def test_topics(self) -> None:
         """A gateway's options stand under their topics, in the table's order."""

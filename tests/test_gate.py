@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from fastway.config.values import parse_networks
 from fastway.errors import CommandError, Reason
 from fastway.gateway import TurnedAway, WebSocketConfig, WebSocketFactory
-from fastway.gateway.gate import MINUTE
+from fastway.gateway.factories import MOMENT
+from fastway.gateway.gate import CROWD_PAUSE, MINUTE
 from fastway.gateway.limits import LimitValues
 from fastway.gateway.proxied import Proxies, ProxyFactory
 from fastway.gateway.stream import StreamLane
@@ -246,6 +247,42 @@ class RestTests(GateTestCase):
             self.harness.clock.advance(0.5)
             self.assertIn(self.accept(), (149, 150))
             self.door.tls = False
+
+    def test_crowd(self) -> None:
+        """With TLS nobody takes the place of one who came a moment ago, or who waits for this
+        side: the port rests until somebody is through or has to go."""
+        self.allow(tls_rate=0.0, dry_run=True)
+        web = WebSocketFactory(self.service)
+        web.set_limits(LimitValues(handshakes=3))
+        self.door = web.door
+        self.door.listening = self.listening = self.Listening()
+
+        def come() -> Any:
+            self.assertFalse(self.door.rests())
+            return self.come(factory=web)
+
+        def lost(*lanes: Any) -> list[bool]:
+            return [lane.link.lost is Reason.TOO_MANY_HANDSHAKES for lane in lanes]
+
+        first = come()
+        self.door.tls = True
+        second, third = come(), come()
+        self.assertTrue(self.door.rests())
+        self.assertFalse(self.listening.reading)
+        self.harness.pass_time(MOMENT)
+        self.assertTrue(self.listening.reading)
+        first.away = True
+        fourth = come()
+        self.assertEqual(lost(first, second, third, fourth), [False, True, False, False])
+        third.away = fourth.away = True
+        self.harness.pass_time(MOMENT)
+        self.assertTrue(self.door.rests())
+        self.end(first)
+        self.harness.clock.advance(CROWD_PAUSE)
+        self.assertTrue(self.listening.reading)
+        fifth = come()
+        self.assertEqual(lost(third, fourth, fifth), [False] * 3)
+        self.assertEqual(self.gate.figures().dry_rests, 0)
 
     def test_refused_take_nothing(self) -> None:
         """Who is refused for his address costs others nothing of the rate of all."""

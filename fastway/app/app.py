@@ -32,7 +32,7 @@ from twisted.internet.task import deferLater
 
 from fastway.app.bounds import Bounds, State, Users
 from fastway.app.group import Group
-from fastway.app.handling import F, check_route, name_of
+from fastway.app.handling import F, check_route, has_loop, name_of
 from fastway.app.hosting import Hosting
 from fastway.app.messages import BadHandler, check_call
 from fastway.app.session import Session
@@ -94,6 +94,7 @@ class App(Hosting):
         self._groups: dict[str, Group] = {}
         self._timers: list[_Timer] = []
         self._outer: App | None = None
+        self._parts: list[App] = []
         self._prefix = ""
         self._components: list[Component] = []
         self._listening: list[Any] = []
@@ -178,6 +179,8 @@ class App(Hosting):
                 for code, text in refusals.items():
                     self.refusal(code, text, name)
         part._outer, part._prefix, part.is_included = self, prefix, True
+        self._parts.append(part)
+        self._share()
         for name, group in part._groups.items():
             group.app = self
             self._groups.setdefault(f"{prefix}.{name}" if prefix else name, group)
@@ -188,6 +191,12 @@ class App(Hosting):
             self._add_timer(timer)
         for component in part._components:
             self._add_component(component)
+
+    def _share(self) -> None:
+        """Parts see the sessions and the counts of the whole."""
+        for part in self._parts:
+            part.sessions, part.counts = self.sessions, self.counts
+            part._share()
 
     def _check_part(self, part: App, prefix: str) -> None:
         """See that nothing of another App would be lost. Raises BadHandler, as `include`."""
@@ -217,6 +226,11 @@ class App(Hosting):
         return found
 
     @property
+    def clock(self) -> Any:
+        """The reactor, or a test's clock. An included App has that of its App."""
+        return super().clock if self._outer is None else self._outer.clock
+
+    @property
     def groups(self) -> dict[str, Group]:
         """Those that have been asked for by name."""
         return self._groups
@@ -236,11 +250,14 @@ class App(Hosting):
             LocalError: handlers are to be tasks, and the reactor has no loop for them.
             what a component raises.
         """
+        if self._outer is not None:
+            self._outer.start()  # which has its timers and its components
+            return
         if self.state is State.RUNNING:
             return
         if self.state is State.DRAINING:
             raise LocalError("the App is draining; stop it first")
-        if self.tasks and not _has_loop(self.clock):
+        if self.tasks and IReactorCore.providedBy(self.clock) and not has_loop(self.clock):
             raise LocalError(
                 "App(tasks=True) needs Twisted's asyncio reactor: fastway serve --asyncio, or "
                 "asyncioreactor.install() before all else that is Twisted's"
@@ -487,15 +504,6 @@ def handles(route: str) -> Callable[[F], F]:
         return call
 
     return mark
-
-
-def _has_loop(clock: object) -> bool:
-    """Tasks may run: it is Twisted's asyncio reactor, or a test's clock."""
-    if not IReactorCore.providedBy(clock):
-        return True
-    from twisted.internet.asyncioreactor import AsyncioSelectorReactor
-
-    return isinstance(clock, AsyncioSelectorReactor)
 
 
 async def _all(waits: Iterable[Deferred[Any]]) -> None:

@@ -7,6 +7,7 @@ answered without its text; whatever it is, the strand goes on.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -16,7 +17,7 @@ from types import CoroutineType
 from typing import Any, TypeAlias, TypeVar, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorCore, IReactorTime
 from twisted.python.failure import Failure
 
 from fastway.address import host_of
@@ -370,12 +371,15 @@ class Handling:
     def in_task(self, made: Awaitable[Any]) -> Awaitable[Any]:
         """What is to be awaited instead: an asyncio task, where handlers run as such."""
         if self.tasks and not isinstance(made, Deferred):
+            reactor: Any = sys.modules.get("twisted.internet.reactor")
             try:
                 loop = asyncio.get_running_loop()
-            except RuntimeError:  # it would wait for ever
-                if isinstance(made, CoroutineType):
-                    made.close()
-                raise
+            except RuntimeError:
+                if not has_loop(reactor):  # it would wait for ever
+                    if isinstance(made, CoroutineType):
+                        made.close()
+                    raise
+                loop = reactor._asyncioEventloop  # it takes tasks before it runs
             return Deferred.fromFuture(asyncio.ensure_future(made, loop=loop))
         return made
 
@@ -410,6 +414,15 @@ class _Begun:
                 waits = run(coroutine.send, got) if error is None else run(coroutine.throw, error)
             except StopIteration as ended:
                 return ended.value
+
+
+def has_loop(reactor: object) -> bool:
+    """It is Twisted's asyncio reactor, which has one of asyncio's, running or about to."""
+    if not IReactorCore.providedBy(reactor):
+        return False
+    from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+
+    return isinstance(reactor, AsyncioSelectorReactor)
 
 
 def first_step(

@@ -34,6 +34,8 @@ from fastway.app.session import Lane
 from fastway.app.telling import HOLD_REQUESTS
 from fastway.app.turn import shared
 from fastway.app.websocket import WebSocketFactory, WebSocketLink
+from fastway.dialect import Message, Meta
+from fastway.formats import Encoded
 from fastway.logs import make_logger
 from fastway.relay import POOL_TYPES, PoolConfig, _core
 
@@ -57,6 +59,14 @@ SWEEP = 1.0
 NO_BOUND = 1 << 62
 
 BYTES = _core.BYTES
+
+_READY = (bytes, Encoded, type(None))
+"""Types of answers that no format, or not every one, is asked to write."""
+
+MAX_WRITTEN = 1000
+"""Types that are kept, of those that every format is asked to write."""
+
+_written: set[type] = set()
 
 
 class NativeLink(Link):
@@ -92,8 +102,26 @@ class NativeLink(Link):
     def _lane_now(self) -> Lane:
         return cast(NativeTransport, self.transport).relay
 
+    def reply(self, event: Message, result: Any, meta: Meta = ()) -> None:
+        """As any link's: what most answers need stands here, without calls between."""
+        token, wire, kind = event.token, self.wire, type(result)
+        form = event.answer_format or event.format
+        if token is None or form is not wire.format or kind not in _written:
+            super().reply(event, result, meta)
+            if not isinstance(result, _READY) and len(_written) < MAX_WRITTEN:
+                _written.add(kind)
+            return
+        data = wire.reply(token, form.encode(result), meta, kind)
+        self._unanswered -= 1
+        self.app.counts.pending -= 1
+        if data and not (self._closing or self._gone):
+            transport: NativeTransport = self.transport  # type: ignore[assignment]
+            transport.core.send(transport.handle, data, 0)
+        if self._holds & HOLD_REQUESTS and self._unanswered < self._bounds.requests:
+            self._release(HOLD_REQUESTS)
+
     def _answer(self, data: bytes) -> None:
-        """As any link's; of WebSocket is the other one."""
+        """As any link's; of WebSocket are the other two."""
         self._unanswered -= 1
         self.app.counts.pending -= 1
         if data and not (self._closing or self._gone):
@@ -118,6 +146,7 @@ class NativeWebSocketLink(NativeLink, WebSocketLink):
     __slots__ = ()
 
     dataReceived = WebSocketLink.dataReceived  # NativeLink's are of what is no frame
+    reply = WebSocketLink.reply
     _answer = WebSocketLink._answer
 
     def _is_from(self, client: str) -> None:

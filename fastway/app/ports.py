@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from fastway.app.app import App
+from fastway.app.handling import name_of
 from fastway.app.link import Link
 from fastway.app.messages import BadHandler, check_kind
 from fastway.app.session import Session
@@ -74,6 +75,13 @@ class LinkFactory(Factory):
         self.dialect = dialect
         self.site = site
         check_names(app, dialect)
+        traits = getattr(dialect, "traits", None)
+        if app.greets is not None and traits is not None and traits.handshake is None:
+            log.warn(
+                "{hook} is not asked who comes by this {dialect} port: it has no handshake",
+                hook=name_of(app.greets.call),
+                dialect=dialect.name,
+            )
 
     def buildProtocol(self, addr: IAddress | None) -> Link:
         return self.link(self.app, self.dialect, self.dialect.server())

@@ -32,8 +32,9 @@ from fastway.app.session import SessionEnded
 from fastway.causes import cause_of, one_line
 from fastway.cli.table import DescribeOptions, ServeOptions, TalkOptions
 from fastway.cli.tools import QUIET, Lines, ToolError, gateway_endpoint, run_tool, say
-from fastway.dialect import NotInDialect
-from fastway.errors import ConfigError, FastwayError, LocalError
+from fastway.dialect import NotInDialect, Refused, Traits
+from fastway.errors import ConfigError, FastwayError, LocalError, RequestTimeout
+from fastway.logs import escaped
 
 DIALECTS = {
     "pomelo": "fastway.dialect.pomelo:Pomelo",
@@ -265,6 +266,26 @@ async def _listening(listening: Deferred[Any], address: str) -> IListeningPort:
     raise ToolError(f"cannot listen on {address}: {problem}")
 
 
+def _told_answer(result: Any) -> str:
+    """An answer in JSON, or as it comes where its format has more than that."""
+    try:
+        return json.dumps(result, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return result.decode("utf-8", "backslashreplace") if type(result) is bytes else str(result)
+
+
+def _told_message(request: Request) -> str:
+    """A message as it came where that is text; else as an answer is told."""
+    try:
+        return request.body.decode()
+    except UnicodeDecodeError:
+        pass
+    try:
+        return _told_answer(request.decode())
+    except Refused:  # it is no message of the port's format
+        return request.body.decode("utf-8", "backslashreplace")
+
+
 class Talk:
     """`fastway talk` between standard input and one session."""
 
@@ -277,6 +298,10 @@ class Talk:
         self._asked = 0
         self._over = False
         self._quiet: Any = None
+        self._doubt = ""
+        """What may be wrong while nothing that the peer said was of its dialect; "" then."""
+        self._waits = False
+        """Something was typed that may be answered."""
 
     async def run(self) -> int:
         options = self._options
@@ -291,23 +316,26 @@ class Talk:
             if not hasattr(dialect, "with_user"):
                 raise ConfigError("--user", f"{dialect.name} has no place for it")
             dialect = dialect.with_user(user)
+        self._doubt = f"; does {address} speak {dialect.name}, and let this client in?"
         app = App(clock=self._reactor)
 
         @app.unknown
         def heard(request: Request) -> None:
-            self._print(f"< {request.route}", request.body)
+            self._doubt = ""
+            self._print(f"< {request.route}", _told_message(request))
 
         endpoint = gateway_endpoint(self._reactor, "PEER", address)
         try:
             session = await app.connect(endpoint, dialect, options["timeout"])
-        except SessionEnded as error:
-            asked = f"does {address} speak {dialect.name}, and let this client in?"
-            raise ToolError(f"{error}; {asked}") from None
+        except (SessionEnded, RequestTimeout) as error:
+            raise ToolError(f"{error}{self._doubt}") from None
         except (FastwayError, CancelledError):
             raise
         except Exception as error:  # what the endpoint likes to fail with
             raise ToolError(f"cannot reach {address}: {cause_of(error)}") from None
         self._session = session
+        if getattr(dialect, "traits", Traits()).handshake is not None:
+            self._doubt = ""
         say(f"connected to {address}; ROUTE JSON asks, !ROUTE JSON only says")
         session.when_ended().addCallback(self._closed)
         StandardIO(self._lines, reactor=self._reactor)
@@ -325,6 +353,7 @@ class Talk:
         if not text:
             return
         asks = not text.startswith("!")
+        self._waits = self._waits or asks
         route, _, body = text.removeprefix("!").partition(" ")
         try:
             message = json.loads(body) if body.strip() else None
@@ -354,22 +383,29 @@ class Talk:
         if result is _SAID:
             pass
         elif isinstance(result, Failure):
+            if result.check(Refused):
+                self._doubt = ""
             problem = result.getErrorMessage().removeprefix(f"{route}: ")
             say(f"! {route}: {problem}")
         else:
-            self._print(f"= {route}", json.dumps(result, ensure_ascii=False).encode())
+            self._doubt = ""
+            self._print(f"= {route}", _told_answer(result))
         self._rest()
 
-    def _print(self, what: str, body: bytes) -> None:
+    def _print(self, what: str, text: str) -> None:
+        """One line, in which a terminal finds nothing to obey."""
+        line = f"{escaped(f'{what} {text}')}\n".encode("utf-8", "backslashreplace")
         with suppress(Exception):  # the output has gone, which it says itself
-            line = f"{what} ".encode() + body.replace(b"\n", rb"\n") + b"\n"
             cast(Any, self._lines.transport).write(line)
         self._rest()
 
     def _closed(self, _: object) -> None:
         if not self._done.called:
+            problem = f"{self._session.ended}{self._doubt}"
             orderly = self._over and self._asked == 0
-            self._done.callback("" if orderly else str(self._session.ended))
+            if orderly and self._waits and self._doubt:
+                say(problem)
+            self._done.callback("" if orderly else problem)
 
     def _input_over(self, problem: str) -> None:
         self._over = True
@@ -387,6 +423,8 @@ class Talk:
 
     def _silence(self, _: object) -> None:
         if not self._done.called:
+            if self._waits and self._doubt:
+                say(f"nothing came back{self._doubt}")
             self._done.callback("")
 
 

@@ -82,7 +82,9 @@ class CheckOptions(GatewayOptions):
     max_operands = 1
     longdesc = (
         "Reads a configuration as fastway run would, and says what a gateway would do with it: "
-        "its ports, the path of packets, its limits, where files go. Nothing is started."
+        "its ports, the path of packets, its limits, where files go, and what is in its way "
+        "today. Nothing is started. FILE is what run is given as --config; without it the options "
+        "and the environment count alone. fastway help run says how values are written."
     )
 
     def evaluate(self) -> None:
@@ -253,8 +255,8 @@ class ServeOptions(TableOptions):
             "",
             str,
             "DIALECT=address",
-            "what to speak and where: pomelo=:3250, pomelo=ws:3251:path=/nano, MODULE:NAME=:3252 "
-            "with a dialect of yours; may be given several times",
+            "what to speak and where: pomelo=:3250, pomelo=ws:3251:path=/nano; may be given "
+            "several times",
             short="l",
             many=True,
         ),
@@ -288,19 +290,23 @@ class ServeOptions(TableOptions):
             "duration",
             "how long handlers that run may take at the end",
         ),
-        flag("asyncio", "run on Twisted's asyncio reactor, as App(tasks=True) needs", ""),
+        flag("asyncio", "run on Twisted's asyncio reactor, as App(tasks=True) needs"),
         choice(
             "log-level",
             "warn",
             ("debug", "info", "warn", "error", "critical"),
             "the least level that is logged; info says who is lost, and why",
-            "",
+            "Options",
         ),
     )
     longdesc = (
         "Runs an application of fastway.app until a signal stops it: then it takes nobody new, "
-        "lets what runs come to its end, and closes all sessions. MODULE:NAME() is what that "
-        "function makes."
+        "lets what runs come to its end, and closes all sessions; a second Ctrl-C ends it at "
+        "once. APP is an App of that module, which may lie in the working directory; "
+        "MODULE:NAME() is what a function makes. "
+        "DIALECT is pomelo, hotpot, teleport, teleport2, or one of yours as MODULE:NAME. "
+        "Addresses: host:port, :port, [v6]:port, systemd:NAME for a socket that systemd opened, "
+        "or an endpoint string such as ws:3251:path=/nano."
     )
 
 
@@ -316,7 +322,8 @@ class TalkOptions(TableOptions):
         "Is a client of a game server, by hand. Each line typed is ROUTE JSON, which asks, or "
         "!ROUTE JSON, which only says, as both do in a dialect without requests; what comes is a "
         "line each: = is an answer, < a message. "
-        "PEER is DIALECT=ADDRESS: pomelo=127.0.0.1:3250, pomelo=ws:127.0.0.1:3251:path=/nano."
+        "PEER is DIALECT=ADDRESS: pomelo=127.0.0.1:3250, pomelo=ws://127.0.0.1:3251/nano. "
+        "DIALECT is pomelo, hotpot, teleport, teleport2, or one of yours as MODULE:NAME."
     )
 
 
@@ -342,7 +349,7 @@ class DescribeOptions(TableOptions):
     longdesc = (
         "Writes what an application of fastway.app takes and sends as AsyncAPI 3, with a JSON "
         "Schema of every message, so that clients in other languages have its types. Nothing "
-        "runs. MODULE:NAME() is what that function makes."
+        "runs. APP is an App of that module; MODULE:NAME() is what a function makes."
     )
 
 

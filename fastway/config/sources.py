@@ -385,7 +385,8 @@ class GatewayOptions(TableOptions):
     longdesc = (
         "A game gateway: clients connect to one port, game servers to the other, and either "
         "dials the other by id. Sizes: 512K, 1M or bytes. Durations: 30s, 1m30s, 500ms or "
-        "seconds. Addresses: host:port, :port, [v6]:port, systemd:NAME for a socket that systemd "
+        "seconds. Rates: so many a second. Lists: with commas. "
+        "Addresses: host:port, :port, [v6]:port, systemd:NAME for a socket that systemd "
         "opened, or a Twisted endpoint string such as unix:/run/fastway.sock. Every option can "
         "also stand in the --config file, or in the environment as FASTWAY_CLIENT_ADDR and so on; "
         "the original's spelling, -ClientAddr=:9000, is understood."

@@ -141,7 +141,7 @@ class Hotpot:
             float(every),
             float(probe),
             refusals == "reply",
-            type(envelope) is JsonEnvelope and byte_order == "big",
+            envelope.format if type(envelope) is JsonEnvelope and byte_order == "big" else None,
         )
         self._names = Names(envelope, names)
         try:
@@ -195,7 +195,8 @@ class Settings:
         read: The envelope's.
         every, probe: N and X; N is 0 where there is no keepalive.
         replies: Who is refused is told so.
-        json: The envelope is that of JSON, and lengths are in hotpot's order: C knows that.
+        json: How data is written if the envelope is that of JSON, and lengths are in hotpot's
+            order: C knows that; else None.
     """
 
     envelope: Envelope
@@ -204,7 +205,7 @@ class Settings:
     every: float
     probe: float
     replies: bool
-    json: bool
+    json: BodyFormat | None
 
 
 class Names:
@@ -215,10 +216,12 @@ class Names:
 
     Attributes:
         routes: Names of the wire -> routes, where they differ.
+        kinds: Types of messages -> heads; as many as MAX_HEADS.
     """
 
     def __init__(self, envelope: Envelope, given: Mapping[str, str]) -> None:
         self.routes: dict[str, str] = {}
+        self.kinds: dict[type, bytes] = {}
         self._envelope = envelope
         self._given = given
         self._heads: dict[str, bytes] = {}
@@ -258,6 +261,16 @@ class Names:
             head = self._envelope.head(self.name(route))
             if len(self._heads) < MAX_HEADS:
                 self._heads[route] = head
+        return head
+
+    def head_of_kind(self, kind: type, name: str) -> bytes:
+        """That of a type's name; of a type that has none, of the name of what it answers. Raises
+        NotInDialect as `name`."""
+        if kind.__module__ == "builtins" or kind in (Body, Encoded):
+            return self.head_of(name)
+        head = self.head(kind.__name__)
+        if len(self.kinds) < MAX_HEADS:
+            self.kinds[kind] = head
         return head
 
     def head_of(self, name: str) -> bytes:
@@ -357,14 +370,21 @@ class _Wire:
             if len(rest) < self._want:
                 return events
             data, self._rest = bytes(rest), None
-        settings, order = self._settings, self._framing.order
-        at, end, limit = 0, len(data), settings.limit
-        if _read_named is not None and settings.json:
-            form, answered = settings.envelope.format, self._answered
-            at = _read_named(data, limit, self._routes, form, width, answered, events)
-            if at == end:
+        settings, order, at = self._settings, self._framing.order, 0
+        if settings.json is not None and _read_named is not None:
+            at = _read_named(
+                data,
+                settings.limit,
+                self._routes,
+                settings.json,
+                width,
+                self._answered,
+                events,
+            )
+            if at == len(data):
                 self._seen = now
                 return events
+        end, limit = len(data), settings.limit
         while True:
             start = at + width
             want = width
@@ -410,7 +430,7 @@ class _Wire:
 
     def _message(self, head: bytes, body: bytes) -> bytes:
         settings, framing = self._settings, self._framing
-        if _write_named is not None and settings.json:
+        if settings.json is not None and _write_named is not None:
             data: bytes | None = _write_named(head, body, framing.width, framing.limit)
             if data is not None:
                 return data
@@ -446,9 +466,7 @@ class _Wire:
         if meta:
             raise NotInDialect("hotpot has no place for meta")
         names = self._names
-        unnamed = kind.__module__ == "builtins" or kind in (Body, Encoded)
-        head = names.head_of(token) if unnamed else names.head(kind.__name__)
-        return self._message(head, body)
+        return self._message(names.kinds.get(kind) or names.head_of_kind(kind, token), body)
 
     def refuse(self, token: Any, refused: Refused) -> bytes:
         settings = self._settings

@@ -192,14 +192,22 @@ class _Wire:
                     self._fail(BadFrame("too much behind a handshake that is not decided"))
                 return events
             data, self._rest = bytes(rest), None
-        settings, routes = self._settings, self._routes
-        at, end, limit = 0, len(data), settings.limit
-        self._inflated_bytes = 0
-        if self._asks and self._open:
-            at = _read_requests(data, limit, routes.names, settings.format, events)
-            if at == end and at:
+        at = 0
+        if self._open and self._asks:
+            settings = self._settings
+            at = _read_requests(data, settings.limit, self._routes.names, settings.format, events)
+            if at:
                 self._seen = now
+            if at == len(data):
                 return events
+        self._packets(data, at, now, events)
+        return events
+
+    def _packets(self, data: bytes, at: int, now: float, events: list[Event]) -> None:
+        """What comes from there on."""
+        settings, routes = self._settings, self._routes
+        end, limit = len(data), settings.limit
+        self._inflated_bytes = 0
         try:
             while True:
                 if end - at < HEAD:
@@ -234,15 +242,14 @@ class _Wire:
                     if held:
                         self._rest, self._want = bytearray(data[at:]), _HOLD
                         self._seen = now
-                        return events
+                        return
         except RemoteError as error:
             self._fail(error)
-            return events
+            return
         if at:
             self._seen = now
         if at < end:
             self._rest, self._want = bytearray(data[at:]), want
-        return events
 
     def _unusual(self, flag: int, mid: int, route: str, body: bytes, events: list[Event]) -> None:
         """A message that has pitaya's bits, or comes early."""
@@ -363,10 +370,11 @@ class PomeloServer(_Wire):
 
     def reply(self, token: Any, body: bytes, meta: Meta = (), kind: type = bytes) -> bytes:
         settings = self._settings
-        if settings.compress or not body:
-            return self._packet(response_head(token), body)
-        limit = settings.limit
-        return _response_packet(token, body, limit) or response_packet(token, body, limit)
+        if body and not settings.compress:
+            data: bytes | None = _response_packet(token, body, settings.limit)
+            if data is not None:
+                return data
+        return self._packet(response_head(token), body)
 
     def refuse(self, token: Any, refused: Refused) -> bytes:
         settings = self._settings

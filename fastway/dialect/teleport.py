@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fastway.dialect import BodyFormat, FrameRefused, NotInDialect, Traits, WebSocketRules
 from fastway.dialect.teleport_codecs import CODECS, TeleportJson, by_id
 from fastway.dialect.teleport_filters import FILTERS, MAX_FILTERS, Filter
-from fastway.dialect.teleport_frames import FRAMINGS, Framing
+from fastway.dialect.teleport_frames import FRAMINGS, Framing, Raw
 from fastway.dialect.teleport_http import TYPES, HttpFrames, check_filters
 from fastway.dialect.teleport_names import Names, check_names
 from fastway.dialect.teleport_settings import Settings
@@ -135,6 +135,8 @@ class Teleport:
         made = [
             Settings(
                 framing=framing,
+                raw=type(framing) is Raw,
+                bare=type(framing) is Raw and secure is None,
                 codecs=codec_ids,
                 codec=ord(codec),
                 filters={ord(letter): one for letter, one in known.items()},

@@ -24,6 +24,8 @@ class Settings:
     """What the wires of one port, or of one client, have in common; `Teleport` says what each is.
 
     Attributes:
+        raw: Frames are those of `Raw`,
+        bare: and bodies are under no key.
         codecs: Ids of formats.
         codec: That of what is begun here.
         pipe: Filters of that, the outermost first.
@@ -34,6 +36,8 @@ class Settings:
     """
 
     framing: Framing
+    raw: bool
+    bare: bool
     codecs: Mapping[int, BodyFormat]
     codec: int
     filters: Mapping[int, Filter]

@@ -47,7 +47,6 @@ from fastway.dialect.teleport_frames import (
     PUSH,
     REPLY,
     Frame,
-    Raw,
 )
 from fastway.dialect.teleport_quick import BEAT_NAMES, read_calls, write_answer
 from fastway.dialect.teleport_settings import Settings
@@ -159,6 +158,16 @@ class TeleportWire:
         events: list[Event] = []
         if self._over:
             return events
+        if self.ready and self._rest is None:  # nothing else can be waited for
+            settings = self._settings
+            if settings.raw:
+                names = settings.names
+                at = _read_calls(data, settings.limit, names.fields, settings.codecs, events)
+                if at:
+                    self._seen = now
+                    if at == len(data):
+                        return events
+                    data = data[at:]
         if self._open and not self._said_ready:
             self._said_ready = self.ready = True
             events.append(Ready())
@@ -170,10 +179,7 @@ class TeleportWire:
                 held, self._held = self._held, []
                 for piece in held:
                     self._piece(piece, now, events)
-            if self._rest is None:
-                self._frames(data, now, events)
-            else:
-                self._piece(data, now, events)
+            self._piece(data, now, events)
         except RemoteError as error:
             self._fail(error)
         return events
@@ -199,7 +205,7 @@ class TeleportWire:
         settings = self._settings
         framing, limit = settings.framing, settings.limit
         at, end, want = 0, len(data), HEAD
-        if type(framing) is Raw and self._open:
+        if settings.raw and self._open:
             at = _read_calls(data, limit, settings.names.fields, settings.codecs, events)
             if at:
                 self._seen = now
@@ -380,15 +386,16 @@ class TeleportWire:
 
     def reply(self, token: Any, body: bytes, meta: Meta = (), kind: type = bytes) -> bytes:
         seq, codec, filters, seals = token
+        settings = self._settings
+        if settings.bare and codec and type(body) is bytes and not (meta or filters):
+            data: bytes | None = _write_answer(seq, codec, body, settings.limit)
+            if data is not None:
+                return data
         if type(body) is not bytes:
             codec = codec_of(body, codec)
         if body and not codec:
             raise Refused(500, f"unsupported codec id: {codec}")
-        settings = self._settings
         secure = settings.secure
-        if not (meta or filters or secure) and type(settings.framing) is Raw:
-            limit = settings.limit
-            return _write_answer(seq, codec, body, limit) or write_answer(seq, codec, body, limit)
         if secure is not None and (seals or secure.marks(meta)):
             body = secure.seal(body, codec)
             if not secure.marks(meta):

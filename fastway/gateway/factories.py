@@ -33,6 +33,13 @@ from fastway.snet.interfaces import IBounded
 
 log = make_logger("fastway.gateway")
 
+MOMENT = 2.0
+"""Seconds that whoever comes for TLS has at the least, before a later one takes his place. With
+limit-tls-rate and limit-handshakes as they are by default he has more."""
+
+LOOKS = 8
+"""Of how many it is seen at once whether they may have to go."""
+
 
 class TurnedAway(Protocol):
     """A connection over max_links: closed at once. Not None, which wrapping factories choke on."""
@@ -79,7 +86,7 @@ class GatewayFactory(Factory):
         self.quiet = service.quiet
         self.direct: Direct | None = None
         self.links = 0
-        self.handshakes: dict[GatewayLink, None] = {}
+        self.handshakes: dict[GatewayLink, float] = {}
         self.door = Door(service.gate, self)
 
     @property
@@ -180,10 +187,23 @@ class GatewayFactory(Factory):
         problem = "the last descriptors are for servers, keep-files is"
         self.turn_away(Reason.NO_DESCRIPTOR, addr, problem, kept)
 
+    def crowded(self, now: float) -> bool:
+        """The oldest of those at their prefaces, who would have to go for one more, had no MOMENT
+        yet; or it is this side that they wait for: those come behind the others then."""
+        for _ in range(LOOKS):
+            if len(self.handshakes) < self.config.max_handshakes:
+                return False
+            oldest, since = next(iter(self.handshakes.items()))
+            if not oldest.lane.away:
+                return now - since < MOMENT
+            del self.handshakes[oldest]
+            self.handshakes[oldest] = now
+        return True
+
     def handshake_begins(self, link: GatewayLink) -> None:
         """One more is at its prefaces; past the bound the oldest of them has to go, also one that
         was refused and takes its time to read why."""
-        self.handshakes[link] = None
+        self.handshakes[link] = self.service.wheel.seconds()
         if len(self.handshakes) > self.config.max_handshakes:
             oldest = next(iter(self.handshakes))
             del self.handshakes[oldest]

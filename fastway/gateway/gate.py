@@ -36,6 +36,9 @@ PAUSE = 0.001
 """Seconds that a port rests at the least: who waited comes in one turn or two, and a tick's worth
 of handshakes at once would keep those who are in waiting."""
 
+CROWD_PAUSE = 0.01
+"""Seconds that it rests while those at their handshakes are all that may be."""
+
 ADDRESSES = 1024
 """Addresses of which it is known how often they were refused."""
 
@@ -202,6 +205,9 @@ class DoorPort(Protocol):
     def turned_away(self, reason: Reason, host: str, name: str, problem: str) -> None:
         """Count and log a connection that is closed at once."""
 
+    def crowded(self, now: float) -> bool:
+        """One more would take the place of one who had no time for his handshake."""
+
 
 class Door:
     """The way in by one port. Those of servers are asked nothing but for TLS.
@@ -280,12 +286,13 @@ class Door:
         wait = gate.table.wait(now) if self._counts else 0.0
         if self.tls and values.tls_rate:
             wait = max(wait, self._handshakes.wait(values.tls_rate, now))
-        if wait <= 0:
-            return False
-        if values.dry_run:
+        crowded = self.tls and self._port.crowded(now)
+        if values.dry_run and wait > 0:
             gate.dry_rests += 1
-            return False
-        if self.listening is None:
+            wait = 0.0
+        if crowded:
+            wait = max(wait, CROWD_PAUSE)
+        if wait <= 0 or self.listening is None:
             return False
         self.listening.stopReading()
         if self._resting is None:

@@ -7,6 +7,7 @@ a key that was stolen is worth nothing without a certificate.
 from __future__ import annotations
 
 import re
+import sys
 from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import suppress
@@ -54,10 +55,10 @@ def secured(transport: object) -> dict[str, str]:
 def told_by(connection: Any) -> dict[str, str]:
     """What a TLS connection of OpenSSL tells once its handshake is over, as attributes of
     `Facts`."""
-    told = {"tls": str(connection.get_protocol_version_name())}
+    told = {"tls": sys.intern(str(connection.get_protocol_version_name()))}
     sni = connection.get_servername()
     if sni:
-        told["sni"] = sni.decode("ascii", "replace")
+        told["sni"] = sys.intern(sni.decode("ascii", "replace"))  # many ask for the same
     shown = connection.get_peer_certificate()
     if shown is not None:
         told["sha256"] = shown.digest("sha256").decode().replace(":", "").lower()

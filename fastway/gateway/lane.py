@@ -276,6 +276,10 @@ class Lane(Protocol):
     def link(self) -> LaneOwner: ...
 
     @property
+    def away(self) -> bool:
+        """A step of its TLS handshake is done elsewhere: its peer waits for it."""
+
+    @property
     def securing(self) -> bool:
         """Asked when it is connected: a TLS handshake is under way, whose end it reports; or it is
         that of `prefaces`."""

@@ -129,7 +129,7 @@ class LinkPort(Protocol):
     prefaces: tuple[PrefaceFactory, ...]
     quiet: Throttle
     links: int
-    handshakes: dict[GatewayLink, None]
+    handshakes: dict[GatewayLink, float]
     door: Door
 
     @property

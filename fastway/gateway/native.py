@@ -128,6 +128,10 @@ class NativeLane:
         self.holds = 0
 
     @property
+    def away(self) -> bool:
+        return self._handshake is not None and self._handshake.away
+
+    @property
     def securing(self) -> bool:
         return self._tls is not None
 

@@ -118,6 +118,7 @@ class StreamLane(Protocol):
 
     link: LaneOwner
     native = False
+    away = False
     costs = 0
 
     def __init__(self, factory: LanePort) -> None:

@@ -12,11 +12,12 @@ typedef struct {
     struct shaker *shaker;
 } Shaker;
 
+#define LIBRARY 13 /* functions of a struct relay_library */
 #define SHAKER(self) (((Shaker *)(self))->shaker)
 
 bool convert_library(PyObject *const *args, Py_ssize_t count, struct relay_library *library)
 {
-    if (!count_is(count, 10))
+    if (!count_is(count, LIBRARY))
         return false;
     *library = (struct relay_library){
         (int (*)(void *, void *, int))to_pointer(args[0]),
@@ -27,8 +28,11 @@ bool convert_library(PyObject *const *args, Py_ssize_t count, struct relay_libra
         (int (*)(void *, void *, int))to_pointer(args[5]),
         (int (*)(void *, const void *, int))to_pointer(args[6]),
         (long (*)(void *, char **))to_pointer(args[7]),
-        (unsigned long (*)(void))to_pointer(args[8]),
-        (void (*)(void))to_pointer(args[9]),
+        (void *(*)(const void *))to_pointer(args[8]),
+        (const void *(*)(void))to_pointer(args[9]),
+        (void (*)(void *, void *, void *))to_pointer(args[10]),
+        (unsigned long (*)(void))to_pointer(args[11]),
+        (void (*)(void))to_pointer(args[12]),
     };
     return !PyErr_Occurred();
 }
@@ -36,10 +40,10 @@ bool convert_library(PyObject *const *args, Py_ssize_t count, struct relay_libra
 static PyObject *shaker_object_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     struct relay_library library;
-    PyObject *functions[10];
+    PyObject *functions[LIBRARY];
     (void)kwargs;
     Py_ssize_t count = PyTuple_Size(args);
-    for (Py_ssize_t i = 0; i < count && i < 10; i++)
+    for (Py_ssize_t i = 0; i < count && i < LIBRARY; i++)
         functions[i] = PyTuple_GetItem(args, i);
     if (!convert_library(functions, count, &library))
         return NULL;

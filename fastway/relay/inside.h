@@ -142,8 +142,8 @@ struct websocket {
     struct control *goodbye; /* a Close: behind all that waits */
 };
 
-/* What a link has whose bytes OpenSSL seals and opens. Its objects are the caller's, and live as
- * long as the link is not dead. */
+/* What a link has whose bytes OpenSSL seals and opens. The SSL is the caller's, and lives as
+ * long as the link is not dead; its BIOs are its own. */
 struct tls {
     void *ssl, *into, *from;
     struct chunk *out; /* sealed, and not yet taken by its socket */

@@ -24,6 +24,9 @@ FUNCTIONS = {
     "BIO_read": "int(*)(BIO *, void *, int)",
     "BIO_write": "int(*)(BIO *, void *, int)",
     "BIO_get_mem_data": "long(*)(BIO *, char * *)",
+    "BIO_new": "BIO *(*)(BIO_METHOD *)",
+    "BIO_s_mem": "BIO_METHOD *(*)()",
+    "SSL_set_bio": "void(*)(SSL *, BIO *, BIO *)",
     "ERR_get_error": "unsigned long(*)()",
     "ERR_clear_error": "void(*)()",
 }
@@ -52,19 +55,8 @@ class Objects(NamedTuple):
 def hand_over(connection: Any) -> Objects:
     """Make a pyOpenSSL connection over memory, whose handshake is over, the core's: what that is
     made of, which lives as long as `kept` of it does. Nothing else may be done with it then."""
-    binding = _binding()
-    ffi, lib = binding.ffi, binding.lib
+    lib = _binding().lib
     lib.SSL_clear_mode(connection._ssl, lib.SSL_MODE_AUTO_RETRY)
-    # Memory that a handshake went through never shrinks: 1 KB, and 4 with a key of ML-KEM.
-    data = ffi.new("char **")
-    if not any(
-        lib.BIO_get_mem_data(bio, data) for bio in (connection._into_ssl, connection._from_ssl)
-    ):
-        fresh = lib.BIO_new(lib.BIO_s_mem()), lib.BIO_new(lib.BIO_s_mem())
-        if ffi.NULL in fresh:
-            raise MemoryError
-        lib.SSL_set_bio(connection._ssl, *fresh)  # which frees those that it had
-        connection._into_ssl, connection._from_ssl = fresh
     return objects_of(connection)
 
 

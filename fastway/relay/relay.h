@@ -200,6 +200,9 @@ struct relay_library {
     int (*BIO_read)(void *bio, void *data, int size);
     int (*BIO_write)(void *bio, const void *data, int size);
     long (*BIO_get_mem_data)(void *bio, char **data);
+    void *(*BIO_new)(const void *method);
+    const void *(*BIO_s_mem)(void);
+    void (*SSL_set_bio)(void *ssl, void *into, void *from); /* which frees what it had of others */
     unsigned long (*ERR_get_error)(void);
     void (*ERR_clear_error)(void);
 };
@@ -208,8 +211,7 @@ void relay_library(struct relay *relay, const struct relay_library *library);
 
 /* From now on what comes on a link that is not started is opened, and what is sent is sealed, by
  * an SSL whose handshake is over and which returns after each record (no SSL_MODE_AUTO_RETRY), and
- * its memory BIOs; they are the caller's, and live until
- * RELAY_GONE. `data` came already, and what was sent before is not sealed. Bytes of the handshake
+ * its memory BIOs, which may be replaced. It is the caller's, and lives until RELAY_GONE. `data` came already, and what was sent before is not sealed. Bytes of the handshake
  * do not count as bytes_in. False: no such link, or it has TLS, or there is no library. */
 bool relay_tls(struct relay *relay, relay_handle handle, void *ssl, void *into, void *from,
                const void *data, size_t size);

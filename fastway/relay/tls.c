@@ -13,12 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* OpenSSL's memory never shrinks: so much of a link is the largest that it ever has to hold, in
- * either direction. */
-#define MORSEL 4096u
+#define MORSEL 4096u /* bytes of a link that OpenSSL's memory has to hold at once, in either direction */
 #define BATCH (4 * MORSEL)    /* bytes sealed for one write */
 #define STAGE (BATCH + 4096u) /* what they are then, with OpenSSL's own answers */
 #define ANSWERS (64u << 10)   /* sealed bytes that may wait for a peer that does not read */
+#define SPARE 1024u /* bytes that its memory may have had to hold; then it is replaced */
 #define BARREN 32 /* records without data that a peer may send at once; one more each second */
 
 enum { WANT_READ = 2, ZERO_RETURN = 6 }; /* of SSL_get_error */
@@ -148,6 +147,31 @@ static bool push(struct relay *relay, struct link *link, struct stage *stage)
     return true;
 }
 
+/* OpenSSL's memory, which never shrinks, is replaced where it had to hold much: who is idle then has
+ * none. Nothing may be in it. */
+static void *fresh(struct relay *relay, void *old)
+{
+    const struct relay_library *library = &relay->library;
+    char *data;
+    void *memory = library->BIO_get_mem_data(old, &data) > 0 ? NULL
+                                                             : library->BIO_new(library->BIO_s_mem());
+    return memory != NULL ? memory : old;
+}
+
+static void shed_into(struct relay *relay, struct tls *tls)
+{
+    void *into = fresh(relay, tls->into);
+    relay->library.SSL_set_bio(tls->ssl, into, tls->from);
+    tls->into = into;
+}
+
+static void shed_from(struct relay *relay, struct tls *tls)
+{
+    void *from = fresh(relay, tls->from);
+    relay->library.SSL_set_bio(tls->ssl, tls->into, from);
+    tls->from = from;
+}
+
 /* Reading. */
 
 /* OpenSSL wants more. False: it has more, and a record was without data: new keys cost their
@@ -224,6 +248,8 @@ static size_t open_all(struct relay *relay, struct link *link, const uint8_t *se
         got += open_some(relay, tls, data + got, room - got);
     }
     answer(relay, link);
+    if (size > SPARE)
+        shed_into(relay, tls);
     return got;
 }
 
@@ -343,6 +369,8 @@ ssize_t tls_write(struct relay *relay, struct link *link, const struct offer *of
         say_goodbye(relay, tls);
     if (taken < 0 || !push(relay, link, &stage))
         return -1;
+    if (taken > SPARE)
+        shed_from(relay, tls);
     *all = tls->out == NULL;
     return taken;
 }
@@ -396,6 +424,8 @@ bool relay_tls(struct relay *relay, relay_handle handle, void *ssl, void *into, 
     for (struct chunk *piece = kept; piece != NULL && !link->failed; piece = piece->next)
         open_rest(relay, link, chunk_bytes(piece) + piece->start, chunk_length(piece));
     pool_put_list(relay->pool, kept);
+    shed_into(relay, tls); /* the handshake went through them */
+    shed_from(relay, tls);
     if (link->failed)
         return true;
     if (link->ended && !tls->closed && !tls->broken) { /* its FIN was that of TCP alone */

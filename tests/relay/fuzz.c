@@ -154,7 +154,7 @@ static void shake_hands(struct day *day, int which, const uint8_t *data, size_t 
     toy->piece = day->answer % 2 ? 0 : 7u * day->answer; /* of 0: all */
     bool refused = refuses;
     refuses = false;
-    if (relay_tls(day->relay, day->handles[which], toy, &toy->into, &toy->from, data, size))
+    if (relay_tls(day->relay, day->handles[which], toy, toy->into, toy->from, data, size))
         day->toys[which] = toy;
     else
         toy_free(toy);
@@ -345,7 +345,7 @@ static size_t open_up(struct toy *toy, const uint8_t *data, size_t size, uint8_t
 {
     size_t got = 0;
     int some;
-    toy_put(&toy->into, data, size);
+    toy_put(toy->into, data, size);
     toy_code = 0;
     while ((some = toy_read_on(toy, to + got, TOY_RECORD)) > 0)
         got += (size_t)some;

@@ -24,7 +24,7 @@ static struct shake *wait_for(struct shaker *shaker)
 
 static bool give(struct shaker *shaker, struct toy *toy, const void *data, size_t size)
 {
-    return shaker_give(shaker, toy, toy, &toy->into, &toy->from, data, size);
+    return shaker_give(shaker, toy, toy, toy->into, toy->from, data, size);
 }
 
 /* Steps come back in their order, with what they are to say. */
@@ -45,7 +45,7 @@ static void test_order(void)
         CHECK(shake->owner == all[i] && shake->end == SHAKE_DONE && shake->used == 9003);
         CHECK(shake->answer_size == 9003 && (shake->answer[3] ^ TOY_TURN) == i);
         CHECK(all[i]->reads == 3); /* its memory never had to hold more than a morsel */
-        CHECK(all[i]->into.most <= 4096);
+        CHECK(all[i]->into->most <= 4096);
         shake_free(shake);
         toy_free(all[i]);
     }

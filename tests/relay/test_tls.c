@@ -45,7 +45,7 @@ static uint32_t error_of(int which)
 static bool secure(int which, const void *data, size_t size)
 {
     struct toy *toy = toys[which];
-    return relay_tls(relay, ends[which].handle, toy, &toy->into, &toy->from, data, size);
+    return relay_tls(relay, ends[which].handle, toy, toy->into, toy->from, data, size);
 }
 
 static void add_secure(int which, bool started)
@@ -90,7 +90,7 @@ static size_t hear_opened(int which, uint8_t *data, size_t room)
     struct toy *toy = far[which];
     size_t size = hear(which, sealed, sizeof sealed), all = 0;
     int some;
-    toy_put(&toy->into, sealed, size);
+    toy_put(toy->into, sealed, size);
     toy_code = 0;
     while (all < room && (some = toy_read_on(toy, data + all, (int)(room - all))) > 0)
         all += (size_t)some;
@@ -161,9 +161,9 @@ static void test_what_came_before(void)
     begin_secure(&plain_port);
     accept_link(0);
     uint8_t record[64];
-    toy_put(&toys[0]->into, record, toy_seal(record, 'd', "one", 3));
+    toy_put(toys[0]->into, record, toy_seal(record, 'd', "one", 3));
     size_t size = toy_seal(record, 'd', "two", 3);
-    toy_put(&toys[0]->into, record, 2); /* its first bytes */
+    toy_put(toys[0]->into, record, 2); /* its first bytes */
     CHECK(secure(0, record + 2, size - 2));
     CHECK(counts(0).input_bytes == 6);
     for (int i = 0; i < 10 && !told(0, RELAY_BYTES); i++)
@@ -259,7 +259,7 @@ static void test_large_records(void)
     }
     back = hear_all(1, got, size);
     CHECK(back == size && memcmp(got, plain, size) == 0);
-    CHECK(toys[0]->into.most <= 4096 && toys[1]->from.most <= 4096 + TOY_HEAD);
+    CHECK(toys[0]->into->most <= 4096 && toys[1]->from->most <= 4096 + TOY_HEAD);
     end_secure();
 }
 
@@ -303,6 +303,37 @@ static void test_barren(void)
     end_secure();
 }
 
+/* Memory that the handshake or much data went through is replaced, where there is some. */
+static void test_shed(void)
+{
+    for (toy_full = 0; toy_full < 2; toy_full++) {
+        struct relay_port port = roomy();
+        begin_secure(&port);
+        accept_link(0);
+        struct toy *toy = toys[0];
+        toy_put(toy->into, plain, 1000), toy_take(toy->into, plain, 1000);
+        toy_put(toy->from, plain, 1000), toy_take(toy->from, plain, 1000);
+        toy_put(toy->into, sealed, toy_seal(sealed, 'd', "one", 3));
+        CHECK(secure(0, NULL, 0));
+        CHECK(!toy_full == (toy->into->room == 0) && !toy_full == (toy->from->room == 0));
+        UNTIL(told(0, RELAY_BYTES));
+        CHECK(kept_size == 3 && memcmp(kept, "one", 3) == 0);
+        say_behind(0);
+        CHECK(toy->into->room > 0);
+        say_sealed(0, 'd', plain, 2000);
+        do
+            turn();
+        while (!told(0, RELAY_BYTES));
+        CHECK(!toy_full == (toy->into->room == 0));
+        relay_send(relay, ends[0].handle, plain, 100, 1);
+        CHECK(hear_all(0, got, 100) == 100 && toy->from->room > 0);
+        relay_send(relay, ends[0].handle, plain, 3000, 1);
+        CHECK(hear_all(0, got, 3000) == 3000 && !toy_full == (toy->from->room == 0));
+        end_secure();
+    }
+    toy_full = 0;
+}
+
 /* Peers that want short records have the library seal less than it is given, each time. */
 static void test_short_records(void)
 {
@@ -313,7 +344,7 @@ static void test_short_records(void)
     fill(plain, 50000);
     relay_send(relay, ends[0].handle, plain, 50000, 1);
     CHECK(hear_all(0, got, 50000) == 50000 && memcmp(got, plain, 50000) == 0);
-    CHECK(toys[0]->from.most < 4096 + 4096 && totals().waiting_bytes == 0);
+    CHECK(toys[0]->from->most < 4096 + 4096 && totals().waiting_bytes == 0);
     end_secure();
 }
 
@@ -421,7 +452,7 @@ static void test_broken_at_once(void)
     add_secure(1, true);
     accept_link(0);
     size_t size = make(plain, 1, 1000, 'x'), out = toy_seal(sealed, 'd', plain, size);
-    toy_put(&toys[0]->into, sealed, out + toy_seal(sealed + out, 'x', plain, 9));
+    toy_put(toys[0]->into, sealed, out + toy_seal(sealed + out, 'x', plain, 9));
     CHECK(secure(0, NULL, 0));
     relay_pair(relay, 1, ends[0].handle, ends[1].handle);
     relay_start(relay, ends[0].handle, NULL, 0, RELAY_PLAIN, now);
@@ -458,7 +489,7 @@ static void test_blocked(void)
     CHECK(back == BIG && memcmp(got, plain, BIG) == 0 && taken);
     turn();
     CHECK(!link->blocked && link->tls->out == NULL && link->jam == NULL);
-    CHECK(toys[0]->from.most <= 4096 + TOY_HEAD);
+    CHECK(toys[0]->from->most <= 4096 + TOY_HEAD);
     end_secure();
 }
 
@@ -651,6 +682,7 @@ int main(void)
     test_forward();
     test_large_records();
     test_barren();
+    test_shed();
     test_short_records();
     test_paused();
     test_end_of_peer();

@@ -28,7 +28,7 @@ struct toy_bio {
 };
 
 struct toy {
-    struct toy_bio into, from;
+    struct toy_bio *into, *from;
     uint8_t record[TOY_HEAD + TOY_RECORD]; /* one that is not whole, or not taken whole */
     size_t fill, at;                       /* at: the first byte of it that was not taken */
     int error;                             /* of the last call, as SSL_get_error tells */
@@ -84,7 +84,7 @@ static size_t toy_seal(uint8_t *to, char kind, const void *data, size_t size)
 static void toy_say(struct toy *toy, char kind, const void *data, size_t size)
 {
     uint8_t record[TOY_HEAD + TOY_RECORD];
-    toy_put(&toy->from, record, toy_seal(record, kind, data, size));
+    toy_put(toy->from, record, toy_seal(record, kind, data, size));
 }
 
 static size_t toy_size(const struct toy *toy)
@@ -123,7 +123,7 @@ static int toy_SSL_read(void *ssl, void *data, int size)
             return 0;
         }
         while (toy->fill < toy_size(toy)) {
-            size_t got = toy_take(&toy->into, toy->record + toy->fill, toy_size(toy) - toy->fill);
+            size_t got = toy_take(toy->into, toy->record + toy->fill, toy_size(toy) - toy->fill);
             toy->fill += got;
             if (toy->fill >= TOY_HEAD && toy_size(toy) > TOY_HEAD + TOY_RECORD)
                 return toy_break(toy);
@@ -170,7 +170,7 @@ static inline int toy_read_on(struct toy *toy, void *data, int size)
     int some;
     do
         some = toy_SSL_read(toy, data, size);
-    while (some < 0 && toy->error == 2 && toy->into.size > 0);
+    while (some < 0 && toy->error == 2 && toy->into->size > 0);
     return some;
 }
 
@@ -199,7 +199,7 @@ static int toy_SSL_do_handshake(void *ssl)
     struct toy *toy = ssl;
     toy->reads++;
     while (toy->fill < toy_size(toy)) {
-        size_t got = toy_take(&toy->into, toy->record + toy->fill, toy_size(toy) - toy->fill);
+        size_t got = toy_take(toy->into, toy->record + toy->fill, toy_size(toy) - toy->fill);
         toy->fill += got;
         if (toy->fill >= TOY_HEAD && toy_size(toy) > TOY_HEAD + TOY_RECORD)
             return toy_break(toy);
@@ -242,6 +242,34 @@ static long toy_BIO_get_mem_data(void *bio, char **data)
     return (long)((struct toy_bio *)bio)->size;
 }
 
+static int toy_full; /* there is no memory for another */
+
+static void *toy_BIO_new(const void *method)
+{
+    CHECK(method == toy_chat);
+    return toy_full ? NULL : calloc(1, sizeof(struct toy_bio));
+}
+
+static const void *toy_BIO_s_mem(void) { return toy_chat; }
+
+static void toy_replace(struct toy_bio **old, struct toy_bio *fresh)
+{
+    if (*old == fresh)
+        return;
+    CHECK((*old)->size == 0);
+    fresh->most = (*old)->most;
+    free((*old)->bytes);
+    free(*old);
+    *old = fresh;
+}
+
+static void toy_SSL_set_bio(void *ssl, void *into, void *from)
+{
+    struct toy *toy = ssl;
+    toy_replace(&toy->into, into);
+    toy_replace(&toy->from, from);
+}
+
 static unsigned long toy_ERR_get_error(void)
 {
     unsigned long code = toy_code;
@@ -253,7 +281,8 @@ static void toy_ERR_clear_error(void) { toy_code = 0; }
 
 static const struct relay_library toy_library = {
     toy_SSL_read, toy_SSL_write, toy_SSL_get_error, toy_SSL_shutdown, toy_SSL_do_handshake,
-    toy_BIO_read, toy_BIO_write, toy_BIO_get_mem_data, toy_ERR_get_error, toy_ERR_clear_error,
+    toy_BIO_read, toy_BIO_write, toy_BIO_get_mem_data, toy_BIO_new, toy_BIO_s_mem, toy_SSL_set_bio,
+    toy_ERR_get_error, toy_ERR_clear_error,
 };
 
 /* The other side. */
@@ -262,6 +291,9 @@ static struct toy *toy_new(void)
 {
     struct toy *toy = calloc(1, sizeof *toy);
     CHECK(toy != NULL);
+    toy->into = calloc(1, sizeof *toy->into);
+    toy->from = calloc(1, sizeof *toy->from);
+    CHECK(toy->into != NULL && toy->from != NULL);
     return toy;
 }
 
@@ -269,8 +301,10 @@ static void toy_free(struct toy *toy)
 {
     if (toy == NULL)
         return;
-    free(toy->into.bytes);
-    free(toy->from.bytes);
+    free(toy->into->bytes);
+    free(toy->from->bytes);
+    free(toy->into);
+    free(toy->from);
     free(toy);
 }
 
@@ -279,7 +313,7 @@ static inline bool toy_has(const struct toy *toy)
 {
     if (toy->broken || toy->ended)
         return false;
-    return toy->into.size > 0 || (toy->fill >= TOY_HEAD && toy->fill == toy_size(toy));
+    return toy->into->size > 0 || (toy->fill >= TOY_HEAD && toy->fill == toy_size(toy));
 }
 
 #endif
