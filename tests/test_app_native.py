@@ -313,7 +313,7 @@ class Listening(TestCase):
                 f"wss:0:interface=127.0.0.1:{tls}:path=/g",
                 f"wss:localhost:{{}}:path=/g:trustRoots={cert}",
             ),
-            (r"snet:tcp\:0\:interface=127.0.0.1", r"snet:tcp\:127.0.0.1\:{}"),
+            (r"snet:tcp\:0\:interface=127.0.0.1:waitTimeout=100ms", r"snet:tcp\:127.0.0.1\:{}"),
         ):
             way = yield self.talk(where, None, client)
             self.assertIn("on Twisted's transports: only those of TCP", way)
