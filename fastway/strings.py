@@ -82,8 +82,10 @@ def fault(text: str, forms: Mapping[str, str]) -> str:
 
 def _listens(kind: str, args: list[str], named: Mapping[str, str]) -> str:
     first = args[0] if args else ""
-    if kind in ("snet", "fastway"):
-        return _inside(first, LISTENS if kind == "snet" else DIALS)
+    if kind == "snet":
+        return "" if args[1:] else _inside(first, LISTENS)  # its parser tells of colons
+    if kind == "fastway":
+        return _inside(first, DIALS)
     if kind == "unix" and not (first or named.get("address")):
         return "it has no path"
     if kind == "tls" and not os.path.isdir(named.get("path", first)):
@@ -95,7 +97,7 @@ def _listens(kind: str, args: list[str], named: Mapping[str, str]) -> str:
 
 def _dials(kind: str, args: list[str], named: Mapping[str, str]) -> str:
     if kind in ("snet", "fastway"):
-        return _inside(args[0] if args else "", DIALS)
+        return "" if kind == "snet" and args[1:] else _inside(args[0] if args else "", DIALS)
     if kind == "unix":
         return "" if args[:1] > [""] or named.get("path") else "it has no path"
     if kind in ("ws", "wss"):
