@@ -110,6 +110,16 @@ class DrainCase(ServiceTestCase):
             service.turned.advance(STEP)
             await later(0)
 
+    async def turns_of(self, service: Drained, clients: int) -> None:
+        """Let the drain's time go on until so many clients had their turn: its steps begin when
+        the ports are closed, and that takes turns of the reactor."""
+
+        def had() -> bool:
+            service.turned.advance(STEP)
+            return self.lost(service)[Side.CLIENT, Reason.DRAIN] == clients
+
+        await until("their turns", had)
+
     async def to_the_end(self, service: Drained) -> None:
         def over() -> bool:
             service.turned.advance(STEP)
@@ -257,7 +267,7 @@ class DrainTests(DrainCase):
         (back,) = server.connections
         data = bytes(300_000)
         await back.send(data)
-        await self.turn(service, 11)
+        await self.turns_of(service, 1)
         self.assertEqual(await conn.receive(), data)
         error = await client.when_ended()
         cause = cast(EndpointEnded, error).cause
@@ -276,7 +286,7 @@ class DrainTests(DrainCase):
         await self.turn(service, 14)
         peer.send(b" and in grace")
         await until("the echo", lambda: bytes(peer.received) == b"before and in grace")
-        await self.turn(service, 11)
+        await self.turns_of(service, 1)
         await until("its end", lambda: peer.ended is not None)
         self.assertEqual(self.lost(service)[Side.CLIENT, Reason.DRAIN], 1)
         await self.to_the_end(service)
@@ -305,7 +315,7 @@ class DrainTests(DrainCase):
         data = bytes(300_000)
         for back in server.connections:
             await back.send(data)
-        await self.turn(service, 11)
+        await self.turns_of(service, 2)
         for client, conn in zip(clients, conns, strict=True):
             self.assertEqual(await conn.receive(), data)
             error = cast(EndpointEnded, await client.when_ended())
@@ -341,8 +351,7 @@ class SnetTests(DrainCase):
         await self.turn(service, 14)
         await conn.send(b"in grace")
         self.assertEqual(await conn.receive(), b"in grace")
-        await self.turn(service, 11.5)
-        await until("its turn", lambda: not service.router_service.router.clients)
+        await self.turns_of(service, 1)
         self.assertEqual(self.lost(service)[Side.CLIENT, Reason.DRAIN], 1)
         await self.to_the_end(service)
 
