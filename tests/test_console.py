@@ -53,8 +53,11 @@ class ConsoleTestCase(SynchronousTestCase):
         self, *arguments: str, switches: tuple[str, ...] = (), **settings: str
     ) -> subprocess.CompletedProcess[str]:
         """A whole process."""
+        return self.run_python(*switches, "-m", "fastway", *arguments, **settings)
+
+    def run_python(self, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, *switches, "-m", "fastway", *arguments],
+            [sys.executable, *arguments],
             cwd=self.directory,
             env=environment(settings),
             stdin=subprocess.DEVNULL,
@@ -377,16 +380,7 @@ else:
             ("fastway.service", "-m", "check"),
             ("fastway.router", "script"),
         ):
-            done = subprocess.run(
-                [sys.executable, "-c", self.BEFORE, when, way, *arguments],
-                cwd=self.directory,
-                env=environment({}),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE,
-                check=False,
-            )
+            done = self.run_python("-c", self.BEFORE, when, way, *arguments)
             command = [one for one in arguments[:1] if one[0] != "-"]
             self.assertEqual(done.stderr, f"{' '.join(['fastway', *command])}: interrupted\n")
             self.assertEqual((done.returncode, done.stdout), (1, ""))
@@ -416,16 +410,7 @@ gc.callbacks.append(collected)
 sys.exit(main())
 """
         arguments = [f"--{side}-addr=127.0.0.1:0" for side in ("client", "server")]
-        done = subprocess.run(
-            [sys.executable, "-c", deaf, *arguments, "--log-level=warn"],
-            cwd=self.directory,
-            env=environment({}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        done = self.run_python("-c", deaf, *arguments, "--log-level=warn")
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
 
     def test_in_process(self) -> None:

@@ -103,7 +103,7 @@ class NativeLink(Link):
         return cast(NativeTransport, self.transport).relay
 
     def reply(self, event: Message, result: Any, meta: Meta = ()) -> None:
-        """As any link's: what most answers need stands here, without calls between."""
+        """As any link's: what most answers need is found here, with few calls between."""
         token, wire, kind = event.token, self.wire, type(result)
         form = event.answer_format or event.format
         if token is None or form is not wire.format or kind not in _written:
@@ -111,17 +111,10 @@ class NativeLink(Link):
             if not isinstance(result, _READY) and len(_written) < MAX_WRITTEN:
                 _written.add(kind)
             return
-        data = wire.reply(token, form.encode(result), meta, kind)
-        self._unanswered -= 1
-        self.app.counts.pending -= 1
-        if data and not (self._closing or self._gone):
-            transport: NativeTransport = self.transport  # type: ignore[assignment]
-            transport.core.send(transport.handle, data, 0)
-        if self._holds & HOLD_REQUESTS and self._unanswered < self._bounds.requests:
-            self._release(HOLD_REQUESTS)
+        self._answer(wire.reply(token, form.encode(result), meta, kind))
 
     def _answer(self, data: bytes) -> None:
-        """As any link's; of WebSocket are the other two."""
+        """As any link's; those of WebSocket have their own."""
         self._unanswered -= 1
         self.app.counts.pending -= 1
         if data and not (self._closing or self._gone):
