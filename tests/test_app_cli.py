@@ -30,6 +30,7 @@ from fastway.cli.table import ServeOptions, TalkOptions
 from fastway.dialect.pomelo import PomeloJson
 from fastway.errors import ConfigError, FastwayError, NotInstalled
 from fastway.formats import MessagePack
+from fastway.ops import process as ops_process
 from tests.support import forks, inherited
 from tests.support.errors import raised
 from tests.support.files import CHECKOUT, scratch
@@ -410,8 +411,10 @@ class Mistakes(Files):
                 self.assertIn(word, out.getvalue(), arguments)
 
     def test_asyncio(self) -> None:
-        """Its reactor is installed before a tool asks for one."""
+        """Its reactor is installed before a tool asks for one; and there may be as many players as
+        files may be open."""
         done: list[str] = []
+        self.patch(ops_process, "raise_file_limit", lambda: done.append("raised"))
         self.patch(asyncioreactor, "install", lambda: done.append("installed"))
 
         def run(*_: object) -> int:
@@ -423,7 +426,7 @@ class Mistakes(Files):
             options = ServeOptions()
             options.parseOptions(arguments)
             tools.serve(options)
-        self.assertEqual(done, ["runs", "installed", "runs"])
+        self.assertEqual(done, ["raised", "runs", "installed", "raised", "runs"])
 
     def test_no_msgspec(self) -> None:
         """Without the extra an import says what installs it."""

@@ -22,7 +22,7 @@ from fastway.ops.pidfile import PidFile
 from tests.support.files import CHECKOUT, scratch
 from tests.support.golden import PING, prove
 from tests.support.paths import on_both_paths
-from tests.support.processes import PATIENCE, environment
+from tests.support.processes import PATIENCE, environment, has_room
 from tests.support.starts import Start, run_all
 
 TAC = os.path.join(CHECKOUT, "fastway.tac")
@@ -139,6 +139,7 @@ class ConsoleTests(ProcessTestCase):
         process = self.spawn(CONSOLE, LOOPBACK)
         peers = self.serves(self.ports("output"))
         self.assertEqual(int(self.read("fastway.pid")), process.pid)
+        self.assertTrue(has_room(process.pid))
         self.command("lookup gc")
         process.send_signal(signal.SIGUSR1)
         wait_for("the answer", lambda: "lookup gc: generation 2: " in self.read("output"))
@@ -399,6 +400,7 @@ class TwistdTests(ProcessTestCase):
         self.addCleanup(self.end, pid)
         self.assertNotEqual(pid, process.pid)
         peers = self.serves(self.ports("twistd.log"))
+        self.assertTrue(has_room(pid))
         self.assertEqual(os.stat(self.path("fastway.pid")).st_mode & 0o777, 0o644)
         self.command("status")
         os.kill(pid, signal.SIGUSR1)

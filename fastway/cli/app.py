@@ -429,10 +429,13 @@ class Talk:
 
 
 def serve(options: ServeOptions) -> int:
+    from fastway.ops.process import raise_file_limit
+
     if options["asyncio"]:  # before anything of Twisted's asks for another
         from twisted.internet import asyncioreactor
 
         asyncioreactor.install()
+    raise_file_limit()
     return run_tool(
         options.title, lambda reactor: serve_app(reactor, options), options["log-level"]
     )
