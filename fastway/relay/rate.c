@@ -100,7 +100,7 @@ void charge(struct relay *relay, struct link *link, uint64_t packets, uint64_t b
     if (when <= relay->now)
         return;
     if (!link->slowed) {
-        link->slowed = true;
+        link->slowed = link->greedy = true; /* many may go on at once: after those who may anyhow */
         relay->totals.slowed++;
         relay->totals.slows++;
         update_interest(relay, link);

@@ -13,7 +13,7 @@
 
 #define ROUNDS 32 /* of one turn */
 #define READS 8   /* reads of one link and round, while they come full */
-#define GREEDY_SECONDS .0001 /* for those who have more than that, until the others are asked again */
+#define GREEDY_SECONDS .00005 /* for those who have more than that, until the others are asked again */
 #define MANY 64   /* links to be written to: it pays to look for more to send them first */
 #define LOOKS 64  /* times that is looked, */
 #define LOOK_SECONDS .0000004 /* as long for each of them: a twentieth of what its write takes */

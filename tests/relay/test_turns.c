@@ -194,6 +194,35 @@ static void test_quiet_before_greedy(void)
     scatter(count);
 }
 
+/* Nor until all were read whose rate lets them go on. */
+static void test_quiet_before_slowed(void)
+{
+    static uint8_t flood[4096];
+    struct relay_config config = plain_config;
+    struct relay_port port = plain_port;
+    config.turn_seconds = .05;
+    port.read_size = 1000;
+    int count = gather(&config, &port, 41), quiet = count - 1;
+    CHECK(relay_rate(relay, 0, 0, 1000) == 0);
+    for (int j = 0; j < quiet; j++)
+        crowd_says(j, flood, make(flood, (uint32_t)j + 1, 4000, 's'));
+    for (int n = 0; n < 1000 && totals().slowed < (uint64_t)quiet; n++)
+        relay_run(relay, now);
+    CHECK(totals().slowed == (uint64_t)quiet);
+    uint64_t before = read_of(quiet), all = read_of(count);
+    now += 2;
+    for (int n = 0; n < 100 && totals().slowed > 0; n++)
+        relay_sweep(relay, now);
+    crowd_says(quiet, flood, make(flood, (uint32_t)quiet + 1, 2, 'q'));
+    usleep(2000);
+    calls.step = .001;
+    for (int n = 0; n < 100 && read_of(count) - all == read_of(quiet) - before; n++)
+        relay_run(relay, now);
+    CHECK(read_of(count) - all > read_of(quiet) - before); /* the quiet one was read, */
+    CHECK(read_of(quiet) - before < (uint64_t)quiet * 500); /* and not half of the others */
+    scatter(count);
+}
+
 /* So many commands of one link a turn, so many of all; links take turns, in order, and what
  * stands behind is not lost. */
 static void test_commands(void)
@@ -488,6 +517,7 @@ int main(void)
     test_unreached();
     test_starvation();
     test_quiet_before_greedy();
+    test_quiet_before_slowed();
     test_commands();
     test_commands_wait();
     test_behind_commands();
