@@ -204,6 +204,11 @@ class Throttle:
         if threshold.passes(LogLevel.warn):
             self._say(LogLevel.warn, log, kind, host, form, fields)
 
+    def counts(self, kind: str, host: str) -> bool:
+        """Count a line at info that would only be counted, so that its fields need not be made;
+        False: it is to be said."""
+        return self._count((kind, source_of(host)), self._clock.seconds())
+
     def failure(
         self,
         log: LevelLogger,
@@ -245,19 +250,24 @@ class Throttle:
     ) -> None:
         now = self._clock.seconds()
         key = kind, source_of(host)
-        heard = self._heard.get(key)
-        if heard is None and len(self._heard) >= self.ADDRESSES:
+        if key not in self._heard and len(self._heard) >= self.ADDRESSES:
             self._tidy(now)
             if len(self._heard) >= self.ADDRESSES:
                 key = kind, OTHERS
-                heard = self._heard.get(key)
-        if heard is not None and (heard.count or not self._is_over(heard, now)):
-            heard.count += 1
-            if self._call is None:
-                self._wait(max(heard.since + self.WINDOW - now, 0.0))
+        if self._count(key, now):
             return
         self._heard[key] = _Heard(log, level, now, fields.get("side"))
         log.emit(level, form, **fields)
+
+    def _count(self, key: tuple[str, str], now: float) -> bool:
+        """Only count it, if the first of its kind was said within the window."""
+        heard = self._heard.get(key)
+        if heard is None or (not heard.count and self._is_over(heard, now)):
+            return False
+        heard.count += 1
+        if self._call is None:
+            self._wait(max(heard.since + self.WINDOW - now, 0.0))
+        return True
 
     def _is_over(self, heard: _Heard, now: float) -> bool:
         return not 0 <= now - heard.since < self.WINDOW

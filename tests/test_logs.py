@@ -134,6 +134,24 @@ class ThrottleTests(LogTestCase):
         self.clock.advance(10)
         self.assertEqual(self.said(), ["client connected: 5 more from 192.0.2.1 in 10 s"])
 
+    def test_only_counted(self) -> None:
+        """Who asks first makes no line that would not be said; it is counted all the same."""
+
+        def hit() -> bool:
+            counted = self.quiet.counts("client connected", "192.0.2.1")
+            if not counted:
+                self.hit()
+            return counted
+
+        self.assertEqual([hit(), hit(), hit()], [False, True, True])
+        self.assertEqual(len(self.said()), 1)
+        self.assertFalse(self.quiet.counts("client lost", "192.0.2.1"))
+        self.clock.advance(10)
+        self.assertEqual(self.said(), ["client connected: 2 more from 192.0.2.1 in 10 s"])
+        self.clock.advance(30)
+        self.assertFalse(hit())
+        self.assertEqual(len(self.said()), 1)
+
     def test_quiet_again(self) -> None:
         """Who was quiet for a window is said at once the next time."""
         self.hit(times=2)

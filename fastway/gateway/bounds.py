@@ -22,7 +22,7 @@ TURN_SECONDS = 0.004
 EVENTS_TURN = 64
 """What the native core may ask the gateway in one turn: commands, ends, deadlines."""
 
-OPENINGS_TURN = 2
+OPENINGS_TURN = 1
 """And besides of links that do not talk yet: a hello of TLS costs 150 µs, and who is in is served
 between two turns."""
 
@@ -35,8 +35,8 @@ COMMANDS_TURN = 64
 CLOSES_TURN = 256
 """Ends of virtual connections of lost links that are told in one turn."""
 
-ACCEPT_SECONDS = 0.0005
-"""Seconds that a port accepts in one turn: those who are in come first."""
+ACCEPT_SECONDS = 0.00005
+"""Seconds that a port accepts in one turn, mostly one connection: those who are in come first."""
 
 ACCEPTS = 8
 """Connections that a port of the Python lane accepts in one turn: each costs some 100 µs."""

@@ -552,6 +552,15 @@ class GatewayLink(Link):
         )
 
     def _log_lost(self, counts: Counts, reason: Reason, detail: str, listed: bool) -> None:
+        dumb = self.facts.probe or not (counts.bytes_in or detail)
+        hushed = listed or (reason in SILENT and dumb and not self._told)
+        kind = ""
+        if not (hushed or (self.side is Side.SERVER and self.known)):
+            kind = f"{self.side.value} lost: {reason.value}"
+            if self.factory.quiet.counts(kind, self.facts.host):
+                return
+        elif hushed and not log.tells_debug:
+            return
         fields: dict[str, Any] = {
             "side": self.side.value,
             "id": self.link_id if self.known else NO_ID,
@@ -579,15 +588,12 @@ class GatewayLink(Link):
             + "(after {seconds:.1f} s; in {packets_in} packets, {bytes_in} bytes; "
             "out {packets_out} packets, {bytes_out} bytes)"
         )
-        dumb = self.facts.probe or not (counts.bytes_in or detail)
-        silent = reason in SILENT and dumb and not self._told
-        if silent or listed:
+        if hushed:
             log.debug(text, **fields)
-        elif self.side is Side.SERVER and self.known:
-            log.info(text, **fields)
-        else:
-            kind = f"{self.side.value} lost: {reason.value}"
+        elif kind:
             self.factory.quiet.info(log, kind, self.facts.host, text, **fields)
+        else:
+            log.info(text, **fields)
 
 
 class ClientLink(GatewayLink):

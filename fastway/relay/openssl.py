@@ -74,8 +74,12 @@ def pass_choice(connection: Any) -> None:
 
 def _set_choice(connection: Any, address: int) -> None:
     binding = _binding()
-    chooser = binding.ffi.cast("int(*)(SSL *, void *)", address)
-    binding.lib.SSL_set_cert_cb(connection._ssl, chooser, binding.ffi.NULL)
+    binding.lib.SSL_set_cert_cb(connection._ssl, _chooser(address), binding.ffi.NULL)
+
+
+@cache
+def _chooser(address: int) -> Any:
+    return _binding().ffi.cast("int(*)(SSL *, void *)", address)
 
 
 def objects_of(connection: Any) -> Objects:
@@ -124,6 +128,7 @@ def error_of(codes: Iterable[int]) -> Exception:
     return SSL.Error([tuple(text(string(code)) for string in strings) for code in codes])
 
 
+@cache
 def _binding() -> Any:
     try:
         from cryptography.hazmat.bindings._rust import _openssl
