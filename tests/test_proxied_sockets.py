@@ -422,7 +422,11 @@ class LayerTests(ProxiedTestCase):
                 link = self.link(service)
                 return answer, link.facts, link.lane.native
 
-        answer, facts, native = await deferToThread(work)
+        with LogLines() as log:
+            try:
+                answer, facts, native = await deferToThread(work)
+            except Exception as error:
+                raise AssertionError(f"{error!r}; the gateway said: {log.lines}") from error
         self.assertEqual((answer, native), (PING, self.relay))
         self.assertEqual((facts.name, facts.transport), (CLIENT, "wss"))
         self.assertEqual((facts.tls, facts.identity), ("TLSv1.3", "player"))
