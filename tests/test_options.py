@@ -324,6 +324,7 @@ class TableTests(SynchronousTestCase):
                 expected[f"{side}-tls-{name}"] = ""
             expected[f"{side}-tls-client-auth"] = "none"
             expected[f"{side}-tls-min-version"] = "1.2"
+            expected[f"{side}-tls-alpn"] = (b"fastway/1",)
             expected[f"{side}-proxy-from"] = Networks()
             expected[f"{side}-proxy-others"] = "refuse"
         for name, default in expected.items():

@@ -117,6 +117,7 @@ class TreeTests(SynchronousTestCase):
             "id": "77",
             "list of ports": "some=:77->7",
             "list of hosts": "some",
+            "list of protocols": "some",
         }
         for name, option in BY_NAME.items():
             text = option.words[-1] if option.words else texts[option.unit]

@@ -95,7 +95,7 @@ class StepTests(SynchronousTestCase):
                 os.path.join(directory.name, f"{name}.pem"),
                 os.path.join(directory.name, f"{name}.key"),
             )
-        contexts = Contexts()
+        contexts = Contexts(protocols=(b"fastway/1",))
         places = Places(directory=directory.name, directory_option="client-tls-dir")
         self.store = contexts.store = CertificateStore("client", places, contexts)
         self.thread = Thread()
@@ -210,7 +210,7 @@ class ReactorTests(TestCase):
         return ensure(self.life())  # type: ignore[no-any-return]
 
     async def life(self) -> None:
-        contexts = Contexts()
+        contexts = Contexts(protocols=(b"fastway/1",))
         with tempfile.TemporaryDirectory() as directory:
             path = os.path.join(directory, "own.pem")
             make("one.test", ["one.test"]).write(path)

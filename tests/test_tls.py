@@ -196,6 +196,16 @@ class PortTests(TlsTestCase):
         met = await self.meet(service, context)
         self.assertEqual((met.answer, met.protocol), (PING, None))
 
+    async def test_named_protocols(self) -> None:
+        """What an operator lists is chosen from, in that order; with an empty list nothing is."""
+        for listed, chosen in (("mqtt, h2", "mqtt"), ("h2,mqtt", "h2"), ("", None)):
+            service = self.start(*self.tls(alpn=listed))
+            context = self.context()
+            context.set_alpn_protocols(["fastway/1", "h2", "mqtt"])
+            met = await self.meet(service, context)
+            self.assertEqual((met.answer, met.protocol), (PING, chosen))
+            await service.stopService()
+
     async def test_versions(self) -> None:
         """TLS 1.2 is spoken unless 1.3 is wanted; what is older is not."""
         old = self.context()
@@ -520,6 +530,18 @@ class StartTests(TlsTestCase):
                 "--server-identities: without certificates no server could come",
             ),
             ([cert, "--client-tls-min-version=1.1"], "'1.1' is not one of 1.2, 1.3"),
+            (
+                ["--server-tls-alpn=h2"],
+                "--server-tls-alpn: there is no TLS without a certificate; give --server-tls-cert",
+            ),
+            (
+                [cert, "--client-tls-alpn=mqtt caf\u00e9"],
+                "'caf\u00e9' is no protocol's name: give a list such as mqtt, http/1.1",
+            ),
+            (
+                [cert, f"--client-tls-alpn={','.join(map(str, range(17)))}"],
+                "--client-tls-alpn: there are too many: give up to 16",
+            ),
             (
                 [*self.tls(), "--client-addr=ssl:0"],
                 "--client-addr: ssl: does not go with --client-tls-cert",

@@ -145,6 +145,7 @@ class TlsSettings(Section):
         key: Empty: it is in the same file.
         directory: Empty: none. There is this, or `cert`, or both.
         client_ca: Empty: no client is asked for a certificate.
+        protocols: What is spoken inside, but for WebSocket, the first choice first.
     """
 
     cert: str = of("{side}-tls-cert")
@@ -153,6 +154,7 @@ class TlsSettings(Section):
     client_ca: str = of("{side}-tls-client-ca")
     client_auth: Literal["none", "optional", "require"] = of("{side}-tls-client-auth")
     min_version: Literal["1.2", "1.3"] = of("{side}-tls-min-version")
+    protocols: tuple[bytes, ...] = of("{side}-tls-alpn")
 
     def check(self) -> None:
         """See that they go together.

@@ -25,6 +25,7 @@ from fastway.config.values import (
     parse_networks,
     parse_origins,
     parse_path,
+    parse_protocols,
     rate,
     share_or,
     size,
@@ -456,6 +457,15 @@ def _tls() -> Iterator[Option]:
         )
         yield choice(
             f"{side}-tls-min-version", "1.2", ("1.2", "1.3"), "the least version of TLS", topic
+        )
+        yield Option(
+            f"{side}-tls-alpn",
+            "fastway/1",
+            parse_protocols,
+            "list of protocols",
+            "what is spoken inside (ALPN), the first choice first"
+            + ("; by WebSocket always http/1.1" if side == "client" else ""),
+            topic,
         )
     yield Option(
         "server-identities",

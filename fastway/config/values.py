@@ -213,6 +213,27 @@ def parse_hosts(text: str) -> tuple[str, ...]:
     return found
 
 
+MOST_PROTOCOLS = 16
+"""Of one port: they go into no hello, but each client's is compared with them."""
+
+
+def parse_protocols(text: str) -> tuple[bytes, ...]:
+    """Names of what is spoken inside TLS (RFC 7301), the first choice first: `mqtt, http/1.1`.
+
+    Raises:
+        ValueError: one is none, or there are too many.
+    """
+    found = tuple(dict.fromkeys(text.replace(",", " ").split()))
+    for name in found:
+        if not re.fullmatch(r"[!-~]{1,255}", name, re.ASCII):
+            raise ValueError(
+                f"{quoted(name)} is no protocol's name: give a list such as mqtt, http/1.1"
+            )
+    if len(found) > MOST_PROTOCOLS:
+        raise ValueError(f"there are too many: give up to {MOST_PROTOCOLS}")
+    return tuple(name.encode("ascii") for name in found)
+
+
 class DirectPort(NamedTuple):
     """A port whose connections are dialled to one game server.
 

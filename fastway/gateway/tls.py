@@ -43,11 +43,8 @@ from fastway.gateway.preface import SECURE_TIMEOUT, Done
 from fastway.relay import openssl
 from fastway.watched import Stamp, stamp_of
 
-PROTOCOLS = (b"fastway/1",)
-"""What a port speaks inside TLS (ALPN). Who offers nothing of it, or nothing, may come too."""
-
 HTTP = (b"http/1.1",)
-"""The same of a port that speaks WebSocket."""
+"""What a port of WebSocket speaks inside TLS (ALPN)."""
 
 MAX_DEPTH = 4
 """Certificates between a client's and its authority, at most."""
@@ -88,7 +85,8 @@ class Contexts:
         client_auth: Whether clients show a certificate: none, optional or require.
         client_ca: The path of a PEM file with the authorities of these certificates.
         client_ca_option: The option that gave it.
-        protocols: What is spoken inside, the first choice first (ALPN).
+        protocols: What is spoken inside, the first choice first (ALPN). Who offers nothing of it,
+            or nothing, may come too.
     """
 
     def __init__(
@@ -97,7 +95,7 @@ class Contexts:
         client_auth: str = "none",
         client_ca: str = "",
         client_ca_option: str = "",
-        protocols: tuple[bytes, ...] = PROTOCOLS,
+        protocols: tuple[bytes, ...] = (),
     ) -> None:
         self.min_version = min_version
         self.client_auth = client_auth
