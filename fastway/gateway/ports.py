@@ -184,6 +184,11 @@ class CalmPort(tcp.Port):
             door.at_accept = True
         return port
 
+    def doRead(self) -> None:
+        super().doRead()
+        if self.door is not None:
+            self.door.gate.leave(self.take_over())  # of one of whom no connection was made
+
     def take_over(self) -> Entry | None:
         """What the door gave for the connection that is made now."""
         return cast(DoorSocket, self.socket).take_over() if self.door is not None else None
