@@ -92,22 +92,20 @@ def sieges() -> list[Siege]:
         Siege(3, "hellos without an end (tls)", "head", speaks="tls", quick=True),
         Siege(3, "handshakes again (tls)", "renew -c 10 -r 100", speaks="tls", quick=True),
         Siege(3, "new keys (tls)", "keys -c 10 -r 100", speaks="tls", quick=True),
-        Siege(3, "2000 come at once (tls)", "rush -c 2000 -r 100000", speaks="tls", longer=4),
-        Siege(
-            3,
-            "the same, limit-tls-rate 1000 (tls)",
-            "rush -c 2000 -r 100000",
-            options=("--limit-tls-rate", "1000"),
-            speaks="tls",
-            longer=4,
-        ),
-        Siege(
-            3,
-            "the same, without limit-tls-rate (tls)",
-            "rush -c 2000 -r 100000",
-            options=("--limit-tls-rate", "0"),
-            speaks="tls",
-            longer=4,
+        *(
+            Siege(
+                3,
+                f"{name} (tls)",
+                "rush -c 2000 -r 100000",
+                options=options,
+                speaks="tls",
+                longer=4,
+            )
+            for name, options in (
+                ("2000 come at once", ()),
+                ("the same, limit-tls-rate 1000", ("--limit-tls-rate", "1000")),
+                ("the same, without limit-tls-rate", ("--limit-tls-rate", "0")),
+            )
         ),
         Siege(3, "3000 slow hellos (wss)", "slow -c 3000", speaks="wss", longer=3),
         Siege(3, "half handshakes (wss)", "half -c 300 -r 300", speaks="wss"),

@@ -49,7 +49,7 @@ from fastway.router import IdConflict, Limits
 from fastway.snet.config import SnetConfig
 from fastway.snet.listen import SnetFactory
 from fastway.watched import Readable, Watcher
-from fastway.websocket import Policy
+from fastway.websocket import HTTP, Policy
 
 log = make_logger("fastway.gateway")
 
@@ -194,7 +194,7 @@ def _tls(port: PortSettings, factory: GatewayFactory) -> Layer | None:
     given = tls.where("cert" if tls.cert else "directory")
     try:
         from fastway.certificates import CertificateStore, Places
-        from fastway.gateway.tls import HTTP, Contexts, TlsFactory
+        from fastway.gateway.tls import Contexts, TlsFactory
     except ImportError as error:
         raise ConfigError(given, not_installed(error, "tls:")) from None
     if port.address.strip().startswith(("ssl:", "tls:", "snet:")):
@@ -218,7 +218,7 @@ def _tls(port: PortSettings, factory: GatewayFactory) -> Layer | None:
         tls.client_auth,
         absolute(tls.client_ca),
         tls.where("client_ca"),
-        HTTP if isinstance(port, WebSocketPortSettings) else tls.protocols,
+        (HTTP,) if isinstance(port, WebSocketPortSettings) else tls.protocols,
     )
     places = Places(
         absolute(tls.cert),

@@ -23,8 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fastway.app.app import App
-from fastway.app.websocket import HTTP
-from fastway.websocket.request import MAX_REQUEST
+from fastway.websocket.request import HTTP, MAX_REQUEST
 
 _UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*\bwebsocket\b", re.IGNORECASE)
 

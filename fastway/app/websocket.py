@@ -32,14 +32,11 @@ from fastway.websocket.client import ClientMachine, WebSocket
 from fastway.websocket.forwarded import ADDRESS_HEADERS, Trusted, forwarded_for
 from fastway.websocket.frames import MAX_FRAME
 from fastway.websocket.machine import Machine
-from fastway.websocket.request import Policy, Request
+from fastway.websocket.request import HTTP, Policy, Request
 from fastway.websocket.server import ServerMachine
 from fastway.websocket.whole import ClientWholeFrames, WholeFrames
 
 log = make_logger("fastway.app")
-
-HTTP = b"http/1.1"
-"""What a WebSocket begins as, by its name in TLS (ALPN)."""
 
 CODES = {"bad_frame": 1002, "failed": 1011, "full": 1013, "silent": 4408}
 """Why a connection is lost -> what its Close says (RFC 6455, section 7.4.1); others say 1008."""

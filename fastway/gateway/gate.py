@@ -362,8 +362,7 @@ class DoorSocket(socket.socket):
             OSError: EAGAIN: there is none now; all others of `accept`.
         """
         door = self._door
-        # Nobody took it over: no connection was made.
-        door.gate.leave(self.take_over())
+        self.give_back()
         for _ in range(REFUSALS):
             if door.rests():
                 break
@@ -375,6 +374,10 @@ class DoorSocket(socket.socket):
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             accepted.close()
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def give_back(self) -> None:
+        """If nobody took the last one over, no connection was made."""
+        self._door.gate.leave(self.take_over())
 
     def take_over(self) -> Entry | None:
         """What the door gave for the last one; whoever has it gives it back."""

@@ -10,8 +10,9 @@ to LINGER seconds to take what is on its way -> gone.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
 from twisted.internet.error import ConnectionLost
@@ -552,15 +553,20 @@ class GatewayLink(Link):
         )
 
     def _log_lost(self, counts: Counts, reason: Reason, detail: str, listed: bool) -> None:
+        quiet, host = self.factory.quiet, self.facts.host
+        kind = f"{self.side.value} lost: {reason.value}"
         dumb = self.facts.probe or not (counts.bytes_in or detail)
-        hushed = listed or (reason in SILENT and dumb and not self._told)
-        kind = ""
-        if not (hushed or (self.side is Side.SERVER and self.known)):
-            kind = f"{self.side.value} lost: {reason.value}"
-            if self.factory.quiet.counts(kind, self.facts.host):
+        say: Callable[..., None]
+        if listed or (reason in SILENT and dumb and not self._told):
+            if not log.tells_debug:
                 return
-        elif hushed and not log.tells_debug:
+            say = log.debug
+        elif self.side is Side.SERVER and self.known:
+            say = log.info
+        elif quiet.counts(kind, host):
             return
+        else:
+            say = partial(quiet.info, log, kind, host)
         fields: dict[str, Any] = {
             "side": self.side.value,
             "id": self.link_id if self.known else NO_ID,
@@ -588,12 +594,7 @@ class GatewayLink(Link):
             + "(after {seconds:.1f} s; in {packets_in} packets, {bytes_in} bytes; "
             "out {packets_out} packets, {bytes_out} bytes)"
         )
-        if hushed:
-            log.debug(text, **fields)
-        elif kind:
-            self.factory.quiet.info(log, kind, self.facts.host, text, **fields)
-        else:
-            log.info(text, **fields)
+        say(text, **fields)
 
 
 class ClientLink(GatewayLink):

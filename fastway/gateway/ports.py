@@ -187,7 +187,7 @@ class CalmPort(tcp.Port):
     def doRead(self) -> None:
         super().doRead()
         if self.door is not None:
-            self.door.gate.leave(self.take_over())  # of one of whom no connection was made
+            cast(DoorSocket, self.socket).give_back()
 
     def take_over(self) -> Entry | None:
         """What the door gave for the connection that is made now."""

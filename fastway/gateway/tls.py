@@ -43,9 +43,6 @@ from fastway.gateway.preface import SECURE_TIMEOUT, Done
 from fastway.relay import openssl
 from fastway.watched import Stamp, stamp_of
 
-HTTP = (b"http/1.1",)
-"""What a port of WebSocket speaks inside TLS (ALPN)."""
-
 MAX_DEPTH = 4
 """Certificates between a client's and its authority, at most."""
 

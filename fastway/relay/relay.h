@@ -211,8 +211,9 @@ void relay_library(struct relay *relay, const struct relay_library *library);
 
 /* From now on what comes on a link that is not started is opened, and what is sent is sealed, by
  * an SSL whose handshake is over and which returns after each record (no SSL_MODE_AUTO_RETRY), and
- * its memory BIOs, which may be replaced. It is the caller's, and lives until RELAY_GONE. `data` came already, and what was sent before is not sealed. Bytes of the handshake
- * do not count as bytes_in. False: no such link, or it has TLS, or there is no library. */
+ * its memory BIOs, which may be replaced. It is the caller's, and lives until RELAY_GONE. `data`
+ * came already, and what was sent before is not sealed. Bytes of the handshake do not count as
+ * bytes_in. False: no such link, or it has TLS, or there is no library. */
 bool relay_tls(struct relay *relay, relay_handle handle, void *ssl, void *into, void *from,
                const void *data, size_t size);
 /* Of a link that is gone by EPROTO: OpenSSL's codes for what was wrong, the first it told first;

@@ -13,6 +13,7 @@ from fastway.websocket.forwarded import ADDRESS_HEADERS, Trusted, forwarded_for
 from fastway.websocket.frames import MAX_FRAME, BadFrame, ClientFrames, Frames
 from fastway.websocket.machine import Machine
 from fastway.websocket.request import (
+    HTTP,
     HandshakeRefused,
     Policy,
     Request,
@@ -25,6 +26,7 @@ from fastway.websocket.server import ServerHandshake, ServerMachine
 
 __all__ = [
     "ADDRESS_HEADERS",
+    "HTTP",
     "MAX_FRAME",
     "BadFrame",
     "ClientFrames",

@@ -34,6 +34,9 @@ MAX_VALUE = 4 * 1024
 
 SUBPROTOCOL = "fastway"
 
+HTTP = b"http/1.1"
+"""What a WebSocket begins as, by its name in TLS (ALPN)."""
+
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
